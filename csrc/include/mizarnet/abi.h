@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the BPF programs and user space share: keys, values, verdicts and limits, and nothing else.
+ *
+ * This is their only definition. Python's numbers are generated from the enumerations below
+ * (tools/gen_abi.py) and its records are compared with the BTF of the object before it is loaded.
+ * Padding is spelled out, because user space writes whole keys and the kernel compares whole keys.
+ * Addresses are in network byte order, all other numbers in the host's.
+ */
+#ifndef MIZARNET_ABI_H
+#define MIZARNET_ABI_H
+
+#include <linux/types.h>
+
+enum mzn_limit {
+	MZN_SCHEMA = 1, /* Version of the layouts in this file. */
+	MZN_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
+	MZN_ADDRESSES = 2, /* Own addresses of an interface: one IPv4 and one IPv6. */
+	MZN_SWITCHES = 16, /* Transit switches of a network. */
+	MZN_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
+	MZN_PATH_BYTES = 256, /* A namespace's path with its final zero. */
+	MZN_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
+	MZN_VERDICTS = 64, /* Room for verdicts of one program in the map `verdicts`. */
+	MZN_PROGRAMS = 3, /* Programs that count verdicts. */
+	MZN_FIRST_DROP = 16, /* Verdicts from this number on are drop reasons. */
+};
+
+enum mzn_program {
+	MZN_AGENT = 0, /* TC, egress of the tunnel. */
+	MZN_GUARD = 1, /* TC, ingress of the tunnel. */
+	MZN_SWITCH = 2, /* XDP, ingress of the underlay. */
+};
+
+/*
+ * What a program decided about a frame. A number, once published, keeps its meaning for good.
+ * A frame that the stack segments later (GSO) is decided and counted once.
+ */
+enum mzn_verdict {
+	MZN_ENCAPSULATED = 0, /* Agent: tunnel key set, leaves towards a host or transit switch. */
+	MZN_DELIVERED_LOCALLY = 1, /* Agent: handed to the tunnel's own ingress for a local endpoint. */
+	MZN_NEIGHBOUR_ANSWERED = 2, /* Agent: ARP request or neighbour solicitation answered. */
+	MZN_GATEWAY_ANSWERED = 3, /* Agent: answered in the gateway's name (echo, time exceeded). */
+	MZN_BOUNCE_ADMITTED = 4, /* Agent: the guard's bounced frame let out. */
+	MZN_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
+	MZN_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
+	MZN_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
+	MZN_PASSED = 8, /* Switch: left to the kernel. */
+
+	MZN_TRUNCATED = 16, /* A header does not fit into the frame. */
+	MZN_VLAN_TAGGED = 17, /* A VLAN tag, in the bytes or beside them. */
+	MZN_UNKNOWN_ETHERTYPE = 18, /* Neither IPv4 nor IPv6 nor ARP. */
+	MZN_BAD_IPV4 = 19, /* IPv4 version, header length or total length. */
+	MZN_BAD_IPV6 = 20, /* IPv6 version or payload length. */
+	MZN_BAD_ARP = 21, /* ARP for anything but IPv4 over Ethernet, or no request. */
+	MZN_TUNNEL_OWN = 22, /* Sent by the tunnel device itself, which has nothing to say. */
+	MZN_UNKNOWN_SENDER = 23, /* Source MAC without a record. */
+	MZN_FOREIGN_DEVICE = 24, /* Routed through a device that is not the sender's. */
+	MZN_FOREIGN_SOCKET = 25, /* Sent by a socket of another namespace. */
+	MZN_REFLECTED = 26, /* Socket of a routed family without a route: a frame that was received before. */
+	MZN_NO_ORIGIN = 27, /* Neither route nor socket, and not ARP. */
+	MZN_FOREIGN_SOURCE = 28, /* Source address that is not the sender's. */
+	MZN_ARP_SPOOFED = 29, /* ARP in another's name. */
+	MZN_OWN_ADDRESS_ASKED = 30, /* Question about or announcement of the own address: consumed. */
+	MZN_NEIGHBOUR_UNKNOWN = 31, /* Question about an address that nobody has. */
+	MZN_MULTICAST = 32, /* Multicast or broadcast destination. */
+	MZN_NO_DESTINATION = 33, /* Neither an endpoint nor a network of the VNI. */
+	MZN_HAIRPIN = 34, /* Destination is the sender. */
+	MZN_HOP_LIMIT = 35, /* TTL or hop limit used up. */
+	MZN_NO_SWITCH = 36, /* The network has no transit switch and no entry for the destination. */
+	MZN_TUNNEL_KEY_REFUSED = 37, /* The kernel did not take the tunnel key. */
+	MZN_NO_TUNNEL_KEY = 38, /* Guard: no tunnel key and not marked by the agent. */
+	MZN_FOREIGN_PEER = 39, /* Guard: outer source is no peer. */
+	MZN_FOREIGN_LOCAL = 40, /* Guard: outer destination is not the tunnel's address. */
+	MZN_TUNNEL_MAC = 41, /* Guard: addressed to the tunnel device itself. */
+	MZN_SOURCE_IS_LOCAL = 42, /* Guard: a remote host speaks for an endpoint of this one. */
+	MZN_UNREADABLE = 43, /* The kernel could not make the headers readable or writable. */
+};
+
+/* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
+struct mzn_ip {
+	__u32 family; /* 4, 6, or 0 for none */
+	__u32 words[4];
+};
+
+struct mzn_mac {
+	__u8 bytes[6];
+	__u16 pad;
+};
+
+struct mzn_endpoint_key {
+	__u32 vni;
+	struct mzn_ip ip;
+};
+
+enum mzn_place {
+	MZN_LOCAL = 1, /* On this host. */
+	MZN_REMOTE = 2, /* On another host. */
+};
+
+struct mzn_endpoint {
+	__u32 place; /* enum mzn_place */
+	__u32 interface; /* local: index into `traffic` */
+	struct mzn_mac mac; /* local */
+	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
+};
+
+struct mzn_network_key {
+	__u32 prefix_length; /* in bits, counted over vni, family and address */
+	__u32 vni;
+	struct mzn_ip ip;
+};
+
+struct mzn_network {
+	struct mzn_ip gateway;
+	__u32 switch_count;
+	__u32 switches[MZN_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
+};
+
+struct mzn_peer_key {
+	__u32 prefix_length; /* in bits, counted over family and address */
+	struct mzn_ip ip;
+};
+
+struct mzn_own_address {
+	struct mzn_ip ip;
+	__u32 prefix_length; /* of the on-link prefix, in bits of the family's own address */
+};
+
+enum mzn_interface_flag {
+	MZN_FORWARDING = 1, /* May send from addresses that are not its own. */
+};
+
+struct mzn_interface {
+	__u64 netns_cookie; /* namespace that owns the device */
+	__u32 ifindex; /* in that namespace; 0: not known yet */
+	__u32 vni;
+	__u32 interface; /* index into `traffic` */
+	__u32 flags; /* enum mzn_interface_flag */
+	struct mzn_own_address addresses[MZN_ADDRESSES];
+	struct mzn_ip gateways[MZN_ADDRESSES];
+	__u8 record[16]; /* key in `records`; no program reads it */
+};
+
+struct mzn_counter {
+	__u64 packets;
+	__u64 bytes;
+};
+
+struct mzn_traffic {
+	struct mzn_counter sent;
+	struct mzn_counter received;
+	struct mzn_counter dropped;
+};
+
+/* The cold half of an endpoint: everything needed to adopt, compare or repair it. Read by no program. */
+struct mzn_record_key {
+	__u8 digest[16]; /* of the name */
+};
+
+enum mzn_kind {
+	MZN_MACVLAN = 1, /* A device in the container's namespace. */
+	MZN_MACVTAP = 2, /* A device with a descriptor for a VM. */
+};
+
+struct mzn_record {
+	__u64 instance; /* random: tells two lives of one name apart */
+	__u64 netns_cookie;
+	__u64 netns_device; /* st_dev and st_ino of the namespace */
+	__u64 netns_inode;
+	__u32 vni;
+	__u32 interface;
+	__u32 ifindex;
+	__u32 mtu;
+	__u32 kind; /* enum mzn_kind */
+	__u32 flags; /* enum mzn_interface_flag */
+	__s32 nsid; /* the host namespace's number for the endpoint's */
+	__u32 pad;
+	struct mzn_mac mac;
+	struct mzn_own_address addresses[MZN_ADDRESSES];
+	struct mzn_ip gateways[MZN_ADDRESSES];
+	char ifname[MZN_DEVICE_BYTES];
+	char netns[MZN_PATH_BYTES];
+	char name[MZN_NAME_BYTES];
+};
+
+enum mzn_encap {
+	MZN_VXLAN = 1, /* RFC 7348. */
+	MZN_GENEVE = 2, /* RFC 8926. */
+};
+
+struct mzn_meta {
+	__u32 schema; /* MZN_SCHEMA of whoever loaded the object; 0 while it is being set up */
+	__u32 encap; /* enum mzn_encap */
+	__u64 build; /* digest of the object */
+	__u32 tunnel_ifindex;
+	__u32 port;
+	__u32 mtu;
+	struct mzn_ip local;
+	char tunnel[MZN_DEVICE_BYTES];
+	char underlay[MZN_DEVICE_BYTES];
+};
+
+/* Constants of one attached agent, written before the programs are loaded. */
+struct mzn_config {
+	__u32 mark_local; /* secret: the agent's word to the guard on a frame without a tunnel key */
+	__u32 mark_bounced; /* secret: the guard's word to the agent on a bounced frame */
+	struct mzn_ip local; /* the tunnel's underlay address */
+	struct mzn_mac virtual_mac; /* answers for everything that is not on this host */
+	struct mzn_mac tunnel_mac;
+};
+
+#endif

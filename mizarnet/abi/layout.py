@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The layout of a C structure as Python packs it, to be compared with the compiler's view in BTF."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from mizarnet.errors import LayoutError
+
+Field: TypeAlias = "tuple[str, str] | tuple[str, Layout] | tuple[str, Layout, int]"
+
+
+class Leaf(NamedTuple):
+    """A member that has no members: where it stands, and how wide it is."""
+
+    path: str
+    offset: int
+    size: int
+
+
+class Layout:
+    """A C structure: its members in order, each a :mod:`struct` code, a layout, or a layout repeated.
+
+    Packing takes the members' values flattened in order; padding (``x``) takes none.
+    """
+
+    def __init__(self, name: str, *fields: Field) -> None:
+        self.name = name
+        self._fields = fields
+        self.format: str = "".join(self._codes())
+        self._struct = struct.Struct("=" + self.format)
+        self.size: int = self._struct.size
+        self.pack = self._struct.pack
+        self.unpack = self._struct.unpack
+        self.iter_unpack = self._struct.iter_unpack
+
+    def _codes(self) -> Iterator[str]:
+        for field in self._fields:
+            kind = field[1]
+            yield kind if isinstance(kind, str) else kind.format * (field[2] if len(field) == 3 else 1)
+
+    def leaves(self, prefix: str = "", base: int = 0) -> Iterator[Leaf]:
+        """The members at every depth, padding left out."""
+        for field in self._fields:
+            kind, path = field[1], prefix + field[0]
+            if isinstance(kind, str):
+                size = struct.calcsize("=" + kind)
+                if not kind.endswith("x"):
+                    yield Leaf(path, base, size)
+                base += size
+                continue
+            count = field[2] if len(field) == 3 else 0
+            for index in range(count or 1):
+                yield from kind.leaves(f"{path}[{index}]." if count else f"{path}.", base)
+                base += kind.size
+
+    def offset(self, path: str) -> int:
+        """Bytes before the member ``path``."""
+        return next(leaf.offset for leaf in self.leaves() if leaf.path == path)
+
+    def check(self, compiled: Sequence[Leaf], size: int) -> None:
+        """Compares with the compiler's view of the same structure.
+
+        Raises:
+            LayoutError: They differ; names each member that does.
+        """
+        ours = {leaf.path: leaf for leaf in self.leaves()}
+        theirs = {leaf.path: leaf for leaf in compiled if not leaf.path.rpartition(".")[2].startswith("pad")}
+        differences = [
+            f"{path}: Python has {_place(ours.get(path))}, the object {_place(theirs.get(path))}"
+            for path in [*ours, *(path for path in theirs if path not in ours)]
+            if ours.get(path) != theirs.get(path)
+        ]
+        if size != self.size:
+            differences.append(f"size: Python has {self.size}, the object {size}")
+        _raise_if(differences, self.name)
+
+
+def check_numbers(name: str, ours: Mapping[str, Any], compiled: Mapping[str, int] | None) -> None:
+    """Compares the members of an enumeration, by name and number; raises ``LayoutError`` if they differ."""
+    theirs = compiled or {}
+    differences = [
+        f"{key}: Python has {ours.get(key)}, the object {theirs.get(key)}"
+        for key in [*ours, *(key for key in theirs if key not in ours)]
+        if ours.get(key) != theirs.get(key)
+    ]
+    _raise_if(differences, name)
+
+
+def _place(leaf: Leaf | None) -> str:
+    return f"{leaf.size} bytes at {leaf.offset}" if leaf else "nothing"
+
+
+def _raise_if(differences: Sequence[str], name: str) -> None:
+    if differences:
+        raise LayoutError(
+            f"{name} differs between this package and its BPF object: {'; '.join(differences)}",
+            struct=name,
+            differences=differences,
+            hint="rebuild and reinstall mizarnet",
+        )

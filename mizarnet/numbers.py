@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+# Generated from csrc/include/mizarnet/abi.h by tools/gen_abi.py; do not edit.
+"""The numbers that BPF programs and Python share."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Final
+
+
+class Limit:
+    """Sizes and bounds that programs and user space share."""
+
+    SCHEMA: Final = 1
+    """Version of the layouts in this file."""
+    VNI_MAX: Final = 0xFFFFFF
+    """Highest VNI; zero is not one."""
+    ADDRESSES: Final = 2
+    """Own addresses of an interface: one IPv4 and one IPv6."""
+    SWITCHES: Final = 16
+    """Transit switches of a network."""
+    NAME_BYTES: Final = 192
+    """An endpoint's name with its final zero."""
+    PATH_BYTES: Final = 256
+    """A namespace's path with its final zero."""
+    DEVICE_BYTES: Final = 16
+    """A device's name with its final zero (the kernel's IFNAMSIZ)."""
+    VERDICTS: Final = 64
+    """Room for verdicts of one program in the map ``verdicts``."""
+    PROGRAMS: Final = 3
+    """Programs that count verdicts."""
+    FIRST_DROP: Final = 16
+    """Verdicts from this number on are drop reasons."""
+
+
+class Program(enum.IntEnum):
+    """A program that counts verdicts."""
+
+    AGENT = 0
+    """TC, egress of the tunnel."""
+    GUARD = 1
+    """TC, ingress of the tunnel."""
+    SWITCH = 2
+    """XDP, ingress of the underlay."""
+
+
+class Verdict(enum.IntEnum):
+    """What a program decided about a frame; numbers keep their meaning for good."""
+
+    ENCAPSULATED = 0
+    """Agent: tunnel key set, leaves towards a host or transit switch."""
+    DELIVERED_LOCALLY = 1
+    """Agent: handed to the tunnel's own ingress for a local endpoint."""
+    NEIGHBOUR_ANSWERED = 2
+    """Agent: ARP request or neighbour solicitation answered."""
+    GATEWAY_ANSWERED = 3
+    """Agent: answered in the gateway's name (echo, time exceeded)."""
+    BOUNCE_ADMITTED = 4
+    """Agent: the guard's bounced frame let out."""
+    ACCEPTED = 5
+    """Guard: decapsulated frame given to a local endpoint."""
+    ACCEPTED_LOCALLY = 6
+    """Guard: the agent's own frame given to a local endpoint."""
+    BOUNCED = 7
+    """Guard, switch: sent on to the host that has the endpoint."""
+    PASSED = 8
+    """Switch: left to the kernel."""
+    TRUNCATED = 16
+    """A header does not fit into the frame."""
+    VLAN_TAGGED = 17
+    """A VLAN tag, in the bytes or beside them."""
+    UNKNOWN_ETHERTYPE = 18
+    """Neither IPv4 nor IPv6 nor ARP."""
+    BAD_IPV4 = 19
+    """IPv4 version, header length or total length."""
+    BAD_IPV6 = 20
+    """IPv6 version or payload length."""
+    BAD_ARP = 21
+    """ARP for anything but IPv4 over Ethernet, or no request."""
+    TUNNEL_OWN = 22
+    """Sent by the tunnel device itself, which has nothing to say."""
+    UNKNOWN_SENDER = 23
+    """Source MAC without a record."""
+    FOREIGN_DEVICE = 24
+    """Routed through a device that is not the sender's."""
+    FOREIGN_SOCKET = 25
+    """Sent by a socket of another namespace."""
+    REFLECTED = 26
+    """Socket of a routed family without a route: a frame that was received before."""
+    NO_ORIGIN = 27
+    """Neither route nor socket, and not ARP."""
+    FOREIGN_SOURCE = 28
+    """Source address that is not the sender's."""
+    ARP_SPOOFED = 29
+    """ARP in another's name."""
+    OWN_ADDRESS_ASKED = 30
+    """Question about or announcement of the own address: consumed."""
+    NEIGHBOUR_UNKNOWN = 31
+    """Question about an address that nobody has."""
+    MULTICAST = 32
+    """Multicast or broadcast destination."""
+    NO_DESTINATION = 33
+    """Neither an endpoint nor a network of the VNI."""
+    HAIRPIN = 34
+    """Destination is the sender."""
+    HOP_LIMIT = 35
+    """TTL or hop limit used up."""
+    NO_SWITCH = 36
+    """The network has no transit switch and no entry for the destination."""
+    TUNNEL_KEY_REFUSED = 37
+    """The kernel did not take the tunnel key."""
+    NO_TUNNEL_KEY = 38
+    """Guard: no tunnel key and not marked by the agent."""
+    FOREIGN_PEER = 39
+    """Guard: outer source is no peer."""
+    FOREIGN_LOCAL = 40
+    """Guard: outer destination is not the tunnel's address."""
+    TUNNEL_MAC = 41
+    """Guard: addressed to the tunnel device itself."""
+    SOURCE_IS_LOCAL = 42
+    """Guard: a remote host speaks for an endpoint of this one."""
+    UNREADABLE = 43
+    """The kernel could not make the headers readable or writable."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the frame ended here."""
+        return self >= Limit.FIRST_DROP
+
+
+class Place(enum.IntEnum):
+    """Where an endpoint lives, seen from this host."""
+
+    LOCAL = 1
+    """On this host."""
+    REMOTE = 2
+    """On another host."""
+
+
+class InterfaceFlag(enum.IntEnum):
+    """What a local endpoint is allowed to do."""
+
+    FORWARDING = 1
+    """May send from addresses that are not its own."""
+
+
+class KindNumber(enum.IntEnum):
+    """The kind of an endpoint's device, as recorded."""
+
+    MACVLAN = 1
+    """A device in the container's namespace."""
+    MACVTAP = 2
+    """A device with a descriptor for a VM."""
+
+
+class EncapNumber(enum.IntEnum):
+    """The encapsulation of a tunnel, as recorded."""
+
+    VXLAN = 1
+    """RFC 7348."""
+    GENEVE = 2
+    """RFC 8926."""
+
+
+ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
+    "mzn_limit": {
+        "MZN_SCHEMA": Limit.SCHEMA,
+        "MZN_VNI_MAX": Limit.VNI_MAX,
+        "MZN_ADDRESSES": Limit.ADDRESSES,
+        "MZN_SWITCHES": Limit.SWITCHES,
+        "MZN_NAME_BYTES": Limit.NAME_BYTES,
+        "MZN_PATH_BYTES": Limit.PATH_BYTES,
+        "MZN_DEVICE_BYTES": Limit.DEVICE_BYTES,
+        "MZN_VERDICTS": Limit.VERDICTS,
+        "MZN_PROGRAMS": Limit.PROGRAMS,
+        "MZN_FIRST_DROP": Limit.FIRST_DROP,
+    },
+    "mzn_program": {
+        "MZN_AGENT": Program.AGENT,
+        "MZN_GUARD": Program.GUARD,
+        "MZN_SWITCH": Program.SWITCH,
+    },
+    "mzn_verdict": {
+        "MZN_ENCAPSULATED": Verdict.ENCAPSULATED,
+        "MZN_DELIVERED_LOCALLY": Verdict.DELIVERED_LOCALLY,
+        "MZN_NEIGHBOUR_ANSWERED": Verdict.NEIGHBOUR_ANSWERED,
+        "MZN_GATEWAY_ANSWERED": Verdict.GATEWAY_ANSWERED,
+        "MZN_BOUNCE_ADMITTED": Verdict.BOUNCE_ADMITTED,
+        "MZN_ACCEPTED": Verdict.ACCEPTED,
+        "MZN_ACCEPTED_LOCALLY": Verdict.ACCEPTED_LOCALLY,
+        "MZN_BOUNCED": Verdict.BOUNCED,
+        "MZN_PASSED": Verdict.PASSED,
+        "MZN_TRUNCATED": Verdict.TRUNCATED,
+        "MZN_VLAN_TAGGED": Verdict.VLAN_TAGGED,
+        "MZN_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,
+        "MZN_BAD_IPV4": Verdict.BAD_IPV4,
+        "MZN_BAD_IPV6": Verdict.BAD_IPV6,
+        "MZN_BAD_ARP": Verdict.BAD_ARP,
+        "MZN_TUNNEL_OWN": Verdict.TUNNEL_OWN,
+        "MZN_UNKNOWN_SENDER": Verdict.UNKNOWN_SENDER,
+        "MZN_FOREIGN_DEVICE": Verdict.FOREIGN_DEVICE,
+        "MZN_FOREIGN_SOCKET": Verdict.FOREIGN_SOCKET,
+        "MZN_REFLECTED": Verdict.REFLECTED,
+        "MZN_NO_ORIGIN": Verdict.NO_ORIGIN,
+        "MZN_FOREIGN_SOURCE": Verdict.FOREIGN_SOURCE,
+        "MZN_ARP_SPOOFED": Verdict.ARP_SPOOFED,
+        "MZN_OWN_ADDRESS_ASKED": Verdict.OWN_ADDRESS_ASKED,
+        "MZN_NEIGHBOUR_UNKNOWN": Verdict.NEIGHBOUR_UNKNOWN,
+        "MZN_MULTICAST": Verdict.MULTICAST,
+        "MZN_NO_DESTINATION": Verdict.NO_DESTINATION,
+        "MZN_HAIRPIN": Verdict.HAIRPIN,
+        "MZN_HOP_LIMIT": Verdict.HOP_LIMIT,
+        "MZN_NO_SWITCH": Verdict.NO_SWITCH,
+        "MZN_TUNNEL_KEY_REFUSED": Verdict.TUNNEL_KEY_REFUSED,
+        "MZN_NO_TUNNEL_KEY": Verdict.NO_TUNNEL_KEY,
+        "MZN_FOREIGN_PEER": Verdict.FOREIGN_PEER,
+        "MZN_FOREIGN_LOCAL": Verdict.FOREIGN_LOCAL,
+        "MZN_TUNNEL_MAC": Verdict.TUNNEL_MAC,
+        "MZN_SOURCE_IS_LOCAL": Verdict.SOURCE_IS_LOCAL,
+        "MZN_UNREADABLE": Verdict.UNREADABLE,
+    },
+    "mzn_place": {
+        "MZN_LOCAL": Place.LOCAL,
+        "MZN_REMOTE": Place.REMOTE,
+    },
+    "mzn_interface_flag": {
+        "MZN_FORWARDING": InterfaceFlag.FORWARDING,
+    },
+    "mzn_kind": {
+        "MZN_MACVLAN": KindNumber.MACVLAN,
+        "MZN_MACVTAP": KindNumber.MACVTAP,
+    },
+    "mzn_encap": {
+        "MZN_VXLAN": EncapNumber.VXLAN,
+        "MZN_GENEVE": EncapNumber.GENEVE,
+    },
+}
+"""The members of each C enumeration under their C names."""
