@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The transit agent: every frame of every endpoint, on the egress of the tunnel.
+ *
+ *   parse -> identity -> source address -> ARP -> destination -> local redirect or tunnel key
+ *
+ * Nothing leaves without a tunnel key set here, and the default is to drop.
+ */
+#ifndef MZN_AGENT_H
+#define MZN_AGENT_H
+
+#include <linux/pkt_cls.h>
+
+#include "lib/arp_nd.h"
+#include "lib/count.h"
+#include "lib/identity.h"
+#include "lib/route.h"
+#include "lib/tunnel.h"
+
+/* Finishes the frame before the redirect: the guard only checks the mark. */
+static __always_inline int deliver_locally(struct __sk_buff *skb, const struct frame *frame,
+					   const struct mzn_interface *sender, const struct mzn_endpoint *to)
+{
+	if (to->interface == sender->interface)
+		return MZN_HAIRPIN; /* nothing else would end this loop */
+	if (!same_mac(frame->destination_mac, to->mac.bytes) &&
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), to->mac.bytes, ETH_ALEN, 0))
+		return MZN_UNREADABLE;
+	count_received(to->interface, skb->len);
+	return MZN_DELIVERED_LOCALLY;
+}
+
+static __always_inline int encapsulate(struct __sk_buff *skb, __u32 vni, const __u32 *host)
+{
+	int refused = set_outer(skb, vni, host, OUTER_TTL);
+
+	return refused ? refused : MZN_ENCAPSULATED;
+}
+
+static __always_inline int send_to_switch(struct __sk_buff *skb, const struct frame *frame, __u32 vni)
+{
+	struct mzn_network *network = find_network(vni, &frame->destination);
+	const __u32 *host;
+
+	if (!network)
+		return MZN_NO_DESTINATION;
+	host = choose_switch(skb, network);
+	return host ? encapsulate(skb, vni, host) : MZN_NO_SWITCH;
+}
+
+static __always_inline int send_on(struct __sk_buff *skb, const struct frame *frame,
+				   const struct mzn_interface *sender)
+{
+	struct mzn_endpoint *to = find_endpoint(sender->vni, &frame->destination);
+	int refused;
+
+	if (is_routed(sender, &frame->destination)) {
+		refused = take_hop(skb, frame);
+		if (refused)
+			return refused;
+	}
+	if (!to)
+		return send_to_switch(skb, frame, sender->vni);
+	if (to->place == MZN_LOCAL)
+		return deliver_locally(skb, frame, sender, to);
+	return encapsulate(skb, sender->vni, to->host);
+}
+
+static __always_inline int decide(struct __sk_buff *skb, const struct frame *frame,
+				  const struct mzn_interface *sender)
+{
+	int refused = identify(skb, frame, sender);
+
+	if (refused)
+		return refused;
+	if (frame->ethertype == MZN_ARP)
+		return answer_arp(skb, frame, sender);
+	if (!(sender->flags & MZN_FORWARDING) && !owns(sender, &frame->source))
+		return MZN_FOREIGN_SOURCE;
+	if (is_multicast(frame))
+		return MZN_MULTICAST;
+	return send_on(skb, frame, sender);
+}
+
+static __always_inline int unknown_sender(const struct frame *frame)
+{
+	return same_mac(frame->source_mac.bytes, config.tunnel_mac.bytes) ? MZN_TUNNEL_OWN : MZN_UNKNOWN_SENDER;
+}
+
+/*
+ * The tenant's mark, priority and departure time end here: on the outer packet they would steer the host's
+ * routing rules and qdiscs.
+ */
+static __always_inline int act(struct __sk_buff *skb, int verdict)
+{
+	switch (verdict) {
+	case MZN_ENCAPSULATED:
+		skb->mark = 0;
+		skb->priority = 0;
+		skb->tstamp = 0;
+		return TC_ACT_OK;
+	case MZN_DELIVERED_LOCALLY:
+	case MZN_NEIGHBOUR_ANSWERED:
+		skb->mark = config.mark_local;
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	default:
+		return TC_ACT_SHOT;
+	}
+}
+
+SEC("tc")
+int transit_agent(struct __sk_buff *skb)
+{
+	struct mzn_interface *sender;
+	struct frame frame = {};
+	__u32 bytes = skb->len;
+	int verdict = parse(skb, &frame);
+
+	if (!verdict) {
+		sender = bpf_map_lookup_elem(&interfaces, &frame.source_mac);
+		if (sender) {
+			verdict = decide(skb, &frame, sender);
+			count_sent(sender->interface, verdict, bytes);
+		} else {
+			verdict = unknown_sender(&frame);
+		}
+	}
+	count_verdict(MZN_AGENT, verdict, bytes);
+	return act(skb, verdict);
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The guard: every frame on the ingress of the tunnel. A MACVLAN picks frames by MAC alone; what makes a
+ * tenant's network is checked here: the VNI, the peer, the address, and the agent's mark on local frames.
+ */
+#ifndef MZN_GUARD_H
+#define MZN_GUARD_H
+
+#include <linux/pkt_cls.h>
+
+#include "lib/count.h"
+#include "lib/route.h"
+#include "lib/tunnel.h"
+
+static __always_inline int check_outer(const struct outer *outer)
+{
+	if (!is_local(&outer->local))
+		return MZN_FOREIGN_LOCAL;
+	return is_peer(&outer->remote) ? 0 : MZN_FOREIGN_PEER;
+}
+
+/* A remote host must not speak for an endpoint of this one. The same MAC may exist in another VNI elsewhere. */
+static __always_inline bool is_local_sender(const struct frame *frame, __u32 vni)
+{
+	struct mzn_interface *known = bpf_map_lookup_elem(&interfaces, &frame->source_mac);
+
+	return known && known->vni == vni;
+}
+
+static __always_inline int deliver(struct __sk_buff *skb, const struct mzn_endpoint *to)
+{
+	/* No checksum flag: at ingress skb->csum does not cover the Ethernet header. */
+	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), to->mac.bytes, ETH_ALEN, 0))
+		return MZN_UNREADABLE;
+	count_received(to->interface, skb->len);
+	return MZN_ACCEPTED;
+}
+
+static __always_inline int accept(struct __sk_buff *skb, const struct outer *outer)
+{
+	struct frame frame = {};
+	struct mzn_endpoint *to;
+	int refused = check_outer(outer);
+
+	if (!refused)
+		refused = parse(skb, &frame);
+	if (refused)
+		return refused;
+	if (frame.ethertype == MZN_ARP)
+		return MZN_BAD_ARP; /* agents answer, they do not ask */
+	if (is_multicast(&frame))
+		return MZN_MULTICAST;
+	if (same_mac(frame.destination_mac, config.tunnel_mac.bytes))
+		return MZN_TUNNEL_MAC;
+	to = find_endpoint(outer->vni, &frame.destination);
+	if (!to || to->place != MZN_LOCAL)
+		return MZN_NO_DESTINATION;
+	if (same_ip(&frame.source, &frame.destination) || is_local_sender(&frame, outer->vni))
+		return MZN_SOURCE_IS_LOCAL;
+	return deliver(skb, to);
+}
+
+SEC("tc")
+int transit_guard(struct __sk_buff *skb)
+{
+	struct outer outer = {};
+	__u32 bytes = skb->len;
+	int verdict;
+
+	if (get_outer(skb, &outer))
+		verdict = accept(skb, &outer);
+	else
+		verdict = skb->mark == config.mark_local ? MZN_ACCEPTED_LOCALLY : MZN_NO_TUNNEL_KEY;
+	skb->mark = 0;
+	count_verdict(MZN_GUARD, verdict, bytes);
+	return verdict < MZN_FIRST_DROP ? TC_ACT_OK : TC_ACT_SHOT;
+}
+
+#endif

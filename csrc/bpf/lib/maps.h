@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The maps and constants of one attached agent. Sizes of one entry are set by user space before loading. */
+#ifndef MZN_MAPS_H
+#define MZN_MAPS_H
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+#include <mizarnet/abi.h>
+
+const volatile struct mzn_config config;
+
+/* (VNI, address) to the place an endpoint lives at: on this host or on another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct mzn_endpoint_key);
+	__type(value, struct mzn_endpoint);
+} endpoints SEC(".maps");
+
+/* Source MAC to the local endpoint that may use it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct mzn_mac);
+	__type(value, struct mzn_interface);
+} interfaces SEC(".maps");
+
+/* (VNI, prefix) to gateway and transit switches. A trie allocates per entry, but never per endpoint. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct mzn_network_key);
+	__type(value, struct mzn_network);
+} networks SEC(".maps");
+
+/* Underlay prefixes that tunnel packets are accepted from. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct mzn_peer_key);
+	__type(value, __u32);
+} peers SEC(".maps");
+
+/* program * MZN_VERDICTS + verdict */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MZN_PROGRAMS * MZN_VERDICTS);
+	__type(key, __u32);
+	__type(value, struct mzn_counter);
+} verdicts SEC(".maps");
+
+/* mzn_interface.interface */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mzn_traffic);
+} traffic SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct mzn_record_key);
+	__type(value, struct mzn_record);
+} records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mzn_meta);
+} meta SEC(".maps");
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From bytes to a frame. Nothing is written here, and nothing is written by direct access anywhere: a
+ * program with one direct write gets a prologue that copies the head of every cloned packet, and every
+ * TCP packet is a clone of the one in the retransmission queue. Changes go through bpf_skb_store_bytes.
+ */
+#ifndef MZN_PARSE_H
+#define MZN_PARSE_H
+
+#include <linux/if_ether.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+
+#include <bpf/bpf_endian.h>
+
+#include "maps.h"
+
+#define MZN_IPV4 bpf_htons(ETH_P_IP)
+#define MZN_IPV6 bpf_htons(ETH_P_IPV6)
+#define MZN_ARP bpf_htons(ETH_P_ARP)
+
+enum {
+	HEADERS = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), /* the longest of the headers read here */
+};
+
+struct frame {
+	__be16 ethertype;
+	__u8 hop_limit;
+	__u8 protocol; /* of IPv4, next header of IPv6 */
+	__u8 destination_mac[ETH_ALEN];
+	struct mzn_mac source_mac;
+	struct mzn_ip source;
+	struct mzn_ip destination;
+};
+
+static __always_inline void set_ipv4(struct mzn_ip *ip, __be32 address)
+{
+	ip->family = 4;
+	ip->words[0] = 0;
+	ip->words[1] = 0;
+	ip->words[2] = bpf_htonl(0xffff);
+	ip->words[3] = address;
+}
+
+static __always_inline void set_ipv6(struct mzn_ip *ip, const struct in6_addr *address)
+{
+	ip->family = 6;
+	__builtin_memcpy(ip->words, address, sizeof(ip->words));
+}
+
+static __always_inline bool same_words(const __u32 *a, const __u32 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
+}
+
+static __always_inline bool same_ip(const struct mzn_ip *a, const struct mzn_ip *b)
+{
+	return a->family == b->family && same_words(a->words, b->words);
+}
+
+static __always_inline bool same_mac(const volatile __u8 *a, const volatile __u8 *b)
+{
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
+}
+
+/* Makes the headers linear: frames of a tap may have no more than 14 bytes there. */
+static __always_inline int pull(struct __sk_buff *skb, __u32 bytes)
+{
+	if (bytes > skb->len)
+		bytes = skb->len;
+	if ((__u64)skb->data + bytes <= skb->data_end)
+		return 0;
+	return bpf_skb_pull_data(skb, bytes) ? MZN_UNREADABLE : 0;
+}
+
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
+{
+	struct iphdr *ip = at;
+	__u32 total, header;
+
+	if ((void *)(ip + 1) > end)
+		return MZN_TRUNCATED;
+	total = bpf_ntohs(ip->tot_len);
+	header = ip->ihl * 4;
+	/* A total of zero is "BIG TCP", which tunnels of this kind do not carry. */
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > skb->len - ETH_HLEN)
+		return MZN_BAD_IPV4;
+	frame->hop_limit = ip->ttl;
+	frame->protocol = ip->protocol;
+	set_ipv4(&frame->source, ip->saddr);
+	set_ipv4(&frame->destination, ip->daddr);
+	return 0;
+}
+
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
+{
+	struct ipv6hdr *ip = at;
+
+	if ((void *)(ip + 1) > end)
+		return MZN_TRUNCATED;
+	if (ip->version != 6 || bpf_ntohs(ip->payload_len) > skb->len - ETH_HLEN - sizeof(*ip))
+		return MZN_BAD_IPV6;
+	/* A payload of zero with more behind it is "BIG TCP" again. */
+	if (!ip->payload_len && skb->len > ETH_ZLEN)
+		return MZN_BAD_IPV6;
+	frame->hop_limit = ip->hop_limit;
+	frame->protocol = ip->nexthdr;
+	set_ipv6(&frame->source, &ip->saddr);
+	set_ipv6(&frame->destination, &ip->daddr);
+	return 0;
+}
+
+/* Zero, or the reason why the frame cannot be understood. ARP bodies are left to arp_nd.h. */
+static __always_inline int parse(struct __sk_buff *skb, struct frame *frame)
+{
+	int refused = pull(skb, HEADERS);
+	void *end = (void *)(long)skb->data_end;
+	struct ethhdr *eth = (void *)(long)skb->data;
+
+	if (refused)
+		return refused;
+	if ((void *)(eth + 1) > end)
+		return MZN_TRUNCATED;
+	__builtin_memcpy(frame->destination_mac, eth->h_dest, ETH_ALEN);
+	__builtin_memcpy(frame->source_mac.bytes, eth->h_source, ETH_ALEN);
+	frame->ethertype = eth->h_proto;
+	/* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
+	if (skb->vlan_present || eth->h_proto == bpf_htons(ETH_P_8021Q) ||
+	    eth->h_proto == bpf_htons(ETH_P_8021AD) || eth->h_proto == bpf_htons(ETH_P_QINQ1))
+		return MZN_VLAN_TAGGED;
+	if (eth->h_proto == MZN_IPV4)
+		return parse_ipv4(skb, frame, eth + 1, end);
+	if (eth->h_proto == MZN_IPV6)
+		return parse_ipv6(skb, frame, eth + 1, end);
+	return eth->h_proto == MZN_ARP ? 0 : MZN_UNKNOWN_ETHERTYPE;
+}
+
+static __always_inline bool is_multicast(const struct frame *frame)
+{
+	__u32 first = frame->destination.words[0], last = frame->destination.words[3];
+
+	if (frame->destination_mac[0] & 1)
+		return true;
+	if (frame->destination.family == 6)
+		return (first & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
+	return (last & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || last == 0xffffffff;
+}
+
+#endif

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The tunnel key: what the tunnel device puts into the outer headers, and what it found there. */
+#ifndef MZN_TUNNEL_H
+#define MZN_TUNNEL_H
+
+#include "parse.h"
+
+enum {
+	/* Written into every key: Geneve sends a zero TTL as zero, VXLAN as 64. */
+	OUTER_TTL = 64,
+};
+
+struct outer {
+	__u32 vni;
+	__u8 ttl;
+	struct mzn_ip remote; /* egress: destination; ingress: source */
+	struct mzn_ip local;
+};
+
+static __always_inline bool is_ipv6_underlay(void)
+{
+	return config.local.family == 6;
+}
+
+/*
+ * Towards `host`. No outer checksum and no "don't fragment", whatever the family; TOS zero, so that a tenant
+ * does not choose the underlay's class of service (the kernel copies congestion bits by itself).
+ */
+static __always_inline int set_outer(struct __sk_buff *skb, __u32 vni, const __u32 *host, __u8 ttl)
+{
+	struct bpf_tunnel_key key = { .tunnel_id = vni, .tunnel_ttl = ttl };
+	__u64 flags = BPF_F_ZERO_CSUM_TX;
+
+	if (is_ipv6_underlay()) {
+		flags |= BPF_F_TUNINFO_IPV6;
+		for (int i = 0; i < 4; i++) {
+			key.remote_ipv6[i] = host[i];
+			key.local_ipv6[i] = config.local.words[i];
+		}
+	} else {
+		/* The helper takes IPv4, and only IPv4, in host order. */
+		key.remote_ipv4 = bpf_ntohl(host[3]);
+		key.local_ipv4 = bpf_ntohl(config.local.words[3]);
+	}
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? MZN_TUNNEL_KEY_REFUSED : 0;
+}
+
+/* False if the frame did not come out of the tunnel, or came over the other address family. */
+static __always_inline bool get_outer(struct __sk_buff *skb, struct outer *outer)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), is_ipv6_underlay() ? BPF_F_TUNINFO_IPV6 : 0))
+		return false;
+	outer->vni = key.tunnel_id;
+	outer->ttl = key.tunnel_ttl;
+	if (is_ipv6_underlay()) {
+		set_ipv6(&outer->remote, (struct in6_addr *)key.remote_ipv6);
+		set_ipv6(&outer->local, (struct in6_addr *)key.local_ipv6);
+	} else {
+		set_ipv4(&outer->remote, bpf_htonl(key.remote_ipv4));
+		set_ipv4(&outer->local, bpf_htonl(key.local_ipv4));
+	}
+	return true;
+}
+
+static __always_inline bool is_local(const struct mzn_ip *ip)
+{
+	const volatile struct mzn_ip *local = &config.local;
+
+	return ip->family == local->family && ip->words[0] == local->words[0] &&
+	       ip->words[1] == local->words[1] && ip->words[2] == local->words[2] &&
+	       ip->words[3] == local->words[3];
+}
+
+static __always_inline bool is_peer(const struct mzn_ip *ip)
+{
+	struct mzn_peer_key key = { .prefix_length = 8 * sizeof(*ip), .ip = *ip };
+
+	return bpf_map_lookup_elem(&peers, &key) != NULL;
+}
+
+#endif
