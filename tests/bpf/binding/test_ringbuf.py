@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records that programs send."""
+
+from __future__ import annotations
+
+import select
+import struct
+import threading
+import time
+import warnings
+
+import pytest
+
+from mizarnet.bpf import Object, RingBuffer
+from mizarnet.errors import ClosedError, InvalidValueError
+
+
+def send(sample: Object, *lengths: int) -> None:
+    for length in lengths:
+        sample.programs["first"].test_run(bytes(length))
+
+
+def records(*lengths: int) -> list[bytes]:
+    return [struct.pack("=I", length) for length in lengths]
+
+
+def test_consume_in_order(sample: Object) -> None:
+    with RingBuffer(sample.maps["events"]) as ring:
+        assert ring.consume() == []
+        send(sample, 60, 70, 80)
+        assert ring.consume() == records(60, 70, 80)
+        assert ring.consume() == []
+
+
+def test_limit(sample: Object) -> None:
+    with RingBuffer(sample.maps["events"], limit=2) as ring:
+        send(sample, 60, 70, 80)
+        assert ring.consume() == records(60, 70)
+        assert ring.poll(1) == records(80)
+
+
+def test_poll_waits(sample: Object) -> None:
+    with RingBuffer(sample.maps["events"]) as ring:
+        start = time.monotonic()
+        assert ring.poll(0.05) == []
+        assert time.monotonic() - start >= 0.04
+        later = threading.Timer(0.05, send, (sample, 99))
+        later.start()
+        assert ring.poll(5) == records(99)
+        later.join()
+
+
+def test_descriptor_tells_of_records(sample: Object) -> None:
+    with RingBuffer(sample.maps["events"]) as ring:
+        assert select.select([ring], [], [], 0)[0] == []
+        send(sample, 60)
+        assert select.select([ring], [], [], 1)[0] == [ring]
+        assert ring.consume() == records(60)
+
+
+def test_the_map_may_be_closed(sample: Object) -> None:
+    with RingBuffer(sample.maps["events"]) as ring:
+        sample.maps["events"].close()
+        send(sample, 60)
+        assert ring.poll(1) == records(60)
+
+
+def test_only_for_ring_buffers(sample: Object) -> None:
+    with pytest.raises(InvalidValueError, match="table"):
+        RingBuffer(sample.maps["table"])
+
+
+def test_closing(sample: Object) -> None:
+    ring = RingBuffer(sample.maps["events"])
+    ring.close()
+    ring.close()
+    with pytest.raises(ClosedError):
+        ring.consume()
+
+
+def test_forgotten(sample: Object) -> None:
+    ring = RingBuffer(sample.maps["events"])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del ring
+    assert [item.category for item in caught] == [ResourceWarning]
+
+
+def test_errors_in_between_are_not_lost(sample: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callback runs inside C, where nothing can be raised."""
+
+    def interrupt(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with RingBuffer(sample.maps["events"]) as ring:
+        send(sample, 60, 70)
+        with monkeypatch.context() as patch:
+            patch.setattr("mizarnet.bpf.ringbuf.bytes", interrupt, raising=False)
+            with pytest.raises(KeyboardInterrupt):
+                ring.consume()
+        assert ring.consume() == records(70)
