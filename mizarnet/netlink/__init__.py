@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links, addresses, routes and network namespaces, over rtnetlink.
+
+Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported at
+the first request, not before.
+"""
+
+from __future__ import annotations
+
+from mizarnet.netlink.addresses import (
+    Address,
+    add_address,
+    delete_address,
+    list_addresses,
+    primary_address,
+)
+from mizarnet.netlink.create import create_bridge, create_macvlan, create_tunnel, create_veth, silence
+from mizarnet.netlink.links import (
+    LOOPBACK_IFINDEX,
+    SAME_NAMESPACE,
+    Link,
+    delete_link,
+    dump_links,
+    get_link,
+    set_link,
+)
+from mizarnet.netlink.named import anonymous_netns, create_netns, delete_netns
+from mizarnet.netlink.netns import Netns, NetnsHandle, is_current, netns_path, owner_is_initial, resolve
+from mizarnet.netlink.nsid import nsid_of
+from mizarnet.netlink.routes import Route, add_default_route, list_routes, on_link_prefixes
+from mizarnet.netlink.session import Session
+from mizarnet.netlink.sysctl import read_sysctl, write_sysctl
+
+__all__ = [
+    "LOOPBACK_IFINDEX",
+    "SAME_NAMESPACE",
+    "Address",
+    "Link",
+    "Netns",
+    "NetnsHandle",
+    "Route",
+    "Session",
+    "add_address",
+    "add_default_route",
+    "anonymous_netns",
+    "create_bridge",
+    "create_macvlan",
+    "create_netns",
+    "create_tunnel",
+    "create_veth",
+    "delete_address",
+    "delete_link",
+    "delete_netns",
+    "dump_links",
+    "get_link",
+    "is_current",
+    "list_addresses",
+    "list_routes",
+    "netns_path",
+    "nsid_of",
+    "on_link_prefixes",
+    "owner_is_initial",
+    "primary_address",
+    "read_sysctl",
+    "resolve",
+    "set_link",
+    "silence",
+    "write_sysctl",
+]

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The four system calls that Python 3.11 does not offer: setns, unshare, mount, umount2."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import functools
+import os
+
+from mizarnet.errors import KernelError, MizarnetError, PrivilegeError
+
+CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_SHARED = 0x100000
+MNT_DETACH = 2
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+    libc.unshare.argtypes = [ctypes.c_int]
+    libc.mount.argtypes = [
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_ulong,
+        ctypes.c_void_p,
+    ]
+    libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    return libc
+
+
+def refused(operation: str, number: int, *, capability: str = "CAP_SYS_ADMIN") -> MizarnetError:
+    """Return the error for a system call that failed with errno ``number``."""
+    if number in (errno.EPERM, errno.EACCES):
+        return PrivilegeError(f"{operation}: {os.strerror(number)}", missing=(capability,))
+    return KernelError(operation, errno=number)
+
+
+def _check(result: int, operation: str) -> None:
+    if result != 0:
+        raise refused(operation, ctypes.get_errno())
+
+
+def enter_netns(fd: int) -> None:
+    """Move the calling thread, and no other, into the network namespace behind ``fd``."""
+    _check(_libc().setns(fd, CLONE_NEWNET), "enter the network namespace")
+
+
+def new_netns() -> None:
+    """Move the calling thread, and no other, into a new network namespace."""
+    _check(_libc().unshare(CLONE_NEWNET), "make a network namespace")
+
+
+def mount(source: str, target: str, flags: int) -> None:
+    """Mount, or change a mount, without a file system type or data."""
+    result = _libc().mount(os.fsencode(source), os.fsencode(target), b"none", flags, None)
+    _check(result, f"mount on {target}")
+
+
+def unmount(target: str) -> None:
+    """Call umount2(2) with MNT_DETACH, which works while the namespace is in use."""
+    _check(_libc().umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")

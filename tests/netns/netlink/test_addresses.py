@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Addresses, routes and the prefixes of a link."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import subprocess
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+
+from mizarnet.errors import NetlinkError
+from mizarnet.netlink import (
+    Link,
+    Session,
+    add_address,
+    add_default_route,
+    create_veth,
+    delete_address,
+    list_addresses,
+    list_routes,
+    on_link_prefixes,
+    primary_address,
+    set_link,
+    write_sysctl,
+)
+
+
+@pytest.fixture
+def link(session: Session) -> Link:
+    """Return a link that is up and running."""
+    near = create_veth(session, "v0", peer="v1")
+    assert near.parent_ifindex is not None
+    set_link(session, near.ifindex, up=True)
+    set_link(session, near.parent_ifindex, up=True)
+    return near
+
+
+def global_ones(session: Session, link: Link) -> list[str]:
+    found = list_addresses(session, ifindex=link.ifindex)
+    return [str(address.interface) for address in found if not address.scope]
+
+
+def ip(session: Session, *argv: str) -> str:
+    done = session.run(subprocess.run, ["ip", *argv], check=True, capture_output=True, text=True, timeout=30)
+    return done.stdout
+
+
+def test_both_versions(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
+    assert global_ones(session, link) == ["10.0.0.5/24", "fd00::5/64"]
+    assert not any(a.tentative for a in list_addresses(session, ifindex=link.ifindex) if not a.scope)
+    assert primary_address(session, link.ifindex, version=4) == ip_interface("10.0.0.5/24")
+    assert primary_address(session, link.ifindex, version=6) == ip_interface("fd00::5/64")
+    delete_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    assert global_ones(session, link) == ["fd00::5/64"]
+    assert primary_address(session, link.ifindex, version=4) is None
+
+
+def test_duplicate_address_detection_is_the_callers_choice(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"))
+    (address,) = [
+        a for a in list_addresses(session, ifindex=link.ifindex) if a.interface.ip in ip_network("fd00::/8")
+    ]
+    assert address.tentative
+    assert primary_address(session, link.ifindex, version=6) is None
+
+
+def test_refusals(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    with pytest.raises(NetlinkError) as again:
+        add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    assert again.value.errno == errno.EEXIST
+    with pytest.raises(NetlinkError) as absent:
+        delete_address(session, link.ifindex, ip_interface("10.0.0.6/24"))
+    assert absent.value.errno == errno.EADDRNOTAVAIL
+    with pytest.raises(NetlinkError) as nowhere:
+        list_addresses(session, ifindex=999)
+    assert nowhere.value.errno == errno.ENODEV
+    write_sysctl(session, "ipv6/conf/v0/disable_ipv6", "1")
+    with pytest.raises(NetlinkError) as off:
+        add_address(session, link.ifindex, ip_interface("fd00::5/64"))
+    assert off.value.errno == errno.EACCES
+
+
+def test_the_first_lasting_address_is_primary(session: Session, link: Link) -> None:
+    for text in ("10.0.0.5/24", "10.0.0.6/24", "192.0.2.1/32"):
+        add_address(session, link.ifindex, ip_interface(text))
+    ip(session, "addr", "add", "169.254.1.1/16", "dev", "v0", "scope", "link")
+    assert primary_address(session, link.ifindex, version=4) == ip_interface("10.0.0.5/24")
+
+
+def test_point_to_point_shows_the_near_end(session: Session, link: Link) -> None:
+    ip(session, "addr", "add", "192.0.2.1", "peer", "192.0.2.2/32", "dev", "v0")
+    assert global_ones(session, link) == ["192.0.2.1/32"]
+    assert on_link_prefixes(session, link.ifindex) == [ip_network("192.0.2.2/32")]
+
+
+def test_default_routes(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
+    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+    add_default_route(session, ip_address("fd00::1"), ifindex=link.ifindex)
+    defaults = {r.gateway for r in list_routes(session, ifindex=link.ifindex) if not r.destination.prefixlen}
+    assert defaults == {ip_address("10.0.0.1"), ip_address("fd00::1")}
+    assert "default via 10.0.0.1 dev v0 proto static" in ip(session, "route", "show")
+    assert "default via fd00::1 dev v0 proto static" in ip(session, "-6", "route", "show")
+    with pytest.raises(NetlinkError) as again:
+        add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+    assert again.value.errno == errno.EEXIST
+
+
+def test_a_gateway_off_the_link_needs_onlink(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/32"))
+    gateway = ip_address("10.9.9.1")
+    with pytest.raises(NetlinkError) as caught:
+        add_default_route(session, gateway, ifindex=link.ifindex)
+    assert caught.value.errno == errno.ENETUNREACH
+    assert caught.value.kernel_message
+    add_default_route(session, gateway, ifindex=link.ifindex, onlink=True)
+
+
+def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) -> None:
+    assert link.parent_ifindex is not None
+    for ifindex, text in ((link.ifindex, "10.0.0.5/24"), (link.parent_ifindex, "10.1.0.5/24")):
+        add_address(session, ifindex, ip_interface(text))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
+    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+    ip(session, "route", "add", "198.51.100.0/24", "via", "10.0.0.1")
+    ip(session, "route", "add", "203.0.113.0/24", "dev", "v0")
+    prefixes: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set(
+        on_link_prefixes(session, link.ifindex)
+    )
+    assert prefixes == {ip_network("10.0.0.0/24"), ip_network("203.0.113.0/24"), ip_network("fd00::/64")}
