@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transit agent of a host: two programs on the tunnel, and the tables they read."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, final
+
+import attrs
+
+from mizarnet import attachment, bpf, checks, wiring
+from mizarnet.abi import records
+from mizarnet.abi.records import META_KEY, Meta
+from mizarnet.attachment import Capacity
+from mizarnet.checks import IPNetwork
+from mizarnet.errors import (
+    AgentNotFoundError,
+    CapacityError,
+    ExistsError,
+    InvalidTypeError,
+    KernelError,
+    NotFoundError,
+    StaleHandleError,
+    UnderlayNotFoundError,
+)
+from mizarnet.html import table
+from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
+from mizarnet.numbers import Limit
+from mizarnet.stats import Stats
+from mizarnet.store import Maps, Store, locked
+from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
+from mizarnet.tunnel import Tunnel, refuse_in_use
+from mizarnet.values import Hook, MacAddress, NetnsLike, PrefixLike, parse_member
+
+VIRTUAL_MAC = MacAddress.parse("02:6d:7a:6e:00:01")
+"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+
+MOST_ENDPOINTS = 1 << 24
+MOST_LOCAL = 1 << 16
+
+
+@attrs.frozen
+class AgentState:
+    """An attached agent as the kernel described it.
+
+    Attributes:
+        up: Whether the tunnel is up.
+        programs: The kernel's number of each program, by name.
+        verified: Instructions the verifier processed for each program, by name.
+        memory: Bytes of kernel memory that the maps take.
+        ahead: Programs of others that run before ours on the tcx hooks; anything here is a hole.
+    """
+
+    up: bool
+    programs: Mapping[str, int]
+    verified: Mapping[str, int]
+    memory: int
+    ahead: tuple[str, ...]
+
+
+@final
+class TransitAgent:
+    """A handle of the transit agent of one tunnel. Closing it, or leaving its ``with``, touches nothing in the kernel.
+
+    Made by :meth:`attach` and :meth:`open`. Programs, links and maps are pinned: they stay when the process ends.
+
+    Attributes:
+        tunnel: The tunnel, through a handle of the agent's own.
+        hook: How the programs are attached.
+        capacity: Sizes of the tables.
+        endpoints: Where each (VNI, address) lives; a live view.
+        networks: Prefixes of each VNI; a live view.
+        peers: Underlay prefixes that tunnel packets are accepted from; a live view.
+        created: Whether this call attached the programs.
+    """
+
+    def __init__(self, tunnel: Tunnel, store: Store, hook: Hook) -> None:
+        """Not for users: see :meth:`attach` and :meth:`open`."""
+        self.tunnel = tunnel
+        self.created = False
+        self.store = store
+        self.hook = hook
+        self.capacity: Capacity = Capacity.of(store.maps)
+        self.endpoints: EndpointTable = EndpointTable(store, tunnel.local)
+        self.networks: NetworkTable = NetworkTable(store, tunnel.local)
+        self.peers: PeerSet = PeerSet(store)
+
+    @classmethod
+    def attach(
+        cls,
+        tunnel: Tunnel,
+        *,
+        peers: Iterable[PrefixLike] | None = None,
+        max_endpoints: int = 65536,
+        max_local: int = 4096,
+        hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
+    ) -> Self:
+        """Attach agent and guard to the tunnel and bring it up; adopt them, as they are, if they are there.
+
+        Args:
+            tunnel: Of this host; the handle stays the caller's.
+            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
+            max_endpoints: Room for endpoints, local and remote together.
+            max_local: Room for endpoints of this host.
+            hook: ``"auto"``: tcx where the kernel has it (6.6), else clsact.
+
+        Raises:
+            UnsupportedError: The hook does not exist on this kernel.
+            ExistsError: Programs are on the tunnel that no pins account for, or its UDP port is taken.
+            PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
+            VerifierError: The kernel does not accept a program.
+            LockTimeoutError: Another process is writing all the time.
+        """
+        if not isinstance(tunnel, Tunnel):
+            raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
+        given = None if peers is None else _prefixes(peers)
+        capacity = Capacity(
+            max_endpoints=checks.check_int(
+                max_endpoints, argument="max_endpoints", low=1, high=MOST_ENDPOINTS
+            ),
+            max_local=checks.check_int(max_local, argument="max_local", low=1, high=MOST_LOCAL),
+        )
+        wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
+        with locked(tunnel.session.cookie) as host:
+            created = _present(host / tunnel.name, tunnel) is None
+            if created:
+                attachment.remove(host / tunnel.name, tunnel.session, _ifindex(tunnel))
+                _install(tunnel, host / tunnel.name, attachment.choose_hook(wanted), capacity, given)
+        agent = cls.open(tunnel)
+        agent.created = created
+        return agent
+
+    @classmethod
+    def open(cls, tunnel: Tunnel | str, *, netns: NetnsLike | None = None) -> Self:
+        """Adopt the agent that is attached to a tunnel.
+
+        Args:
+            tunnel: The tunnel, or its name.
+            netns: Host namespace of a tunnel given by name; None: the calling thread's.
+
+        Raises:
+            AgentNotFoundError: No agent is attached to it.
+            TunnelNotFoundError: There is no such tunnel.
+        """
+        with ExitStack() as undo:
+            if isinstance(tunnel, Tunnel):
+                own = undo.enter_context(tunnel.copy())
+            else:
+                own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
+            store = Store(own.session.cookie, own.name)
+            undo.callback(store.close)
+            hook = _present(store.directory, own)
+            if hook is None:
+                raise AgentNotFoundError(
+                    f"the transit agent of {own.name} is incomplete", hint="attach it again"
+                )
+            undo.pop_all()
+            return cls(own, store, hook)
+
+    @property
+    def session(self) -> Session:
+        """The host's namespace."""
+        return self.tunnel.session
+
+    def stats(self) -> Stats:
+        """What each program decided since the agent was attached, summed over the CPUs."""
+        return Stats.from_words(self.store.maps.verdicts.sum_words()[1])
+
+    def state(self) -> AgentState:
+        """Read programs, memory and hooks from the kernel.
+
+        Raises:
+            StaleHandleError: The agent was detached.
+        """
+        maps, link = self.store.maps, get_link(self.session, ifindex=self.tunnel.ifindex)
+        programs = attachment.open_programs(self.store.directory)
+        try:
+            return AgentState(
+                up=link is not None and link.up,
+                programs={name: program.id for name, program in programs.items()},
+                verified={name: program.verified_instructions for name, program in programs.items()},
+                memory=sum(getattr(maps, name).memory for name in Maps.names()),
+                ahead=self._ahead([program.id for program in programs.values()]),
+            )
+        finally:
+            for program in programs.values():
+                program.close()
+
+    def _ahead(self, ours: list[int]) -> tuple[str, ...]:
+        if self.hook is not Hook.TCX:
+            return ()
+        found: list[str] = []
+        for direction in attachment.DIRECTIONS.values():
+            for number in self.session.run(bpf.query_tcx, self.tunnel.ifindex, direction=direction):
+                if number in ours:
+                    break
+                found.append(f"{direction.value}: {bpf.program_name(number)} ({number})")
+        return tuple(found)
+
+    def detach(self, *, force: bool = False) -> None:
+        """Take the tunnel down, then agent and guard off it, with all tables; succeeds if they are gone already.
+
+        Args:
+            force: Delete the endpoints first.
+
+        Raises:
+            InUseError: Endpoints exist, and ``force`` is not given.
+        """
+        with locked(self.session.cookie) as host:
+            if not force:
+                refuse_in_use(self.tunnel)
+            try:
+                _ = self.store.maps
+            except StaleHandleError:
+                return  # this agent is gone; another may have taken its place
+            for record in self.store.all_records():
+                wiring.remove(self.store.maps, self.session, record)
+            attachment.remove(host / self.tunnel.name, self.session, _ifindex(self.tunnel))
+
+    def close(self) -> None:
+        """Let go of the handle; again is harmless."""
+        self.store.close()
+        self.tunnel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self.store.closed else ""
+        return f"<TransitAgent on {self.tunnel.name} by {self.hook.value}{closed}>"
+
+    def _repr_html_(self) -> str:
+        if self.store.closed:
+            return table(repr(self), (), ())
+        return self.stats()._repr_html_()
+
+
+def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
+    if isinstance(peers, str) or not isinstance(peers, Iterable):
+        raise InvalidTypeError("peers must be a sequence of prefixes", argument="peers")
+    return [checks.check_prefix(prefix, argument="peers") for prefix in peers]
+
+
+def _ifindex(tunnel: Tunnel) -> int | None:
+    link = get_link(tunnel.session, ifindex=tunnel.ifindex)
+    return None if link is None else link.ifindex
+
+
+def _present(directory: Path, tunnel: Tunnel) -> Hook | None:
+    """The hook of a complete agent on this very tunnel; None: absent, half made, or of a tunnel that is gone."""
+    try:
+        maps = Maps.open(directory)
+    except NotFoundError:
+        return None
+    try:
+        complete = attachment.is_complete(maps)
+    finally:
+        maps.close()
+    return attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) if complete else None
+
+
+def _install(
+    tunnel: Tunnel, directory: Path, hook: Hook, capacity: Capacity, peers: list[IPNetwork] | None
+) -> None:
+    """Load, pin, attach, and only then bring the tunnel up; the schema in ``meta`` is the last word."""
+    _refuse_strangers(tunnel, hook)
+    with ExitStack() as stack:
+        path = attachment.object_path()
+        loaded = stack.enter_context(attachment.load(path, _config(tunnel), capacity))
+        maps = Maps.of(loaded)
+        _fill_peers(maps, tunnel, peers)
+        with ExitStack() as on_failure:
+            bpf.make_pin_directory(str(directory))
+            on_failure.callback(attachment.remove, directory, tunnel.session, tunnel.ifindex)
+            maps.pin(directory)
+            attachment.attach(loaded, tunnel.session, tunnel.ifindex, hook, directory)
+            _bring_up(tunnel)
+            maps.meta.update(META_KEY, _meta(tunnel, attachment.build_id(path)).pack())
+            on_failure.pop_all()
+
+
+def _refuse_strangers(tunnel: Tunnel, hook: Hook) -> None:
+    """Programs on the hooks without pins: another view of the BPF file system may hold the pins of a live agent."""
+    if hook is not Hook.TCX:
+        return
+    for direction in attachment.DIRECTIONS.values():
+        names = [
+            bpf.program_name(number)
+            for number in tunnel.session.run(bpf.query_tcx, tunnel.ifindex, direction=direction)
+        ]
+        ours = [name for name in names if name in attachment.DIRECTIONS]
+        if ours:
+            raise ExistsError(
+                f"{ours[0]} is attached to {tunnel.name}, but its pins are not to be seen from here",
+                holder=ours[0],
+                hint="`ip netns exec` hides the BPF file system: use `nsenter --net`, or netns=",
+            )
+
+
+def _config(tunnel: Tunnel) -> bytes:
+    # Marks are the agent's and the guard's word to each other; bits at the top keep them apart from small numbers
+    # that others use.
+    local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
+    mac = MacAddress.parse(tunnel.state().mac)
+    return records.CONFIG.pack(
+        local, bounced, *records.ip_parts(tunnel.local), VIRTUAL_MAC.packed, mac.packed
+    )
+
+
+def _meta(tunnel: Tunnel, build: int) -> Meta:
+    return Meta(
+        schema=Limit.SCHEMA,
+        build=build,
+        encap=tunnel.encap,
+        tunnel_ifindex=tunnel.ifindex,
+        port=tunnel.port,
+        mtu=tunnel.mtu,
+        local=tunnel.local,
+        tunnel=tunnel.name,
+        underlay=tunnel.underlay,
+    )
+
+
+def _fill_peers(maps: Maps, tunnel: Tunnel, peers: list[IPNetwork] | None) -> None:
+    if peers is None:
+        underlay = get_link(tunnel.session, tunnel.underlay)
+        if underlay is None:
+            raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} is gone", hint="name the peers=")
+        found = on_link_prefixes(tunnel.session, underlay.ifindex)
+        peers = [prefix for prefix in found if prefix.version == tunnel.local.version]
+    if len(peers) > maps.peers.max_entries:
+        raise CapacityError("too many peers", table="peers", capacity=maps.peers.max_entries, used=len(peers))
+    maps.peers.update_many([(records.pack_peer_key(prefix), PEER) for prefix in peers])
+
+
+def _bring_up(tunnel: Tunnel) -> None:
+    try:
+        set_link(tunnel.session, tunnel.ifindex, up=True)
+    except KernelError as refused:
+        if refused.errno != errno.EADDRINUSE:
+            raise
+        raise ExistsError(
+            f"UDP port {tunnel.port} is taken by another socket of this host",
+            holder=f"UDP port {tunnel.port}",
+            hint="stop that service, or create the tunnel with another port=",
+        ) from None

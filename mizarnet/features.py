@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this kernel offers, found by trying it in a namespace made for that and thrown away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from mizarnet import attachment, bpf, checks
+from mizarnet.errors import MizarnetError, UnsupportedError
+from mizarnet.html import table
+from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
+from mizarnet.values import NetnsLike
+
+# Numbers of <linux/capability.h>, and what each is for.
+_PRIVILEGES = {
+    "CAP_NET_ADMIN": 12,  # devices, addresses, routes
+    "CAP_SYS_ADMIN": 21,  # entering namespaces, mounting the BPF file system
+    "CAP_PERFMON": 38,  # reading kernel structures in programs
+    "CAP_BPF": 39,  # maps and programs
+}
+
+
+@attrs.frozen
+class Feature:
+    """One thing that a kernel may offer; true when it does.
+
+    Attributes:
+        available: Whether it does.
+        reason: Why not; empty when available.
+        instead: What is used, or to be done, without it; empty when available.
+    """
+
+    available: bool
+    reason: str = ""
+    instead: str = ""
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+_YES = Feature(available=True)
+
+
+@attrs.frozen
+class Features:
+    """What :func:`probe` found.
+
+    Attributes:
+        kernel: Release of the running kernel.
+        vxlan: VXLAN devices in metadata mode.
+        geneve: Geneve devices in metadata mode.
+        macvlan: Endpoints of containers.
+        macvtap: Endpoints of VMs.
+        tcx: Links at the head of the TC hooks (6.6).
+        route_identity: A sender is known by the device its packets were routed through (6.2).
+        missing_privileges: Capabilities that this thread lacks.
+    """
+
+    kernel: str
+    vxlan: Feature
+    geneve: Feature
+    macvlan: Feature
+    macvtap: Feature
+    tcx: Feature
+    route_identity: Feature
+    missing_privileges: tuple[str, ...]
+
+    def _rows(self) -> Iterator[tuple[str, str, str, str]]:
+        for field in attrs.fields(Features):
+            value = getattr(self, field.name)
+            if isinstance(value, Feature):
+                yield field.name, "yes" if value else "no", value.reason, value.instead
+        for name in self.missing_privileges:
+            yield name, "no", "this thread lacks it", "run as root, or grant it"
+
+    def __str__(self) -> str:
+        lines = [f"kernel {self.kernel}"]
+        for name, answer, reason, instead in self._rows():
+            lines.append(f"{name:15} {answer:4}" + (f"{reason}; instead: {instead}" if reason else ""))
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        header = ("feature", "available", "reason", "instead")
+        return table(f"Kernel {self.kernel}", header, self._rows())
+
+
+def probe(netns: NetnsLike | None = None) -> Features:
+    """Find out what the kernel offers, by trying.
+
+    Devices are tried out in a nameless namespace that ends with the call; the kernel may load modules for them.
+
+    Args:
+        netns: Host namespace to look from, a name under ``/run/netns`` or a path; None: the calling thread's.
+
+    Raises:
+        NetnsNotFoundError: There is no such namespace.
+    """
+    where = None if netns is None else checks.check_netns(netns)
+    missing = tuple(name for name, bit in _PRIVILEGES.items() if not _effective_capabilities() >> bit & 1)
+    with Session.open(where) as session:
+        tcx = session.run(bpf.has_tcx)
+    return Features(
+        kernel=os.uname().release,
+        tcx=_feature(tcx, "filters of a clsact qdisc, which root of the host can remove unnoticed"),
+        route_identity=_feature(
+            attachment.has_route_identity(),
+            "source MAC and source address only: a container with raw sockets can imitate an endpoint of its host",
+        ),
+        missing_privileges=missing,
+        **_try_devices(missing),
+    )
+
+
+def _effective_capabilities() -> int:
+    for line in Path("/proc/thread-self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
+
+
+def _feature(found: bpf.Feature, instead: str) -> Feature:
+    return _YES if found else Feature(available=False, reason=found.reason, instead=instead)
+
+
+def _try_devices(missing: tuple[str, ...]) -> dict[str, Feature]:
+    names = ("vxlan", "geneve", "macvlan", "macvtap")
+    if missing:
+        unknown = Feature(available=False, reason=f"not known without {missing[0]}", instead="run as root")
+        return dict.fromkeys(names, unknown)
+    with anonymous_netns() as netns, Session.open(netns) as session:
+        return {name: session.run(_try_device, session, name) for name in names}
+
+
+_DeviceKind: TypeAlias = Literal["vxlan", "geneve", "macvlan", "macvtap"]
+
+_INSTEAD: dict[_DeviceKind, str] = {
+    "vxlan": 'encap="geneve"',
+    "geneve": 'encap="vxlan"',
+    "macvlan": "nothing: endpoints need it",
+    "macvtap": "nothing: endpoints of VMs need it",
+}
+
+
+def _try_device(session: Session, name: _DeviceKind) -> Feature:
+    try:
+        if name == "vxlan" or name == "geneve":
+            create_tunnel(session, name, kind=name, port=4789 if name == "vxlan" else 6081, mtu=1400)
+        else:
+            lower = create_veth(session, f"{name}0", peer=f"{name}1")
+            create_macvlan(
+                session, name, parent_ifindex=lower.ifindex, mac="02:00:00:00:00:01", mtu=1400, kind=name
+            )
+    except UnsupportedError:
+        reason = f"this kernel has no {name} (CONFIG_{name.upper()})"
+    except MizarnetError as error:
+        reason = str(error)
+    else:
+        return _YES
+    return Feature(available=False, reason=reason, instead=_INSTEAD[name])
+

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one tunnel device of a host."""
+
+from __future__ import annotations
+
+import errno
+import re
+from contextlib import ExitStack
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Literal, Self, final
+
+import attrs
+
+from mizarnet import attachment, checks
+from mizarnet.checks import IPAddress
+from mizarnet.errors import (
+    AgentNotFoundError,
+    ExistsError,
+    InUseError,
+    KernelError,
+    MtuError,
+    NetlinkError,
+    PrivilegeError,
+    TunnelNotFoundError,
+    UnderlayNotFoundError,
+    UnsupportedError,
+)
+from mizarnet.html import table
+from mizarnet.netlink import (
+    Link,
+    Session,
+    create_tunnel,
+    delete_link,
+    dump_links,
+    get_link,
+    list_addresses,
+    primary_address,
+)
+from mizarnet.presence import present
+from mizarnet.store import Store, locked
+from mizarnet.values import AddressLike, Encap, NetnsLike, parse_member
+
+# The kernel keeps this text with the device: what a metadata-mode device itself does not know.
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) local=(?P<local>\S+)")
+
+
+@attrs.frozen
+class TunnelState:
+    """A tunnel as the kernel described it.
+
+    Attributes:
+        up: Whether it carries traffic: the transit agent sets it up and takes it down.
+        mtu: Of inner packets, in bytes.
+        mac: Of the device; nothing is ever sent to it.
+        qdisc: ``"noqueue"``; anything else would mix up destinations, see ``docs/design.md``.
+        silent: Whether ARP and multicast are off, as created.
+    """
+
+    up: bool
+    mtu: int
+    mac: str
+    qdisc: str
+    silent: bool
+
+
+@final
+class Tunnel:
+    """A handle of a host's tunnel device. Closing it, or leaving its ``with``, touches nothing in the kernel.
+
+    Made by :meth:`create` and :meth:`open`. Attributes are what was true then; :meth:`state` reads the kernel.
+
+    Attributes:
+        name: Of the device.
+        encap: Encapsulation.
+        port: UDP port.
+        mtu: Of inner packets, in bytes.
+        local: Underlay address that outer packets come from.
+        underlay: Name of the underlay's device.
+        ifindex: Of the device.
+        netns: Host namespace as it was named; None: the calling thread's.
+        created: Whether this call made the device.
+    """
+
+    def __init__(self, session: Session, link: Link, *, netns: str | None, created: bool) -> None:
+        """Not for users: see :meth:`create` and :meth:`open`."""
+        known = _ALIAS.fullmatch(link.alias)
+        if known is None or not link.external:
+            raise TunnelNotFoundError(f"{link.name} is a device, but no mizarnet tunnel")
+        self.session = session
+        self.name: str = link.name
+        self.encap: Encap = Encap(link.kind)
+        self.port: int = link.port or self.encap.default_port
+        self.mtu: int = link.mtu
+        self.local: IPAddress = ip_address(known["local"])
+        self.underlay: str = known["underlay"]
+        self.ifindex: int = link.ifindex
+        self.netns = netns
+        self.created = created
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        *,
+        encap: Encap | Literal["vxlan", "geneve"],
+        underlay: str,
+        local: AddressLike | None = None,
+        port: int | None = None,
+        mtu: int | None = None,
+        netns: NetnsLike | None = None,
+    ) -> Self:
+        """Create the tunnel device, silent and down; the transit agent brings it up.
+
+        Args:
+            name: Of the device, at most 15 bytes.
+            encap: Encapsulation; both ends must use the same.
+            underlay: Device that leads to the other hosts.
+            local: Own underlay address; None: the underlay's first global one, IPv4 before IPv6.
+            port: UDP port; None: the one IANA assigned (VXLAN 4789, Geneve 6081).
+            mtu: Of inner packets, in bytes; None: what fits, the underlay's less 50 (IPv4) or 70 (IPv6).
+            netns: Host namespace, a name under ``/run/netns`` or a path; None: the calling thread's.
+
+        Returns:
+            The tunnel; the existing one, with ``created`` False, if it is as asked for.
+
+        Raises:
+            ExistsError: The name or the port is taken, or the tunnel exists and a given argument differs.
+            UnderlayNotFoundError: No such underlay, or it has no (such) address.
+            MtuError: The MTU does not fit the underlay.
+            UnsupportedError: This kernel lacks the encapsulation.
+            PrivilegeError: ``CAP_NET_ADMIN`` (or ``CAP_SYS_ADMIN``, to enter ``netns``) is missing.
+        """
+        checks.check_device_name(name)
+        wanted = _Wanted(
+            encap=parse_member(Encap, encap, argument="encap"),
+            underlay=checks.check_device_name(underlay, argument="underlay"),
+            local=None if local is None else checks.check_host_address(local, argument="local"),
+            port=None if port is None else checks.check_port(port),
+            mtu=None if mtu is None else checks.check_mtu(mtu),
+        )
+        return cls._in(name, netns, wanted)
+
+    @classmethod
+    def open(cls, name: str, *, netns: NetnsLike | None = None) -> Self:
+        """A handle of an existing tunnel.
+
+        Raises:
+            TunnelNotFoundError: There is no device of that name, or it is no tunnel made here.
+        """
+        checks.check_device_name(name)
+        return cls._in(name, netns, None)
+
+    @classmethod
+    def _in(cls, name: str, netns: NetnsLike | None, wanted: _Wanted | None) -> Self:
+        where = None if netns is None else checks.check_netns(netns)
+        with ExitStack() as undo:
+            session = undo.enter_context(Session.open(where))
+            link = get_link(session, name)
+            if link is None and wanted is None:
+                raise TunnelNotFoundError(f"there is no tunnel {name}", hint="make one with Tunnel.create()")
+            created = link is None
+            if link is None and wanted is not None:
+                link = wanted.make(session, name)
+            assert link is not None  # found or made
+            if not created and wanted is not None:
+                wanted.compare(link)
+            tunnel = cls(session, link, netns=where, created=created)
+            undo.pop_all()
+            return tunnel
+
+    def copy(self) -> Self:
+        """Another handle of the same tunnel, to be closed on its own."""
+        with ExitStack() as undo:
+            with self.session.open_netns() as where:
+                session = undo.enter_context(Session.open(where))
+            link = get_link(session, ifindex=self.ifindex)
+            if link is None:
+                raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+            tunnel = type(self)(session, link, netns=self.netns, created=False)
+            undo.pop_all()
+            return tunnel
+
+    def state(self) -> TunnelState:
+        """Read the device from the kernel; raises ``TunnelNotFoundError`` if it is gone."""
+        link = get_link(self.session, ifindex=self.ifindex)
+        if link is None:
+            raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+        return TunnelState(
+            up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent
+        )
+
+    def delete(self, *, force: bool = False) -> None:
+        """Delete the device and take the transit agent off, if there is one; succeeds if it is gone already.
+
+        Args:
+            force: Delete the endpoints on it as well.
+
+        Raises:
+            InUseError: Endpoints exist, and ``force`` is not given.
+        """
+        with locked(self.session.cookie) as host:
+            exists = get_link(self.session, ifindex=self.ifindex) is not None
+            if exists and not force:
+                refuse_in_use(self)
+            attachment.remove(host / self.name, self.session, self.ifindex if exists else None)
+            delete_link(self.session, self.ifindex)  # the kernel deletes the MACVLANs on it
+
+    def close(self) -> None:
+        """Let go of the handle; again is harmless."""
+        self.session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = f" in {self.netns}" if self.netns else ""
+        return f"<Tunnel {self.name}{where}: {self.encap.value} {self.local}:{self.port} mtu={self.mtu}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(key, getattr(self, key)) for key in ("encap", "local", "port", "mtu", "underlay", "netns")]
+        return table(f"Tunnel {self.name}", ("attribute", "value"), rows)
+
+
+def refuse_in_use(tunnel: Tunnel) -> None:
+    """Raises ``InUseError`` while endpoints exist on the tunnel."""
+    try:
+        store = Store(tunnel.session.cookie, tunnel.name)
+    except AgentNotFoundError:
+        return
+    try:
+        users = [record.spec.name for record in present(store, tunnel.session)]
+    finally:
+        store.close()
+    if users:
+        raise InUseError(
+            f"{len(users)} endpoints use {tunnel.name}, such as {users[0]!r}",
+            users=users,
+            hint="delete them first, or give force=True",
+        )
+
+
+@attrs.frozen
+class _Wanted:
+    """The arguments of ``create``: None means not given."""
+
+    encap: Encap
+    underlay: str
+    local: IPAddress | None
+    port: int | None
+    mtu: int | None
+
+    def make(self, session: Session, name: str) -> Link:
+        underlay = get_link(session, self.underlay)
+        if underlay is None:
+            raise UnderlayNotFoundError(f"there is no underlay device {self.underlay!r} in this namespace")
+        local = self._own_address(session, underlay)
+        port = self.port or self.encap.default_port
+        try:
+            return create_tunnel(
+                session,
+                name,
+                kind=self.encap.value,
+                port=port,
+                mtu=self._fitting_mtu(underlay, local),
+                alias=f"mizarnet underlay={self.underlay} local={local}",
+            )
+        except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
+            raise _explain(refused, session, self.encap, port) from None
+
+    def _own_address(self, session: Session, underlay: Link) -> IPAddress:
+        if self.local is None:
+            for version in (4, 6):
+                found = primary_address(session, underlay.ifindex, version=version)
+                if found is not None:
+                    return found.ip
+            raise UnderlayNotFoundError(
+                f"{self.underlay} has no global address", hint="give it one, or name another with local="
+            )
+        if self.local not in {address.interface.ip for address in list_addresses(session)}:
+            raise UnderlayNotFoundError(f"{self.local} is no address of this host")
+        return self.local
+
+    def _fitting_mtu(self, underlay: Link, local: IPAddress) -> int:
+        overhead = self.encap.overhead(local.version)
+        largest = underlay.mtu - overhead
+        mtu = self.mtu or largest
+        if not checks.SMALLEST_MTU <= mtu <= largest:
+            raise MtuError(
+                f"mtu {mtu} does not fit {self.underlay}, which takes {underlay.mtu} bytes: "
+                f"{self.encap.value} over IPv{local.version} adds {overhead}, which leaves {largest}",
+                argument="mtu",
+                value=mtu,
+                hint=f"give at most {largest}, or raise the underlay's MTU",
+            )
+        return mtu
+
+    def compare(self, link: Link) -> None:
+        """Raises ``ExistsError`` unless the existing device is as wanted."""
+        known = _ALIAS.fullmatch(link.alias)
+        if known is None:
+            raise ExistsError(
+                f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
+            )
+        existing = {
+            "encap": link.kind,
+            "underlay": known["underlay"],
+            "local": ip_address(known["local"]),
+            "port": link.port,
+            "mtu": link.mtu,
+        }
+        wanted = {**attrs.asdict(self), "encap": self.encap.value}
+        differences = {
+            key: (value, existing[key])
+            for key, value in wanted.items()
+            if value is not None and value != existing[key]
+        }
+        if differences:
+            listed = ", ".join(f"{key} is {b}, not {a}" for key, (a, b) in differences.items())
+            raise ExistsError(
+                f"tunnel {link.name} exists, but {listed}", holder=link.name, differences=differences
+            )
+
+
+def _explain(
+    refused: NetlinkError | PrivilegeError | UnsupportedError, session: Session, encap: Encap, port: int
+) -> Exception:
+    """Why the kernel refused a tunnel device: it names neither the device in the way nor a way out."""
+    if isinstance(refused, UnsupportedError):
+        other = "vxlan" if encap is Encap.GENEVE else "geneve"
+        return UnsupportedError(
+            f"this kernel has no {encap.value} device (CONFIG_{encap.name})",
+            feature=encap.value,
+            hint=f'load its module, or use encap="{other}" on all hosts',
+        )
+    if isinstance(refused, KernelError) and refused.errno not in (errno.EEXIST, errno.EBUSY):
+        return refused
+    # A PrivilegeError may be geneve's way to say that the port has a device of the other mode.
+    holders = [link for kind in Encap for link in dump_links(session, kind=kind.value) if link.port == port]
+    if not holders:
+        return refused
+    holder = holders[0]
+    return ExistsError(
+        f"{holder.kind} device {holder.name} uses UDP port {port}",
+        holder=holder.name,
+        hint="delete it, or give another port=",
+    )
+
