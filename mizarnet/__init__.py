@@ -44,6 +44,8 @@ from mizarnet.errors import VerifierError as VerifierError
 from mizarnet.features import Feature as Feature
 from mizarnet.features import Features as Features
 from mizarnet.features import probe as probe
+from mizarnet.lab import Lab as Lab
+from mizarnet.lab import LabHost as LabHost
 from mizarnet.numbers import Program as Program
 from mizarnet.numbers import Verdict as Verdict
 from mizarnet.stats import Counter as Counter

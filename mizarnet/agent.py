@@ -242,7 +242,7 @@ class TransitAgent:
     def _repr_html_(self) -> str:
         if self.store.closed:
             return table(repr(self), (), ())
-        return self.stats()._repr_html_()
+        return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
 
 
 def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:

@@ -10,10 +10,10 @@ import ipaddress
 import os
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar, cast
 
-from mizarnet.numbers import Limit
 from mizarnet.errors import InvalidTypeError, InvalidValueError
+from mizarnet.numbers import Limit
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
@@ -103,7 +103,7 @@ def check_endpoint_name(name: str) -> str:
 
 
 def _parse(
-    value: object, parse: Callable[[str], _A], types: tuple[type[_A], ...], argument: str, like: str
+    value: object, parse: Callable[[str], _A], types: tuple[type[object], ...], argument: str, like: str
 ) -> _A:
     if isinstance(value, str):
         try:
@@ -113,7 +113,7 @@ def _parse(
                 f"{argument} {value!r}: {error}", argument=argument, value=value, hint=f"write it like {like}"
             ) from None
     elif isinstance(value, types):
-        parsed = value
+        parsed = cast(_A, value)  # ``types`` are those that ``parse`` makes
     else:
         raise InvalidTypeError(
             f"{argument} must be a str like {like} or an ipaddress object, not {type(value).__name__}",
@@ -187,7 +187,9 @@ def check_prefix(value: str | IPNetwork, *, argument: str = "prefix") -> IPNetwo
 def check_netns(value: str | os.PathLike[str]) -> str:
     """A network namespace: a name under ``/run/netns``, or another path."""
     if not isinstance(value, (str, os.PathLike)):
-        raise InvalidTypeError(f"netns must be a name or a path, not {type(value).__name__}", argument="netns")
+        raise InvalidTypeError(
+            f"netns must be a name or a path, not {type(value).__name__}", argument="netns"
+        )
     netns = check_str(os.fspath(value), argument="netns").removeprefix(f"{NETNS_DIRECTORY}/")
     if netns in {".", ".."} or len(netns.encode()) >= Limit.PATH_BYTES:
         raise InvalidValueError(f"netns {netns!r} cannot be a namespace", argument="netns", value=netns)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T", Tunnel, TransitAgent, Endpoint)
 
 
 @contextmanager
-def deleting(thing: _T) -> Iterator[_T]:
+def deleting(thing: _T) -> Generator[_T, None, None]:
     """Delete a tunnel or an endpoint, or detach an agent, when the block ends: but only what its call created.
 
     What existed before stays. The handle is closed either way. Endpoints still on a tunnel or agent make it stay,

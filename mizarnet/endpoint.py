@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, final, overload
+from typing import Any, Literal, Self, final, overload
 
 import attrs
 
@@ -112,6 +112,7 @@ class Endpoint:
     def create(
         cls,
         agent: TransitAgent,
+        /,
         *,
         vni: int,
         ip: InterfaceLike | Sequence[InterfaceLike],
@@ -182,7 +183,7 @@ class Endpoint:
     def open(cls, agent: TransitAgent, name: str, /) -> Self: ...
     @overload
     @classmethod
-    def open(cls, agent: TransitAgent, *, vni: int, ip: AddressLike) -> Self: ...
+    def open(cls, agent: TransitAgent, /, *, vni: int, ip: AddressLike) -> Self: ...
     @classmethod
     def open(
         cls, agent: TransitAgent, name: str | None = None, /, *, vni: int = 0, ip: AddressLike | None = None

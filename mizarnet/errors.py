@@ -223,7 +223,7 @@ class InUseError(MizarnetError, OSError):
 
     def __init__(self, message: str, *, users: Sequence[str], hint: str = "") -> None:
         super().__init__(message, users=tuple(users), hint=hint)
-        self.errno = _errno.EBUSY
+        self.errno: int | None = _errno.EBUSY
 
 
 class LocalEndpointError(MizarnetError, PermissionError):
@@ -245,7 +245,7 @@ class CapacityError(MizarnetError, OSError):
 
     def __init__(self, message: str, *, table: str, capacity: int, used: int, hint: str = "") -> None:
         super().__init__(message, table=table, capacity=capacity, used=used, hint=hint)
-        self.errno = _errno.ENOSPC
+        self.errno: int | None = _errno.ENOSPC
 
 
 class LayoutError(MizarnetError, ValueError):
@@ -314,8 +314,8 @@ class KernelError(MizarnetError, OSError):
         super().__init__(f"{operation}: {os.strerror(errno)} [{name}]{said}", hint=hint, **facts)
         self.operation = operation
         self.kernel_message = kernel_message
-        self.errno = errno
-        self.strerror = os.strerror(errno)
+        self.errno = errno  # pyright: ignore[reportIncompatibleVariableOverride]  OSError's may be None
+        self.strerror: str | None = os.strerror(errno)
         self._init = {"errno": errno, "kernel_message": kernel_message, "hint": hint, **facts}
 
     def __reduce__(self) -> tuple[Any, ...]:

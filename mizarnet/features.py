@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, TypeAlias, get_args
 
 import attrs
 
@@ -126,8 +127,8 @@ def _feature(found: bpf.Feature, instead: str) -> Feature:
     return _YES if found else Feature(available=False, reason=found.reason, instead=instead)
 
 
-def _try_devices(missing: tuple[str, ...]) -> dict[str, Feature]:
-    names = ("vxlan", "geneve", "macvlan", "macvtap")
+def _try_devices(missing: tuple[str, ...]) -> dict[_DeviceKind, Feature]:
+    names: tuple[_DeviceKind, ...] = get_args(_DeviceKind)
     if missing:
         unknown = Feature(available=False, reason=f"not known without {missing[0]}", instead="run as root")
         return dict.fromkeys(names, unknown)
@@ -161,4 +162,3 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
     else:
         return _YES
     return Feature(available=False, reason=reason, instead=_INSTEAD[name])
-

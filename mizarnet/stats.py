@@ -85,7 +85,9 @@ class Stats:
         ]
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows())
+        return "\n".join(
+            f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()
+        )
 
     def _repr_html_(self) -> str:
         return table("Verdicts", ("program", "verdict", "packets", "bytes"), self._rows())

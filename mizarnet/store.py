@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +21,14 @@ from mizarnet.abi import records
 from mizarnet.abi.records import Record
 from mizarnet.bpf import Map, Object
 from mizarnet.checks import IPAddress
-from mizarnet.errors import AgentNotFoundError, ClosedError, ForkedError, LockTimeoutError, NotFoundError, StaleHandleError
+from mizarnet.errors import (
+    AgentNotFoundError,
+    ClosedError,
+    ForkedError,
+    LockTimeoutError,
+    NotFoundError,
+    StaleHandleError,
+)
 from mizarnet.values import EndpointKey, Local, MacAddress
 
 ROOT = Path("/sys/fs/bpf/mizarnet")
@@ -82,7 +89,7 @@ def host_directory(cookie: int) -> Path:
 
 
 @contextmanager
-def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Iterator[Path]:
+def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Generator[Path, None, None]:
     """Hold the host's lock, against other processes and other threads; gives the host's directory.
 
     Raises:
@@ -145,7 +152,8 @@ class Store:
             self._maps = Maps.open(self.directory)
         except (FileNotFoundError, NotFoundError):
             raise AgentNotFoundError(
-                f"no transit agent is attached to {tunnel}", hint="attach one with TransitAgent.attach(tunnel)"
+                f"no transit agent is attached to {tunnel}",
+                hint="attach one with TransitAgent.attach(tunnel)",
             ) from None
 
     def close(self) -> None:
@@ -169,7 +177,9 @@ class Store:
             StaleHandleError: The agent was detached, or another was attached since.
         """
         if self._closed:
-            raise ClosedError("the transit agent's handle is closed", hint="open another with TransitAgent.open()")
+            raise ClosedError(
+                "the transit agent's handle is closed", hint="open another with TransitAgent.open()"
+            )
         if self._pid != os.getpid():
             raise ForkedError("the handle was made before a fork", hint="open another in this process")
         try:
@@ -178,12 +188,13 @@ class Store:
             current = None
         if current != self._inode:
             raise StaleHandleError(
-                "the transit agent behind this handle was detached", hint="open the new one with TransitAgent.open()"
+                "the transit agent behind this handle was detached",
+                hint="open the new one with TransitAgent.open()",
             )
         return self._maps
 
     @contextmanager
-    def writing(self) -> Iterator[Maps]:
+    def writing(self) -> Generator[Maps, None, None]:
         """The maps, for writing, under the host's lock; raises as :attr:`maps` and :func:`locked` do."""
         if self._closed or self._pid != os.getpid():
             _ = self.maps  # raises

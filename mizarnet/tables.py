@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import collections.abc
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, TypeVar
+from ipaddress import IPv4Network, IPv6Network
+from typing import Generic, TypeVar, cast
 
 import attrs
 
@@ -25,6 +26,9 @@ from mizarnet.values import AddressLike, EndpointKey, Local, Network, NetworkKey
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+# Not the bounds themselves: a mapping's type of keys is invariant, and EndpointKey is one of them.
+_EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
+_NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")
 
 
 @attrs.frozen
@@ -111,8 +115,12 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
         return table(self._what, ("vni", "address", "value"), rows)
 
 
+def _pairs(entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]]) -> Iterable[tuple[_K, _V]]:
+    return cast("Mapping[_K, _V]", entries).items() if isinstance(entries, Mapping) else entries
+
+
 def _flat(key: object) -> tuple[object, ...]:
-    return tuple(key) if isinstance(key, tuple) else (key,)
+    return cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
 
 
 class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
@@ -156,7 +164,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
 
     def update(
         self,
-        entries: Mapping[tuple[int, AddressLike], Remote] | Iterable[tuple[tuple[int, AddressLike], Remote]],
+        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
         /,
     ) -> None:
         """Write many entries: all are checked, room is checked, then they are written in batches.
@@ -173,7 +181,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
 
     def sync(
         self,
-        remotes: Mapping[tuple[int, AddressLike], Remote] | Iterable[tuple[tuple[int, AddressLike], Remote]],
+        remotes: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
         *,
         vni: int | None = None,
     ) -> Changes:
@@ -203,10 +211,9 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
 
     def _pack_all(
         self,
-        entries: Mapping[tuple[int, AddressLike], Remote] | Iterable[tuple[tuple[int, AddressLike], Remote]],
+        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
     ) -> dict[bytes, bytes]:
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
-        return {self._pack_key(key): self._pack_remote(value) for key, value in pairs}
+        return {self._pack_key(key): self._pack_remote(value) for key, value in _pairs(entries)}
 
     def _pack_remote(self, value: Remote) -> bytes:
         if not isinstance(value, Remote):
@@ -270,12 +277,11 @@ class NetworkTable(_Table[NetworkKey, Network]):
 
     def update(
         self,
-        entries: Mapping[tuple[int, PrefixLike], Network] | Iterable[tuple[tuple[int, PrefixLike], Network]],
+        entries: Mapping[_NetworkLike, Network] | Iterable[tuple[_NetworkLike, Network]],
         /,
     ) -> None:
         """Write many entries: all are checked, room is checked, then they are written in batches."""
-        pairs = entries.items() if isinstance(entries, Mapping) else entries
-        packed = {self._pack_key(key): self._pack_network(key, value) for key, value in pairs}
+        packed = {self._pack_key(key): self._pack_network(key, value) for key, value in _pairs(entries)}
         with self._store.writing() as maps:
             self._write(maps, packed)
 
@@ -309,7 +315,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return frozenset(it)  # the result of an operation on sets is no live view
 
     def __contains__(self, prefix: object) -> bool:
-        return isinstance(prefix, (str, IPNetwork)) and check_prefix(prefix) in set(self)
+        return isinstance(prefix, (str, IPv4Network, IPv6Network)) and check_prefix(prefix) in set(self)
 
     def __iter__(self) -> Iterator[IPNetwork]:
         return (records.unpack_peer_key(key) for key in list(self._store.maps.peers.keys()))

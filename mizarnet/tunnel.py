@@ -186,9 +186,7 @@ class Tunnel:
         link = get_link(self.session, ifindex=self.ifindex)
         if link is None:
             raise TunnelNotFoundError(f"tunnel {self.name} is gone")
-        return TunnelState(
-            up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent
-        )
+        return TunnelState(up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent)
 
     def delete(self, *, force: bool = False) -> None:
         """Delete the device and take the transit agent off, if there is one; succeeds if it is gone already.
@@ -350,4 +348,3 @@ def _explain(
         holder=holder.name,
         hint="delete it, or give another port=",
     )
-

@@ -8,14 +8,14 @@ import os
 from collections.abc import Iterable
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import attrs
 
 from mizarnet import checks
-from mizarnet.numbers import Limit
 from mizarnet.checks import IPAddress, IPInterface, IPNetwork
 from mizarnet.errors import InvalidTypeError, InvalidValueError
+from mizarnet.numbers import Limit
 
 AddressLike: TypeAlias = str | IPAddress
 InterfaceLike: TypeAlias = str | IPAddress | IPInterface
@@ -166,9 +166,9 @@ class NetworkKey(NamedTuple):
 
 def _pair(value: object, shape: str) -> tuple[int, str]:
     # The checks that follow judge the items' types; here only the shape is known.
-    if not isinstance(value, tuple) or len(value) != 2:
+    if not isinstance(value, tuple) or len(pair := cast("tuple[int, str]", value)) != 2:
         raise InvalidTypeError(f"a key is {shape}, not {value!r}", argument="key")
-    return value  # pyright: ignore[reportUnknownVariableType]
+    return pair
 
 
 @attrs.frozen
@@ -248,8 +248,8 @@ def _items(values: object) -> Iterable[str]:
     # The checks that follow judge the items' types.
     # A network is iterable, but its addresses are not meant.
     if isinstance(values, (str, bytes, IPv4Network, IPv6Network)) or not isinstance(values, Iterable):
-        return (values,)  # type: ignore[return-value]
-    return values
+        return (cast(str, values),)
+    return cast("Iterable[str]", values)
 
 
 def _to_mac(value: MacLike | None) -> MacAddress | None:

@@ -176,9 +176,7 @@ def _forget(maps: Maps, record: Record) -> None:
 
 
 def _keys(record: Record) -> list[bytes]:
-    return [
-        records.pack_endpoint_key(EndpointKey(record.spec.vni, address.ip)) for address in record.spec.ip
-    ]
+    return [records.pack_endpoint_key(EndpointKey(record.spec.vni, address.ip)) for address in record.spec.ip]
 
 
 # -- the device --------------------------------------------------------------------------------------------
@@ -227,7 +225,9 @@ def _explain(refused: NetlinkError, record: Record) -> Exception:
     spec = record.spec
     where = f"namespace {spec.netns}" if spec.netns else "the host's namespace"
     if refused.errno == errno.EEXIST:
-        return ExistsError(f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname=")
+        return ExistsError(
+            f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
+        )
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
         return ExistsError(f"MAC {record.mac} is taken on the tunnel", holder=str(record.mac))
     return refused

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from mizarnet.errors import LayoutError
@@ -32,9 +32,8 @@ class Layout:
         self.format: str = "".join(self._codes())
         self._struct = struct.Struct("=" + self.format)
         self.size: int = self._struct.size
-        self.pack = self._struct.pack
-        self.unpack = self._struct.unpack
-        self.iter_unpack = self._struct.iter_unpack
+        self.pack: Callable[..., bytes] = self._struct.pack
+        self.unpack: Callable[[bytes], tuple[Any, ...]] = self._struct.unpack
 
     def _codes(self) -> Iterator[str]:
         for field in self._fields:

@@ -17,7 +17,17 @@ import attrs
 from mizarnet.abi.layout import Layout
 from mizarnet.checks import IPAddress, IPInterface, IPNetwork
 from mizarnet.numbers import EncapNumber, InterfaceFlag, KindNumber, Limit, Place
-from mizarnet.values import Encap, EndpointKey, EndpointSpec, Kind, Local, MacAddress, Network, NetworkKey, Remote
+from mizarnet.values import (
+    Encap,
+    EndpointKey,
+    EndpointSpec,
+    Kind,
+    Local,
+    MacAddress,
+    Network,
+    NetworkKey,
+    Remote,
+)
 
 IP = Layout("mzn_ip", ("family", "I"), ("words", "16s"))
 MAC = Layout("mzn_mac", ("bytes", "6s"), ("pad", "2x"))

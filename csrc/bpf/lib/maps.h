@@ -44,10 +44,12 @@ struct {
 	__type(value, __u32);
 } peers SEC(".maps");
 
+enum { VERDICT_COUNTERS = MZN_PROGRAMS * MZN_VERDICTS };
+
 /* program * MZN_VERDICTS + verdict */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, MZN_PROGRAMS * MZN_VERDICTS);
+	__uint(max_entries, VERDICT_COUNTERS);
 	__type(key, __u32);
 	__type(value, struct mzn_counter);
 } verdicts SEC(".maps");

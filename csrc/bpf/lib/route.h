@@ -34,7 +34,8 @@ static __always_inline const __u32 *choose_switch(struct __sk_buff *skb, const s
 	if (!count || count > MZN_SWITCHES)
 		return NULL;
 	chosen = bpf_get_hash_recalc(skb) % count;
-	barrier_var(chosen); /* the verifier cannot see that a remainder is small, and clang would drop the check */
+	/* The verifier cannot see that a remainder is small, and clang would drop the check. */
+	barrier_var(chosen);
 	if (chosen >= MZN_SWITCHES)
 		return NULL;
 	return network->switches[chosen];

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated hosts on one machine, for demonstrations, tests, benchmarks and notebooks.
+
+Each host is a network namespace with an ``eth0`` on a common bridge, a tunnel and a transit agent. mizarnet
+distributes nothing between hosts: here, :meth:`Lab.publish` plays the part of the control plane.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack, suppress
+from ipaddress import ip_interface
+from types import TracebackType
+from typing import Final, Literal, Self, final
+
+import attrs
+
+from mizarnet import checks, lab_netns
+from mizarnet.agent import TransitAgent
+from mizarnet.checks import IPAddress, IPInterface
+from mizarnet.endpoint import Endpoint
+from mizarnet.errors import ClosedError, InvalidValueError
+from mizarnet.features import probe
+from mizarnet.html import table
+from mizarnet.lab_netns import FABRIC
+from mizarnet.netlink import (
+    Session,
+    add_address,
+    create_bridge,
+    create_veth,
+    get_link,
+    set_link,
+)
+from mizarnet.sweep import sweep
+from mizarnet.tunnel import Tunnel
+from mizarnet.values import Encap, EndpointKey, Hook, Remote, parse_member
+
+UNDERLAY: Final = "eth0"
+TUNNEL: Final = "tunnel0"
+MOST_HOSTS: Final = 64
+# Below, inner packets would have less than the 1280 bytes that IPv6 needs.
+SMALLEST_MTU: Final = 1280 + 70
+
+_LAB_NAME = re.compile(r"[a-z0-9-]{1,20}")
+# No "-": the last one of a namespace's name ends the lab's.
+_CONTAINER_NAME = re.compile(r"(?!h\d+$|fabric$)[a-z0-9_]{1,32}")
+
+
+@attrs.frozen(eq=False)
+class LabHost:
+    """A simulated host.
+
+    Attributes:
+        name: ``"h1"``, ``"h2"``, …
+        netns: Name of its namespace.
+        address: On the underlay.
+        tunnel: Its tunnel, ``tunnel0``.
+        agent: Its transit agent.
+    """
+
+    name: str
+    netns: str
+    address: IPAddress
+    tunnel: Tunnel
+    agent: TransitAgent
+
+
+@final
+class Lab:
+    """Hosts joined by an underlay, each with tunnel and transit agent; leaving the ``with`` deletes it all.
+
+    What one of that name left behind when its process was killed is removed first. The machine's own
+    namespace is left alone.
+
+    Attributes:
+        name: The lab's, and the beginning of its namespaces' names.
+        hosts: The hosts; the namespace of the first is ``"<name>-h1"``.
+        encap: Encapsulation of the tunnels.
+        encap_reason: Why that one, as a sentence.
+    """
+
+    def __init__(
+        self,
+        *,
+        hosts: int = 2,
+        mtu: int = 1500,
+        encap: Encap | Literal["geneve", "vxlan"] | None = None,
+        name: str = "lab",
+        ipv6: bool = False,
+        max_endpoints: int = 65536,
+        max_local: int = 4096,
+        hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
+    ) -> None:
+        """Build the lab; on failure nothing is left behind.
+
+        Args:
+            hosts: How many, 1 to 64.
+            mtu: Of the underlay, in bytes, 1350 to 65535.
+            encap: None: Geneve where the kernel has it, else VXLAN.
+            name: 1 to 20 of ``a-z``, ``0-9`` and ``-``.
+            ipv6: Whether the underlay is fd00:6d7a::/64 instead of 198.51.100.0/24.
+            max_endpoints: This and the next two as for :meth:`TransitAgent.attach`.
+            max_local: For each host.
+            hook: For each host.
+
+        Raises:
+            InUseError: A lab of that name exists, here or in another process.
+            ExistsError: A namespace that is no lab's has a name that is needed.
+            UnsupportedError: The kernel lacks the encapsulation, the hook or the devices.
+            PrivilegeError: Not root.
+        """
+        checks.check_int(hosts, argument="hosts", low=1, high=MOST_HOSTS)
+        self._mtu = checks.check_int(mtu, argument="mtu", low=SMALLEST_MTU, high=checks.LARGEST_MTU)
+        self._ipv6 = checks.check_bool(ipv6, argument="ipv6")
+        self.name: str = _check_name(name, _LAB_NAME, "up to 20 of a-z, 0-9 and -")
+        self.encap, self.encap_reason = _choose(encap)
+        self.hosts: tuple[LabHost, ...] = ()
+        self._deleted = False
+        self._handles = ExitStack()
+        sweep()
+        claim = lab_netns.claim(name)
+        self._handles.callback(claim.close)
+        with ExitStack() as undo:
+            undo.callback(self.delete)
+            with Session.open(claim) as fabric:
+                set_link(fabric, create_bridge(fabric, FABRIC).ifindex, up=True)
+                for number in range(1, hosts + 1):
+                    tunnel = self._make_host(fabric, number)
+                    agent = TransitAgent.attach(
+                        tunnel, max_endpoints=max_endpoints, max_local=max_local, hook=hook
+                    )
+                    self._handles.callback(agent.close)
+                    host = LabHost(f"h{number}", f"{name}-h{number}", tunnel.local, tunnel, agent)
+                    self.hosts += (host,)
+            undo.pop_all()
+
+    def _make_host(self, fabric: Session, number: int) -> Tunnel:
+        netns = lab_netns.make(self.name, f"h{number}")
+        with Session.open(netns) as host, fabric.open_netns() as far:
+            near = create_veth(host, UNDERLAY, peer=f"h{number}", peer_netns=far, mtu=self._mtu)
+            bridge, port = get_link(fabric, FABRIC), get_link(fabric, f"h{number}")
+            assert bridge is not None and port is not None  # both were just made
+            set_link(fabric, port.ifindex, master=bridge.ifindex, up=True)
+            set_link(host, near.ifindex, up=True)
+            add_address(host, near.ifindex, self._address(number), dad=False)
+            tunnel = Tunnel.create(TUNNEL, encap=self.encap, underlay=UNDERLAY, netns=netns)
+        self._handles.callback(tunnel.close)
+        return tunnel
+
+    def _address(self, number: int) -> IPInterface:
+        return ip_interface(f"fd00:6d7a::{number:x}/64" if self._ipv6 else f"198.51.100.{number}/24")
+
+    def container(self, name: str) -> str:
+        """Make a namespace for an endpoint, with ``lo`` up; the one that exists, if it does.
+
+        Args:
+            name: 1 to 32 of ``a-z``, ``0-9`` and ``_``; not ``h1`` and the like, nor ``fabric``.
+
+        Returns:
+            The namespace's name, for ``Endpoint.create(netns=...)``.
+
+        Raises:
+            ExistsError: A namespace that is not this lab's has the name ``<lab>-<name>``.
+        """
+        self._check_alive()
+        _check_name(name, _CONTAINER_NAME, "up to 32 of a-z, 0-9 and _, but no host's name")
+        if lab_netns.exists(self.name, name):
+            return f"{self.name}-{name}"
+        return lab_netns.make(self.name, name)
+
+    def publish(self) -> None:
+        """Tell every host where the endpoints of the others are; remote entries of all else are removed.
+
+        Raises:
+            LocalEndpointError: Two hosts have endpoints with the same VNI and address.
+        """
+        self._check_alive()
+        homes = {
+            EndpointKey(endpoint.vni, address.ip): host
+            for host in self.hosts
+            for endpoint in Endpoint.list(host.agent)
+            for address in endpoint.addresses
+        }
+        for host in self.hosts:
+            others = [(key, Remote(home.address)) for key, home in homes.items() if home is not host]
+            host.agent.endpoints.sync(others)
+
+    def run(
+        self, where: str, /, *argv: str, timeout: float = 10.0, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the namespace of a container or host and wait for it.
+
+        Args:
+            where: ``"h1"``, or what was given to :meth:`container`.
+            *argv: The command and its arguments; no shell.
+            timeout: Seconds; then the command and what it started are killed.
+            check: Whether an exit status other than zero is an error.
+
+        Returns:
+            The ended process; ``stdout`` and ``stderr`` are text.
+
+        Raises:
+            NetnsNotFoundError: The lab has no such container or host.
+            subprocess.CalledProcessError: It failed, and ``check`` is given; its error output is a note.
+            subprocess.TimeoutExpired: It took too long.
+            FileNotFoundError: There is no such command.
+        """
+        self._check_alive()
+        _check_name(where, re.compile("[a-z0-9_]+"), "the name of a container or host")
+        with Session.open(f"{self.name}-{where}") as session:
+            # A process starts in the namespace of the thread that starts it.
+            process = session.run(
+                subprocess.Popen,
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        return _finish(process, timeout, check)
+
+    def delete(self) -> None:
+        """Remove everything: endpoints, agents, tunnels, namespaces, pins; again is harmless.
+
+        What still runs in a namespace keeps it, nameless and with nothing but its own devices, until it ends.
+        """
+        if self._deleted:
+            return
+        self._deleted = True
+        with ExitStack() as order:
+            order.callback(self._handles.close)  # last: with it goes the lock
+            order.callback(lab_netns.remove_all, self.name)
+
+    def _check_alive(self) -> None:
+        if self._deleted:
+            raise ClosedError(f"lab {self.name} was deleted")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.delete()
+
+    def __repr__(self) -> str:
+        deleted = ", deleted" if self._deleted else ""
+        return f"<Lab {self.name}: {len(self.hosts)} hosts, {self.encap.value}{deleted}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(host.name, host.netns, host.address) for host in self.hosts]
+        return table(repr(self), ("host", "netns", "address"), rows)
+
+
+def _check_name(name: str, pattern: re.Pattern[str], rule: str) -> str:
+    checks.check_str(name, argument="name")
+    if not pattern.fullmatch(name):
+        raise InvalidValueError(f"name {name!r} is not {rule}", argument="name", value=name)
+    return name
+
+
+def _choose(encap: Encap | Literal["geneve", "vxlan"] | None) -> tuple[Encap, str]:
+    """The encapsulation, and why."""
+    if encap is not None:
+        chosen = parse_member(Encap, encap, argument="encap")
+        return chosen, f"{chosen.value} was asked for"
+    geneve = probe().geneve
+    if geneve:
+        return Encap.GENEVE, "this kernel has geneve"
+    return Encap.VXLAN, geneve.reason
+
+
+def _finish(process: subprocess.Popen[str], timeout: float, check: bool) -> subprocess.CompletedProcess[str]:
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except BaseException:
+        # Its children too: they would keep the pipes open.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    if check and process.returncode:
+        error = subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
+        error.add_note(stderr.strip() or stdout.strip())
+        raise error
+    return done

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The namespaces of a lab: how they are named, told from other namespaces, held and removed.
+
+A namespace is a lab's when its name begins with the lab's and its loopback device says so: the name alone may
+be somebody else's.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from mizarnet import attachment, store
+from mizarnet.checks import NETNS_DIRECTORY
+from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
+from mizarnet.netlink import (
+    LOOPBACK_IFINDEX,
+    NetnsHandle,
+    Session,
+    create_netns,
+    delete_netns,
+    get_link,
+    resolve,
+    set_link,
+)
+
+FABRIC = "fabric"
+"""Where the bridge is; made first and removed last, and locked as long as the lab's process lives."""
+
+
+def make(lab: str, name: str) -> str:
+    """Make the namespace ``<lab>-<name>``, with lo up, and return its name.
+
+    Raises:
+        ExistsError: There is one of that name.
+    """
+    netns = f"{lab}-{name}"
+    try:
+        create_netns(netns)
+    except ExistsError as refused:
+        raise ExistsError(
+            str(refused),
+            holder=netns,
+            hint=f"if it is of no use: ip netns delete {netns}; or name the lab otherwise",
+        ) from None
+    try:
+        with Session.open(netns) as session:
+            set_link(session, LOOPBACK_IFINDEX, alias=_mark(lab))
+    except BaseException:
+        delete_netns(netns)
+        raise
+    return netns
+
+
+def exists(lab: str, name: str) -> bool:
+    """Whether the lab has a namespace of that name."""
+    try:
+        with Session.open(f"{lab}-{name}") as session:
+            return _is_marked(session, lab)
+    except NetnsNotFoundError:
+        return False
+
+
+def _mark(lab: str) -> str:
+    return f"mizarnet lab={lab}"
+
+
+def _is_marked(session: Session, lab: str) -> bool:
+    loopback = get_link(session, ifindex=LOOPBACK_IFINDEX)
+    return loopback is not None and loopback.alias == _mark(lab)
+
+
+# -- one process owns a lab --------------------------------------------------------------------------------
+
+
+def claim(lab: str) -> NetnsHandle:
+    """Make the fabric's namespace, after removing what a dead process left of a lab of that name.
+
+    The lab is claimed as long as the handle is open; the kernel lets go when the process dies.
+
+    Raises:
+        InUseError: The process that made a lab of that name lives and has not deleted it.
+        ExistsError: A namespace that is no lab's has the name.
+    """
+    with suppress(NetnsNotFoundError), resolve(f"{lab}-{FABRIC}") as left_over:
+        _lock(left_over, lab)
+    remove_all(lab)
+    fabric = resolve(make(lab, FABRIC))
+    _lock(fabric, lab)
+    return fabric
+
+
+def _lock(fabric: NetnsHandle, lab: str) -> None:
+    try:
+        fcntl.flock(fabric.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InUseError(
+            f"a lab named {lab!r} is running, here or in another process",
+            users=[lab],
+            hint="delete() that one, or give another name=",
+        ) from None
+
+
+# -- removing ----------------------------------------------------------------------------------------------
+
+
+def remove_all(lab: str) -> None:
+    """Remove every namespace of the lab with the pins of its host; what fails does not keep the rest."""
+    with ExitStack() as stack:
+        for netns in _members(lab):
+            stack.callback(_remove, netns, lab)
+
+
+def _members(lab: str) -> list[str]:
+    """Names, the fabric's first."""
+    paths = Path(NETNS_DIRECTORY).glob(f"{lab}-*")
+    names = [path.name for path in paths if path.name.rpartition("-")[0] == lab]
+    return sorted(names, key=f"{lab}-{FABRIC}".__ne__)
+
+
+def _remove(netns: str, lab: str) -> None:
+    try:
+        with Session.open(netns) as session:
+            if not _is_marked(session, lab):
+                return
+            _remove_pins(session)
+    except NetnsNotFoundError:
+        return  # deleted meanwhile, or a file that is no namespace
+    delete_netns(netns)
+
+
+def _remove_pins(session: Session) -> None:
+    if not store.host_directory(session.cookie).is_dir():
+        return
+    with store.locked(session.cookie) as host:
+        for pins in list(host.iterdir()):
+            tunnel = get_link(session, pins.name)
+            attachment.remove(pins, session, None if tunnel is None else tunnel.ifindex)
