@@ -30,7 +30,7 @@ from mizarnet.errors import (
 )
 from mizarnet.html import table
 from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
-from mizarnet.numbers import Limit
+from mizarnet.numbers import EncapNumber, Limit
 from mizarnet.stats import Stats
 from mizarnet.store import Maps, Store, locked
 from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
@@ -313,7 +313,13 @@ def _config(tunnel: Tunnel) -> bytes:
     local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
     mac = MacAddress.parse(tunnel.state().mac)
     return records.CONFIG.pack(
-        local, bounced, *records.ip_parts(tunnel.local), VIRTUAL_MAC.packed, mac.packed
+        local,
+        bounced,
+        *records.ip_parts(tunnel.local),
+        VIRTUAL_MAC.packed,
+        mac.packed,
+        EncapNumber[tunnel.encap.name],
+        tunnel.port,
     )
 
 

@@ -65,7 +65,17 @@ class Verdict(enum.IntEnum):
     BOUNCED = 7
     """Guard, switch: sent on to the host that has the endpoint."""
     PASSED = 8
-    """Switch: left to the kernel."""
+    """Switch: not its business, left to the kernel."""
+    PASSED_NO_NEIGHBOUR = 9
+    """Switch: next hop not resolved, left to the guard."""
+    PASSED_FORWARDING_OFF = 10
+    """Switch: forwarding is off on the underlay, left to the guard."""
+    PASSED_OTHER_INTERFACE = 11
+    """Switch: next hop is behind another device, left to the guard."""
+    PASSED_CHECKSUM = 12
+    """Switch: outer checksum on a generic hook, left to the guard."""
+    PASSED_NO_ROUTE = 13
+    """Switch: no usable route to the next hop, left to the guard."""
     TRUNCATED = 16
     """A header does not fit into the frame."""
     VLAN_TAGGED = 17
@@ -122,6 +132,16 @@ class Verdict(enum.IntEnum):
     """Guard: a remote host speaks for an endpoint of this one."""
     UNREADABLE = 43
     """The kernel could not make the headers readable or writable."""
+    BAD_ND = 44
+    """Malformed neighbour discovery, or any from a remote host."""
+    ND_SPOOFED = 45
+    """Neighbour discovery in another's name, or in a router's."""
+    EXTENSION_HEADERS = 46
+    """More IPv6 extension headers than are walked."""
+    OUTER_HOP_LIMIT = 47
+    """Guard: bounced too often."""
+    GENEVE_OPTIONS = 48
+    """Guard: a control frame, or an option that must be understood."""
 
     @property
     def dropped(self) -> bool:
@@ -163,6 +183,19 @@ class EncapNumber(enum.IntEnum):
     """RFC 8926."""
 
 
+class SwitchFlag(enum.IntEnum):
+    """How a transit switch was attached, and what that changed on its device."""
+
+    GENERIC_XDP = 1
+    """Attached to the generic hook, where checksums may be unfinished."""
+    SET_FORWARDING_IPV4 = 2
+    """IPv4 forwarding of the device was off before."""
+    SET_FORWARDING_IPV6 = 4
+    """IPv6 forwarding of the device was off before."""
+    SET_ACCEPT_RA = 8
+    """Router advertisements were accepted only because forwarding was off."""
+
+
 ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "mzn_limit": {
         "MZN_SCHEMA": Limit.SCHEMA,
@@ -191,6 +224,11 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_ACCEPTED_LOCALLY": Verdict.ACCEPTED_LOCALLY,
         "MZN_BOUNCED": Verdict.BOUNCED,
         "MZN_PASSED": Verdict.PASSED,
+        "MZN_PASSED_NO_NEIGHBOUR": Verdict.PASSED_NO_NEIGHBOUR,
+        "MZN_PASSED_FORWARDING_OFF": Verdict.PASSED_FORWARDING_OFF,
+        "MZN_PASSED_OTHER_INTERFACE": Verdict.PASSED_OTHER_INTERFACE,
+        "MZN_PASSED_CHECKSUM": Verdict.PASSED_CHECKSUM,
+        "MZN_PASSED_NO_ROUTE": Verdict.PASSED_NO_ROUTE,
         "MZN_TRUNCATED": Verdict.TRUNCATED,
         "MZN_VLAN_TAGGED": Verdict.VLAN_TAGGED,
         "MZN_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,
@@ -219,6 +257,11 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_TUNNEL_MAC": Verdict.TUNNEL_MAC,
         "MZN_SOURCE_IS_LOCAL": Verdict.SOURCE_IS_LOCAL,
         "MZN_UNREADABLE": Verdict.UNREADABLE,
+        "MZN_BAD_ND": Verdict.BAD_ND,
+        "MZN_ND_SPOOFED": Verdict.ND_SPOOFED,
+        "MZN_EXTENSION_HEADERS": Verdict.EXTENSION_HEADERS,
+        "MZN_OUTER_HOP_LIMIT": Verdict.OUTER_HOP_LIMIT,
+        "MZN_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
     },
     "mzn_place": {
         "MZN_LOCAL": Place.LOCAL,
@@ -234,6 +277,12 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "mzn_encap": {
         "MZN_VXLAN": EncapNumber.VXLAN,
         "MZN_GENEVE": EncapNumber.GENEVE,
+    },
+    "mzn_switch_flag": {
+        "MZN_GENERIC_XDP": SwitchFlag.GENERIC_XDP,
+        "MZN_SET_FORWARDING_IPV4": SwitchFlag.SET_FORWARDING_IPV4,
+        "MZN_SET_FORWARDING_IPV6": SwitchFlag.SET_FORWARDING_IPV6,
+        "MZN_SET_ACCEPT_RA": SwitchFlag.SET_ACCEPT_RA,
     },
 }
 """The members of each C enumeration under their C names."""

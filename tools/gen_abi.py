@@ -23,6 +23,7 @@ CLASSES = {
     "place": ("Place", "Where an endpoint lives, seen from this host."),
     "interface_flag": ("InterfaceFlag", "What a local endpoint is allowed to do."),
     "kind": ("KindNumber", "The kind of an endpoint's device, as recorded."),
+    "switch_flag": ("SwitchFlag", "How a transit switch was attached, and what that changed on its device."),
     "encap": ("EncapNumber", "The encapsulation of a tunnel, as recorded."),
 }
 HEAD = '''# SPDX-License-Identifier: Apache-2.0

@@ -2,7 +2,7 @@
 /*
  * The transit agent: every frame of every endpoint, on the egress of the tunnel.
  *
- *   parse -> identity -> source address -> ARP -> destination -> local redirect or tunnel key
+ *   parse -> identity -> source address -> ARP/ND -> destination -> local redirect or tunnel key
  *
  * Nothing leaves without a tunnel key set here, and the default is to drop.
  */
@@ -13,6 +13,7 @@
 
 #include "lib/arp_nd.h"
 #include "lib/count.h"
+#include "lib/gateway.h"
 #include "lib/identity.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
@@ -37,37 +38,49 @@ static __always_inline int encapsulate(struct __sk_buff *skb, __u32 vni, const _
 	return refused ? refused : MZN_ENCAPSULATED;
 }
 
-static __always_inline int send_to_switch(struct __sk_buff *skb, const struct frame *frame, __u32 vni)
+/* No entry of its own: the gateway itself, or a transit switch of the network. */
+static __always_inline int send_to_network(struct __sk_buff *skb, struct frame *frame,
+					   const struct mzn_interface *sender)
 {
-	struct mzn_network *network = find_network(vni, &frame->destination);
+	struct mzn_network *network = find_network(sender->vni, &frame->destination);
 	const __u32 *host;
 
+	if (is_gateway(sender, network, &frame->destination))
+		return answer_echo(skb, frame);
 	if (!network)
 		return MZN_NO_DESTINATION;
-	host = choose_switch(skb, network);
-	return host ? encapsulate(skb, vni, host) : MZN_NO_SWITCH;
+	host = choose_switch(network, bpf_get_hash_recalc(skb));
+	return host ? encapsulate(skb, sender->vni, host) : MZN_NO_SWITCH;
 }
 
-static __always_inline int send_on(struct __sk_buff *skb, const struct frame *frame,
-				   const struct mzn_interface *sender)
+static __always_inline int send_on(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
 {
 	struct mzn_endpoint *to = find_endpoint(sender->vni, &frame->destination);
 	int refused;
 
 	if (is_routed(sender, &frame->destination)) {
+		if (frame->hop_limit <= 1)
+			return expire(skb, frame, sender);
 		refused = take_hop(skb, frame);
 		if (refused)
 			return refused;
 	}
 	if (!to)
-		return send_to_switch(skb, frame, sender->vni);
+		return send_to_network(skb, frame, sender);
 	if (to->place == MZN_LOCAL)
 		return deliver_locally(skb, frame, sender, to);
 	return encapsulate(skb, sender->vni, to->host);
 }
 
-static __always_inline int decide(struct __sk_buff *skb, const struct frame *frame,
-				  const struct mzn_interface *sender)
+/* On the link a stack also speaks from its link-local address, and from none while it makes sure of its own. */
+static __always_inline bool may_speak_on_link(const struct frame *frame, const struct mzn_interface *sender)
+{
+	return sender->flags & MZN_FORWARDING || owns(sender, &frame->source) ||
+	       is_link_local_of(&frame->source_mac, &frame->source) ||
+	       (is_unspecified(&frame->source) && is_multicast(frame));
+}
+
+static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
 {
 	int refused = identify(skb, frame, sender);
 
@@ -75,10 +88,14 @@ static __always_inline int decide(struct __sk_buff *skb, const struct frame *fra
 		return refused;
 	if (frame->ethertype == MZN_ARP)
 		return answer_arp(skb, frame, sender);
-	if (!(sender->flags & MZN_FORWARDING) && !owns(sender, &frame->source))
+	if (!may_speak_on_link(frame, sender))
 		return MZN_FOREIGN_SOURCE;
+	if (is_nd(skb, frame))
+		return answer_nd(skb, frame, sender);
 	if (is_multicast(frame))
 		return MZN_MULTICAST;
+	if (!(sender->flags & MZN_FORWARDING) && !owns(sender, &frame->source))
+		return MZN_FOREIGN_SOURCE;
 	return send_on(skb, frame, sender);
 }
 
@@ -99,8 +116,12 @@ static __always_inline int act(struct __sk_buff *skb, int verdict)
 		skb->priority = 0;
 		skb->tstamp = 0;
 		return TC_ACT_OK;
+	case MZN_BOUNCE_ADMITTED:
+		skb->mark = 0;
+		return TC_ACT_OK;
 	case MZN_DELIVERED_LOCALLY:
 	case MZN_NEIGHBOUR_ANSWERED:
+	case MZN_GATEWAY_ANSWERED:
 		skb->mark = config.mark_local;
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	default:
@@ -108,23 +129,29 @@ static __always_inline int act(struct __sk_buff *skb, int verdict)
 	}
 }
 
-SEC("tc")
-int transit_agent(struct __sk_buff *skb)
+static __always_inline int admit(struct __sk_buff *skb)
 {
-	struct mzn_interface *sender;
 	struct frame frame = {};
+	struct mzn_interface *sender;
 	__u32 bytes = skb->len;
 	int verdict = parse(skb, &frame);
 
-	if (!verdict) {
-		sender = bpf_map_lookup_elem(&interfaces, &frame.source_mac);
-		if (sender) {
-			verdict = decide(skb, &frame, sender);
-			count_sent(sender->interface, verdict, bytes);
-		} else {
-			verdict = unknown_sender(&frame);
-		}
-	}
+	if (verdict)
+		return verdict;
+	sender = bpf_map_lookup_elem(&interfaces, &frame.source_mac);
+	if (!sender)
+		return unknown_sender(&frame);
+	verdict = decide(skb, &frame, sender);
+	count_sent(sender->interface, verdict, bytes);
+	return verdict;
+}
+
+SEC("tc")
+int transit_agent(struct __sk_buff *skb)
+{
+	__u32 bytes = skb->len;
+	int verdict = is_bounced(skb) ? MZN_BOUNCE_ADMITTED : admit(skb);
+
 	count_verdict(MZN_AGENT, verdict, bytes);
 	return act(skb, verdict);
 }

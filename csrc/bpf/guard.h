@@ -8,14 +8,17 @@
 
 #include <linux/pkt_cls.h>
 
+#include "lib/arp_nd.h"
 #include "lib/count.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
 
 static __always_inline int check_outer(const struct outer *outer)
 {
-	if (!is_local(&outer->local))
+	if (!is_own_host(outer->local.words))
 		return MZN_FOREIGN_LOCAL;
+	if (outer->flags & (OUTER_OAM | OUTER_CRITICAL))
+		return MZN_GENEVE_OPTIONS;
 	return is_peer(&outer->remote) ? 0 : MZN_FOREIGN_PEER;
 }
 
@@ -36,6 +39,40 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct mzn_endpo
 	return MZN_ACCEPTED;
 }
 
+/*
+ * Not here: on to the host or transit switch that the table names. The outer TTL ends the journey of a frame between
+ * hosts that disagree, and must be checked here: a key with TTL zero would mean 64 to VXLAN.
+ */
+static __always_inline int bounce(struct __sk_buff *skb, const struct frame *frame, const struct outer *outer,
+				  const struct mzn_endpoint *to)
+{
+	const struct mzn_network *network;
+	const __u32 *host = to ? to->host : NULL;
+	int refused;
+
+	if (!to) {
+		network = find_network(outer->vni, &frame->destination);
+		host = network ? choose_switch(network, bpf_get_hash_recalc(skb)) : NULL;
+	}
+	if (!host)
+		return MZN_NO_DESTINATION;
+	if (outer->ttl <= 1)
+		return MZN_OUTER_HOP_LIMIT;
+	refused = set_outer(skb, outer->vni, host, outer->ttl - 1);
+	return refused ? refused : MZN_BOUNCED;
+}
+
+static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
+{
+	if (frame->ethertype == MZN_ARP)
+		return MZN_BAD_ARP; /* agents answer, they do not ask */
+	if (is_nd(skb, frame))
+		return MZN_BAD_ND;
+	if (is_multicast(frame))
+		return MZN_MULTICAST;
+	return same_mac(frame->destination_mac, config.tunnel_mac.bytes) ? MZN_TUNNEL_MAC : 0;
+}
+
 static __always_inline int accept(struct __sk_buff *skb, const struct outer *outer)
 {
 	struct frame frame = {};
@@ -44,20 +81,16 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 
 	if (!refused)
 		refused = parse(skb, &frame);
+	if (!refused)
+		refused = check_inner(skb, &frame);
 	if (refused)
 		return refused;
-	if (frame.ethertype == MZN_ARP)
-		return MZN_BAD_ARP; /* agents answer, they do not ask */
-	if (is_multicast(&frame))
-		return MZN_MULTICAST;
-	if (same_mac(frame.destination_mac, config.tunnel_mac.bytes))
-		return MZN_TUNNEL_MAC;
+	if (is_local_sender(&frame, outer->vni))
+		return MZN_SOURCE_IS_LOCAL;
 	to = find_endpoint(outer->vni, &frame.destination);
 	if (!to || to->place != MZN_LOCAL)
-		return MZN_NO_DESTINATION;
-	if (same_ip(&frame.source, &frame.destination) || is_local_sender(&frame, outer->vni))
-		return MZN_SOURCE_IS_LOCAL;
-	return deliver(skb, to);
+		return bounce(skb, &frame, outer, to);
+	return same_ip(&frame.source, &frame.destination) ? MZN_SOURCE_IS_LOCAL : deliver(skb, to);
 }
 
 SEC("tc")
@@ -71,8 +104,10 @@ int transit_guard(struct __sk_buff *skb)
 		verdict = accept(skb, &outer);
 	else
 		verdict = skb->mark == config.mark_local ? MZN_ACCEPTED_LOCALLY : MZN_NO_TUNNEL_KEY;
-	skb->mark = 0;
+	skb->mark = verdict == MZN_BOUNCED ? config.mark_bounced : 0;
 	count_verdict(MZN_GUARD, verdict, bytes);
+	if (verdict == MZN_BOUNCED)
+		return bpf_redirect(skb->ifindex, 0);
 	return verdict < MZN_FIRST_DROP ? TC_ACT_OK : TC_ACT_SHOT;
 }
 

@@ -15,6 +15,7 @@ const volatile struct {
 	enum mzn_interface_flag interface_flag;
 	enum mzn_kind kind;
 	enum mzn_encap encap;
+	enum mzn_switch_flag switch_flag;
 } enumerations;
 
 char license_name[] SEC("license") = "Dual BSD/GPL";

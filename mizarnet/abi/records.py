@@ -82,6 +82,8 @@ META = Layout(
     ("tunnel_ifindex", "I"),
     ("port", "I"),
     ("mtu", "I"),
+    ("switch_ifindex", "I"),
+    ("switch_flags", "I"),
     ("local", IP),
     ("tunnel", f"{Limit.DEVICE_BYTES}s"),
     ("underlay", f"{Limit.DEVICE_BYTES}s"),
@@ -93,6 +95,8 @@ CONFIG = Layout(
     ("local", IP),
     ("virtual_mac", MAC),
     ("tunnel_mac", MAC),
+    ("encap", "I"),
+    ("port", "I"),
 )
 
 LAYOUTS = {
@@ -385,9 +389,31 @@ class Meta:
     local: IPAddress
     tunnel: str
     underlay: str
+    switch_ifindex: int = 0
+    switch_flags: int = 0
 
     def pack(self) -> bytes:
         """``mzn_meta``."""
         encap = EncapNumber[self.encap.name]
         numbers = (self.schema, encap, self.build, self.tunnel_ifindex, self.port, self.mtu)
-        return META.pack(*numbers, *ip_parts(self.local), self.tunnel.encode(), self.underlay.encode())
+        switch = (self.switch_ifindex, self.switch_flags)
+        texts = (self.tunnel.encode(), self.underlay.encode())
+        return META.pack(*numbers, *switch, *ip_parts(self.local), *texts)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Meta:
+        """The reverse of :meth:`pack`."""
+        schema, encap, build, ifindex, port, mtu, switch, flags, family, words, *texts = META.unpack(data)
+        return cls(
+            schema=schema,
+            build=build,
+            encap=Encap[EncapNumber(encap).name],
+            tunnel_ifindex=ifindex,
+            port=port,
+            mtu=mtu,
+            local=_present(ip_from(family, words)),
+            tunnel=_text(texts[0]),
+            underlay=_text(texts[1]),
+            switch_ifindex=switch,
+            switch_flags=flags,
+        )

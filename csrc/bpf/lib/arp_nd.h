@@ -7,6 +7,7 @@
 #ifndef MZN_ARP_ND_H
 #define MZN_ARP_ND_H
 
+#include "checksum.h"
 #include "identity.h"
 #include "route.h"
 
@@ -88,6 +89,118 @@ static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame 
 	__builtin_memcpy(arp.eth.h_dest, arp.target_mac, ETH_ALEN);
 	__builtin_memcpy(arp.eth.h_source, arp.sender_mac, ETH_ALEN);
 	return bpf_skb_store_bytes(skb, 0, &arp, sizeof(arp), 0) ? MZN_UNREADABLE : MZN_NEIGHBOUR_ANSWERED;
+}
+
+enum {
+	ND_ROUTER_SOLICITATION = 133,
+	ND_SOLICITATION = 135,
+	ND_ADVERTISEMENT = 136,
+	ND_LAST = 137,
+	ND_HOPS = 255, /* a router would have lowered it */
+	ND_SOURCE_MAC = 1,
+	ND_TARGET_MAC = 2,
+};
+
+struct nd_option {
+	__u8 type;
+	__u8 length; /* in units of eight bytes */
+	__u8 mac[ETH_ALEN];
+};
+
+struct nd_message {
+	__u8 type, code;
+	__sum16 checksum;
+	__be32 flags;
+	__u32 target[4];
+};
+
+struct nd_answer {
+	struct pseudo_header pseudo; /* not sent */
+	struct nd_message message;
+	struct nd_option option;
+};
+
+/*
+ * Messages that only hosts and routers on one link exchange; never a tenant's to send on. Solicitations of routers,
+ * which are not here, count as the multicast that they are.
+ */
+static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *frame)
+{
+	__u8 type;
+
+	if (frame->ethertype != MZN_IPV6 || frame->protocol != IPPROTO_ICMPV6 ||
+	    bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
+		return false;
+	return type > ND_ROUTER_SOLICITATION && type <= ND_LAST;
+}
+
+static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *frame, struct mzn_interface *sender,
+				    const struct nd_message *message, const struct mzn_ip *target)
+{
+	bool own = owns(sender, target) || is_link_local_of(&frame->source_mac, target);
+	struct nd_option option;
+
+	if (frame->hop_limit != ND_HOPS || message->code || frame->fragment || frame->payload != HEADERS)
+		return MZN_BAD_ND;
+	if (message->type == ND_ADVERTISEMENT)
+		return own ? MZN_OWN_ADDRESS_ASKED : MZN_ND_SPOOFED;
+	if (message->type != ND_SOLICITATION)
+		return MZN_ND_SPOOFED;
+	if (own)
+		return MZN_OWN_ADDRESS_ASKED; /* duplicate address detection: an answer would read as "taken" */
+	if (is_unspecified(&frame->source))
+		return MZN_ND_SPOOFED;
+	if (!bpf_skb_load_bytes(skb, HEADERS + sizeof(*message), &option, sizeof(option)) &&
+	    option.type == ND_SOURCE_MAC && !same_mac(option.mac, frame->source_mac.bytes))
+		return MZN_ND_SPOOFED;
+	return 0;
+}
+
+static __always_inline int write_advertisement(struct __sk_buff *skb, const struct frame *frame,
+					       struct nd_answer *answer)
+{
+	const __u32 length = sizeof(*answer) - sizeof(answer->pseudo);
+	struct ipv6hdr ip = { .version = 6, .nexthdr = IPPROTO_ICMPV6, .hop_limit = ND_HOPS };
+	struct ethhdr eth = { .h_proto = MZN_IPV6 };
+
+	answer->pseudo.length = bpf_htonl(length);
+	answer->pseudo.protocol = bpf_htonl(IPPROTO_ICMPV6);
+	answer->message.checksum = fold(sum_of(answer, sizeof(*answer)));
+	ip.payload_len = bpf_htons(length);
+	__builtin_memcpy(&ip.saddr, answer->pseudo.source, sizeof(ip.saddr) + sizeof(ip.daddr));
+	__builtin_memcpy(eth.h_dest, frame->source_mac.bytes, ETH_ALEN);
+	__builtin_memcpy(eth.h_source, answer->option.mac, ETH_ALEN);
+	/* A question without its optional MAC is shorter than the answer. */
+	if (bpf_skb_change_tail(skb, HEADERS + length, 0) || bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
+	    bpf_skb_store_bytes(skb, HEADERS, &answer->message, length, 0))
+		return MZN_UNREADABLE;
+	return MZN_NEIGHBOUR_ANSWERED;
+}
+
+/* As for ARP: the answer goes to the asker alone, at both layers. */
+__noinline int answer_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
+{
+	struct nd_answer answer = { .option = { .type = ND_TARGET_MAC, .length = 1 } };
+	struct mzn_ip target = { .family = 6 };
+	int refused;
+
+	if (!frame || !sender)
+		return MZN_UNREADABLE;
+	if (bpf_skb_load_bytes(skb, frame->payload, &answer.message, sizeof(answer.message)))
+		return MZN_BAD_ND;
+	__builtin_memcpy(target.words, answer.message.target, sizeof(target.words));
+	refused = check_nd(skb, frame, sender, &answer.message, &target);
+	if (refused)
+		return refused;
+	if (!find_neighbour(sender, &target, answer.option.mac))
+		return MZN_NEIGHBOUR_UNKNOWN;
+	answer.message.type = ND_ADVERTISEMENT;
+	answer.message.checksum = 0;
+	answer.message.flags = bpf_htonl(0x60000000); /* solicited, override */
+	__builtin_memcpy(answer.pseudo.source, target.words, sizeof(target.words));
+	__builtin_memcpy(answer.pseudo.destination, frame->source.words, sizeof(target.words));
+	return write_advertisement(skb, frame, &answer);
 }
 
 #endif

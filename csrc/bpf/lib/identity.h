@@ -8,7 +8,7 @@
 #ifndef MZN_IDENTITY_H
 #define MZN_IDENTITY_H
 
-#include "parse.h"
+#include "tunnel.h"
 
 #ifdef MZN_NO_ROUTE_IDENTITY
 
@@ -18,6 +18,12 @@ static __always_inline int identify(struct __sk_buff *skb, const struct frame *f
 {
 	(void)skb, (void)frame, (void)sender;
 	return 0;
+}
+
+static __always_inline bool has_no_origin(struct __sk_buff *skb)
+{
+	(void)skb;
+	return true;
 }
 
 #else
@@ -101,7 +107,41 @@ static __always_inline int identify(struct __sk_buff *skb, const struct frame *f
 	return 0;
 }
 
+static __always_inline bool has_no_origin(struct __sk_buff *skb)
+{
+	struct sk_buff *packet = bpf_cast_to_kern_ctx(skb);
+
+	return !packet->sk && !routed_device(packet);
+}
+
 #endif
+
+/*
+ * A frame that the guard bounced comes by again. The mark alone is no credential, tenants can set marks; but only
+ * what the tunnel received carries its interface and a tunnel key, and no socket or route of a tenant's.
+ */
+static __always_inline bool is_bounced(struct __sk_buff *skb)
+{
+	struct outer outer;
+
+	return skb->mark == config.mark_bounced && skb->ingress_ifindex == skb->ifindex && has_no_origin(skb) &&
+	       get_outer(skb, &outer);
+}
+
+static __always_inline bool is_unspecified(const struct mzn_ip *ip)
+{
+	return ip->family == 6 && !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);
+}
+
+/* The link-local address that a stack makes of the sender's MAC by default (RFC 4291, appendix A). */
+static __always_inline bool is_link_local_of(const struct mzn_mac *mac, const struct mzn_ip *ip)
+{
+	const __u8 *own = mac->bytes;
+
+	return ip->family == 6 && ip->words[0] == bpf_htonl(0xfe800000) && !ip->words[1] &&
+	       ip->words[2] == bpf_htonl((own[0] ^ 2) << 24 | own[1] << 16 | own[2] << 8 | 0xff) &&
+	       ip->words[3] == bpf_htonl(0xfe000000 | own[3] << 16 | own[4] << 8 | own[5]);
+}
 
 static __always_inline bool owns(const struct mzn_interface *interface, const struct mzn_ip *ip)
 {

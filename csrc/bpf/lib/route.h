@@ -3,11 +3,12 @@
 #ifndef MZN_ROUTE_H
 #define MZN_ROUTE_H
 
-#include "parse.h"
+#include "tunnel.h"
 
 enum {
 	/* Bits of a networks key before the address: VNI and family, always compared whole. */
-	NETWORK_KEY_FIXED = 8 * (sizeof(struct mzn_network_key) - sizeof(__u32) - sizeof(((struct mzn_ip *)0)->words)),
+	NETWORK_KEY_FIXED =
+		8 * (sizeof(struct mzn_network_key) - sizeof(__u32) - sizeof(((struct mzn_ip *)0)->words)),
 	NETWORK_KEY_BITS = NETWORK_KEY_FIXED + 128,
 };
 
@@ -25,15 +26,22 @@ static __always_inline struct mzn_network *find_network(__u32 vni, const struct 
 	return bpf_map_lookup_elem(&networks, &key);
 }
 
-/* The transit switch of a network for this flow: stable while the set of switches is. */
-static __always_inline const __u32 *choose_switch(struct __sk_buff *skb, const struct mzn_network *network)
+/*
+ * The transit switch of a network for a flow: stable while the set of switches is. None if this host is one of
+ * them: all of them know every endpoint of the network, so what this one does not know does not exist, and sending
+ * it on to another would make the two play ball.
+ */
+static __always_inline const __u32 *choose_switch(const struct mzn_network *network, __u32 hash)
 {
 	__u32 count = network->switch_count;
 	__u32 chosen;
 
 	if (!count || count > MZN_SWITCHES)
 		return NULL;
-	chosen = bpf_get_hash_recalc(skb) % count;
+	for (__u32 i = 0; i < MZN_SWITCHES; i++)
+		if (i < count && is_own_host(network->switches[i]))
+			return NULL;
+	chosen = hash % count;
 	/* The verifier cannot see that a remainder is small, and clang would drop the check. */
 	barrier_var(chosen);
 	if (chosen >= MZN_SWITCHES)

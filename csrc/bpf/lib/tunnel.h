@@ -8,11 +8,15 @@
 enum {
 	/* Written into every key: Geneve sends a zero TTL as zero, VXLAN as 64. */
 	OUTER_TTL = 64,
+	/* tunnel_flags as bpf_skb_get_tunnel_key gives them (6.1): Geneve's control and critical bits. */
+	OUTER_OAM = bpf_htons(0x0200),
+	OUTER_CRITICAL = bpf_htons(0x0100),
 };
 
 struct outer {
 	__u32 vni;
 	__u8 ttl;
+	__be16 flags;
 	struct mzn_ip remote; /* egress: destination; ingress: source */
 	struct mzn_ip local;
 };
@@ -49,10 +53,12 @@ static __always_inline int set_outer(struct __sk_buff *skb, __u32 vni, const __u
 static __always_inline bool get_outer(struct __sk_buff *skb, struct outer *outer)
 {
 	struct bpf_tunnel_key key = {};
+	__u64 flags = BPF_F_TUNINFO_FLAGS | (is_ipv6_underlay() ? BPF_F_TUNINFO_IPV6 : 0);
 
-	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), is_ipv6_underlay() ? BPF_F_TUNINFO_IPV6 : 0))
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), flags))
 		return false;
 	outer->vni = key.tunnel_id;
+	outer->flags = key.tunnel_flags;
 	outer->ttl = key.tunnel_ttl;
 	if (is_ipv6_underlay()) {
 		set_ipv6(&outer->remote, (struct in6_addr *)key.remote_ipv6);
@@ -64,13 +70,12 @@ static __always_inline bool get_outer(struct __sk_buff *skb, struct outer *outer
 	return true;
 }
 
-static __always_inline bool is_local(const struct mzn_ip *ip)
+/* An underlay address whose family is the tunnel's, as in `endpoints` and `networks`. */
+static __always_inline bool is_own_host(const __u32 *words)
 {
-	const volatile struct mzn_ip *local = &config.local;
+	const volatile __u32 *local = config.local.words;
 
-	return ip->family == local->family && ip->words[0] == local->words[0] &&
-	       ip->words[1] == local->words[1] && ip->words[2] == local->words[2] &&
-	       ip->words[3] == local->words[3];
+	return words[0] == local[0] && words[1] == local[1] && words[2] == local[2] && words[3] == local[3];
 }
 
 static __always_inline bool is_peer(const struct mzn_ip *ip)

@@ -44,7 +44,12 @@ enum mzn_verdict {
 	MZN_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
 	MZN_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
 	MZN_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
-	MZN_PASSED = 8, /* Switch: left to the kernel. */
+	MZN_PASSED = 8, /* Switch: not its business, left to the kernel. */
+	MZN_PASSED_NO_NEIGHBOUR = 9, /* Switch: next hop not resolved, left to the guard. */
+	MZN_PASSED_FORWARDING_OFF = 10, /* Switch: forwarding is off on the underlay, left to the guard. */
+	MZN_PASSED_OTHER_INTERFACE = 11, /* Switch: next hop is behind another device, left to the guard. */
+	MZN_PASSED_CHECKSUM = 12, /* Switch: outer checksum on a generic hook, left to the guard. */
+	MZN_PASSED_NO_ROUTE = 13, /* Switch: no usable route to the next hop, left to the guard. */
 
 	MZN_TRUNCATED = 16, /* A header does not fit into the frame. */
 	MZN_VLAN_TAGGED = 17, /* A VLAN tag, in the bytes or beside them. */
@@ -74,6 +79,11 @@ enum mzn_verdict {
 	MZN_TUNNEL_MAC = 41, /* Guard: addressed to the tunnel device itself. */
 	MZN_SOURCE_IS_LOCAL = 42, /* Guard: a remote host speaks for an endpoint of this one. */
 	MZN_UNREADABLE = 43, /* The kernel could not make the headers readable or writable. */
+	MZN_BAD_ND = 44, /* Malformed neighbour discovery, or any from a remote host. */
+	MZN_ND_SPOOFED = 45, /* Neighbour discovery in another's name, or in a router's. */
+	MZN_EXTENSION_HEADERS = 46, /* More IPv6 extension headers than are walked. */
+	MZN_OUTER_HOP_LIMIT = 47, /* Guard: bounced too often. */
+	MZN_GENEVE_OPTIONS = 48, /* Guard: a control frame, or an option that must be understood. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
@@ -188,6 +198,13 @@ enum mzn_encap {
 	MZN_GENEVE = 2, /* RFC 8926. */
 };
 
+enum mzn_switch_flag {
+	MZN_GENERIC_XDP = 1, /* Attached to the generic hook, where checksums may be unfinished. */
+	MZN_SET_FORWARDING_IPV4 = 2, /* IPv4 forwarding of the device was off before. */
+	MZN_SET_FORWARDING_IPV6 = 4, /* IPv6 forwarding of the device was off before. */
+	MZN_SET_ACCEPT_RA = 8, /* Router advertisements were accepted only because forwarding was off. */
+};
+
 struct mzn_meta {
 	__u32 schema; /* MZN_SCHEMA of whoever loaded the object; 0 while it is being set up */
 	__u32 encap; /* enum mzn_encap */
@@ -195,6 +212,8 @@ struct mzn_meta {
 	__u32 tunnel_ifindex;
 	__u32 port;
 	__u32 mtu;
+	__u32 switch_ifindex; /* device of the transit switch; 0: none */
+	__u32 switch_flags; /* enum mzn_switch_flag */
 	struct mzn_ip local;
 	char tunnel[MZN_DEVICE_BYTES];
 	char underlay[MZN_DEVICE_BYTES];
@@ -207,6 +226,8 @@ struct mzn_config {
 	struct mzn_ip local; /* the tunnel's underlay address */
 	struct mzn_mac virtual_mac; /* answers for everything that is not on this host */
 	struct mzn_mac tunnel_mac;
+	__u32 encap; /* enum mzn_encap */
+	__u32 port; /* of the tunnel, UDP */
 };
 
 #endif
