@@ -4,7 +4,7 @@
 Imports run one way, left to right, and a contract keeps it so::
 
     errors, numbers, checks, values -> abi -> bpf | netlink -> html, store, stats, tables, presence, attachment
-        -> tunnel -> wiring -> agent -> endpoint -> deleting, features, lab
+        -> tunnel -> wiring -> agent -> switch | endpoint -> deleting, features, lab
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from mizarnet.errors import NetnsNotFoundError as NetnsNotFoundError
 from mizarnet.errors import NotFoundError as NotFoundError
 from mizarnet.errors import PrivilegeError as PrivilegeError
 from mizarnet.errors import StaleHandleError as StaleHandleError
+from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
 from mizarnet.errors import TunnelNotFoundError as TunnelNotFoundError
 from mizarnet.errors import UnderlayNotFoundError as UnderlayNotFoundError
 from mizarnet.errors import UnsupportedError as UnsupportedError
@@ -51,6 +52,8 @@ from mizarnet.numbers import Verdict as Verdict
 from mizarnet.stats import Counter as Counter
 from mizarnet.stats import EndpointStats as EndpointStats
 from mizarnet.stats import Stats as Stats
+from mizarnet.switch import SwitchState as SwitchState
+from mizarnet.switch import TransitSwitch as TransitSwitch
 from mizarnet.tables import Changes as Changes
 from mizarnet.tables import EndpointTable as EndpointTable
 from mizarnet.tables import NetworkTable as NetworkTable

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet import bpf, numbers
+from mizarnet import bpf, forwarding, numbers
 from mizarnet.abi.layout import Leaf, check_numbers
-from mizarnet.abi.records import LAYOUTS, META, META_KEY
-from mizarnet.bpf import ClsactLink, Direction, Link, Object, ObjectSpec, Program, StructLayout
+from mizarnet.abi.records import LAYOUTS, META, META_KEY, Meta
+from mizarnet.bpf import ClsactLink, Direction, Link, Map, Object, ObjectSpec, Program, StructLayout
 from mizarnet.errors import NotFoundError, UnsupportedError
 from mizarnet.netlink import Session, set_link
 from mizarnet.store import Maps
@@ -26,6 +26,8 @@ from mizarnet.values import Hook
 
 # The guard first: nothing may enter unguarded, and without the agent nothing leaves anyway (no tunnel key).
 DIRECTIONS = {"transit_guard": Direction.INGRESS, "transit_agent": Direction.EGRESS}
+SWITCH = "transit_switch"
+SWITCH_LINK = "link_switch"
 _KFUNCS = ("bpf_cast_to_kern_ctx", "bpf_rdonly_cast")
 # Our place among the filters of a clsact hook: the first, and a handle that nobody takes by chance.
 _PRIORITY, _HANDLE = 1, 0x6D7A
@@ -125,6 +127,9 @@ def choose_hook(wanted: Hook | None) -> Hook:
 def attach(loaded: Object, session: Session, ifindex: int, hook: Hook, directory: Path) -> None:
     """Put both programs on their hooks, guard first, and pin programs and links; all or nothing."""
     with ExitStack() as undo:
+        # For whoever makes this host a transit switch later: with the agent's own maps.
+        loaded.programs[SWITCH].pin(str(directory / SWITCH))
+        undo.callback(bpf.unpin, str(directory / SWITCH))
         for name, direction in DIRECTIONS.items():
             program = loaded.programs[name]
             program.pin(str(directory / name))
@@ -188,11 +193,21 @@ def remove(directory: Path, session: Session, ifindex: int | None) -> None:
     """
     if not directory.is_dir():
         return
+    _restore_forwarding(directory, session)
     if ifindex is not None:
         set_link(session, ifindex, up=False)
         for name, direction in reversed(DIRECTIONS.items()):
             session.run(_detach_clsact, directory / name, ifindex, direction)
     remove_pins(directory)
+
+
+def _restore_forwarding(directory: Path, session: Session) -> None:
+    """What a transit switch changed, if there is one; its link goes with the other pins."""
+    with suppress(NotFoundError), Map.open_pinned(str(directory / "meta"), name="meta") as meta:
+        data = meta.lookup(META_KEY)
+        if data and META.unpack(data)[0]:
+            known = Meta.unpack(data)
+            forwarding.restore(session, known.switch_ifindex, known.switch_flags)
 
 
 def _detach_clsact(pin: Path, ifindex: int, direction: Direction) -> None:

@@ -17,6 +17,7 @@
     │  ├─ TunnelNotFoundError
     │  ├─ UnderlayNotFoundError
     │  ├─ AgentNotFoundError
+    │  ├─ SwitchNotFoundError
     │  ├─ NetnsNotFoundError (FileNotFoundError)
     │  └─ EndpointNotFoundError (KeyError)     also for a missing key of a table
     ├─ InUseError (OSError)                    endpoints still depend on it
@@ -64,6 +65,7 @@ __all__ = [
     "NotFoundError",
     "PrivilegeError",
     "StaleHandleError",
+    "SwitchNotFoundError",
     "TunnelNotFoundError",
     "UnderlayNotFoundError",
     "UnsupportedError",
@@ -202,6 +204,10 @@ class UnderlayNotFoundError(NotFoundError):
 
 class AgentNotFoundError(NotFoundError):
     """No transit agent is attached to that tunnel."""
+
+
+class SwitchNotFoundError(NotFoundError):
+    """This host is no transit switch."""
 
 
 class NetnsNotFoundError(NotFoundError, FileNotFoundError):

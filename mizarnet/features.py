@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from mizarnet import attachment, bpf, checks
+from mizarnet.abi.records import CONFIG
 from mizarnet.errors import MizarnetError, UnsupportedError
 from mizarnet.html import table
 from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
@@ -58,6 +59,7 @@ class Features:
         macvtap: Endpoints of VMs.
         tcx: Links at the head of the TC hooks (6.6).
         route_identity: A sender is known by the device its packets were routed through (6.2).
+        native_xdp: XDP programs in a driver (tried on a veth; each driver decides for itself).
         missing_privileges: Capabilities that this thread lacks.
     """
 
@@ -68,6 +70,7 @@ class Features:
     macvtap: Feature
     tcx: Feature
     route_identity: Feature
+    native_xdp: Feature
     missing_privileges: tuple[str, ...]
 
     def _rows(self) -> Iterator[tuple[str, str, str, str]]:
@@ -136,13 +139,14 @@ def _try_devices(missing: tuple[str, ...]) -> dict[_DeviceKind, Feature]:
         return {name: session.run(_try_device, session, name) for name in names}
 
 
-_DeviceKind: TypeAlias = Literal["vxlan", "geneve", "macvlan", "macvtap"]
+_DeviceKind: TypeAlias = Literal["vxlan", "geneve", "macvlan", "macvtap", "native_xdp"]
 
 _INSTEAD: dict[_DeviceKind, str] = {
     "vxlan": 'encap="geneve"',
     "geneve": 'encap="vxlan"',
     "macvlan": "nothing: endpoints need it",
     "macvtap": "nothing: endpoints of VMs need it",
+    "native_xdp": "XDP on the generic hook",
 }
 
 
@@ -150,6 +154,8 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
     try:
         if name == "vxlan" or name == "geneve":
             create_tunnel(session, name, kind=name, port=4789 if name == "vxlan" else 6081, mtu=1400)
+        elif name == "native_xdp":
+            _try_native_xdp(session)
         else:
             lower = create_veth(session, f"{name}0", peer=f"{name}1")
             create_macvlan(
@@ -162,3 +168,10 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
     else:
         return _YES
     return Feature(available=False, reason=reason, instead=_INSTEAD[name])
+
+
+def _try_native_xdp(session: Session) -> None:
+    veth = create_veth(session, "xdp0", peer="xdp1")
+    smallest = attachment.Capacity(max_endpoints=1, max_local=1)
+    with attachment.load(attachment.object_path(), bytes(CONFIG.size), smallest) as loaded:
+        bpf.attach_xdp(loaded.programs[attachment.SWITCH], veth.ifindex, mode=bpf.XdpMode.NATIVE).close()

@@ -5,6 +5,7 @@
 
 #include "agent.h"
 #include "guard.h"
+#include "switch.h"
 
 /* BTF keeps only the types that something refers to; user space reads these enumerations there. */
 const volatile struct {

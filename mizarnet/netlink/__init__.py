@@ -15,6 +15,7 @@ from mizarnet.netlink.addresses import (
     primary_address,
 )
 from mizarnet.netlink.create import create_bridge, create_macvlan, create_tunnel, create_veth, silence
+from mizarnet.netlink.ethtool import has_gro
 from mizarnet.netlink.links import (
     LOOPBACK_IFINDEX,
     SAME_NAMESPACE,
@@ -53,6 +54,7 @@ __all__ = [
     "delete_netns",
     "dump_links",
     "get_link",
+    "has_gro",
     "is_current",
     "list_addresses",
     "list_routes",

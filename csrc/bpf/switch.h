@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The transit switch: XDP on the underlay of a host that bounces tunnel packets on to where an endpoint lives. It
+ * passes or transmits, nothing else. What it cannot finish it passes, and the guard bounces it through the kernel.
+ */
+#ifndef MZN_SWITCH_H
+#define MZN_SWITCH_H
+
+#include <linux/udp.h>
+
+#include "lib/checksum.h"
+#include "lib/count.h"
+#include "lib/route.h"
+#include "lib/tunnel.h"
+
+enum {
+	ADDRESS_FAMILY_IPV4 = 2,
+	ADDRESS_FAMILY_IPV6 = 10,
+	TUNNEL_HEADER = 8, /* VXLAN's whole, Geneve's fixed part */
+	VXLAN_FLAGS = 0x08, /* "VNI present", and nothing else */
+	GENEVE_ETHERNET = bpf_htons(0x6558), /* what Geneve carries */
+	GENEVE_OAM_CRITICAL = 0xc0,
+};
+
+/* Where the outer headers of one packet are. `udp` and what follows stand behind the family's IP header. */
+struct outer_headers {
+	struct ethhdr *eth;
+	struct iphdr *ip4; /* one of the two */
+	struct ipv6hdr *ip6;
+	struct udphdr *udp;
+	__u8 *tunnel;
+	void *inner;
+	void *end;
+};
+
+static __always_inline bool find_ipv4(struct outer_headers *at)
+{
+	struct iphdr *ip = (void *)(at->eth + 1);
+
+	if (at->eth->h_proto != MZN_IPV4 || (void *)(ip + 1) > at->end)
+		return false;
+	/* Options and fragments are the kernel's: it reassembles, and the guard bounces. */
+	if (ip->ihl != 5 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
+	    ip->daddr != config.local.words[3])
+		return false;
+	at->ip4 = ip;
+	at->udp = (void *)(ip + 1);
+	return true;
+}
+
+static __always_inline bool find_ipv6(struct outer_headers *at)
+{
+	struct ipv6hdr *ip = (void *)(at->eth + 1);
+
+	if (at->eth->h_proto != MZN_IPV6 || (void *)(ip + 1) > at->end)
+		return false;
+	if (ip->nexthdr != IPPROTO_UDP || !is_own_host(ip->daddr.in6_u.u6_addr32))
+		return false;
+	at->ip6 = ip;
+	at->udp = (void *)(ip + 1);
+	return true;
+}
+
+/* The length of the tunnel header, or zero for one that is the kernel's to judge. */
+static __always_inline __u32 tunnel_header(const __u8 *tunnel)
+{
+	if (config.encap == MZN_VXLAN)
+		return tunnel[0] == VXLAN_FLAGS && !(tunnel[1] | tunnel[2] | tunnel[3] | tunnel[7]) ?
+			       TUNNEL_HEADER :
+			       0;
+	if (tunnel[0] & 0xc0 || tunnel[1] & GENEVE_OAM_CRITICAL || *(__be16 *)(tunnel + 2) != GENEVE_ETHERNET)
+		return 0;
+	return TUNNEL_HEADER + (tunnel[0] & 0x3f) * 4;
+}
+
+/* Is this a packet of our tunnel to this host? Everything else is not ours. */
+static __always_inline bool find_outer(struct xdp_md *ctx, struct outer_headers *at)
+{
+	__u32 length;
+
+	at->end = (void *)(long)ctx->data_end;
+	at->eth = (void *)(long)ctx->data;
+	if ((void *)(at->eth + 1) > at->end || !(is_ipv6_underlay() ? find_ipv6(at) : find_ipv4(at)))
+		return false;
+	at->tunnel = (void *)(at->udp + 1);
+	if ((void *)(at->tunnel + TUNNEL_HEADER) > at->end || at->udp->dest != bpf_htons(config.port))
+		return false;
+	length = tunnel_header(at->tunnel);
+	at->inner = at->tunnel + length;
+	return length != 0;
+}
+
+static __always_inline bool inner_destination(const struct outer_headers *at, struct mzn_ip *to)
+{
+	struct ethhdr *eth = at->inner;
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct iphdr *ip4 = (void *)(eth + 1);
+
+	if ((void *)(ip4 + 1) > at->end)
+		return false;
+	if (eth->h_proto == MZN_IPV4) {
+		set_ipv4(to, ip4->daddr);
+		return true;
+	}
+	if (eth->h_proto != MZN_IPV6 || (void *)(ip6 + 1) > at->end)
+		return false;
+	set_ipv6(to, &ip6->daddr);
+	return true;
+}
+
+static __always_inline bool from_peer(const struct outer_headers *at)
+{
+	struct mzn_ip source;
+
+	if (is_ipv6_underlay())
+		set_ipv6(&source, &at->ip6->saddr);
+	else
+		set_ipv4(&source, at->ip4->saddr);
+	return is_peer(&source);
+}
+
+/* The host to send on to; NULL if the endpoint is here or unknown, or the frame is for the guard to refuse. */
+static __always_inline const __u32 *next_host(const struct outer_headers *at)
+{
+	__u32 vni = at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
+	struct mzn_endpoint *endpoint;
+	struct mzn_network *network;
+	struct mzn_ip to;
+
+	if (!inner_destination(at, &to) || !from_peer(at))
+		return NULL;
+	endpoint = find_endpoint(vni, &to);
+	if (endpoint)
+		return endpoint->place == MZN_REMOTE ? endpoint->host : NULL;
+	network = find_network(vni, &to);
+	/* The source port is the sender's hash of the inner flow. */
+	return network ? choose_switch(network, bpf_ntohs(at->udp->source)) : NULL;
+}
+
+/* Asks the kernel's routes for the way to `host`, which must lead out of the device the packet came in by. */
+static __always_inline int find_next_hop(struct xdp_md *ctx, const __u32 *host, struct bpf_fib_lookup *hop)
+{
+	hop->ifindex = ctx->ingress_ifindex;
+	hop->l4_protocol = IPPROTO_UDP;
+	if (is_ipv6_underlay()) {
+		hop->family = ADDRESS_FAMILY_IPV6;
+		for (int i = 0; i < 4; i++) {
+			hop->ipv6_src[i] = config.local.words[i];
+			hop->ipv6_dst[i] = host[i];
+		}
+	} else {
+		hop->family = ADDRESS_FAMILY_IPV4;
+		hop->ipv4_src = config.local.words[3];
+		hop->ipv4_dst = host[3];
+	}
+	switch (bpf_fib_lookup(ctx, hop, sizeof(*hop), 0)) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		return hop->ifindex == ctx->ingress_ifindex ? MZN_BOUNCED : MZN_PASSED_OTHER_INTERFACE;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return MZN_PASSED_NO_NEIGHBOUR;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+		return MZN_PASSED_FORWARDING_OFF;
+	default:
+		return MZN_PASSED_NO_ROUTE;
+	}
+}
+
+/* RFC 1624: what leaves and what comes in stand for the whole. */
+static __always_inline __sum16 replace_words(__sum16 check, const __u32 *before, const __u32 *after, __u32 size)
+{
+	return fold(bpf_csum_diff((void *)before, size, (void *)after, size, (__u16)~check));
+}
+
+static __always_inline void replace_udp_checksum(struct udphdr *udp, const __u32 *before, const __u32 *after,
+						 __u32 size)
+{
+	if (udp->check) /* zero: there is none, on either family */
+		udp->check = replace_words(udp->check, before, after, size) ?: 0xffff;
+}
+
+static __always_inline void readdress_ipv4(const struct outer_headers *at, const __u32 *host)
+{
+	__u32 before[3], after[3];
+	struct iphdr *ip = at->ip4;
+
+	__builtin_memcpy(before, &ip->ttl, sizeof(before)); /* TTL, protocol and checksum; both addresses */
+	ip->ttl -= 1;
+	ip->saddr = config.local.words[3];
+	ip->daddr = host[3];
+	__builtin_memcpy(after, &ip->ttl, sizeof(after));
+	ip->check = replace_words(ip->check, before, after, sizeof(after));
+	replace_udp_checksum(at->udp, before + 1, after + 1, sizeof(after) - sizeof(*after));
+}
+
+static __always_inline void readdress_ipv6(const struct outer_headers *at, const __u32 *host)
+{
+	__u32 before[8], after[8];
+	struct ipv6hdr *ip = at->ip6;
+
+	__builtin_memcpy(before, &ip->saddr, sizeof(before));
+	for (int i = 0; i < 4; i++) {
+		after[i] = config.local.words[i];
+		after[4 + i] = host[i];
+	}
+	ip->hop_limit -= 1;
+	__builtin_memcpy(&ip->saddr, after, sizeof(after));
+	replace_udp_checksum(at->udp, before, after, sizeof(after));
+}
+
+/* On a generic hook the checksum field may hold an unfinished sum, which cannot be told from a finished one. */
+static __always_inline bool is_checksum_unsure(const struct udphdr *udp)
+{
+	__u32 zero = 0;
+	struct mzn_meta *known = bpf_map_lookup_elem(&meta, &zero);
+
+	return udp->check && (!known || known->switch_flags & MZN_GENERIC_XDP);
+}
+
+static __always_inline int bounce_on(struct xdp_md *ctx)
+{
+	struct bpf_fib_lookup hop = {};
+	struct outer_headers at = {};
+	const __u32 *host;
+	int verdict;
+
+	if (!find_outer(ctx, &at))
+		return MZN_PASSED;
+	host = next_host(&at);
+	if (!host || (is_ipv6_underlay() ? at.ip6->hop_limit : at.ip4->ttl) <= 1)
+		return MZN_PASSED;
+	if (is_checksum_unsure(at.udp))
+		return MZN_PASSED_CHECKSUM;
+	verdict = find_next_hop(ctx, host, &hop);
+	if (verdict != MZN_BOUNCED)
+		return verdict;
+	__builtin_memcpy(at.eth->h_dest, hop.dmac, ETH_ALEN);
+	__builtin_memcpy(at.eth->h_source, hop.smac, ETH_ALEN);
+	if (is_ipv6_underlay())
+		readdress_ipv6(&at, host);
+	else
+		readdress_ipv4(&at, host);
+	return verdict;
+}
+
+SEC("xdp.frags")
+int transit_switch(struct xdp_md *ctx)
+{
+	__u32 bytes = ctx->data_end - ctx->data; /* of a frame in several buffers, the first */
+	int verdict = bounce_on(ctx);
+
+	count_verdict(MZN_SWITCH, verdict, bytes);
+	return verdict == MZN_BOUNCED ? XDP_TX : XDP_PASS;
+}
+
+#endif
