@@ -218,13 +218,18 @@ def _detach_clsact(pin: Path, ifindex: int, direction: Direction) -> None:
 
 
 def remove_pins(directory: Path) -> None:
-    """Unpin everything in ``directory``.
-
-    A link without its pin is detached, maps and programs go with their users.
-    """
+    """Detach the links and unpin everything in ``directory``; maps and programs go with their users."""
     for pin in sorted(directory.iterdir(), key=_links_first):
+        if pin.name.startswith("link_"):
+            _detach_link(pin)
         bpf.unpin(str(pin))
     directory.rmdir()
+
+
+def _detach_link(pin: Path) -> None:
+    # Unpinning alone detaches some time later: until then the tunnel would look taken by a stranger.
+    with suppress(NotFoundError), Link.open_pinned(str(pin)) as link:
+        link.detach()
 
 
 def _links_first(pin: Path) -> tuple[bool, str]:

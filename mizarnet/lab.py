@@ -116,7 +116,9 @@ class Lab:
         self._mtu = checks.check_int(mtu, argument="mtu", low=SMALLEST_MTU, high=checks.LARGEST_MTU)
         self._ipv6 = checks.check_bool(ipv6, argument="ipv6")
         self.name: str = _check_name(name, _LAB_NAME, "up to 20 of a-z, 0-9 and -")
-        self.encap, self.encap_reason = _choose(encap)
+        chosen, reason = _choose(encap)
+        self.encap: Encap = chosen
+        self.encap_reason: str = reason
         self.hosts: tuple[LabHost, ...] = ()
         self._deleted = False
         self._handles = ExitStack()

@@ -101,8 +101,8 @@ def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Generator[Path, Non
     descriptor = _lock(directory, time.monotonic() + timeout, timeout)
     try:
         yield directory
-        _remove_if_empty(directory)
     finally:
+        _remove_if_empty(directory)
         os.close(descriptor)
 
 

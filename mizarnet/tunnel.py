@@ -199,6 +199,8 @@ class Tunnel:
         """
         with locked(self.session.cookie) as host:
             exists = get_link(self.session, ifindex=self.ifindex) is not None
+            if not exists and get_link(self.session, self.name) is not None:
+                return  # another of that name has taken its place, and may have an agent
             if exists and not force:
                 refuse_in_use(self)
             attachment.remove(host / self.name, self.session, self.ifindex if exists else None)

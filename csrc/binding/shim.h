@@ -30,7 +30,7 @@ struct mzn_link_info {
 	__u32 type;
 	__u32 id;
 	__u32 prog_id;
-	__u32 ifindex;     /* 0: the device is gone */
+	__u32 ifindex; /* 0: the device is gone */
 	__u32 attach_type; /* tcx only */
 };
 

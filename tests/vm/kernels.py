@@ -72,6 +72,13 @@ def kernel(series: str) -> Kernel:
 
 def fetch(cache: Path, series: str) -> Path:
     """Fetches and unpacks the newest kernel of a series unless it is there already."""
+    # An old index names packages that the mirror no longer has. Without one, what apt knows has to do.
+    subprocess.run(
+        [require("apt-get", "apt"), "-qq", "update"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
     package = _newest_package(series)
     target = cache / package
     if not target.exists():
