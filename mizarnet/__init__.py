@@ -58,6 +58,7 @@ from mizarnet.tables import Changes as Changes
 from mizarnet.tables import EndpointTable as EndpointTable
 from mizarnet.tables import NetworkTable as NetworkTable
 from mizarnet.tables import PeerSet as PeerSet
+from mizarnet.tap import Tap as Tap
 from mizarnet.tunnel import Tunnel as Tunnel
 from mizarnet.tunnel import TunnelState as TunnelState
 from mizarnet.values import Encap as Encap

@@ -17,6 +17,7 @@ from mizarnet.errors import (
     EndpointNotFoundError,
     ExistsError,
     InvalidTypeError,
+    InvalidValueError,
     MizarnetError,
     StaleHandleError,
 )
@@ -24,6 +25,7 @@ from mizarnet.html import table
 from mizarnet.presence import device_of
 from mizarnet.stats import EndpointStats
 from mizarnet.store import Maps
+from mizarnet.tap import Tap, open_tap
 from mizarnet.values import AddressLike, EndpointSpec, InterfaceLike, Kind, MacAddress, MacLike, NetnsLike
 
 
@@ -237,6 +239,27 @@ class Endpoint:
             raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
         return EndpointState(up=link.up, mtu=link.mtu, mac=link.mac or "", mode=link.mode or "")
 
+    def open_tap(self, *, queues: int = 1) -> Tap:
+        """Open descriptors of a MACVTAP endpoint for a VMM, and bring its device up.
+
+        Args:
+            queues: How many, 1 to 256; a flow keeps to one.
+
+        Raises:
+            InvalidValueError: The endpoint is no MACVTAP.
+            EndpointNotFoundError: The endpoint is gone.
+            PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_MKNOD`` is missing.
+        """
+        checks.check_int(queues, argument="queues", low=1, high=256)
+        if self.kind is not Kind.MACVTAP:
+            raise InvalidValueError(
+                f"endpoint {self.name!r} is a {self.kind.value}",
+                argument="kind",
+                value=self.kind,
+                hint='create it with kind="macvtap"',
+            )
+        return open_tap(self._current(), queues)
+
     def delete(self) -> None:
         """Delete the endpoint; succeeds if it is gone, and leaves a later one of the same name alone."""
         try:
@@ -299,9 +322,10 @@ def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> Endp
 def _compare(wanted: EndpointSpec, existing: EndpointSpec) -> None:
     """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
     differences: dict[str, tuple[object, object]] = {}
+    open_fields = {"mac", "mtu", "gateway"} | ({"netns"} if wiring.is_private(existing) else set())
     for field in attrs.fields(EndpointSpec):
         given, present = getattr(wanted, field.name), getattr(existing, field.name)
-        left_open = given in (None, ()) and field.name in ("mac", "mtu", "gateway")
+        left_open = given in (None, ()) and field.name in open_fields
         if not left_open and given != present:
             differences[field.name] = (given, present)
     if differences:

@@ -11,13 +11,14 @@ import errno
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
+from hashlib import blake2b
 
 import attrs
 
 from mizarnet.abi import records
 from mizarnet.abi.records import INTERFACE, Record
 from mizarnet.checks import IPAddress
-from mizarnet.errors import CapacityError, ExistsError, MtuError, NetlinkError, UnsupportedError
+from mizarnet.errors import CapacityError, ExistsError, InvalidValueError, MtuError, NetlinkError
 from mizarnet.netlink import (
     SAME_NAMESPACE,
     NetnsHandle,
@@ -25,9 +26,12 @@ from mizarnet.netlink import (
     add_address,
     add_default_route,
     create_macvlan,
+    create_netns,
     delete_link,
+    delete_netns,
     nsid_of,
     resolve,
+    silence,
 )
 from mizarnet.presence import device_of
 from mizarnet.store import Maps, Store
@@ -46,7 +50,10 @@ def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record
     """
     spec = _complete(maps, tunnel, spec)
     _check_free(store, maps, tunnel.session, spec)
-    with ExitStack() as undo, _namespace(spec, tunnel.session) as target:
+    with ExitStack() as undo:
+        if spec.kind is Kind.MACVTAP:
+            spec = _with_namespace(tunnel, spec, undo)
+        target = undo.enter_context(_namespace(spec, tunnel.session))
         record = _new_record(maps, tunnel.session, target, spec)
         undo.callback(_forget, maps, record)
         _write(maps, record)
@@ -55,6 +62,7 @@ def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record
         _write(maps, record)
         _announce(maps, record)
         undo.pop_all()
+        target.close()
     return record
 
 
@@ -64,6 +72,8 @@ def remove(maps: Maps, host: Session, record: Record) -> None:
     _forget(maps, record)
     if device is not None:
         delete_link(host, record.ifindex, nsid=record.nsid)
+    if is_private(record.spec):
+        delete_netns(record.spec.netns or "")
 
 
 # -- before anything is made -------------------------------------------------------------------------------
@@ -71,8 +81,6 @@ def remove(maps: Maps, host: Session, record: Record) -> None:
 
 def _complete(maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> EndpointSpec:
     """The specification with MAC, MTU and gateways filled in."""
-    if spec.kind is Kind.MACVTAP:
-        raise UnsupportedError("MACVTAP endpoints are not supported yet", feature="macvtap")
     mtu = tunnel.mtu if spec.mtu is None else spec.mtu
     if mtu > tunnel.mtu:
         raise MtuError(
@@ -179,6 +187,36 @@ def _keys(record: Record) -> list[bytes]:
     return [records.pack_endpoint_key(EndpointKey(record.spec.vni, address.ip)) for address in record.spec.ip]
 
 
+# -- the namespace of a VM's device ------------------------------------------------------------------------
+
+_PRIVATE = "mizarnet-"
+
+
+def is_private(spec: EndpointSpec) -> bool:
+    """Whether the endpoint's namespace was made for it and ends with it."""
+    return spec.kind is Kind.MACVTAP and (spec.netns or "").startswith(_PRIVATE)
+
+
+def _with_namespace(tunnel: Tunnel, spec: EndpointSpec, undo: ExitStack) -> EndpointSpec:
+    """A MACVTAP lives in a namespace of its own, never in the host's: what no VMM reads, an IP stack would get."""
+    if spec.netns is not None:
+        with resolve(spec.netns) as given:
+            if given.netns.identity == tunnel.session.identity:
+                raise InvalidValueError(
+                    "a MACVTAP endpoint cannot live in the host's namespace",
+                    argument="netns",
+                    value=spec.netns,
+                    hint="leave netns= out: a private namespace is made for it",
+                )
+        return spec
+    key = f"{tunnel.session.cookie:x}/{tunnel.name}/{spec.name}"
+    name = _PRIVATE + blake2b(key.encode(), digest_size=8).hexdigest()
+    delete_netns(name)  # no endpoint of that name exists: it is what a process that died has left
+    create_netns(name)
+    undo.callback(delete_netns, name)
+    return attrs.evolve(spec, netns=name)
+
+
 # -- the device --------------------------------------------------------------------------------------------
 
 
@@ -203,10 +241,15 @@ def _make_device_inside(tunnel: Tunnel, target: Session, record: Record, undo: E
             parent_nsid=_parent_nsid(tunnel.session, target),
             mac=str(record.mac),
             mtu=spec.mtu or tunnel.mtu,
+            kind=spec.kind.value,
+            up=spec.kind is Kind.MACVLAN,
         )
     except NetlinkError as refused:
         raise _explain(refused, record) from None
     undo.callback(delete_link, target, link.ifindex)
+    if spec.kind is Kind.MACVTAP:
+        silence(target, link)  # its addresses are the VM's; it goes up with the first descriptor
+        return link.ifindex
     for address in spec.ip:
         add_address(target, link.ifindex, address, dad=False)
     for gateway in spec.gateway:

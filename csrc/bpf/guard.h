@@ -13,11 +13,13 @@
 #include "lib/route.h"
 #include "lib/tunnel.h"
 
-static __always_inline int check_outer(const struct outer *outer)
+static __always_inline int check_outer(struct __sk_buff *skb, const struct outer *outer)
 {
 	if (!is_own_host(outer->local.words))
 		return MZN_FOREIGN_LOCAL;
 	if (outer->flags & (OUTER_OAM | OUTER_CRITICAL))
+		return MZN_GENEVE_OPTIONS;
+	if (outer->flags & OUTER_OPTIONS && has_critical_option(skb))
 		return MZN_GENEVE_OPTIONS;
 	return is_peer(&outer->remote) ? 0 : MZN_FOREIGN_PEER;
 }
@@ -77,7 +79,7 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 {
 	struct frame frame = {};
 	struct mzn_endpoint *to;
-	int refused = check_outer(outer);
+	int refused = check_outer(skb, outer);
 
 	if (!refused)
 		refused = parse(skb, &frame);

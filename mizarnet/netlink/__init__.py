@@ -25,6 +25,7 @@ from mizarnet.netlink.links import (
     get_link,
     set_link,
 )
+from mizarnet.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
 from mizarnet.netlink.named import anonymous_netns, create_netns, delete_netns
 from mizarnet.netlink.netns import Netns, NetnsHandle, is_current, netns_path, owner_is_initial, resolve
 from mizarnet.netlink.nsid import nsid_of
@@ -35,6 +36,7 @@ from mizarnet.netlink.sysctl import read_sysctl, write_sysctl
 __all__ = [
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
+    "VNET_HEADER_BYTES",
     "Address",
     "Link",
     "Netns",
@@ -58,9 +60,11 @@ __all__ = [
     "is_current",
     "list_addresses",
     "list_routes",
+    "macvtap_holders",
     "netns_path",
     "nsid_of",
     "on_link_prefixes",
+    "open_macvtap",
     "owner_is_initial",
     "primary_address",
     "read_sysctl",

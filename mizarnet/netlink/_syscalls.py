@@ -11,8 +11,10 @@ import os
 from mizarnet.errors import KernelError, MizarnetError, PrivilegeError
 
 CLONE_NEWNET = 0x40000000
+CLONE_NEWNS = 0x00020000
 MS_BIND = 0x1000
 MS_REC = 0x4000
+MS_PRIVATE = 0x40000
 MS_SHARED = 0x100000
 MNT_DETACH = 2
 
@@ -55,9 +57,15 @@ def new_netns() -> None:
     _check(_libc().unshare(CLONE_NEWNET), "make a network namespace")
 
 
-def mount(source: str, target: str, flags: int) -> None:
-    """Mount, or change a mount, without a file system type or data."""
-    result = _libc().mount(os.fsencode(source), os.fsencode(target), b"none", flags, None)
+def new_mount_namespace() -> None:
+    """Move the calling thread, and no other, into a mount namespace of its own, from which nothing spreads."""
+    _check(_libc().unshare(CLONE_NEWNS), "make a mount namespace")
+    mount("", "/", MS_REC | MS_PRIVATE)
+
+
+def mount(source: str, target: str, flags: int, *, kind: str = "none") -> None:
+    """Mount a file system of that kind, or change a mount, without data."""
+    result = _libc().mount(os.fsencode(source), os.fsencode(target), kind.encode(), flags, None)
     _check(result, f"mount on {target}")
 
 

@@ -11,6 +11,15 @@ enum {
 	/* tunnel_flags as bpf_skb_get_tunnel_key gives them (6.1): Geneve's control and critical bits. */
 	OUTER_OAM = bpf_htons(0x0200),
 	OUTER_CRITICAL = bpf_htons(0x0100),
+	OUTER_OPTIONS = bpf_htons(0x0800),
+	GENEVE_OPTION_BYTES = 252, /* the most that a header can hold */
+	GENEVE_OPTION_CRITICAL = 0x80,
+};
+
+struct geneve_option {
+	__be16 class;
+	__u8 type;
+	__u8 length; /* of the data, in units of four bytes, in the low five bits */
 };
 
 struct outer {
@@ -68,6 +77,28 @@ static __always_inline bool get_outer(struct __sk_buff *skb, struct outer *outer
 		set_ipv4(&outer->local, bpf_htonl(key.local_ipv4));
 	}
 	return true;
+}
+
+/*
+ * Is there an option that a receiver must understand (RFC 8926, 3.5)? None is understood here. The kernel looks at
+ * the header's own critical bit alone; a sender that forgets it is refused too, and so is one whose lengths lie.
+ */
+__noinline int has_critical_option(struct __sk_buff *skb)
+{
+	__u8 options[GENEVE_OPTION_BYTES];
+	struct geneve_option *option;
+	__u32 at = 0;
+	int size = bpf_skb_get_tunnel_opt(skb, options, sizeof(options));
+
+	for (int i = 0; i < GENEVE_OPTION_BYTES / 4; i++) {
+		if ((int)at >= size || at > sizeof(options) - sizeof(*option))
+			break;
+		option = (void *)(options + at);
+		if (option->type & GENEVE_OPTION_CRITICAL)
+			return true;
+		at += sizeof(*option) + (option->length & 0x1f) * 4;
+	}
+	return (int)at != size;
 }
 
 /* An underlay address whose family is the tunnel's, as in `endpoints` and `networks`. */

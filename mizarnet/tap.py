@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors of a VM's endpoint, for its VMM to read and write frames."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, final
+
+from mizarnet.abi.records import Record
+from mizarnet.errors import EndpointNotFoundError, NetnsNotFoundError
+from mizarnet.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
+
+
+@final
+class Tap:
+    """Open descriptors of a MACVTAP endpoint, made by :meth:`mizarnet.Endpoint.open_tap`.
+
+    Each frame has a virtio header of 12 bytes before it (``struct virtio_net_hdr_v1``); checksum and TSO offloads
+    are on. Hand :attr:`fds` to the VMM (``pass_fds=``, ``-netdev tap,fds=``); it keeps its own copies, so this
+    handle may be closed then. The device is up while anybody has a descriptor and goes down when :meth:`close` finds
+    that nobody has: with the last one closed and the device up, the VM's frames would reach the IP stack of the
+    namespace it sits in.
+
+    Attributes:
+        fds: The descriptors, one for each queue; close-on-exec.
+    """
+
+    def __init__(self, fds: Sequence[int], record: Record) -> None:
+        """Not for users: see :meth:`mizarnet.Endpoint.open_tap`."""
+        self.fds = tuple(fds)
+        self._record = record
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the descriptors; again is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        for fd in self.fds:
+            os.close(fd)
+        take_down_if_unused(self._record)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            for fd in self.fds:
+                os.close(fd)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"fds {self.fds}"
+        return f"<Tap of {self._record.spec.name!r}: {state}>"
+
+
+def open_tap(record: Record, queues: int) -> Tap:
+    """Open descriptors from inside the device's namespace, then bring the device up."""
+    with Session.open(record.spec.netns) as session:
+        link = _device(session, record)
+        if link is None:
+            raise EndpointNotFoundError(f"the device of endpoint {record.spec.name!r} is gone")
+        tap = Tap(open_macvtap(session, link, queues), record)
+        try:
+            set_link(session, link.ifindex, up=True)
+        except BaseException:
+            tap.close()
+            raise
+        return tap
+
+
+def take_down_if_unused(record: Record) -> None:
+    """Take the device down unless somebody, in whatever process, has a descriptor of it."""
+    try:
+        session = Session.open(record.spec.netns)
+    except NetnsNotFoundError:
+        return  # the endpoint is gone
+    with session:
+        link = _device(session, record)
+        if link is not None and link.up and not macvtap_holders(session, link):
+            set_link(session, link.ifindex, up=False)
+
+
+def _device(session: Session, record: Record) -> Link | None:
+    link = get_link(session, ifindex=record.ifindex)
+    return link if link is not None and link.mac == str(record.mac) else None
