@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every example runs, shows what it promises, stays short, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LONGEST = 40
+SECONDS = 100
+SEEN = {
+    "two_hosts.py": (
+        "Encapsulation: ",
+        "ok  VNI 7: 12 of 12 pairs answered",
+        "ok  VNI 8: 20 of 20 pairs answered",
+        "ok  blue1 asks 10.0.0.3 for its name: 'blue3'",
+        "ok  green1 asks 10.0.0.3 for its name: 'green3'",
+        "3 of 3 lost, drop reason no_destination +3",
+        "all as expected",
+    ),
+}
+
+
+def _start(path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example(path: Path) -> None:
+    process = _start(path)
+    try:
+        output, errors = process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (0, ""), output + errors
+    assert [line for line in SEEN[path.name] if line not in output] == [], output
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_example_is_short(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> None:
+    process = _start(ROOT / "examples" / "two_hosts.py")
+    try:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("Ping"):
+            assert process.poll() is None
+        process.send_signal(number)
+        process.communicate(timeout=SECONDS)
+    finally:
+        process.kill()
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert [name for name in os.listdir("/run/netns") if name.startswith("demo-")] == []

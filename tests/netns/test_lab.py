@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labs come whole and go without a trace, however they end. The leak fixtures judge what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from mizarnet.bpf import program_name
+from mizarnet.netlink import Session, create_netns, delete_link, delete_netns, dump_links, get_link
+from mizarnet.store import ROOT as PINS
+from mizarnet.store import host_directory
+from mizarnet.sweep import sweep
+from tests.support.wait import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+NAME = f"t{os.getpid()}"
+OWNER = """
+import sys, mizarnet as mz
+lab = mz.Lab(hosts=1, name=sys.argv[1])
+mz.Endpoint.create(lab.hosts[0].agent, vni=7, ip="10.0.0.1/24", netns=lab.container("c1"))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def _netns() -> list[str]:
+    return sorted(name for name in os.listdir("/run/netns") if name.startswith(NAME))
+
+
+def _add(lab: mz.Lab, number: int, *, host: int, vni: int = 7, name: str | None = None) -> mz.Endpoint:
+    netns = lab.container(name or f"c{number}")
+    return mz.Endpoint.create(lab.hosts[host].agent, vni=vni, ip=f"10.0.0.{number}/24", netns=netns)
+
+
+def _ping(lab: mz.Lab, container: str, address: str) -> bool:
+    return lab.run(container, "ping", "-c1", "-W2", "-n", address, check=False).returncode == 0
+
+
+@contextmanager
+def _killed_owner() -> Iterator[int]:
+    """Another process holds a lab; killed when the block is entered, its lab's leftovers are there."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    )
+    try:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"ready\n"
+        with pytest.raises(mz.InUseError, match=NAME):
+            mz.Lab(name=NAME)
+        yield owner.pid
+    finally:
+        owner.kill()
+        owner.communicate()
+
+
+# -- whole -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.vm
+def test_hosts_reach_each_other() -> None:
+    with mz.Lab(name=NAME) as lab:
+        assert _netns() == [f"{NAME}-fabric", f"{NAME}-h1", f"{NAME}-h2"]
+        assert [(host.name, str(host.address)) for host in lab.hosts] == [
+            ("h1", "198.51.100.1"),
+            ("h2", "198.51.100.2"),
+        ]
+        _add(lab, 1, host=0)
+        _add(lab, 2, host=1)
+        _add(lab, 3, host=0)
+        # Not from c1: its kernel would wait for this answer for a while, and not ask again.
+        assert not _ping(lab, "c3", "10.0.0.2")
+        lab.publish()
+        assert _ping(lab, "c1", "10.0.0.2")
+
+
+def test_seven_hosts() -> None:
+    with mz.Lab(hosts=7, name=NAME) as lab:
+        for number in range(1, 8):
+            _add(lab, number, host=number - 1)
+        lab.publish()
+        assert all(_ping(lab, f"c{number}", f"10.0.0.{number % 7 + 1}") for number in range(1, 8))
+        assert all(len(host.agent.endpoints) == 7 for host in lab.hosts)
+
+
+def test_ipv6_underlay_with_jumbo_frames() -> None:
+    with mz.Lab(mtu=9000, ipv6=True, name=NAME) as lab:
+        assert [str(host.address) for host in lab.hosts] == ["fd00:6d7a::1", "fd00:6d7a::2"]
+        assert lab.hosts[0].tunnel.mtu == 9000 - 70
+        _add(lab, 1, host=0)
+        _add(lab, 2, host=1)
+        lab.publish()
+        size = str(9000 - 70 - 28)
+        lab.run("c1", "ping", "-c1", "-W2", "-M", "do", "-s", size, "10.0.0.2")
+
+
+def test_encapsulation_is_chosen_and_explained() -> None:
+    geneve = mz.probe().geneve
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        assert lab.encap is (mz.Encap.GENEVE if geneve else mz.Encap.VXLAN)
+        assert "geneve" in lab.encap_reason
+        assert lab.hosts[0].tunnel.encap is lab.encap
+    with mz.Lab(hosts=1, name=NAME, encap="vxlan") as lab:
+        assert (lab.encap, lab.encap_reason) == (mz.Encap.VXLAN, "vxlan was asked for")
+
+
+def test_agents_are_attached_as_asked_for() -> None:
+    with mz.Lab(hosts=1, name=NAME, max_endpoints=64, max_local=8, hook="clsact") as lab:
+        agent = lab.hosts[0].agent
+        assert (agent.capacity, agent.hook) == (mz.Capacity(64, 8), mz.Hook.CLSACT)
+
+
+def test_publish_follows_what_is_there() -> None:
+    with mz.Lab(name=NAME) as lab:
+        first, _ = _add(lab, 1, host=0), _add(lab, 2, host=1)
+        lab.publish()
+        agent = lab.hosts[1].agent
+        assert agent.endpoints[7, "10.0.0.1"] == mz.Remote("198.51.100.1")
+        first.delete()
+        lab.publish()
+        assert (7, "10.0.0.1") not in agent.endpoints
+
+
+def test_publish_refuses_an_address_on_two_hosts() -> None:
+    with mz.Lab(name=NAME) as lab:
+        _add(lab, 1, host=0)
+        _add(lab, 1, host=1, name="other")
+        with pytest.raises(mz.LocalEndpointError):
+            lab.publish()
+
+
+def test_own_namespace_is_left_alone() -> None:
+    with Session.open() as session:
+        before = dump_links(session)
+        with mz.Lab(name=NAME):
+            assert {link.name for link in dump_links(session)} == {link.name for link in before}
+
+
+# -- gone --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.vm
+def test_delete_removes_programs_too() -> None:
+    lab = mz.Lab(name=NAME)
+    _add(lab, 1, host=0)
+    programs = [number for host in lab.hosts for number in host.agent.state().programs.values()]
+    assert all(program_name(number) for number in programs)
+    lab.delete()
+    lab.delete()
+    wait_until(lambda: not any(program_name(number) for number in programs), "programs stay")
+    assert _netns() == []
+
+
+def test_deleted_lab_says_so() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        pass
+    for call in (lab.publish, lambda: lab.container("a"), lambda: lab.run("h1", "true")):
+        with pytest.raises(mz.ClosedError):
+            call()
+    assert repr(lab).endswith("deleted>")
+
+
+def test_late_delete_spares_the_next_lab() -> None:
+    earlier = mz.Lab(hosts=1, name=NAME)
+    earlier.delete()
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        earlier.delete()
+        assert lab.hosts[0].agent.state().up
+
+
+def test_error_inside_the_block_deletes() -> None:
+    with pytest.raises(KeyboardInterrupt), mz.Lab(hosts=1, name=NAME):
+        raise KeyboardInterrupt
+    assert _netns() == []
+
+
+def test_failure_half_way_leaves_nothing() -> None:
+    create_netns(f"{NAME}-h2")  # somebody else's
+    try:
+        with pytest.raises(mz.ExistsError, match=f"{NAME}-h2"):
+            mz.Lab(name=NAME)
+        assert _netns() == [f"{NAME}-h2"]
+    finally:
+        delete_netns(f"{NAME}-h2")
+
+
+@pytest.mark.vm
+def test_lab_of_a_killed_process_is_replaced() -> None:
+    with _killed_owner() as pid:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: f"({pid})" not in _state(pid), "it does not die")
+        assert f"{NAME}-c1" in _netns()
+    with mz.Lab(hosts=2, name=NAME) as lab:
+        assert f"{NAME}-c1" not in _netns()
+        assert len(list(PINS.iterdir())) == len(lab.hosts)
+        assert mz.Endpoint.list(lab.hosts[0].agent) == []
+
+
+def _state(pid: int) -> str:
+    """``(pid)`` while the process runs; a zombie waits for its parent to look."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    return "" if stat.rpartition(")")[2].split()[0] == "Z" else f"({pid})"
+
+
+def test_names_that_begin_alike_are_not_mixed_up() -> None:
+    with mz.Lab(hosts=1, name=f"{NAME}-a") as other:
+        with mz.Lab(hosts=1, name=NAME):
+            pass
+        assert other.hosts[0].agent.state().up
+
+
+# -- sweep -------------------------------------------------------------------------------------------------
+
+
+def _without_tcx() -> bool:
+    return not mz.probe().tcx
+
+
+def test_sweep_removes_pins_of_ended_namespaces() -> None:
+    if _without_tcx():
+        pytest.skip("without links nothing tells whether the device exists")
+    with _killed_owner():
+        pass
+    for name in _netns():
+        delete_netns(name)
+    assert len(list(PINS.iterdir())) == 1
+    swept: list[Path] = []
+    # The kernel ends a namespace in its own time.
+    wait_until(lambda: swept or swept.extend(sweep()), "nothing was swept")
+    assert list(PINS.iterdir()) == []
+
+
+def test_sweep_spares_a_living_host_without_its_tunnel() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        host = lab.hosts[0]
+        with Session.open(host.netns) as session:
+            tunnel = get_link(session, host.tunnel.name)
+            assert tunnel is not None
+            delete_link(session, tunnel.ifindex)
+            assert sweep() == []
+            assert list(host_directory(session.cookie).glob("*/records"))
+
+
+# -- containers and commands -------------------------------------------------------------------------------
+
+
+def test_container_again_is_the_same() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        assert lab.container("web") == lab.container("web") == f"{NAME}-web"
+        assert "UP" in lab.run("web", "ip", "-br", "link", "show", "lo").stdout
+
+
+def test_container_of_somebody_else_is_refused() -> None:
+    create_netns(f"{NAME}-web")
+    try:
+        with mz.Lab(hosts=1, name=NAME) as lab, pytest.raises(mz.ExistsError):
+            lab.container("web")
+        assert _netns() == [f"{NAME}-web"]
+    finally:
+        delete_netns(f"{NAME}-web")
+
+
+def test_run() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        assert "198.51.100.1" in lab.run("h1", "ip", "-br", "address").stdout
+        assert lab.run("h1", "false", check=False).returncode == 1
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            lab.run("h1", "sh", "-c", "echo why >&2; exit 3")
+        assert (caught.value.returncode, caught.value.__notes__) == (3, ["why"])
+        with pytest.raises(mz.NetnsNotFoundError):
+            lab.run("nobody", "true")
+        with pytest.raises(FileNotFoundError):
+            lab.run("h1", "/no/such/command")
+
+
+def test_run_kills_what_takes_too_long() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        started = time.monotonic()
+        with pytest.raises(subprocess.TimeoutExpired):
+            lab.run("h1", "sh", "-c", "sleep 100 & sleep 100", timeout=0.2)
+        assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"hosts": 0}, mz.InvalidValueError),
+        ({"hosts": 65}, mz.InvalidValueError),
+        ({"hosts": True}, mz.InvalidTypeError),
+        ({"hosts": "2"}, mz.InvalidTypeError),
+        ({"mtu": 1349}, mz.InvalidValueError),
+        ({"mtu": 65536}, mz.InvalidValueError),
+        ({"encap": "gre"}, mz.InvalidValueError),
+        ({"encap": 7}, mz.InvalidTypeError),
+        ({"ipv6": 1}, mz.InvalidTypeError),
+        ({"hook": "xdp"}, mz.InvalidValueError),
+        ({"max_local": 0}, mz.InvalidValueError),
+        ({"name": ""}, mz.InvalidValueError),
+        ({"name": "Lab"}, mz.InvalidValueError),
+        ({"name": "a/b"}, mz.InvalidValueError),
+        ({"name": "a" * 21}, mz.InvalidValueError),
+        ({"name": "lab\n"}, mz.InvalidValueError),
+        ({"name": None}, mz.InvalidTypeError),
+    ],
+    ids=str,
+)
+def test_bad_arguments(arguments: dict[str, object], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        mz.Lab(**{"name": NAME, **arguments})  # type: ignore[arg-type]  # that is the point
+
+
+def test_bad_container_names() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        for name in ("h1", "h64", "fabric", "", "a-b", "A", "a.b", "../x", "a" * 33):
+            with pytest.raises(mz.InvalidValueError):
+                lab.container(name)
