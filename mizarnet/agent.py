@@ -15,7 +15,7 @@ import attrs
 
 from mizarnet import attachment, bpf, checks, wiring
 from mizarnet.abi import records
-from mizarnet.abi.records import META_KEY, Meta
+from mizarnet.abi.records import META_KEY, Config, Meta
 from mizarnet.attachment import Capacity
 from mizarnet.checks import IPNetwork
 from mizarnet.errors import (
@@ -30,7 +30,7 @@ from mizarnet.errors import (
 )
 from mizarnet.html import table
 from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
-from mizarnet.numbers import EncapNumber, Limit
+from mizarnet.numbers import Limit
 from mizarnet.stats import Stats
 from mizarnet.store import Maps, Store, locked
 from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
@@ -311,16 +311,16 @@ def _config(tunnel: Tunnel) -> bytes:
     # Marks are the agent's and the guard's word to each other; bits at the top keep them apart from small numbers
     # that others use.
     local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
-    mac = MacAddress.parse(tunnel.state().mac)
-    return records.CONFIG.pack(
-        local,
-        bounced,
-        *records.ip_parts(tunnel.local),
-        VIRTUAL_MAC.packed,
-        mac.packed,
-        EncapNumber[tunnel.encap.name],
-        tunnel.port,
-    )
+    return Config(
+        mark_local=local,
+        mark_bounced=bounced,
+        local=tunnel.local,
+        virtual_mac=VIRTUAL_MAC,
+        tunnel_mac=MacAddress.parse(tunnel.state().mac),
+        encap=tunnel.encap,
+        port=tunnel.port,
+        mtu=tunnel.mtu,
+    ).pack()
 
 
 def _meta(tunnel: Tunnel, build: int) -> Meta:

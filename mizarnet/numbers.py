@@ -142,6 +142,8 @@ class Verdict(enum.IntEnum):
     """Guard: bounced too often."""
     GENEVE_OPTIONS = 48
     """Guard: a control frame, or an option that must be understood."""
+    OVERSIZED = 49
+    """Longer than the tunnel's MTU, and not to be segmented."""
 
     @property
     def dropped(self) -> bool:
@@ -262,6 +264,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_EXTENSION_HEADERS": Verdict.EXTENSION_HEADERS,
         "MZN_OUTER_HOP_LIMIT": Verdict.OUTER_HOP_LIMIT,
         "MZN_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
+        "MZN_OVERSIZED": Verdict.OVERSIZED,
     },
     "mzn_place": {
         "MZN_LOCAL": Place.LOCAL,

@@ -99,6 +99,12 @@ static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, st
 	return send_on(skb, frame, sender);
 }
 
+/* A VM can write what a device would refuse; outer fragments would hide that its MTU is wrong. */
+static __always_inline bool is_oversized(struct __sk_buff *skb)
+{
+	return !skb->gso_size && skb->len > config.mtu + ETH_HLEN;
+}
+
 static __always_inline int unknown_sender(const struct frame *frame)
 {
 	return same_mac(frame->source_mac.bytes, config.tunnel_mac.bytes) ? MZN_TUNNEL_OWN : MZN_UNKNOWN_SENDER;
@@ -141,7 +147,7 @@ static __always_inline int admit(struct __sk_buff *skb)
 	sender = bpf_map_lookup_elem(&interfaces, &frame.source_mac);
 	if (!sender)
 		return unknown_sender(&frame);
-	verdict = decide(skb, &frame, sender);
+	verdict = is_oversized(skb) ? MZN_OVERSIZED : decide(skb, &frame, sender);
 	count_sent(sender->interface, verdict, bytes);
 	return verdict;
 }

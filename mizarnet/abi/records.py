@@ -97,6 +97,7 @@ CONFIG = Layout(
     ("tunnel_mac", MAC),
     ("encap", "I"),
     ("port", "I"),
+    ("mtu", "I"),
 )
 
 LAYOUTS = {
@@ -417,3 +418,23 @@ class Meta:
             switch_ifindex=switch,
             switch_flags=flags,
         )
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The constants of one attached agent, written before the programs are loaded."""
+
+    mark_local: int
+    mark_bounced: int
+    local: IPAddress
+    virtual_mac: MacAddress
+    tunnel_mac: MacAddress
+    encap: Encap
+    port: int
+    mtu: int
+
+    def pack(self) -> bytes:
+        """``mzn_config``."""
+        macs = (self.virtual_mac.packed, self.tunnel_mac.packed)
+        numbers = (EncapNumber[self.encap.name], self.port, self.mtu)
+        return CONFIG.pack(self.mark_local, self.mark_bounced, *ip_parts(self.local), *macs, *numbers)

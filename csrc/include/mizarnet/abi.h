@@ -84,6 +84,7 @@ enum mzn_verdict {
 	MZN_EXTENSION_HEADERS = 46, /* More IPv6 extension headers than are walked. */
 	MZN_OUTER_HOP_LIMIT = 47, /* Guard: bounced too often. */
 	MZN_GENEVE_OPTIONS = 48, /* Guard: a control frame, or an option that must be understood. */
+	MZN_OVERSIZED = 49, /* Longer than the tunnel's MTU, and not to be segmented. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
@@ -228,6 +229,7 @@ struct mzn_config {
 	struct mzn_mac tunnel_mac;
 	__u32 encap; /* enum mzn_encap */
 	__u32 port; /* of the tunnel, UDP */
+	__u32 mtu; /* of the tunnel */
 };
 
 #endif
