@@ -32,7 +32,7 @@ from mizarnet.html import table
 from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
 from mizarnet.numbers import Limit
 from mizarnet.stats import Stats
-from mizarnet.store import Maps, Store, locked
+from mizarnet.store import Maps, Store, locked, read_meta
 from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, refuse_in_use
 from mizarnet.values import Hook, MacAddress, NetnsLike, PrefixLike, parse_member
@@ -114,6 +114,7 @@ class TransitAgent:
             ExistsError: Programs are on the tunnel that no pins account for, or its UDP port is taken.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
             VerifierError: The kernel does not accept a program.
+            LayoutError: Another version of this package attached the agent that is there.
             LockTimeoutError: Another process is writing all the time.
         """
         if not isinstance(tunnel, Tunnel):
@@ -263,7 +264,7 @@ def _present(directory: Path, tunnel: Tunnel) -> Hook | None:
     except NotFoundError:
         return None
     try:
-        complete = attachment.is_complete(maps)
+        complete = read_meta(maps.meta) is not None
     finally:
         maps.close()
     return attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) if complete else None

@@ -17,11 +17,11 @@ import attrs
 
 from mizarnet import bpf, forwarding, numbers
 from mizarnet.abi.layout import Leaf, check_numbers
-from mizarnet.abi.records import LAYOUTS, META, META_KEY, Meta
+from mizarnet.abi.records import LAYOUTS
 from mizarnet.bpf import ClsactLink, Direction, Link, Map, Object, ObjectSpec, Program, StructLayout
-from mizarnet.errors import NotFoundError, UnsupportedError
+from mizarnet.errors import LayoutError, NotFoundError, UnsupportedError
 from mizarnet.netlink import Session, set_link
-from mizarnet.store import Maps
+from mizarnet.store import Maps, read_meta
 from mizarnet.values import Hook
 
 # The guard first: nothing may enter unguarded, and without the agent nothing leaves anyway (no tunnel key).
@@ -203,10 +203,10 @@ def remove(directory: Path, session: Session, ifindex: int | None) -> None:
 
 def _restore_forwarding(directory: Path, session: Session) -> None:
     """What a transit switch changed, if there is one; its link goes with the other pins."""
-    with suppress(NotFoundError), Map.open_pinned(str(directory / "meta"), name="meta") as meta:
-        data = meta.lookup(META_KEY)
-        if data and META.unpack(data)[0]:
-            known = Meta.unpack(data)
+    # What another version noted cannot be read, and must not keep its pins from going.
+    with suppress(NotFoundError, LayoutError), Map.open_pinned(str(directory / "meta"), name="meta") as meta:
+        known = read_meta(meta)
+        if known is not None:
             forwarding.restore(session, known.switch_ifindex, known.switch_flags)
 
 
@@ -234,9 +234,3 @@ def _detach_link(pin: Path) -> None:
 
 def _links_first(pin: Path) -> tuple[bool, str]:
     return not pin.name.startswith("link_"), pin.name
-
-
-def is_complete(maps: Maps) -> bool:
-    """Whether whoever attached the agent got to the end: the schema is written last."""
-    data = maps.meta.lookup(META_KEY)
-    return data is not None and META.unpack(data)[0] != 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,17 +19,19 @@ import attrs
 
 from mizarnet import bpf
 from mizarnet.abi import records
-from mizarnet.abi.records import Record
+from mizarnet.abi.records import META, META_KEY, Meta, Record
 from mizarnet.bpf import Map, Object
 from mizarnet.checks import IPAddress
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
     ForkedError,
+    LayoutError,
     LockTimeoutError,
     NotFoundError,
     StaleHandleError,
 )
+from mizarnet.numbers import Limit
 from mizarnet.values import EndpointKey, Local, MacAddress
 
 ROOT = Path("/sys/fs/bpf/mizarnet")
@@ -81,6 +84,24 @@ class Maps:
         """Let go of the descriptors."""
         for name in self.names():
             getattr(self, name).close()
+
+
+def read_meta(meta: Map) -> Meta | None:
+    """What the agent's map ``meta`` says; None until whoever attached the agent got to the end.
+
+    Raises:
+        LayoutError: Another version of this package attached it.
+    """
+    data = meta.lookup(META_KEY) or bytes(meta.value_size)
+    schema = int.from_bytes(data[:4], sys.byteorder)
+    if schema and (schema != Limit.SCHEMA or len(data) != META.size):
+        raise LayoutError(
+            f"another version of mizarnet attached the transit agent (schema {schema}, this one has {Limit.SCHEMA})",
+            struct="mzn_meta",
+            differences=[f"schema {schema}, {len(data)} bytes"],
+            hint="use that version, or delete the tunnel with force=True",
+        )
+    return Meta.unpack(data) if schema else None
 
 
 def host_directory(cookie: int) -> Path:

@@ -23,7 +23,7 @@ from mizarnet.errors import (
 from mizarnet.netlink import Link as Device
 from mizarnet.netlink import get_link, has_gro
 from mizarnet.numbers import SwitchFlag
-from mizarnet.store import Maps
+from mizarnet.store import Maps, read_meta
 from mizarnet.values import parse_member
 
 
@@ -150,7 +150,9 @@ def _pin(agent: TransitAgent) -> Path:
 
 
 def _read(maps: Maps) -> Meta:
-    return Meta.unpack(maps.meta.lookup(META_KEY) or b"")
+    known = read_meta(maps.meta)
+    assert known is not None  # of an agent that could be opened
+    return known
 
 
 def _is_attached(agent: TransitAgent) -> bool:
