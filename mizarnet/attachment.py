@@ -221,15 +221,18 @@ def remove_pins(directory: Path) -> None:
     """Detach the links and unpin everything in ``directory``; maps and programs go with their users."""
     for pin in sorted(directory.iterdir(), key=_links_first):
         if pin.name.startswith("link_"):
-            _detach_link(pin)
-        bpf.unpin(str(pin))
+            detach_link(pin)
+        else:
+            bpf.unpin(str(pin))
     directory.rmdir()
 
 
-def _detach_link(pin: Path) -> None:
-    # Unpinning alone detaches some time later: until then the tunnel would look taken by a stranger.
+def detach_link(pin: Path) -> None:
+    """Detach and unpin a link; one that is gone is no error."""
+    # Unpinning alone detaches some time later: until then the device would look taken by a stranger.
     with suppress(NotFoundError), Link.open_pinned(str(pin)) as link:
         link.detach()
+    bpf.unpin(str(pin))
 
 
 def _links_first(pin: Path) -> tuple[bool, str]:

@@ -322,7 +322,7 @@ def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> Endp
 def _compare(wanted: EndpointSpec, existing: EndpointSpec) -> None:
     """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
     differences: dict[str, tuple[object, object]] = {}
-    open_fields = {"mac", "mtu", "gateway"} | ({"netns"} if wiring.is_private(existing) else set())
+    open_fields = {"mac", "mtu", "gateway", *(["netns"] if wiring.is_private(existing) else [])}
     for field in attrs.fields(EndpointSpec):
         given, present = getattr(wanted, field.name), getattr(existing, field.name)
         left_open = given in (None, ()) and field.name in open_fields

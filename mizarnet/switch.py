@@ -58,8 +58,8 @@ class TransitSwitch:
     def __init__(self, agent: TransitAgent, device: Device, *, mode: XdpMode, created: bool) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.agent = agent
-        self.underlay = device.name
-        self.ifindex = device.ifindex
+        self.underlay: str = device.name
+        self.ifindex: int = device.ifindex
         self.mode: Literal["native", "generic"] = "generic" if mode is XdpMode.GENERIC else "native"
         self.created = created
 
@@ -97,7 +97,7 @@ class TransitSwitch:
         with agent.store.writing() as maps:
             existing = _read(maps)
             if existing.switch_ifindex and _is_attached(agent):
-                return cls._existing(agent, existing)
+                return cls._existing(agent, _settle(agent, maps, existing))
             device = get_link(agent.session, name)
             if device is None:
                 raise UnderlayNotFoundError(f"there is no underlay device {name!r}")
@@ -184,6 +184,13 @@ def _record(maps: Maps, ifindex: int, flags: int) -> None:
     maps.meta.update(META_KEY, known.pack())
 
 
+def _settle(agent: TransitAgent, maps: Maps, known: Meta) -> Meta:
+    """Whoever attached the switch may have died before it could note that the mode is native."""
+    if agent.session.run(bpf.query_xdp, known.switch_ifindex).native:
+        _record(maps, known.switch_ifindex, known.switch_flags & ~SwitchFlag.GENERIC_XDP)
+    return _read(maps)
+
+
 def _attach(agent: TransitAgent, program: Program, device: Device, wanted: XdpMode) -> XdpMode:
     mode = XdpMode.NATIVE if wanted is XdpMode.AUTO else wanted
     if mode is XdpMode.GENERIC:
@@ -210,7 +217,7 @@ def _refuse_merged_packets(device: Device) -> None:
 
 
 def _remove(agent: TransitAgent, maps: Maps) -> None:
-    bpf.unpin(str(_pin(agent)))
+    attachment.detach_link(_pin(agent))
     known = _read(maps)
     if known.switch_ifindex:
         forwarding.restore(agent.session, known.switch_ifindex, known.switch_flags)

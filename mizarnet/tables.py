@@ -90,23 +90,6 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
                 value=host,
             )
 
-    def _write(self, maps: Maps, entries: Mapping[bytes, bytes]) -> None:
-        """Writes all entries if there is room for all; the map is left alone otherwise."""
-        target = self._map(maps)
-        existing = target.lookup_all()[0]
-        size = target.key_size
-        known = {existing[at : at + size] for at in range(0, len(existing), size)}
-        needed = len(known) + sum(key not in known for key in entries)
-        if needed > target.max_entries:
-            raise CapacityError(
-                f"{len(entries)} entries do not fit into {target.name}: {len(known)} of {target.max_entries} are used",
-                table=target.name,
-                capacity=target.max_entries,
-                used=len(known),
-                hint="attach the agent with a larger capacity",
-            )
-        target.update_many(entries.items())
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._store.directory.name}>"
 
@@ -117,6 +100,23 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
 
 def _pairs(entries: Mapping[_K, _V] | Iterable[tuple[_K, _V]]) -> Iterable[tuple[_K, _V]]:
     return cast("Mapping[_K, _V]", entries).items() if isinstance(entries, Mapping) else entries
+
+
+def _write(target: Map, entries: Mapping[bytes, bytes]) -> None:
+    """Writes all entries if there is room for all; the map is left alone otherwise."""
+    existing = target.lookup_all()[0]
+    size = target.key_size
+    known = {existing[at : at + size] for at in range(0, len(existing), size)}
+    needed = len(known) + sum(key not in known for key in entries)
+    if needed > target.max_entries:
+        raise CapacityError(
+            f"{len(entries)} entries do not fit into {target.name}: {len(known)} of {target.max_entries} are used",
+            table=target.name,
+            capacity=target.max_entries,
+            used=len(known),
+            hint="attach the agent with a larger capacity",
+        )
+    target.update_many(entries.items())
 
 
 def _flat(key: object) -> tuple[object, ...]:
@@ -177,7 +177,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
         packed = self._pack_all(entries)
         with self._store.writing() as maps:
             self._refuse_locals(packed)
-            self._write(maps, packed)
+            _write(self._map(maps), packed)
 
     def sync(
         self,
@@ -199,7 +199,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
             present = dict(self._remotes(maps, vni))
             different = {key: value for key, value in wanted.items() if present.get(key) != value}
             superfluous = [key for key in present if key not in wanted]
-            self._write(maps, different)
+            _write(self._map(maps), different)
             maps.endpoints.delete_many(superfluous)
         added = sum(key not in present for key in different)
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
@@ -283,7 +283,7 @@ class NetworkTable(_Table[NetworkKey, Network]):
         """Write many entries: all are checked, room is checked, then they are written in batches."""
         packed = {self._pack_key(key): self._pack_network(key, value) for key, value in _pairs(entries)}
         with self._store.writing() as maps:
-            self._write(maps, packed)
+            _write(self._map(maps), packed)
 
     def find(self, vni: int, ip: AddressLike) -> Network | None:
         """The network that packets to ``ip`` belong to: the longest prefix of the VNI that holds it."""
@@ -334,10 +334,10 @@ class PeerSet(collections.abc.Set[IPNetwork]):
             maps.peers.delete(packed)
 
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
-        """Add all of ``prefixes``."""
-        packed = [(records.pack_peer_key(check_prefix(prefix)), PEER) for prefix in prefixes]
+        """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
+        packed = {records.pack_peer_key(check_prefix(prefix)): PEER for prefix in prefixes}
         with self._store.writing() as maps:
-            maps.peers.update_many(packed)
+            _write(maps.peers, packed)
 
     def covers(self, address: AddressLike) -> bool:
         """Whether a tunnel packet from ``address`` would be accepted."""

@@ -30,7 +30,7 @@ class Tap:
 
     def __init__(self, fds: Sequence[int], record: Record) -> None:
         """Not for users: see :meth:`mizarnet.Endpoint.open_tap`."""
-        self.fds = tuple(fds)
+        self.fds: tuple[int, ...] = tuple(fds)
         self._record = record
         self._closed = False
 
@@ -85,8 +85,11 @@ def take_down_if_unused(record: Record) -> None:
         return  # the endpoint is gone
     with session:
         link = _device(session, record)
-        if link is not None and link.up and not macvtap_holders(session, link):
-            set_link(session, link.ifindex, up=False)
+        if link is None or not link.up or macvtap_holders(session, link):
+            return
+        set_link(session, link.ifindex, up=False)
+        if macvtap_holders(session, link):  # since the look before
+            set_link(session, link.ifindex, up=True)
 
 
 def _device(session: Session, record: Record) -> Link | None:

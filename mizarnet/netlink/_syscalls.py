@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The four system calls that Python 3.11 does not offer: setns, unshare, mount, umount2."""
+"""The system calls that Python 3.11 does not offer: setns, unshare, mount, umount2, pidfd_getfd."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SHARED = 0x100000
 MNT_DETACH = 2
+SYS_PIDFD_GETFD = 438  # on every architecture
 
 
 @functools.cache
@@ -32,6 +33,8 @@ def _libc() -> ctypes.CDLL:
         ctypes.c_void_p,
     ]
     libc.umount2.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_uint]
+    libc.syscall.restype = ctypes.c_long
     return libc
 
 
@@ -72,3 +75,16 @@ def mount(source: str, target: str, flags: int, *, kind: str = "none") -> None:
 def unmount(target: str) -> None:
     """Call umount2(2) with MNT_DETACH, which works while the namespace is in use."""
     _check(_libc().umount2(os.fsencode(target), MNT_DETACH), f"unmount {target}")
+
+
+def copy_descriptor(pid: int, fd: int) -> int:
+    """A copy of another process's descriptor; raises a plain ``OSError`` (Linux 5.6)."""
+    process = os.pidfd_open(pid)
+    try:
+        copy: int = _libc().syscall(SYS_PIDFD_GETFD, process, fd, 0)
+    finally:
+        os.close(process)
+    if copy < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return copy

@@ -7,6 +7,7 @@ opener's namespace, so the opener is a thread inside the device's.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mizarnet.errors import KernelError
-from mizarnet.netlink._syscalls import enter_netns, mount, new_mount_namespace, refused
+from mizarnet.netlink._syscalls import copy_descriptor, enter_netns, mount, new_mount_namespace, refused
 from mizarnet.netlink.links import Link
 from mizarnet.netlink.session import Session
 
@@ -26,6 +27,8 @@ from mizarnet.netlink.session import Session
 _TUNSETIFF = 0x400454CA
 _TUNSETOFFLOAD = 0x400454D0
 _TUNSETVNETHDRSZ = 0x400454D8
+_TUNGETIFF = 0x800454D2
+_IFREQ_BYTES = 40
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 _OFFLOADS = 0x01 | 0x02 | 0x04  # checksum, TSO for IPv4, TSO for IPv6
 VNET_HEADER_BYTES = 12
@@ -53,7 +56,8 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
 def macvtap_holders(session: Session, link: Link) -> set[int]:
     """Process ids of those who have a descriptor of the device open."""
     device = _on_a_thread_of_its_own(session, lambda: _device_number(link))
-    return {pid for pid, number in _character_devices() if number == device}
+    found = (holder for holder, number in _character_devices() if number == device)
+    return {pid for pid, fd in found if _is_connected(pid, fd)}
 
 
 def _on_a_thread_of_its_own(session: Session, work: Callable[[], T]) -> T:
@@ -111,7 +115,8 @@ def _set_up(fd: int, *, multi_queue: bool) -> None:
     fcntl.ioctl(fd, _TUNSETOFFLOAD, _OFFLOADS)
 
 
-def _character_devices() -> Iterator[tuple[int, int]]:
+def _character_devices() -> Iterator[tuple[tuple[int, int], int]]:
+    """Process id and number of every descriptor of a character device, with the device's number."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -122,7 +127,7 @@ def _character_devices() -> Iterator[tuple[int, int]]:
         for descriptor in descriptors:
             number = _character_device(descriptor)
             if number is not None:
-                yield int(entry.name), number
+                yield (int(entry.name), int(descriptor.name)), number
 
 
 def _character_device(descriptor: Path) -> int | None:
@@ -131,3 +136,28 @@ def _character_device(descriptor: Path) -> int | None:
     except OSError:
         return None  # closed meanwhile
     return status.st_rdev if stat.S_ISCHR(status.st_mode) else None
+
+
+def _is_connected(pid: int, fd: int) -> bool:
+    """Whether a descriptor still has its device: the number of one that was deleted passes to a younger one."""
+    try:
+        if pid == os.getpid():
+            return _has_device(fd)
+        copy = copy_descriptor(pid, fd)
+    except OSError as error:
+        # What must not be looked into counts: a VM must not lose its network by mistake.
+        return error.errno not in (errno.ESRCH, errno.EBADF)
+    try:
+        return _has_device(copy)
+    finally:
+        os.close(copy)
+
+
+def _has_device(fd: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ_BYTES))
+    except OSError as error:
+        if error.errno != errno.ENOLINK:
+            raise
+        return False
+    return True

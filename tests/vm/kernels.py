@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,15 +147,17 @@ def _output(*command: str, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def write_initramfs(target: Path, kernel: Kernel, init: Path) -> None:
-    """Writes an uncompressed initial file system: busybox, the modules needed for the root, and `init`.
+def write_initramfs(
+    target: Path, kernel: Kernel, init: Path, *, needed: Sequence[str] = BOOT_MODULES
+) -> None:
+    """Writes an uncompressed initial file system: busybox, the modules needed and theirs, and `init`.
 
     Raises:
         SetupError: busybox is missing.
     """
     if not BUSYBOX.exists():
         raise SetupError(f"{BUSYBOX} is missing: apt-get install busybox-static")
-    modules = _boot_modules(kernel)
+    modules = _boot_modules(kernel, needed)
     order = "\n".join(modules).encode()
     with target.open("wb") as out:
         for directory in ("bin", "modules"):
@@ -168,10 +170,10 @@ def write_initramfs(target: Path, kernel: Kernel, init: Path) -> None:
         out.write(_cpio_entry("TRAILER!!!", 0, b""))
 
 
-def _boot_modules(kernel: Kernel) -> dict[str, bytes]:
+def _boot_modules(kernel: Kernel, needed: Sequence[str]) -> dict[str, bytes]:
     """The modules in loading order; those built into the kernel are left out."""
     root = ("-d", str(kernel.directory), "-S", kernel.release)
-    listing = _output("modprobe", *root, "--show-depends", "--all", *BOOT_MODULES)
+    listing = _output("modprobe", *root, "--show-depends", "--all", *needed)
     paths = [Path(line.split()[1]) for line in listing.splitlines() if line.startswith("insmod ")]
     return {path.name.removesuffix(".xz"): _module(path) for path in paths}
 
