@@ -10,6 +10,7 @@
 #define MZN_AGENT_H
 
 #include <linux/pkt_cls.h>
+#include <linux/udp.h>
 
 #include "lib/arp_nd.h"
 #include "lib/count.h"
@@ -99,10 +100,15 @@ static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, st
 	return send_on(skb, frame, sender);
 }
 
-/* A VM can write what a device would refuse; outer fragments would hide that its MTU is wrong. */
+/*
+ * A VM can write what a device would refuse; outer fragments would hide that its MTU is wrong. Of a frame that is
+ * segmented later, each segment has at least an IPv4 and a UDP header around its data.
+ */
 static __always_inline bool is_oversized(struct __sk_buff *skb)
 {
-	return !skb->gso_size && skb->len > config.mtu + ETH_HLEN;
+	if (skb->gso_size)
+		return skb->gso_size + sizeof(struct iphdr) + sizeof(struct udphdr) > config.mtu;
+	return skb->len > config.mtu + ETH_HLEN;
 }
 
 static __always_inline int unknown_sender(const struct frame *frame)
@@ -116,23 +122,17 @@ static __always_inline int unknown_sender(const struct frame *frame)
  */
 static __always_inline int act(struct __sk_buff *skb, int verdict)
 {
-	switch (verdict) {
-	case MZN_ENCAPSULATED:
-		skb->mark = 0;
-		skb->priority = 0;
-		skb->tstamp = 0;
-		return TC_ACT_OK;
-	case MZN_BOUNCE_ADMITTED:
-		skb->mark = 0;
-		return TC_ACT_OK;
-	case MZN_DELIVERED_LOCALLY:
-	case MZN_NEIGHBOUR_ANSWERED:
-	case MZN_GATEWAY_ANSWERED:
-		skb->mark = config.mark_local;
-		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
-	default:
+	if (verdict >= MZN_FIRST_DROP)
 		return TC_ACT_SHOT;
-	}
+	skb->mark = 0;
+	if (verdict == MZN_BOUNCE_ADMITTED)
+		return TC_ACT_OK;
+	skb->priority = 0;
+	skb->tstamp = 0;
+	if (verdict == MZN_ENCAPSULATED)
+		return TC_ACT_OK;
+	skb->mark = config.mark_local;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
 static __always_inline int admit(struct __sk_buff *skb)

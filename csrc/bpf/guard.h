@@ -24,12 +24,16 @@ static __always_inline int check_outer(struct __sk_buff *skb, const struct outer
 	return is_peer(&outer->remote) ? 0 : MZN_FOREIGN_PEER;
 }
 
-/* A remote host must not speak for an endpoint of this one. The same MAC may exist in another VNI elsewhere. */
+/*
+ * A remote host must not speak for an endpoint of this one, by MAC or by address. The same MAC may exist in another
+ * VNI elsewhere.
+ */
 static __always_inline bool is_local_sender(const struct frame *frame, __u32 vni)
 {
 	struct mzn_interface *known = bpf_map_lookup_elem(&interfaces, &frame->source_mac);
+	struct mzn_endpoint *from = find_endpoint(vni, &frame->source);
 
-	return known && known->vni == vni;
+	return (known && known->vni == vni) || (from && from->place == MZN_LOCAL);
 }
 
 static __always_inline int deliver(struct __sk_buff *skb, const struct mzn_endpoint *to)
@@ -92,7 +96,7 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 	to = find_endpoint(outer->vni, &frame.destination);
 	if (!to || to->place != MZN_LOCAL)
 		return bounce(skb, &frame, outer, to);
-	return same_ip(&frame.source, &frame.destination) ? MZN_SOURCE_IS_LOCAL : deliver(skb, to);
+	return deliver(skb, to);
 }
 
 SEC("tc")

@@ -40,8 +40,8 @@ static __always_inline bool find_ipv4(struct outer_headers *at)
 	if (at->eth->h_proto != MZN_IPV4 || (void *)(ip + 1) > at->end)
 		return false;
 	/* Options and fragments are the kernel's: it reassembles, and the guard bounces. */
-	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP ||
-	    ip->frag_off & bpf_htons(0x3fff) || ip->daddr != config.local.words[3])
+	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
+	    ip->daddr != config.local.words[3])
 		return false;
 	at->ip4 = ip;
 	at->udp = (void *)(ip + 1);

@@ -128,9 +128,11 @@ static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *fra
 {
 	__u8 type;
 
-	if (frame->ethertype != MZN_IPV6 || frame->protocol != IPPROTO_ICMPV6 ||
-	    bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
+	if (frame->ethertype != MZN_IPV6 || frame->protocol != IPPROTO_ICMPV6)
 		return false;
+	/* A type that cannot be read may be anything. */
+	if (frame->payload >= frame->end || bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
+		return true;
 	return type > ND_ROUTER_SOLICITATION && type <= ND_LAST;
 }
 
@@ -187,7 +189,8 @@ __noinline int answer_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_
 
 	if (!frame || !sender)
 		return MZN_UNREADABLE;
-	if (bpf_skb_load_bytes(skb, frame->payload, &answer.message, sizeof(answer.message)))
+	if (frame->payload + sizeof(answer.message) > frame->end ||
+	    bpf_skb_load_bytes(skb, frame->payload, &answer.message, sizeof(answer.message)))
 		return MZN_BAD_ND;
 	__builtin_memcpy(target.words, answer.message.target, sizeof(target.words));
 	refused = check_nd(skb, frame, sender, &answer.message, &target);

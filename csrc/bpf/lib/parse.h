@@ -40,6 +40,7 @@ struct frame {
 	__u8 hop_limit;
 	__u8 protocol; /* upper layer; NO_PROTOCOL in all but the first fragment */
 	__u16 payload; /* offset of the upper layer's header in the frame */
+	__u32 end; /* of the packet in the frame; what follows is a trailer */
 	bool fragment;
 	__u8 destination_mac[ETH_ALEN];
 	struct mzn_mac source_mac;
@@ -103,6 +104,7 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame
 	frame->fragment = ip->frag_off & bpf_htons(0x3fff); /* more to come, or an offset */
 	frame->protocol = ip->frag_off & bpf_htons(0x1fff) ? NO_PROTOCOL : ip->protocol;
 	frame->payload = ETH_HLEN + header;
+	frame->end = ETH_HLEN + total;
 	set_ipv4(&frame->source, ip->saddr);
 	set_ipv4(&frame->destination, ip->daddr);
 	return 0;
@@ -138,7 +140,9 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 			return 0;
 		if (frame->payload > HEADERS + EXTENSION_BYTES)
 			return MZN_EXTENSION_HEADERS;
-		if (bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
+		/* RFC 7112: all headers are in the first fragment, or nobody can judge the packet. */
+		if (frame->payload + sizeof(extension) > frame->end ||
+		    bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
 			return MZN_TRUNCATED;
 		frame->payload += extension_size(frame->protocol, &extension);
 		if (frame->protocol == IPPROTO_FRAGMENT) {
@@ -165,6 +169,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame
 	frame->hop_limit = ip->hop_limit;
 	frame->protocol = ip->nexthdr;
 	frame->payload = HEADERS;
+	frame->end = HEADERS + bpf_ntohs(ip->payload_len);
 	set_ipv6(&frame->source, &ip->saddr);
 	set_ipv6(&frame->destination, &ip->daddr);
 	return is_extension(ip->nexthdr) ? skip_extensions(skb, frame) : 0;

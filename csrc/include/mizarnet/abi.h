@@ -139,6 +139,8 @@ struct mzn_own_address {
 
 enum mzn_interface_flag {
 	MZN_FORWARDING = 1, /* May send from addresses that are not its own. */
+	MZN_TRUSTED_NETNS = 2, /* Of the record only: another user namespace may own the namespace. */
+	MZN_PRIVATE_NETNS = 4, /* Of the record only: the namespace was made for the endpoint and ends with it. */
 };
 
 struct mzn_interface {
