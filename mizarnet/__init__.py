@@ -41,6 +41,7 @@ from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
 from mizarnet.errors import TunnelNotFoundError as TunnelNotFoundError
 from mizarnet.errors import UnderlayNotFoundError as UnderlayNotFoundError
 from mizarnet.errors import UnsupportedError as UnsupportedError
+from mizarnet.errors import UntrustedNamespaceError as UntrustedNamespaceError
 from mizarnet.errors import VerifierError as VerifierError
 from mizarnet.features import Feature as Feature
 from mizarnet.features import Features as Features

@@ -13,10 +13,11 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import attachment, bpf, checks, wiring
+from mizarnet import attachment, bpf, checks
 from mizarnet.abi import records
 from mizarnet.abi.records import META_KEY, Config, Meta
 from mizarnet.attachment import Capacity
+from mizarnet.bpf import Map
 from mizarnet.checks import IPNetwork
 from mizarnet.errors import (
     AgentNotFoundError,
@@ -31,11 +32,12 @@ from mizarnet.errors import (
 from mizarnet.html import table
 from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
 from mizarnet.numbers import Limit
+from mizarnet.presence import is_present, remove
 from mizarnet.stats import Stats
 from mizarnet.store import Maps, Store, locked, read_meta
 from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, refuse_in_use
-from mizarnet.values import Hook, MacAddress, NetnsLike, PrefixLike, parse_member
+from mizarnet.values import EndpointKey, Hook, MacAddress, NetnsLike, PrefixLike, parse_member
 
 VIRTUAL_MAC = MacAddress.parse("02:6d:7a:6e:00:01")
 """Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
@@ -86,7 +88,7 @@ class TransitAgent:
         self.store = store
         self.hook = hook
         self.capacity: Capacity = Capacity.of(store.maps)
-        self.endpoints: EndpointTable = EndpointTable(store, tunnel.local)
+        self.endpoints: EndpointTable = EndpointTable(store, tunnel.local, release=self._release)
         self.networks: NetworkTable = NetworkTable(store, tunnel.local)
         self.peers: PeerSet = PeerSet(store)
 
@@ -101,6 +103,8 @@ class TransitAgent:
         hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
     ) -> Self:
         """Attach agent and guard to the tunnel and bring it up; adopt them, as they are, if they are there.
+
+        Where somebody took one of them off its hook, both are put back, and the tables are kept.
 
         Args:
             tunnel: Of this host; the handle stays the caller's.
@@ -128,10 +132,14 @@ class TransitAgent:
         )
         wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
         with locked(tunnel.session.cookie) as host:
-            created = _present(host / tunnel.name, tunnel) is None
+            directory, chosen = host / tunnel.name, attachment.choose_hook(wanted)
+            created = not _is_complete(directory, tunnel)
             if created:
-                attachment.remove(host / tunnel.name, tunnel.session, _ifindex(tunnel))
-                _install(tunnel, host / tunnel.name, attachment.choose_hook(wanted), capacity, given)
+                attachment.remove(directory, tunnel.session, _ifindex(tunnel))
+                _install(tunnel, directory, chosen, capacity, given)
+            elif attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) is None:
+                attachment.attach_again(tunnel.session, tunnel.ifindex, chosen, directory)
+                _bring_up(tunnel)
         agent = cls.open(tunnel)
         agent.created = created
         return agent
@@ -155,10 +163,11 @@ class TransitAgent:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
             store = Store(own.session.cookie, own.name)
             undo.callback(store.close)
-            hook = _present(store.directory, own)
+            complete = _is_complete(store.directory, own)
+            hook = attachment.attached_hook(store.directory, own.session, own.ifindex) if complete else None
             if hook is None:
                 raise AgentNotFoundError(
-                    f"the transit agent of {own.name} is incomplete", hint="attach it again"
+                    f"the transit agent of {own.name} is not on its hooks", hint="attach it again"
                 )
             undo.pop_all()
             return cls(own, store, hook)
@@ -167,6 +176,16 @@ class TransitAgent:
     def session(self) -> Session:
         """The host's namespace."""
         return self.tunnel.session
+
+    def _release(self, maps: Maps, key: EndpointKey) -> bool:
+        """Whether no local endpoint has ``key``; one whose device is gone gives it up."""
+        holder = self.store.record_at(key.vni, key.ip)
+        if holder is None:
+            return True
+        if is_present(holder, self.session):
+            return False
+        remove(maps, self.session, holder)
+        return True
 
     def stats(self) -> Stats:
         """What each program decided since the agent was attached, summed over the CPUs."""
@@ -213,14 +232,14 @@ class TransitAgent:
             InUseError: Endpoints exist, and ``force`` is not given.
         """
         with locked(self.session.cookie) as host:
-            if not force:
-                refuse_in_use(self.tunnel)
             try:
-                _ = self.store.maps
+                maps = self.store.maps
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
+            if not force:
+                refuse_in_use(self.tunnel)
             for record in self.store.all_records():
-                wiring.remove(self.store.maps, self.session, record)
+                remove(maps, self.session, record)
             attachment.remove(host / self.tunnel.name, self.session, _ifindex(self.tunnel))
 
     def close(self) -> None:
@@ -257,17 +276,14 @@ def _ifindex(tunnel: Tunnel) -> int | None:
     return None if link is None else link.ifindex
 
 
-def _present(directory: Path, tunnel: Tunnel) -> Hook | None:
-    """The hook of a complete agent on this very tunnel; None: absent, half made, or of a tunnel that is gone."""
+def _is_complete(directory: Path, tunnel: Tunnel) -> bool:
+    """Whether an agent was attached to the end, to this very tunnel and not to one of its name that is gone."""
     try:
-        maps = Maps.open(directory)
+        with Map.open_pinned(str(directory / "meta"), name="meta") as meta:
+            known = read_meta(meta)
     except NotFoundError:
-        return None
-    try:
-        complete = read_meta(maps.meta) is not None
-    finally:
-        maps.close()
-    return attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) if complete else None
+        return False
+    return known is not None and known.tunnel_ifindex == tunnel.ifindex
 
 
 def _install(
@@ -284,7 +300,8 @@ def _install(
             bpf.make_pin_directory(str(directory))
             on_failure.callback(attachment.remove, directory, tunnel.session, tunnel.ifindex)
             maps.pin(directory)
-            attachment.attach(loaded, tunnel.session, tunnel.ifindex, hook, directory)
+            attachment.pin_programs(loaded, directory)
+            attachment.attach(tunnel.session, tunnel.ifindex, hook, directory)
             _bring_up(tunnel)
             maps.meta.update(META_KEY, _meta(tunnel, attachment.build_id(path)).pack())
             on_failure.pop_all()

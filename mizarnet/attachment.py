@@ -17,10 +17,10 @@ import attrs
 
 from mizarnet import bpf, forwarding, numbers
 from mizarnet.abi.layout import Leaf, check_numbers
-from mizarnet.abi.records import LAYOUTS
+from mizarnet.abi.records import LAYOUTS, RECORD, Record
 from mizarnet.bpf import ClsactLink, Direction, Link, Map, Object, ObjectSpec, Program, StructLayout
 from mizarnet.errors import LayoutError, NotFoundError, UnsupportedError
-from mizarnet.netlink import Session, set_link
+from mizarnet.netlink import Session, delete_netns, set_link
 from mizarnet.store import Maps, read_meta
 from mizarnet.values import Hook
 
@@ -124,18 +124,26 @@ def choose_hook(wanted: Hook | None) -> Hook:
     return wanted or (Hook.TCX if tcx else Hook.CLSACT)
 
 
-def attach(loaded: Object, session: Session, ifindex: int, hook: Hook, directory: Path) -> None:
-    """Put both programs on their hooks, guard first, and pin programs and links; all or nothing."""
+def pin_programs(loaded: Object, directory: Path) -> None:
+    """Pin all programs; the switch's for whoever makes this host one later, with the agent's own maps."""
+    for name in (*DIRECTIONS, SWITCH):
+        loaded.programs[name].pin(str(directory / name))
+
+
+def attach(session: Session, ifindex: int, hook: Hook, directory: Path) -> None:
+    """Put the pinned agent and guard on their hooks, guard first, and pin their links; all or nothing."""
     with ExitStack() as undo:
-        # For whoever makes this host a transit switch later: with the agent's own maps.
-        loaded.programs[SWITCH].pin(str(directory / SWITCH))
-        undo.callback(bpf.unpin, str(directory / SWITCH))
-        for name, direction in DIRECTIONS.items():
-            program = loaded.programs[name]
-            program.pin(str(directory / name))
-            undo.callback(bpf.unpin, str(directory / name))
-            session.run(_attach_one, program, ifindex, direction, hook, directory / _link_pin(name), undo)
+        for name, program in open_programs(directory).items():
+            with program:
+                pin, direction = directory / _link_pin(name), DIRECTIONS[name]
+                session.run(_attach_one, program, ifindex, direction, hook, pin, undo)
         undo.pop_all()
+
+
+def attach_again(session: Session, ifindex: int, hook: Hook, directory: Path) -> None:
+    """Put agent and guard back on their hooks after somebody took one off. The tunnel is down afterwards."""
+    _detach(directory, session, ifindex)
+    attach(session, ifindex, hook, directory)
 
 
 def _attach_one(
@@ -195,10 +203,15 @@ def remove(directory: Path, session: Session, ifindex: int | None) -> None:
         return
     _restore_forwarding(directory, session)
     if ifindex is not None:
-        set_link(session, ifindex, up=False)
-        for name, direction in reversed(DIRECTIONS.items()):
-            session.run(_detach_clsact, directory / name, ifindex, direction)
+        _detach(directory, session, ifindex)
     remove_pins(directory)
+
+
+def _detach(directory: Path, session: Session, ifindex: int) -> None:
+    set_link(session, ifindex, up=False)
+    for name, direction in reversed(DIRECTIONS.items()):
+        session.run(_detach_clsact, directory / name, ifindex, direction)
+        detach_link(directory / _link_pin(name))
 
 
 def _restore_forwarding(directory: Path, session: Session) -> None:
@@ -218,13 +231,27 @@ def _detach_clsact(pin: Path, ifindex: int, direction: Direction) -> None:
 
 
 def remove_pins(directory: Path) -> None:
-    """Detach the links and unpin everything in ``directory``; maps and programs go with their users."""
+    """Detach the links and unpin everything in ``directory``; maps and programs go with their users.
+
+    Namespaces that were made for an endpoint go with its record.
+    """
+    _delete_private_namespaces(directory)
     for pin in sorted(directory.iterdir(), key=_links_first):
         if pin.name.startswith("link_"):
             detach_link(pin)
         else:
             bpf.unpin(str(pin))
     directory.rmdir()
+
+
+def _delete_private_namespaces(directory: Path) -> None:
+    with suppress(NotFoundError), Map.open_pinned(str(directory / "records"), name="records") as cold:
+        if cold.value_size != RECORD.size:
+            return  # of another version
+        for _, data in cold.items():
+            record = Record.unpack(data)
+            if record.private:
+                delete_netns(record.spec.netns or "")
 
 
 def detach_link(pin: Path) -> None:

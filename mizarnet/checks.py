@@ -190,7 +190,9 @@ def check_netns(value: str | os.PathLike[str]) -> str:
         raise InvalidTypeError(
             f"netns must be a name or a path, not {type(value).__name__}", argument="netns"
         )
-    netns = check_str(os.fspath(value), argument="netns").removeprefix(f"{NETNS_DIRECTORY}/")
-    if netns in {".", ".."} or len(netns.encode()) >= Limit.PATH_BYTES:
+    netns = check_str(os.fspath(value), argument="netns")
+    for directory in (NETNS_DIRECTORY, f"/var{NETNS_DIRECTORY}"):
+        netns = netns.removeprefix(f"{directory}/")
+    if netns in {"", ".", ".."} or len(netns.encode()) >= Limit.PATH_BYTES:
         raise InvalidValueError(f"netns {netns!r} cannot be a namespace", argument="netns", value=netns)
     return netns

@@ -22,7 +22,8 @@ from mizarnet.errors import (
     StaleHandleError,
 )
 from mizarnet.html import table
-from mizarnet.presence import device_of
+from mizarnet.netlink import resolve
+from mizarnet.presence import device_of, is_present, remove
 from mizarnet.stats import EndpointStats
 from mizarnet.store import Maps
 from mizarnet.tap import Tap, open_tap
@@ -126,6 +127,7 @@ class Endpoint:
         gateway: AddressLike | Sequence[AddressLike] | None = None,
         mtu: int | None = None,
         forwarding: bool = False,
+        trust_user_namespace: bool = False,
     ) -> Self: ...
     @classmethod
     def create(cls, agent: TransitAgent, spec: EndpointSpec | None = None, /, **arguments: Any) -> Self:
@@ -144,6 +146,7 @@ class Endpoint:
             CapacityError: A table is full.
             MtuError: The MTU is larger than the tunnel's.
             NetnsNotFoundError: There is no such namespace.
+            UntrustedNamespaceError: It belongs to another user namespace.
             StaleHandleError: The agent was detached.
         """
         wanted = _specification(spec, arguments)
@@ -152,7 +155,7 @@ class Endpoint:
 
     @classmethod
     def create_many(cls, agent: TransitAgent, specs: Iterable[EndpointSpec]) -> list[Self]:
-        """Create endpoints under one lock: each is all or nothing, and the others go on.
+        """Create endpoints one after the other: each is all or nothing, and the others go on.
 
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
@@ -160,24 +163,24 @@ class Endpoint:
         wanted = [_specification(spec, {}) for spec in specs]
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
-        with _checked(agent).store.writing() as maps:
-            for spec in wanted:
-                try:
-                    made[spec.name] = cls._create(agent, maps, spec)
-                except MizarnetError as error:
-                    failed[spec.name] = error
+        for spec in wanted:
+            try:
+                made[spec.name] = cls.create(agent, spec)
+            except MizarnetError as error:
+                failed[spec.name] = error
         if failed:
-            raise _bulk_error("created", failed, list(made))
-        return list(made.values())
+            raise _bulk_error("created", failed, [*made])
+        return [made[spec.name] for spec in wanted]
 
     @classmethod
     def _create(cls, agent: TransitAgent, maps: Maps, wanted: EndpointSpec) -> Self:
         existing = agent.store.record(wanted.name)
         if existing is not None:
-            if device_of(existing, agent.session) is not None:
-                _compare(wanted, existing.spec)
+            if is_present(existing, agent.session) and _is_its_namespace(wanted, existing):
+                _compare(wanted, existing)
+                wiring.complete(maps, existing)
                 return cls(agent, existing, created=False)
-            wiring.remove(maps, agent.session, existing)
+            remove(maps, agent.session, existing)
         return cls(agent, wiring.make(agent.store, maps, agent.tunnel, wanted), created=True)
 
     @overload
@@ -203,7 +206,7 @@ class Endpoint:
             record, what = agent.store.record_at(checks.check_vni(vni), address), f"({vni}, {address})"
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
-        if record is None or device_of(record, agent.session) is None:
+        if record is None or not is_present(record, agent.session):
             raise EndpointNotFoundError(f"there is no endpoint {what} on this host")
         return cls(agent, record, created=False)
 
@@ -223,7 +226,7 @@ class Endpoint:
             for record in _checked(agent).store.all_records()
             if record.spec.name.startswith(prefix)
             and vni in (None, record.spec.vni)
-            and device_of(record, agent.session) is not None
+            and is_present(record, agent.session)
         ]
 
     def stats(self) -> EndpointStats:
@@ -266,27 +269,29 @@ class Endpoint:
             with self._agent.store.writing() as maps:
                 record = self._agent.store.record(self.name)
                 if record is not None and record.instance == self._record.instance:
-                    wiring.remove(maps, self._agent.session, record)
+                    remove(maps, self._agent.session, record)
         except StaleHandleError:
             return  # the agent was detached, which takes its endpoints along
 
     @staticmethod
     def delete_many(agent: TransitAgent, names: Iterable[str]) -> None:
-        """Delete endpoints by name under one lock; those that do not exist are no error.
+        """Delete endpoints by name, one after the other; those that do not exist are no error.
 
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
         """
+        if isinstance(names, str):
+            raise InvalidTypeError("names must be a sequence of names", argument="names")
         wanted = [checks.check_endpoint_name(name) for name in names]
         failed: dict[str, Exception] = {}
-        with _checked(agent).store.writing() as maps:
-            for name in wanted:
-                record = agent.store.record(name)
-                try:
+        for name in wanted:
+            try:
+                with _checked(agent).store.writing() as maps:
+                    record = agent.store.record(name)
                     if record is not None:
-                        wiring.remove(maps, agent.session, record)
-                except MizarnetError as error:
-                    failed[name] = error
+                        remove(maps, agent.session, record)
+            except MizarnetError as error:
+                failed[name] = error
         if failed:
             raise _bulk_error("deleted", failed, [name for name in wanted if name not in failed])
 
@@ -319,14 +324,21 @@ def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> Endp
     return spec
 
 
-def _compare(wanted: EndpointSpec, existing: EndpointSpec) -> None:
+def _is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
+    """Whether the name still means the namespace that the endpoint lives in."""
+    if wanted.netns is None or wanted.netns != existing.spec.netns:
+        return True  # left open, or a difference to be named
+    with resolve(wanted.netns) as found:
+        return found.netns.identity == existing.netns_id
+
+
+def _compare(wanted: EndpointSpec, existing: Record) -> None:
     """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
     differences: dict[str, tuple[object, object]] = {}
-    open_fields = {"mac", "mtu", "gateway", *(["netns"] if wiring.is_private(existing) else [])}
+    open_fields = {"mac", "mtu", "gateway", *(["netns"] if existing.private else [])}
     for field in attrs.fields(EndpointSpec):
-        given, present = getattr(wanted, field.name), getattr(existing, field.name)
-        left_open = given in (None, ()) and field.name in open_fields
-        if not left_open and given != present:
+        given, present = getattr(wanted, field.name), getattr(existing.spec, field.name)
+        if not (given is None and field.name in open_fields) and given != present:
             differences[field.name] = (given, present)
     if differences:
         listed = ", ".join(f"{key} is {b}, not {a}" for key, (a, b) in differences.items())

@@ -11,6 +11,7 @@
     ├─ ForkedError (RuntimeError)              the handle was made before a fork
     ├─ StaleHandleError (RuntimeError)         the agent behind the handle was replaced or detached
     ├─ PrivilegeError (PermissionError)        a capability is missing
+    ├─ UntrustedNamespaceError (PermissionError)  the namespace belongs to another user namespace
     ├─ UnsupportedError (NotImplementedError)  this kernel cannot do it
     ├─ ExistsError (FileExistsError)           the name, address or port is taken, or an argument differs
     ├─ NotFoundError (LookupError)
@@ -69,6 +70,7 @@ __all__ = [
     "TunnelNotFoundError",
     "UnderlayNotFoundError",
     "UnsupportedError",
+    "UntrustedNamespaceError",
     "VerifierError",
 ]
 
@@ -153,6 +155,19 @@ class PrivilegeError(MizarnetError, PermissionError):
 
     def __init__(self, message: str, *, missing: Sequence[str], hint: str = "") -> None:
         super().__init__(message, missing=tuple(missing), hint=hint)
+
+
+class UntrustedNamespaceError(MizarnetError, PermissionError):
+    """The namespace belongs to another user namespace, whose root could reach into the tunnel.
+
+    Attributes:
+        netns: The namespace, as it was named.
+    """
+
+    netns: str
+
+    def __init__(self, message: str, *, netns: str, hint: str = "") -> None:
+        super().__init__(message, netns=netns, hint=hint)
 
 
 class UnsupportedError(MizarnetError, NotImplementedError):

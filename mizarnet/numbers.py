@@ -165,6 +165,10 @@ class InterfaceFlag(enum.IntEnum):
 
     FORWARDING = 1
     """May send from addresses that are not its own."""
+    TRUSTED_NETNS = 2
+    """Of the record only: another user namespace may own the namespace."""
+    PRIVATE_NETNS = 4
+    """Of the record only: the namespace was made for the endpoint and ends with it."""
 
 
 class KindNumber(enum.IntEnum):
@@ -272,6 +276,8 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     },
     "mzn_interface_flag": {
         "MZN_FORWARDING": InterfaceFlag.FORWARDING,
+        "MZN_TRUSTED_NETNS": InterfaceFlag.TRUSTED_NETNS,
+        "MZN_PRIVATE_NETNS": InterfaceFlag.PRIVATE_NETNS,
     },
     "mzn_kind": {
         "MZN_MACVLAN": KindNumber.MACVLAN,

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -29,6 +30,7 @@ from mizarnet.errors import (
     LayoutError,
     LockTimeoutError,
     NotFoundError,
+    PrivilegeError,
     StaleHandleError,
 )
 from mizarnet.numbers import Limit
@@ -115,7 +117,7 @@ def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Generator[Path, Non
 
     Raises:
         LockTimeoutError: Somebody else held it all the time.
-        PrivilegeError: No access to the BPF file system.
+        PrivilegeError: No access to the BPF file system, or somebody else made the directory there.
     """
     bpf.ensure_bpffs()
     directory = host_directory(cookie)
@@ -131,11 +133,10 @@ def _lock(directory: Path, deadline: float, timeout: float) -> int:
     pause = 0.001
     while True:
         for each in (ROOT, directory):
-            each.mkdir(mode=0o700, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if _try_lock(descriptor, directory):
+            _prepare(each)
+        descriptor = _try_lock(directory)
+        if descriptor is not None:
             return descriptor
-        os.close(descriptor)
         if time.monotonic() > deadline:
             raise LockTimeoutError(
                 f"another process holds {directory} for more than {timeout:g} s", timeout=timeout
@@ -144,13 +145,42 @@ def _lock(directory: Path, deadline: float, timeout: float) -> int:
         pause = min(2 * pause, 0.02)
 
 
-def _try_lock(descriptor: int, directory: Path) -> bool:
+def _prepare(directory: Path) -> None:
+    """Make a directory of ours; one that somebody else made first is not trusted."""
+    with suppress(
+        FileNotFoundError
+    ):  # the last holder of the lock removed it just now: the caller tries again
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+        except PermissionError:
+            raise PrivilegeError(f"cannot make {directory}", missing=("CAP_DAC_OVERRIDE",)) from None
+        except FileExistsError:
+            pass  # a link or a file: refused below
+        found = os.lstat(directory)
+        if (
+            not stat.S_ISDIR(found.st_mode)
+            or found.st_uid != os.geteuid()
+            or stat.S_IMODE(found.st_mode) & 0o077
+        ):
+            raise PrivilegeError(
+                f"{directory} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
+                missing=("CAP_DAC_OVERRIDE",),
+                hint="it must be a directory of this user with mode 700: find out who made it, and remove it",
+            )
+
+
+def _try_lock(directory: Path) -> int | None:
     try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    with suppress(BlockingIOError, FileNotFoundError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed the directory meanwhile: a lock on that one guards nothing.
-        return os.fstat(descriptor).st_ino == os.stat(directory).st_ino
-    except (BlockingIOError, FileNotFoundError):
-        return False
+        if os.fstat(descriptor).st_ino == os.stat(directory).st_ino:
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _remove_if_empty(directory: Path) -> None:
@@ -249,11 +279,3 @@ class Store:
         """Every local endpoint, by name."""
         found = [Record.unpack(data) for _, data in self.maps.records.items()]
         return sorted(found, key=lambda record: record.spec.name)
-
-    def local_keys(self) -> frozenset[bytes]:
-        """The keys of ``endpoints`` that local endpoints hold, packed."""
-        return frozenset(
-            records.pack_endpoint_key(EndpointKey(record.spec.vni, address.ip))
-            for record in self.all_records()
-            for address in record.spec.ip
-        )

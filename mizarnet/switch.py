@@ -16,6 +16,7 @@ from mizarnet.errors import (
     BpfError,
     InvalidTypeError,
     NotFoundError,
+    StaleHandleError,
     SwitchNotFoundError,
     UnderlayNotFoundError,
     UnsupportedError,
@@ -132,8 +133,11 @@ class TransitSwitch:
 
     def detach(self) -> None:
         """Take the program off and put forwarding back; succeeds if it is gone already."""
-        with self.agent.store.writing() as maps:
-            _remove(self.agent, maps)
+        try:
+            with self.agent.store.writing() as maps:
+                _remove(self.agent, maps)
+        except StaleHandleError:
+            return  # the agent was detached, which takes the switch along
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode} XDP>"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import Generic, TypeVar, cast
 
@@ -132,6 +132,13 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
 
     _what = "endpoint"
 
+    def __init__(
+        self, store: Store, local: IPAddress, *, release: Callable[[Maps, EndpointKey], bool]
+    ) -> None:
+        """``release`` takes a key from a local endpoint whose device is gone; false if it is not gone."""
+        super().__init__(store, local)
+        self._release = release
+
     def _map(self, maps: Maps) -> Map:
         return maps.endpoints
 
@@ -176,7 +183,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
         """
         packed = self._pack_all(entries)
         with self._store.writing() as maps:
-            self._refuse_locals(packed)
+            self._refuse_locals(maps, packed)
             _write(self._map(maps), packed)
 
     def sync(
@@ -195,7 +202,7 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
         if vni is not None and any(records.unpack_endpoint_key(key).vni != vni for key in wanted):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
         with self._store.writing() as maps:
-            self._refuse_locals(wanted)
+            self._refuse_locals(maps, wanted)
             present = dict(self._remotes(maps, vni))
             different = {key: value for key, value in wanted.items() if present.get(key) != value}
             superfluous = [key for key in present if key not in wanted]
@@ -230,13 +237,17 @@ class EndpointTable(_Table[EndpointKey, "Local | Remote"]):
     def _refuse_local(self, maps: Maps, packed: bytes) -> None:
         value = maps.endpoints.lookup(packed)
         if value is not None and records.is_local(value):
-            raise _local_error(packed)
+            self._release_or_refuse(maps, packed)
 
-    def _refuse_locals(self, entries: Iterable[bytes]) -> None:
-        local = self._store.local_keys()
+    def _refuse_locals(self, maps: Maps, entries: Iterable[bytes]) -> None:
+        local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
         for packed in entries:
             if packed in local:
-                raise _local_error(packed)
+                self._release_or_refuse(maps, packed)
+
+    def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
+        if not self._release(maps, records.unpack_endpoint_key(packed)):
+            raise _local_error(packed)
 
 
 def _local_error(packed: bytes) -> LocalEndpointError:

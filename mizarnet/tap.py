@@ -6,11 +6,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, final
 
 from mizarnet.abi.records import Record
-from mizarnet.errors import EndpointNotFoundError, NetnsNotFoundError
+from mizarnet.errors import EndpointNotFoundError, KernelError, NetnsNotFoundError
 from mizarnet.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 
 
@@ -83,7 +84,7 @@ def take_down_if_unused(record: Record) -> None:
         session = Session.open(record.spec.netns)
     except NetnsNotFoundError:
         return  # the endpoint is gone
-    with session:
+    with session, suppress(KernelError):  # deleted meanwhile: nothing to take down
         link = _device(session, record)
         if link is None or not link.up or macvtap_holders(session, link):
             return

@@ -156,15 +156,7 @@ class Tunnel:
         where = None if netns is None else checks.check_netns(netns)
         with ExitStack() as undo:
             session = undo.enter_context(Session.open(where))
-            link = get_link(session, name)
-            if link is None and wanted is None:
-                raise TunnelNotFoundError(f"there is no tunnel {name}", hint="make one with Tunnel.create()")
-            created = link is None
-            if link is None and wanted is not None:
-                link = wanted.make(session, name)
-            assert link is not None  # found or made
-            if not created and wanted is not None:
-                wanted.compare(link)
+            link, created = _find(session, name) if wanted is None else wanted.find_or_make(session, name)
             tunnel = cls(session, link, netns=where, created=created)
             undo.pop_all()
             return tunnel
@@ -203,8 +195,9 @@ class Tunnel:
                 return  # another of that name has taken its place, and may have an agent
             if exists and not force:
                 refuse_in_use(self)
-            attachment.remove(host / self.name, self.session, self.ifindex if exists else None)
-            delete_link(self.session, self.ifindex)  # the kernel deletes the MACVLANs on it
+            # The kernel deletes the MACVLANs with it; the programs guard it to its end.
+            delete_link(self.session, self.ifindex)
+            attachment.remove(host / self.name, self.session, None)
 
     def close(self) -> None:
         """Let go of the handle; again is harmless."""
@@ -245,6 +238,13 @@ def refuse_in_use(tunnel: Tunnel) -> None:
         )
 
 
+def _find(session: Session, name: str) -> tuple[Link, bool]:
+    link = get_link(session, name)
+    if link is None:
+        raise TunnelNotFoundError(f"there is no tunnel {name}", hint="make one with Tunnel.create()")
+    return link, False
+
+
 @attrs.frozen
 class _Wanted:
     """The arguments of ``create``: None means not given."""
@@ -255,7 +255,16 @@ class _Wanted:
     port: int | None
     mtu: int | None
 
-    def make(self, session: Session, name: str) -> Link:
+    def find_or_make(self, session: Session, name: str) -> tuple[Link, bool]:
+        """The device, and whether it was made now. One writer at a time: a second one finds what the first made."""
+        with locked(session.cookie):
+            link = get_link(session, name)
+            if link is None:
+                return self._make(session, name), True
+            self._compare(link)
+            return link, False
+
+    def _make(self, session: Session, name: str) -> Link:
         underlay = get_link(session, self.underlay)
         if underlay is None:
             raise UnderlayNotFoundError(f"there is no underlay device {self.underlay!r} in this namespace")
@@ -300,7 +309,7 @@ class _Wanted:
             )
         return mtu
 
-    def compare(self, link: Link) -> None:
+    def _compare(self, link: Link) -> None:
         """Raises ``ExistsError`` unless the existing device is as wanted."""
         known = _ALIAS.fullmatch(link.alias)
         if known is None:

@@ -238,9 +238,9 @@ def _to_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPIn
     return tuple(sorted(addresses, key=lambda address: address.version))
 
 
-def _to_gateways(values: AddressLike | Iterable[AddressLike] | None) -> tuple[IPAddress, ...]:
+def _to_gateways(values: AddressLike | Iterable[AddressLike] | None) -> tuple[IPAddress, ...] | None:
     if values is None:
-        return ()
+        return None
     return tuple(checks.check_host_address(value, argument="gateway") for value in _items(values))
 
 
@@ -278,6 +278,10 @@ def _to_forwarding(value: bool) -> bool:
     return checks.check_bool(value, argument="forwarding")
 
 
+def _to_trust(value: bool) -> bool:
+    return checks.check_bool(value, argument="trust_user_namespace")
+
+
 def _to_name(value: str | None) -> str:
     return "" if value is None else checks.check_endpoint_name(value)
 
@@ -294,9 +298,12 @@ class EndpointSpec:
         ifname: Name of the device in that namespace.
         mac: None: derived from VNI and first address, the same on every host.
         kind: ``macvlan`` for a container, ``macvtap`` for a VM.
-        gateway: Default gateway, one per address family at most; None: that of the network, if there is one.
+        gateway: Default gateway, one per address family at most; ``()``: none; None: that of the network, if there
+            is one and the namespace has no default route yet (never for the agent's own namespace).
         mtu: In bytes; None: the tunnel's.
         forwarding: Whether it may send from addresses that are not its own (a router or NAT).
+        trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
+            devices to the tunnel and copy frames of other tenants.
     """
 
     vni: int = attrs.field(converter=checks.check_vni)
@@ -305,9 +312,10 @@ class EndpointSpec:
     ifname: str = attrs.field(default="eth0", converter=_to_ifname)
     mac: MacAddress | None = attrs.field(default=None, converter=_to_mac)
     kind: Kind = attrs.field(default=Kind.MACVLAN, converter=_to_kind)
-    gateway: tuple[IPAddress, ...] = attrs.field(default=None, converter=_to_gateways)
+    gateway: tuple[IPAddress, ...] | None = attrs.field(default=None, converter=_to_gateways)
     mtu: int | None = attrs.field(default=None, converter=_to_mtu)
     forwarding: bool = attrs.field(default=False, converter=_to_forwarding)
+    trust_user_namespace: bool = attrs.field(default=False, converter=_to_trust)
     name: str = attrs.field(default=None, converter=_to_name)
 
     def __attrs_post_init__(self) -> None:
@@ -323,11 +331,12 @@ class EndpointSpec:
 
     def _check_gateways(self) -> None:
         networks = {address.version: address for address in self.ip}
-        if len({gateway.version for gateway in self.gateway}) < len(self.gateway):
+        gateways = self.gateway or ()
+        if len({gateway.version for gateway in gateways}) < len(gateways):
             raise InvalidValueError(
                 "more than one gateway of a family", argument="gateway", value=self.gateway
             )
-        for gateway in self.gateway:
+        for gateway in gateways:
             own = networks.get(gateway.version)
             if own is None or gateway not in own.network or gateway == own.ip:
                 raise InvalidValueError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import blake2b
@@ -18,9 +19,17 @@ import attrs
 from mizarnet.abi import records
 from mizarnet.abi.records import INTERFACE, Record
 from mizarnet.checks import IPAddress
-from mizarnet.errors import CapacityError, ExistsError, InvalidValueError, MtuError, NetlinkError
+from mizarnet.errors import (
+    CapacityError,
+    ExistsError,
+    InvalidValueError,
+    MtuError,
+    NetlinkError,
+    UntrustedNamespaceError,
+)
 from mizarnet.netlink import (
     SAME_NAMESPACE,
+    Link,
     NetnsHandle,
     Session,
     add_address,
@@ -30,50 +39,50 @@ from mizarnet.netlink import (
     delete_link,
     delete_netns,
     nsid_of,
+    owner_is_initial,
     resolve,
     silence,
 )
-from mizarnet.presence import device_of
+from mizarnet.presence import endpoint_keys, is_present, remove, silence_records
 from mizarnet.store import Maps, Store
 from mizarnet.tunnel import Tunnel
-from mizarnet.values import EndpointKey, EndpointSpec, Kind, Local, MacAddress
+from mizarnet.values import EndpointSpec, Kind, Local, MacAddress
 
 
 def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record:
     """Create the endpoint ``spec``, whose name is free. On any error nothing is left behind.
 
     Raises:
-        ExistsError: Its address, its MAC or the device's name in the namespace is taken.
+        ExistsError: Its address, its MAC, the device's name or the default route is taken.
         CapacityError: A table is full.
         MtuError: Its MTU is larger than the tunnel's.
         NetnsNotFoundError: There is no such namespace.
+        UntrustedNamespaceError: It belongs to another user namespace.
     """
-    spec = _complete(maps, tunnel, spec)
-    _check_free(store, maps, tunnel.session, spec)
+    wanted = _complete(maps, tunnel, spec)
+    _check_free(store, maps, tunnel.session, wanted)
     with ExitStack() as undo:
-        if spec.kind is Kind.MACVTAP:
-            spec = _with_namespace(tunnel, spec, undo)
-        target = undo.enter_context(_namespace(spec, tunnel.session))
-        record = _new_record(maps, tunnel.session, target, spec)
+        private = spec.kind is Kind.MACVTAP and spec.netns is None
+        if private:
+            wanted = attrs.evolve(wanted, netns=_make_namespace(tunnel, spec, undo))
+        target = undo.enter_context(_namespace(wanted, tunnel.session))
+        record = attrs.evolve(_new_record(maps, tunnel.session, target, wanted), private=private)
         undo.callback(_forget, maps, record)
         _write(maps, record)
-        ifindex = _make_device(tunnel, target, record, undo)
+        optional = spec.gateway is None
+        ifindex = target.run(_make_device, tunnel, target, record, undo, optional_routes=optional)
         record = attrs.evolve(record, ifindex=ifindex)
-        _write(maps, record)
-        _announce(maps, record)
+        complete(maps, record)
         undo.pop_all()
         target.close()
     return record
 
 
-def remove(maps: Maps, host: Session, record: Record) -> None:
-    """Remove an endpoint; what is gone already is no error."""
-    device = device_of(record, host)
-    _forget(maps, record)
-    if device is not None:
-        delete_link(host, record.ifindex, nsid=record.nsid)
-    if is_private(record.spec):
-        delete_netns(record.spec.netns or "")
+def complete(maps: Maps, record: Record) -> None:
+    """Write every entry of an endpoint whose device exists; also after somebody died halfway through."""
+    _write(maps, record)
+    value = records.pack_endpoint(Local(record.mac, record.interface))
+    maps.endpoints.update_many([(key, value) for key in endpoint_keys(record)])
 
 
 # -- before anything is made -------------------------------------------------------------------------------
@@ -90,7 +99,8 @@ def _complete(maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> EndpointSpec:
             hint=f"give at most {tunnel.mtu}",
         )
     mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
-    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=spec.gateway or list(_gateways(maps, spec)))
+    gateways = _gateways(maps, spec) if spec.gateway is None else spec.gateway
+    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
 
 
 def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
@@ -114,9 +124,9 @@ def _check_free(store: Store, maps: Maps, host: Session, spec: EndpointSpec) -> 
 def _evict(maps: Maps, host: Session, holder: Record | None, what: str) -> None:
     if holder is None:
         return
-    if device_of(holder, host) is not None:
+    if is_present(holder, host):
         raise ExistsError(f"{what} belongs to endpoint {holder.spec.name!r}", holder=holder.spec.name)
-    _forget(maps, holder)
+    remove(maps, host, holder)
 
 
 # -- records -----------------------------------------------------------------------------------------------
@@ -166,95 +176,107 @@ def _write(maps: Maps, record: Record) -> None:
     maps.interfaces.update(records.mac_key(record.mac), record.pack_interface())
 
 
-def _announce(maps: Maps, record: Record) -> None:
-    """The entries by which others reach the endpoint."""
-    value = records.pack_endpoint(Local(record.mac, record.interface))
-    maps.endpoints.update_many([(key, value) for key in _keys(record)])
-
-
 def _forget(maps: Maps, record: Record) -> None:
-    """Every entry of the endpoint: unreachable first, then silent, then unknown."""
-    for key in _keys(record):
-        value = maps.endpoints.lookup(key)
-        found = None if value is None else records.unpack_endpoint(value)
-        if isinstance(found, Local) and found.mac == record.mac:
-            maps.endpoints.delete(key)
-    maps.interfaces.delete(records.mac_key(record.mac))
+    silence_records(maps, record)
     maps.records.delete(records.record_key(record.spec.name))
 
 
-def _keys(record: Record) -> list[bytes]:
-    return [records.pack_endpoint_key(EndpointKey(record.spec.vni, address.ip)) for address in record.spec.ip]
+# -- the namespace ------------------------------------------------------------------------------------------
 
 
-# -- the namespace of a VM's device ------------------------------------------------------------------------
-
-_PRIVATE = "mizarnet-"
-
-
-def is_private(spec: EndpointSpec) -> bool:
-    """Whether the endpoint's namespace was made for it and ends with it."""
-    return spec.kind is Kind.MACVTAP and (spec.netns or "").startswith(_PRIVATE)
-
-
-def _with_namespace(tunnel: Tunnel, spec: EndpointSpec, undo: ExitStack) -> EndpointSpec:
-    """A MACVTAP lives in a namespace of its own, never in the host's: what no VMM reads, an IP stack would get."""
-    if spec.netns is not None:
-        with resolve(spec.netns) as given:
-            if given.netns.identity == tunnel.session.identity:
-                raise InvalidValueError(
-                    "a MACVTAP endpoint cannot live in the host's namespace",
-                    argument="netns",
-                    value=spec.netns,
-                    hint="leave netns= out: a private namespace is made for it",
-                )
-        return spec
+def _make_namespace(tunnel: Tunnel, spec: EndpointSpec, undo: ExitStack) -> str:
+    """A namespace for a MACVTAP alone: what no VMM reads, an IP stack would get. Its name."""
     key = f"{tunnel.session.cookie:x}/{tunnel.name}/{spec.name}"
-    name = _PRIVATE + blake2b(key.encode(), digest_size=8).hexdigest()
+    name = "mizarnet-" + blake2b(key.encode(), digest_size=8).hexdigest()
     delete_netns(name)  # no endpoint of that name exists: it is what a process that died has left
     create_netns(name)
     undo.callback(delete_netns, name)
-    return attrs.evolve(spec, netns=name)
+    return name
 
 
 # -- the device --------------------------------------------------------------------------------------------
+
+_TEARDOWN = 2.0  # seconds that the kernel may take to delete the devices of a namespace that ended
 
 
 def _namespace(spec: EndpointSpec, host: Session) -> Session:
     where: NetnsHandle = host.open_netns() if spec.netns is None else resolve(spec.netns)
     with where:
+        if where.netns.identity == host.identity:
+            _refuse_vm_on_host(spec)
+        elif not spec.trust_user_namespace and not owner_is_initial(where.fileno()):
+            raise UntrustedNamespaceError(
+                f"namespace {spec.netns} belongs to another user namespace, whose root may add devices to the tunnel "
+                "and copy the frames of other tenants",
+                netns=spec.netns or "",
+                hint="give trust_user_namespace=True if that root is trusted",
+            )
         return Session.open(where)
 
 
-def _make_device(tunnel: Tunnel, target: Session, record: Record, undo: ExitStack) -> int:
-    """The device, finished, with addresses and routes; its index in the namespace."""
-    return target.run(_make_device_inside, tunnel, target, record, undo)
-
-
-def _make_device_inside(tunnel: Tunnel, target: Session, record: Record, undo: ExitStack) -> int:
-    spec = record.spec
-    try:
-        link = create_macvlan(
-            target,
-            spec.ifname,
-            parent_ifindex=tunnel.ifindex,
-            parent_nsid=_parent_nsid(tunnel.session, target),
-            mac=str(record.mac),
-            mtu=spec.mtu or tunnel.mtu,
-            kind=spec.kind.value,
-            up=spec.kind is Kind.MACVLAN,
+def _refuse_vm_on_host(spec: EndpointSpec) -> None:
+    if spec.kind is Kind.MACVTAP:
+        raise InvalidValueError(
+            "a MACVTAP endpoint cannot live in the host's namespace",
+            argument="netns",
+            value=spec.netns,
+            hint="leave netns= out: a private namespace is made for it",
         )
-    except NetlinkError as refused:
-        raise _explain(refused, record) from None
+
+
+def _make_device(
+    tunnel: Tunnel, target: Session, record: Record, undo: ExitStack, *, optional_routes: bool
+) -> int:
+    """The device, finished, with addresses and routes; its index in the namespace. Runs inside the namespace."""
+    spec = record.spec
+    link = _create_link(tunnel, target, record)
     undo.callback(delete_link, target, link.ifindex)
     if spec.kind is Kind.MACVTAP:
         silence(target, link)  # its addresses are the VM's; it goes up with the first descriptor
         return link.ifindex
     for address in spec.ip:
         add_address(target, link.ifindex, address, dad=False)
-    for gateway in spec.gateway:
-        add_default_route(target, gateway, ifindex=link.ifindex)
+    # The host's own default route leads to the underlay: it is not taken over without being asked for.
+    if not (optional_routes and target.identity == tunnel.session.identity):
+        for gateway in spec.gateway or ():
+            _add_route(target, link, gateway, optional=optional_routes)
     return link.ifindex
+
+
+def _create_link(tunnel: Tunnel, target: Session, record: Record) -> Link:
+    parent_nsid = _parent_nsid(tunnel.session, target)
+    deadline = time.monotonic() + _TEARDOWN
+    while True:
+        try:
+            return create_macvlan(
+                target,
+                record.spec.ifname,
+                parent_ifindex=tunnel.ifindex,
+                parent_nsid=parent_nsid,
+                mac=str(record.mac),
+                mtu=record.spec.mtu or tunnel.mtu,
+                kind=record.spec.kind.value,
+                up=record.spec.kind is Kind.MACVLAN,
+            )
+        except NetlinkError as refused:
+            # A namespace that ended loses its number before its devices go: the MAC is free in a moment.
+            if refused.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise _explain(refused, record) from None
+        time.sleep(0.01)
+
+
+def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> None:
+    try:
+        add_default_route(target, gateway, ifindex=link.ifindex)
+    except NetlinkError as refused:
+        if refused.errno != errno.EEXIST:
+            raise
+        if not optional:
+            raise ExistsError(
+                f"the namespace has a default route of IPv{gateway.version}",
+                holder=f"default route of IPv{gateway.version}",
+                hint="give gateway=() for an endpoint without one",
+            ) from None
 
 
 def _parent_nsid(host: Session, target: Session) -> int | None:

@@ -249,6 +249,7 @@ class Record:
 
     Attributes:
         spec: The specification with MAC, MTU and gateways filled in.
+        private: Whether the namespace was made for the endpoint and ends with it.
         instance: Random; tells two lives of one name apart.
         interface: Index into the per-endpoint counters.
         ifindex: Of its device, in its namespace; 0 while it is being made.
@@ -264,6 +265,7 @@ class Record:
     netns_cookie: int
     netns_id: tuple[int, int]
     nsid: int
+    private: bool = False
 
     @property
     def mac(self) -> MacAddress:
@@ -282,11 +284,11 @@ class Record:
             self.ifindex,
             spec.mtu or 0,
             KindNumber[spec.kind.name],
-            _flags(spec),
+            _flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
             self.nsid,
             self.mac.packed,
             *_own_parts(spec.ip),
-            *_gateway_parts(spec.gateway),
+            *_gateway_parts(spec.gateway or ()),
             spec.ifname.encode(),
             (spec.netns or "").encode(),
             spec.name.encode(),
@@ -310,6 +312,7 @@ class Record:
             gateway=[ip for ip in map(ip_from, gateways[::2], gateways[1::2]) if ip is not None],
             mtu=mtu,
             forwarding=bool(flags & InterfaceFlag.FORWARDING),
+            trust_user_namespace=bool(flags & InterfaceFlag.TRUSTED_NETNS),
         )
         return cls(
             spec=spec,
@@ -319,6 +322,7 @@ class Record:
             netns_cookie=cookie,
             netns_id=(device, inode),
             nsid=nsid,
+            private=bool(flags & InterfaceFlag.PRIVATE_NETNS),
         )
 
     def pack_interface(self) -> bytes:
@@ -331,21 +335,14 @@ class Record:
             self.interface,
             _flags(spec),
             *_own_parts(spec.ip),
-            *_gateway_parts(spec.gateway),
+            *_gateway_parts(spec.gateway or ()),
             record_key(spec.name),
         )
 
 
-_RECORD_NAME = RECORD.offset("name")
-
-
-def record_name(data: bytes) -> str:
-    """The name in a packed ``mzn_record``, without unpacking the rest."""
-    return _text(data[_RECORD_NAME:])
-
-
 def _flags(spec: EndpointSpec) -> int:
-    return InterfaceFlag.FORWARDING if spec.forwarding else 0
+    forwarding = InterfaceFlag.FORWARDING if spec.forwarding else 0
+    return forwarding | (InterfaceFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
 
 
 def _own_parts(addresses: Sequence[IPInterface]) -> Iterator[int | bytes]:

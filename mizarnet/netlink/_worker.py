@@ -73,7 +73,7 @@ class Worker:
 
     def is_current_thread(self) -> bool:
         """Tell whether the caller runs on this worker."""
-        return threading.get_ident() == self._thread.ident
+        return threading.current_thread() is self._thread
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""

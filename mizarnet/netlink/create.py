@@ -16,6 +16,8 @@ from mizarnet.netlink.session import Session
 from mizarnet.netlink.sysctl import write_sysctl
 
 _MACVLAN_PRIVATE = "private"
+# A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
+_UNFINISHED = "mizarnet-new"
 
 
 def create_tunnel(
@@ -23,7 +25,8 @@ def create_tunnel(
 ) -> Link:
     """Create a silent tunnel device in metadata mode, down, with one queue.
 
-    It has no IPv6, no multicast and no ARP of its own. On failure nothing is left behind.
+    It has no IPv6, no multicast and no ARP of its own. On failure nothing is left behind. Two calls for one namespace
+    must not overlap.
 
     Args:
         session: Of the namespace it is to live in.
@@ -42,9 +45,12 @@ def create_tunnel(
 
 def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
     queues: list[Attribute] = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
-    link = _create(session, name, kind, data=_tunnel_data(kind, port), attributes=queues)
+    leftover = get_link(session, _UNFINISHED)
+    if leftover is not None:
+        delete_link(session, leftover.ifindex)
+    link = _create(session, _UNFINISHED, kind, data=_tunnel_data(kind, port), attributes=queues)
     try:
-        silence(session, link, mtu=mtu, alias=alias)
+        silence(session, link, mtu=mtu, alias=alias, name=name)
         return _read_back(session, name)
     except BaseException:
         delete_link(session, link.ifindex)
@@ -63,7 +69,9 @@ def _tunnel_data(kind: str, port: int) -> list[Attribute]:
     return [*data, (f"{prefix}_LEARNING", 0)] if kind == "vxlan" else data
 
 
-def silence(session: Session, link: Link, *, mtu: int | None = None, alias: str | None = None) -> None:
+def silence(
+    session: Session, link: Link, *, mtu: int | None = None, alias: str | None = None, name: str | None = None
+) -> None:
     """Keep a link that is down from ever sending of its own accord: no IPv6, ARP or multicast.
 
     Args:
@@ -71,6 +79,7 @@ def silence(session: Session, link: Link, *, mtu: int | None = None, alias: str 
         link: The link.
         mtu: Changed in the same message, in bytes (>= 1280: below, the kernel forgets that IPv6 is off).
         alias: Changed in the same message.
+        name: Changed in the same message.
     """
     try:
         write_sysctl(session, f"ipv6/conf/{link.name}/disable_ipv6", "1")
@@ -85,6 +94,7 @@ def silence(session: Session, link: Link, *, mtu: int | None = None, alias: str 
         address_generation="none",
         mtu=mtu,
         alias=alias,
+        name=name,
     )
 
 

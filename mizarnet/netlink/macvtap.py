@@ -18,7 +18,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from mizarnet.errors import KernelError
 from mizarnet.netlink._syscalls import copy_descriptor, enter_netns, mount, new_mount_namespace, refused
 from mizarnet.netlink.links import Link
 from mizarnet.netlink.session import Session
@@ -88,21 +87,22 @@ def _open_all(link: Link, queues: int) -> list[int]:
         for _ in range(queues):
             opened.append(os.open("/run/tap", os.O_RDWR | os.O_CLOEXEC))
             _set_up(opened[-1], multi_queue=queues > 1)
-    except BaseException as error:
+    except OSError as error:
         for fd in opened:
             os.close(fd)
-        if isinstance(error, OSError) and not isinstance(error, KernelError):
-            raise refused(
-                f"open a descriptor of {link.name}", error.errno or 0, capability="CAP_MKNOD"
-            ) from None
-        raise
+        raise refused(
+            f"open a descriptor of {link.name}", error.errno or errno.EIO, capability="CAP_MKNOD"
+        ) from None
     return opened
 
 
 def _device_number(link: Link) -> int:
     """From a sysfs of the device's namespace, which the thread mounts for itself: it shows the mounter's."""
     mount("sysfs", "/sys", 0, kind="sysfs")
-    text = Path(f"/sys/class/net/{link.name}/tap{link.ifindex}/dev").read_text()
+    try:
+        text = Path(f"/sys/class/net/{link.name}/tap{link.ifindex}/dev").read_text()
+    except OSError as error:
+        raise refused(f"find the character device of {link.name}", error.errno or errno.EIO) from None
     major, minor = map(int, text.strip().split(":"))
     return os.makedev(major, minor)
 

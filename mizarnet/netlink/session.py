@@ -88,7 +88,7 @@ class Session:
         """
         if self._pid != os.getpid():
             raise ForkedError("the session was made before a fork", hint="open another in this process")
-        if self._worker.is_current_thread():
+        if self._worker.is_current_thread() and not self._closed:
             return function(*args, **kwargs)
         with self._lock:  # so that nothing is queued behind the order to stop
             if self._closed:
