@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One definition: the header, both objects, the generated numbers and Python's records say the same."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import mizarnet
+from mizarnet import attachment, numbers
+from mizarnet.abi.records import LAYOUTS
+from mizarnet.bpf import ObjectSpec
+from mizarnet.errors import LayoutError
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCES = ROOT / "csrc"
+OBJECTS = sorted((Path(mizarnet.__file__).parent / "_objects").glob("transit*.bpf.o"))
+CLANG = ("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3")
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+
+
+def compile_copy(tmp_path: Path, changes: Sequence[tuple[str, str]]) -> Path:
+    """The object compiled from a header in which each of ``changes`` was made."""
+    tree = tmp_path / "csrc"
+    shutil.copytree(SOURCES, tree)
+    header = tree / "include/mizarnet/abi.h"
+    text = header.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    header.write_text(text)
+    output = tmp_path / "transit.bpf.o"
+    include = ("-I", tree / "include", "-idirafter", f"/usr/include/{platform.machine()}-linux-gnu")
+    done = run(*CLANG, *include, "-c", tree / "bpf/transit.bpf.c", "-o", output, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def check(path: Path) -> None:
+    with ObjectSpec.open(path, name="transit") as spec:
+        attachment.check_object(spec)
+
+
+def test_both_objects_are_there() -> None:
+    assert [path.name for path in OBJECTS] == ["transit-mac-only.bpf.o", "transit.bpf.o"]
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_python_and_the_object_agree(path: Path) -> None:
+    check(path)
+
+
+@pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
+def test_names_fit_into_what_the_kernel_keeps(path: Path) -> None:
+    with ObjectSpec.open(path, name="transit") as spec:
+        assert all(len(name) <= 15 for name in [*spec.programs, *spec.maps])
+
+
+def test_an_unchanged_copy_agrees(tmp_path: Path) -> None:
+    check(compile_copy(tmp_path, []))
+
+
+@pytest.mark.parametrize(
+    ("struct", "difference", "change"),
+    [
+        ("mzn_endpoint", "mac.bytes", ("\tstruct mzn_mac mac; /* local */", "\t__u32 new;\n\tstruct mzn_mac mac;")),
+        ("mzn_interface", "flags", ("\t__u32 flags; /* enum mzn_interface_flag */\n\tstruct mzn_own_address",
+                                    "\t__u64 flags;\n\tstruct mzn_own_address")),
+        ("mzn_peer_key", "size", ("\t__u32 prefix_length; /* in bits, counted over family and address */",
+                                  "\t__u32 prefix_length;\n\t__u32 more;")),
+        ("mzn_meta", "port", ("\t__u32 port;\n", "\t__u32 gate;\n")),
+        ("mzn_verdict", "MZN_HAIRPIN", ("MZN_HAIRPIN = 34", "MZN_HAIRPIN = 44")),
+        ("mzn_verdict", "MZN_NEW", ("MZN_UNREADABLE = 43,", "MZN_UNREADABLE = 43, MZN_NEW = 45,")),
+        ("mzn_limit", "MZN_SCHEMA", ("MZN_SCHEMA = 1", "MZN_SCHEMA = 2")),
+    ],
+)  # fmt: skip
+def test_a_change_on_one_side_is_named(
+    tmp_path: Path, struct: str, difference: str, change: tuple[str, str]
+) -> None:
+    with pytest.raises(LayoutError) as caught:
+        check(compile_copy(tmp_path, [change]))
+    assert caught.value.struct == struct
+    assert any(line.startswith(difference) for line in caught.value.differences)
+
+
+def test_a_wrong_object_is_not_loaded(tmp_path: Path) -> None:
+    path = compile_copy(tmp_path, [("MZN_SCHEMA = 1", "MZN_SCHEMA = 2")])
+    with pytest.raises(LayoutError):
+        attachment.load(path, b"", attachment.Capacity(max_endpoints=1, max_local=1))
+
+
+def test_the_generated_numbers_are_up_to_date() -> None:
+    done = run(sys.executable, "tools/gen_abi.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_numbers_out_of_date_are_found(tmp_path: Path) -> None:
+    for file in ("tools/gen_abi.py", "csrc/include/mizarnet/abi.h", "mizarnet/numbers.py"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / file, tmp_path / file)
+    header = tmp_path / "csrc/include/mizarnet/abi.h"
+    header.write_text(header.read_text().replace("MZN_HAIRPIN = 34", "MZN_HAIRPIN = 44"))
+    done = run(sys.executable, "tools/gen_abi.py", "--check", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "out of date" in done.stderr
+
+
+def c_view() -> dict[str, int]:
+    """Sizes, offsets and numbers as Python has them, under expressions that C understands."""
+    view = {f"sizeof(struct {name})": layout.size for name, layout in LAYOUTS.items()}
+    for name, layout in LAYOUTS.items():
+        for leaf in layout.leaves():
+            view[f"offsetof(struct {name}, {leaf.path})"] = leaf.offset
+            view[f"sizeof(((struct {name} *)0)->{leaf.path})"] = leaf.size
+    for members in numbers.ENUMERATIONS.values():
+        view |= {name: int(number) for name, number in members.items()}
+    return view
+
+
+def test_the_hosts_compiler_sees_the_same(tmp_path: Path) -> None:
+    view = c_view()
+    lines = [f'\tprintf("%ld\\n", (long)({expression}));' for expression in view]
+    source = tmp_path / "view.c"
+    source.write_text(
+        "#include <stddef.h>\n#include <stdio.h>\n#include <mizarnet/abi.h>\nint main(void)\n{\n"
+        + "\n".join(lines)
+        + "\n\treturn 0;\n}\n"
+    )
+    done = run("gcc", "-I", SOURCES / "include", source, "-o", tmp_path / "view", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    values = run(tmp_path / "view").stdout.split()
+    assert dict(zip(view, map(int, values), strict=True)) == view

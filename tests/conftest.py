@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tiers, time limits, isolation and the look for what leaked.
+
+The directory of a test is its tier: ``unit`` runs anywhere, ``bpf`` and ``netns`` need root. The marker ``vm``
+puts a test into the selection that also runs inside the emulated kernels.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import functools
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TextIO
+
+import pytest
+
+TEST_SECONDS = 120
+"""A test that takes longer fails."""
+ABORT_SECONDS = 150
+"""A test that does not react to that, because the kernel does not return, ends the whole run."""
+
+_stderr: list[TextIO] = []
+
+
+def pytest_configure() -> None:
+    # Output is not captured yet: the last words of a hung run must reach the terminal.
+    _stderr.append(os.fdopen(os.dup(2), "w"))
+
+
+def pytest_unconfigure() -> None:
+    faulthandler.cancel_dump_traceback_later()
+    _stderr.pop().close()
+
+
+@functools.cache
+def offered_encapsulations() -> tuple[str, ...]:
+    """What this kernel has; tests/netns/test_probe.py says what each known kernel must have."""
+    if os.geteuid():
+        return ("vxlan", "geneve")
+    import mizarnet as mz
+
+    features = mz.probe()
+    return tuple(name for name in ("vxlan", "geneve") if getattr(features, name))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "encap" in metafunc.fixturenames and tier(metafunc.definition) != "unit":
+        metafunc.parametrize("encap", offered_encapsulations(), scope="module")
+
+
+def tier(node: pytest.Item | pytest.Collector) -> str:
+    """``unit``, ``bpf``, ``netns`` ...: the directory below this one."""
+    return node.path.relative_to(Path(__file__).parent).parts[0]
+
+
+# -- time --------------------------------------------------------------------------------------------------
+
+
+def _too_long(signum: int, frame: FrameType | None) -> None:
+    raise TimeoutError(f"the test took more than {TEST_SECONDS} s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Interrupt a slow test; abort the run, with every thread's stack, when that does not help."""
+    previous = signal.signal(signal.SIGALRM, _too_long)
+    signal.alarm(TEST_SECONDS)
+    faulthandler.dump_traceback_later(ABORT_SECONDS, exit=True, file=_stderr[-1])
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+        faulthandler.cancel_dump_traceback_later()
+
+
+# -- isolation and leaks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def isolated() -> None:
+    """File systems of the run's own, and everything imported that the first call imports."""
+    from tests.support.isolation import isolate
+
+    if os.geteuid():
+        pytest.exit("the tests of these tiers need root", returncode=3)
+    isolate()
+    from mizarnet.netlink import Session, set_link
+
+    with Session.open() as session:
+        set_link(session, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_leaks_of_module(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a module's fixtures make goes with them."""
+    yield from _watched(request)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest, no_leaks_of_module: None) -> Iterator[None]:
+    """A test leaves no link, namespace, pin, descriptor or thread behind."""
+    yield from _watched(request)
+
+
+def _watched(request: pytest.FixtureRequest) -> Iterator[None]:
+    if tier(request.node) not in ("bpf", "netns"):
+        yield
+        return
+    from tests.support.leaks import Snapshot, assert_nothing_new
+
+    request.getfixturevalue("isolated")
+    before = Snapshot.take()
+    yield
+    assert_nothing_new(before)

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets of well-behaved endpoints, kind by kind: the route names the own device, and nothing is dropped wrongly."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+import mizarnet as mz
+
+from .world import IDENTITY, Container, World, udp_frame, until
+
+pytestmark = pytest.mark.vm
+
+OWN = ("own", "own")
+CLOSED_PORT = 9999
+
+
+@pytest.fixture(params=["b", "c"], ids=["same host", "other host"])
+def peer(request: pytest.FixtureRequest, world: World) -> Container:
+    """The one that answers."""
+    found: Container = getattr(world, request.param)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_wrong_drop(world: World) -> Iterator[None]:
+    """No frame is refused for its sender's identity or source address."""
+    reasons = (*IDENTITY, mz.Verdict.FOREIGN_SOURCE)
+    world.forget()
+    before = world.counts(reasons)
+    yield
+    assert world.counts(reasons) == before
+
+
+def ping(sender: Container, to: Container) -> None:
+    """One echo request and its reply."""
+    with sender.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+        token = os.urandom(8)
+        body = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + token
+        total = sum(struct.unpack(f"!{len(body) // 2}H", body))
+        total = (total & 0xFFFF) + (total >> 16)
+        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+        icmp.sendto(body[:2] + struct.pack("!H", total) + body[4:], (to.ip, 0))
+        while not (answer := icmp.recv(2048)).endswith(token) or answer[20] != 0:
+            pass
+
+
+def exchange(near: socket.socket, far: socket.socket) -> None:
+    """A few bytes each way."""
+    for source, sink in ((near, far), (far, near)):
+        source.sendall(b"hello")
+        assert sink.recv(16) == b"hello"
+
+
+def test_ping(world: World, peer: Container) -> None:
+    ping(world.a, peer)
+    world.forget()
+    ping(world.a, peer)
+    world.expect(world.a, "ICMP echo request", OWN)
+    world.expect(peer, "ICMP echo reply", OWN)
+
+
+def test_echo_reply_that_waits_for_arp(world: World, peer: Container) -> None:
+    """The reply leaves when ARP is answered: then the kernel's ICMP socket is the initial namespace's again."""
+    ping(world.a, peer)
+    world.forget_neighbours(peer)
+    world.forget()
+    ping(world.a, peer)
+    world.expect(peer, "ICMP echo reply", ("initial", "own"))
+    world.expect(peer, "ARP request", ("none", "own"))
+
+
+def test_reset_of_a_closed_port(world: World, peer: Container) -> None:
+    ping(world.a, peer)
+    world.forget()
+    with world.a.tcp() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((peer.ip, CLOSED_PORT))
+    world.expect(peer, "TCP RST", OWN)
+
+
+def test_reset_that_waits_for_arp(world: World, peer: Container) -> None:
+    ping(world.a, peer)
+    world.forget_neighbours(peer)
+    world.forget()
+    with world.a.tcp() as client, pytest.raises(ConnectionRefusedError):
+        client.connect((peer.ip, CLOSED_PORT))
+    world.expect(peer, "TCP RST", ("initial", "own"))
+
+
+def test_connection(world: World, peer: Container) -> None:
+    with peer.listener() as listener:
+        near, far = world.a.connect(listener)
+        with near, far:
+            exchange(near, far)
+    for sender, kinds in ((world.a, ("SYN", "ACK", "FIN")), (peer, ("SYN+ACK", "ACK", "FIN"))):
+        for kind in kinds:
+            world.expect(sender, f"TCP {kind}", OWN)
+
+
+def test_syn_cookie(world: World, peer: Container) -> None:
+    """A server under a flood of SYNs answers without a socket."""
+    peer.set("ipv4/tcp_syncookies", "2")
+    try:
+        with peer.listener() as listener:
+            near, far = world.a.connect(listener)
+            with near, far:
+                exchange(near, far)
+    finally:
+        peer.set("ipv4/tcp_syncookies", "1")
+    world.expect(peer, "TCP SYN+ACK", ("none", "own"))
+
+
+def test_acknowledgement_after_the_connection(world: World, peer: Container) -> None:
+    """A late segment is answered from TIME_WAIT."""
+    with peer.listener() as listener:
+        near, far = world.a.connect(listener)
+        local, remote = near.getsockname(), near.getpeername()
+        with far:
+            near.close()
+            assert far.recv(1) == b""
+    until(lambda: world.a.keeps(local[1]), "no TIME_WAIT")
+    world.forget()
+    late = struct.pack("!HHLLBBHHH", remote[1], local[1], 1, 1, 0x50, 0x11, 1024, 0, 0)
+    with peer.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(with_checksum(late, remote[0], local[0]), (local[0], 0))
+        world.expect(world.a, "TCP ACK", OWN)
+
+
+def with_checksum(segment: bytes, source: str, destination: str) -> bytes:
+    """A TCP header of 20 bytes, completed."""
+    pseudo = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", 6, len(segment))
+    total = sum(struct.unpack("!16H", pseudo + segment))
+    total = (total & 0xFFFF) + (total >> 16)
+    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return segment[:16] + struct.pack("!H", total) + segment[18:]
+
+
+def test_udp(world: World, peer: Container) -> None:
+    with world.a.udp() as near, peer.udp() as far:
+        near.connect(far.getsockname())
+        far.connect(near.getsockname())
+        exchange(near, far)
+    world.expect(world.a, "UDP", OWN)
+    world.expect(peer, "UDP", OWN)
+
+
+def test_fragments(world: World, peer: Container) -> None:
+    data = os.urandom(4000)
+    with world.a.udp() as near, peer.udp() as far:
+        near.sendto(data, far.getsockname())
+        assert far.recv(8192) == data
+    world.expect(world.a, "fragment", OWN)
+
+
+def test_port_unreachable(world: World, peer: Container) -> None:
+    ping(world.a, peer)
+    world.forget()
+    refused(world.a, peer)
+    world.expect(peer, "ICMP unreachable", OWN)
+
+
+def test_port_unreachable_that_waits_for_arp(world: World, peer: Container) -> None:
+    ping(world.a, peer)
+    world.forget_neighbours(peer)
+    world.forget()
+    refused(world.a, peer)
+    world.expect(peer, "ICMP unreachable", ("initial", "own"))
+
+
+def refused(sender: Container, to: Container) -> None:
+    """A datagram to a closed port, and the error that comes back."""
+    with sender.udp() as client:
+        client.connect((to.ip, CLOSED_PORT))
+        client.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(16)
+
+
+def test_super_packets(world: World, peer: Container) -> None:
+    data = os.urandom(1 << 20)
+    with peer.listener() as listener:
+        near, far = world.a.connect(listener)
+        with near, far:
+            assert transfer(near, far, data) == data
+    world.expect(world.a, "TCP ACK", OWN)
+    if world.route_identity:
+        assert any(frame.super_packet for frame in world.frames(world.a, "TCP ACK"))
+
+
+def transfer(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
+    """What arrives of ``data``."""
+    arrived, rest = bytearray(), memoryview(data)
+    while len(arrived) < len(data):
+        rest = rest[near.send(rest[:65536]) :]
+        arrived += far.recv(1 << 20)
+    return bytes(arrived)
+
+
+def test_arp_for_a_waiting_packet(world: World, peer: Container) -> None:
+    world.forget_neighbours(world.a)
+    ping(world.a, peer)
+    world.expect(world.a, "ARP request", ("none", "own"))
+
+
+def test_arp_to_confirm_a_neighbour(world: World, peer: Container) -> None:
+    """No packet waits, so there is no route either: what is left to check is the content."""
+    ping(world.a, peer)
+    world.forget()
+    world.ip("a", f"neigh change {peer.ip} dev eth0 nud probe")
+    until(lambda: "REACHABLE" in world.lab.run("a", "ip", "neigh", "show", peer.ip).stdout, "not confirmed")
+    world.expect(world.a, "ARP request", ("none", "none"))
+
+
+def test_packet_socket_with_the_own_address(world: World, peer: Container) -> None:
+    with world.a.packet_socket() as raw, peer.udp() as far:
+        raw.send(udp_frame(world.a, peer, far.getsockname()[1], b"by hand"))
+        assert far.recv(64) == b"by hand"
+    world.expect(world.a, "UDP", ("own", "none"))
+
+
+def test_forwarded_packet(world: World, peer: Container) -> None:
+    """From a namespace behind the endpoint: no socket of the endpoint's, but its device."""
+    with (
+        world.extra("router", "10.0.0.10/24", forwarding=True) as router,
+        world.namespace("behind") as behind,
+    ):
+        router.set("ipv4/ip_forward", "1")
+        join(world, router)
+        with behind.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as near, peer.udp() as far:
+            near.sendto(b"from behind", far.getsockname())
+            data, source = far.recvfrom(64)
+        assert (data, source[0]) == (b"from behind", "10.9.0.2")
+        world.expect(router, "UDP", ("none", "own"))
+
+
+def join(world: World, router: Container) -> None:
+    """Put the namespace ``behind`` behind the router. The way back is left out: nobody else knows of it."""
+    world.ip(
+        router.name,
+        f"link add veth0 type veth peer name eth0 netns {world.lab.name}-behind",
+        "address add 10.9.0.1/24 dev veth0",
+        "link set veth0 up",
+    )
+    world.ip(
+        "behind",
+        "address add 10.9.0.2/24 dev eth0",
+        "link set eth0 up",
+        "route add default via 10.9.0.1",
+    )
+
+
+def test_endpoint_of_the_host(world: World, peer: Container) -> None:
+    """Its namespace is the host's own."""
+    with world.host_endpoint("10.0.0.11/24") as host:
+        ping(host, peer)
+        ping(peer, host)
+        world.expect(host, "ICMP echo request", OWN)
+        world.expect(host, "ICMP echo reply", OWN)

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IPv6 packets of well-behaved endpoints. The neighbours' MACs are given, so that only identity is tested here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from mizarnet.agent import VIRTUAL_MAC
+
+from .world import IDENTITY, Container, World, until
+
+pytestmark = pytest.mark.vm
+
+OWN = ("own", "own")
+CLOSED_PORT = 9999
+KERNEL = tuple(int(number) for number in os.uname().release.split(".")[:2])
+
+
+@pytest.fixture(scope="module")
+def world(ipv6_world: World) -> World:
+    """With neighbour entries in all of them."""
+    everyone = (ipv6_world.a, ipv6_world.b, ipv6_world.c)
+    for one in everyone:
+        for other in everyone:
+            if one is not other:
+                mac = other.endpoint.mac if one.host is other.host else VIRTUAL_MAC
+                ipv6_world.ip(one.name, f"-6 neigh replace {other.ipv6} lladdr {mac} dev eth0 nud permanent")
+    return ipv6_world
+
+
+@pytest.fixture(params=["b", "c"], ids=["same host", "other host"])
+def peer(request: pytest.FixtureRequest, world: World) -> Container:
+    """The one that answers."""
+    found: Container = getattr(world, request.param)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_wrong_drop(world: World) -> Iterator[None]:
+    """No frame is refused for its sender's identity. The kernel's own link-local noise has a foreign source."""
+    world.forget()
+    before = world.counts(IDENTITY)
+    yield
+    assert world.counts(IDENTITY) == before
+
+
+def test_ping(world: World, peer: Container) -> None:
+    with world.a.open(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as icmp:
+        body = b"\0\0" + os.urandom(12)
+        icmp.sendto(b"\x80\0" + body, (peer.ipv6, 0))
+        while (answer := icmp.recv(2048))[:1] != b"\x81" or answer[4:] != body[2:]:
+            pass
+    world.expect(world.a, "ICMPv6 echo request", OWN)
+    world.expect(peer, "ICMPv6 echo reply", OWN)
+
+
+def test_reset_of_a_closed_port(world: World, peer: Container) -> None:
+    with world.a.tcp(ip=world.a.ipv6) as client, pytest.raises(ConnectionRefusedError):
+        client.connect((peer.ipv6, CLOSED_PORT))
+    world.expect(peer, "IPv6 TCP RST", ("none", "own"))
+
+
+def test_connection(world: World, peer: Container) -> None:
+    with peer.listener(ip=peer.ipv6) as listener:
+        near, far = world.a.connect(listener)
+        with near, far:
+            near.sendall(b"hello")
+            assert far.recv(16) == b"hello"
+    for sender, kinds in ((world.a, ("SYN", "ACK", "FIN")), (peer, ("SYN+ACK", "ACK", "FIN"))):
+        for kind in kinds:
+            world.expect(sender, f"IPv6 TCP {kind}", OWN)
+
+
+def test_syn_cookie(world: World, peer: Container) -> None:
+    peer.set("ipv4/tcp_syncookies", "2")
+    try:
+        with peer.listener(ip=peer.ipv6) as listener:
+            near, far = world.a.connect(listener)
+            with near, far:
+                near.sendall(b"hello")
+                assert far.recv(16) == b"hello"
+    finally:
+        peer.set("ipv4/tcp_syncookies", "1")
+    world.expect(peer, "IPv6 TCP SYN+ACK", ("none", "own"))
+
+
+def test_acknowledgement_after_the_connection(world: World, peer: Container) -> None:
+    """A late segment is answered from TIME_WAIT."""
+    with peer.listener(ip=peer.ipv6) as listener:
+        near, far = world.a.connect(listener)
+        local, remote = near.getsockname(), near.getpeername()
+        with far:
+            near.close()
+            assert far.recv(1) == b""
+    until(lambda: world.a.keeps(local[1]), "no TIME_WAIT")
+    world.forget()
+    late = struct.pack("!HHLLBBHHH", remote[1], local[1], 1, 1, 0x50, 0x11, 1024, 0, 0)
+    with peer.open(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, 16)
+        raw.sendto(late, (local[0], 0))
+        world.expect(world.a, "IPv6 TCP ACK", OWN if KERNEL >= (6, 13) else ("none", "own"))
+
+
+def test_udp_and_fragments(world: World, peer: Container) -> None:
+    with world.a.udp(ip=world.a.ipv6) as near, peer.udp(ip=peer.ipv6) as far:
+        for data in (b"hello", os.urandom(4000)):
+            near.sendto(data, far.getsockname())
+            assert far.recv(8192) == data
+    world.expect(world.a, "IPv6 UDP", OWN)
+    world.expect(world.a, "fragment", OWN)
+
+
+def test_port_unreachable(world: World, peer: Container) -> None:
+    with world.a.udp(ip=world.a.ipv6) as client:
+        client.connect((peer.ipv6, CLOSED_PORT))
+        client.send(b"anybody?")
+        with pytest.raises(ConnectionRefusedError):
+            client.recv(16)
+    world.expect(peer, "ICMPv6 unreachable", OWN)
+
+
+def test_neighbour_solicitation(world: World) -> None:
+    with world.a.udp(ip=world.a.ipv6) as near:
+        near.sendto(b"anybody?", ("fd00::77", CLOSED_PORT))
+        world.expect(world.a, "neighbour solicitation", OWN)
+
+
+def test_multicast_listener_report(world: World) -> None:
+    with world.a.open(socket.AF_INET6, socket.SOCK_DGRAM) as member:
+        group = socket.inet_pton(socket.AF_INET6, "ff02::4242") + world.a.endpoint.ifindex.to_bytes(
+            4, "little"
+        )
+        member.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group)
+        world.expect(world.a, "MLD report", OWN)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transit agent: attached, adopted, detached, by one process or several."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import attachment, bpf
+from mizarnet.abi import records
+from mizarnet.store import locked
+from tests.support.topology import TUNNEL, Host, World, alive
+from tests.support.traffic import assert_ping
+from tests.support.wait import wait_until
+
+
+def pinned(host: Host) -> bool:
+    """Whether anything of the host is pinned."""
+    return host.agent.store.directory.parent.exists()
+
+
+def test_attaching_brings_the_tunnel_up(host: Host) -> None:
+    state = host.agent.state()
+    assert host.agent.created
+    assert state.up
+    assert set(state.programs) == {"transit_guard", "transit_agent"}
+    assert state.ahead == ()
+    assert state.memory > 0
+    assert min(state.verified.values()) > 0
+    assert host.tunnel.state().qdisc == "noqueue"
+
+
+def test_attaching_again_adopts(host: Host) -> None:
+    with mz.TransitAgent.attach(host.tunnel, max_local=1, peers=[]) as again:
+        assert not again.created
+        assert again.state().programs == host.agent.state().programs
+        assert again.capacity == host.agent.capacity
+        assert set(again.peers) == set(host.agent.peers)
+
+
+def test_open_by_name_and_by_tunnel(host: Host) -> None:
+    with (
+        mz.TransitAgent.open(TUNNEL, netns=host.namespace.name) as one,
+        mz.TransitAgent.open(host.tunnel) as other,
+    ):
+        assert one.state() == other.state() == host.agent.state()
+        assert not one.created
+
+
+def test_an_agent_that_is_not_there(host: Host) -> None:
+    host.agent.detach()
+    with pytest.raises(mz.AgentNotFoundError):
+        mz.TransitAgent.open(host.tunnel)
+    with pytest.raises(mz.TunnelNotFoundError):
+        mz.TransitAgent.open("tunnel9", netns=host.namespace.name)
+
+
+def test_the_peers_are_the_underlays_on_link_prefixes_unless_given(host: Host) -> None:
+    assert {str(peer) for peer in host.agent.peers} == {"192.0.2.0/24"}
+    host.agent.detach()
+    with mz.TransitAgent.attach(host.tunnel, peers=["198.51.100.0/24", "203.0.113.7/32"]) as agent:
+        assert {str(peer) for peer in agent.peers} == {"198.51.100.0/24", "203.0.113.7/32"}
+
+
+@pytest.mark.parametrize(
+    ("error", "options"),
+    [
+        (mz.InvalidValueError, {"max_local": 0}),
+        (mz.InvalidValueError, {"max_endpoints": 0}),
+        (mz.InvalidValueError, {"max_endpoints": 1 << 40}),
+        (mz.InvalidTypeError, {"max_local": 4.0}),
+        (mz.InvalidTypeError, {"max_local": True}),
+        (mz.InvalidValueError, {"hook": "xdp"}),
+        (mz.InvalidTypeError, {"hook": None}),
+        (mz.InvalidTypeError, {"peers": "192.0.2.0/24"}),
+        (mz.InvalidTypeError, {"peers": [5]}),
+        (mz.InvalidValueError, {"peers": ["192.0.2.1/24"]}),
+        (mz.CapacityError, {"peers": [f"10.{n >> 8}.{n & 255}.0/24" for n in range(4097)]}),
+    ],
+)
+def test_bad_arguments_attach_nothing(host: Host, error: type[Exception], options: dict[str, Any]) -> None:
+    host.agent.detach()
+    with pytest.raises(error):
+        mz.TransitAgent.attach(host.tunnel, **options)
+    assert not pinned(host)
+    assert not host.tunnel.state().up
+
+
+def test_detaching_takes_the_tunnel_down_and_frees_everything(host: Host) -> None:
+    programs = set(host.agent.state().programs.values())
+    host.agent.detach()
+    assert not host.tunnel.state().up
+    assert not pinned(host)
+    host.agent.close()
+    wait_until(lambda: not alive(programs))
+
+
+def test_detaching_twice_is_no_error(host: Host) -> None:
+    host.agent.detach()
+    host.agent.detach()
+
+
+def test_it_stays_while_endpoints_use_it() -> None:
+    with World("vxlan", hosts=1) as world:
+        host = world.hosts[0]
+        container = world.container(host, 7, "10.0.0.1/24", name="web")
+        with pytest.raises(mz.InUseError) as caught:
+            host.agent.detach()
+        assert caught.value.users == ("web",)
+        assert_ping(host.namespace, host.address)
+        host.agent.detach(force=True)
+        assert '"eth0"' not in container.namespace.run("ip", "-j", "link")
+
+
+def test_a_detached_agents_handle_writes_nowhere(host: Host) -> None:
+    with mz.TransitAgent.open(host.tunnel) as other:
+        other.detach()
+    mz.TransitAgent.attach(host.tunnel).close()
+    calls: list[Callable[[], object]] = [
+        host.agent.stats,
+        host.agent.state,
+        host.agent.endpoints.snapshot,
+        lambda: host.agent.endpoints.update({(7, "10.0.0.1"): mz.Remote("192.0.2.2")}),
+        lambda: host.agent.peers.add("203.0.113.0/24"),
+        lambda: mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24"),
+        lambda: mz.Endpoint.list(host.agent),
+    ]
+    for call in calls:
+        with pytest.raises(mz.StaleHandleError):
+            call()
+    host.agent.detach()
+    with mz.TransitAgent.open(host.tunnel) as now:
+        assert now.state().up
+        assert len(now.endpoints) == 0
+
+
+def test_a_closed_handle_says_so(host: Host) -> None:
+    host.agent.close()
+    host.agent.close()
+    calls: list[Callable[[], object]] = [
+        host.agent.stats,
+        host.agent.detach,
+        lambda: len(host.agent.endpoints),
+        lambda: host.agent.peers.add("203.0.113.0/24"),
+        lambda: mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24"),
+    ]
+    for call in calls:
+        with pytest.raises(mz.ClosedError):
+            call()
+    assert "closed" in repr(host.agent)
+    assert "<table" in host.agent._repr_html_()
+
+
+def test_a_port_taken_by_a_socket_is_named_and_nothing_stays(host: Host) -> None:
+    host.agent.detach()
+    with host.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("0.0.0.0", host.tunnel.port))
+        with pytest.raises(mz.ExistsError, match="4789"):
+            mz.TransitAgent.attach(host.tunnel)
+    assert not pinned(host)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("hook", ["tcx", "clsact"])
+def test_each_hook_carries_traffic_or_says_why_not(hook: str) -> None:
+    if hook == "tcx" and not mz.probe().tcx:
+        with pytest.raises(mz.UnsupportedError), World("vxlan", hook=hook):
+            raise AssertionError("attached")
+        return
+    with World("vxlan", hook=hook) as world:
+        one = world.container(world.hosts[0], 7, "10.0.0.1/24")
+        other = world.container(world.hosts[1], 7, "10.0.0.2/24")
+        assert_ping(one.namespace, other.ip)
+        assert world.hosts[0].agent.hook is mz.Hook(hook)
+        with mz.TransitAgent.open(world.hosts[0].tunnel) as adopted:
+            assert adopted.hook is mz.Hook(hook)
+
+
+def test_a_strangers_program_ahead_of_ours_is_reported() -> None:
+    if not mz.probe().tcx:
+        return  # filters of a clsact hook have no order that others could change
+    with World("vxlan", hosts=1) as world, stranger() as program:
+        agent = world.hosts[0].agent
+        egress = {"direction": bpf.Direction.EGRESS}
+        with agent.session.run(bpf.attach_tcx, program, agent.tunnel.ifindex, **egress):
+            assert agent.state().ahead == (f"egress: transit_guard ({program.id})",)
+        assert agent.state().ahead == ()
+
+
+@contextmanager
+def stranger() -> Iterator[bpf.Program]:
+    """A program that is not the agent's."""
+    capacity = mz.Capacity(max_endpoints=1, max_local=1)
+    with attachment.load(attachment.object_path(), bytes(records.CONFIG.size), capacity) as loaded:
+        yield loaded.programs["transit_guard"]
+
+
+def test_a_lock_held_for_too_long_is_a_timeout(host: Host) -> None:
+    cookie = host.agent.session.cookie
+    with locked(cookie), pytest.raises(mz.LockTimeoutError) as caught, locked(cookie, timeout=0.05):
+        raise AssertionError("locked twice")
+    assert caught.value.timeout == 0.05
+
+
+def test_names_of_arguments_are_not_positions(host: Host) -> None:
+    with pytest.raises(TypeError):
+        cast("Any", mz.TransitAgent.attach)(host.tunnel, [])
+
+
+def test_two_hosts_never_share_pins(world: World) -> None:
+    one, other = (host.agent.store.directory for host in world.hosts)
+    assert one != other
+    world.hosts[0].agent.detach()
+    assert world.hosts[1].agent.state().up

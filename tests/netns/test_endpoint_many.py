@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many endpoints at once, by one process or two."""
+
+from __future__ import annotations
+
+import pytest
+
+import mizarnet as mz
+from tests.support.namespace import Namespace
+from tests.support.process import finish, start_python
+from tests.support.topology import World, links
+
+
+def many(namespace: Namespace, numbers: range) -> list[mz.EndpointSpec]:
+    return [
+        mz.EndpointSpec(name=f"n{n}", vni=7, ip=f"10.0.0.{n}/24", netns=namespace.name, ifname=f"e{n}")
+        for n in numbers
+    ]
+
+
+def test_create_many_goes_on_after_a_failure(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("many")
+    specs = many(namespace, range(1, 5))
+    specs[2] = mz.EndpointSpec(name="bad", vni=7, ip="10.0.0.9/24", netns="mzt-no-such")
+    with pytest.raises(mz.BulkError, match="1 of 4") as caught:
+        mz.Endpoint.create_many(agent, specs)
+    assert caught.value.done == ("n1", "n2", "n4")
+    assert isinstance(caught.value.failed["bad"], mz.NetnsNotFoundError)
+    assert [each.name for each in mz.Endpoint.list(agent)] == ["n1", "n2", "n4"]
+
+
+def test_delete_many_ignores_what_is_not_there(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("many")
+    made = mz.Endpoint.create_many(agent, many(namespace, range(1, 4)))
+    assert [each.created for each in made] == [True] * 3
+    mz.Endpoint.delete_many(agent, ["n1", "n7", "n3"])
+    assert [each.name for each in mz.Endpoint.list(agent)] == ["n2"]
+    assert links(namespace) == ["lo", "e2"]
+
+
+def test_list_by_prefix_and_vni(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("many")
+    mz.Endpoint.create_many(agent, many(namespace, range(1, 3)))
+    mz.Endpoint.create(agent, name="other", vni=8, ip="10.0.0.1/24", netns=namespace.name, ifname="x")
+    assert [each.name for each in mz.Endpoint.list(agent)] == ["n1", "n2", "other"]
+    assert [each.name for each in mz.Endpoint.list(agent, prefix="n")] == ["n1", "n2"]
+    assert [each.name for each in mz.Endpoint.list(agent, vni=8)] == ["other"]
+    assert mz.Endpoint.list(agent, prefix="n", vni=8) == []
+
+
+def test_two_processes_create_fifty_endpoints_each_at_once(world: World) -> None:
+    host, namespace = world.hosts[0], world.namespace("crowd")
+    program = """
+        with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
+            for n in range(50):
+                mz.Endpoint.create(agent, vni=int(sys.argv[3]), ip=f"10.0.{sys.argv[3]}.{n + 1}/16",
+                                   netns=sys.argv[2], ifname=f"v{sys.argv[3]}-{n}")
+    """
+    processes = [start_python(program, host.namespace.name, namespace.name, str(vni)) for vni in (7, 8)]
+    for status, output in map(finish, processes):
+        assert status == 0, output
+    found = mz.Endpoint.list(host.agent)
+    assert len(found) == 100
+    assert len({host.agent.endpoints[each.vni, each.ip] for each in found}) == 100
+    assert len(links(namespace)) == 101

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Creating an endpoint fails for a reason, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import mizarnet as mz
+from mizarnet.netlink import Session, create_veth, write_sysctl
+from tests.support.namespace import Namespace
+from tests.support.tables import unchanged
+from tests.support.topology import Host, World, links, new_namespace
+
+
+@pytest.mark.parametrize(
+    ("taken", "spec"),
+    [
+        ("10.0.0.1", {"vni": 7, "ip": "10.0.0.1/24"}),
+        ("02:00:00:00:00:07", {"vni": 9, "ip": "10.0.0.9/24", "mac": "02:00:00:00:00:07"}),
+    ],
+)
+def test_an_address_or_mac_that_is_taken_names_its_holder(
+    world: World, taken: str, spec: dict[str, Any]
+) -> None:
+    host = world.hosts[0]
+    world.container(host, 7, "10.0.0.1/24", name="web", mac="02:00:00:00:00:07")
+    other = world.namespace("other")
+    with unchanged(host.agent), pytest.raises(mz.ExistsError, match=taken) as caught:
+        mz.Endpoint.create(host.agent, name="other", netns=other.name, **spec)
+    assert caught.value.holder == "web"
+    assert links(other) == ["lo"]
+
+
+def name_taken(host: Host, namespace: Namespace) -> None:
+    with Session.open(namespace.name) as session:
+        create_veth(session, "eth0", peer="peer0")
+
+
+def ipv6_off(host: Host, namespace: Namespace) -> None:
+    with Session.open(namespace.name) as session:
+        write_sysctl(session, "ipv6/conf/default/disable_ipv6", "1")
+        write_sysctl(session, "ipv6/conf/all/disable_ipv6", "1")
+
+
+def default_route_taken(host: Host, namespace: Namespace) -> None:
+    mz.Endpoint.create(
+        host.agent, vni=9, ip="10.9.0.1/24", netns=namespace.name, ifname="first", gateway="10.9.0.254"
+    )
+
+
+def namespace_gone(host: Host, namespace: Namespace) -> None:
+    namespace.delete()
+
+
+@pytest.mark.parametrize(
+    ("arrange", "error"),
+    [
+        (name_taken, mz.ExistsError),
+        (ipv6_off, mz.MizarnetError),
+        (default_route_taken, mz.MizarnetError),
+        (namespace_gone, mz.NetnsNotFoundError),
+    ],
+)
+def test_a_failure_at_any_step_leaves_nothing(
+    host: Host, arrange: Callable[[Host, Namespace], None], error: type[Exception]
+) -> None:
+    namespace = new_namespace("half")
+    try:
+        arrange(host, namespace)
+        before = links(namespace) if error is not mz.NetnsNotFoundError else []
+        with unchanged(host.agent), pytest.raises(error):
+            mz.Endpoint.create(
+                host.agent,
+                vni=7,
+                ip=["10.0.0.5/24", "fd00::5/64"],
+                netns=namespace.name,
+                gateway="10.0.0.254",
+            )
+        if before:
+            assert links(namespace) == before
+    finally:
+        namespace.delete()
+
+
+def test_an_mtu_larger_than_the_tunnels(host: Host) -> None:
+    with unchanged(host.agent), pytest.raises(mz.MtuError, match="1450"):
+        mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", mtu=1451)
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("table", ["interfaces", "endpoints"])
+def test_a_full_table_leaves_nothing_half_made(table: str) -> None:
+    sizes = {"interfaces": {"max_local": 2}, "endpoints": {"max_local": 8, "max_endpoints": 3}}[table]
+    with World("vxlan", hosts=1, **sizes) as world:
+        host, namespace = world.hosts[0], world.namespace("full")
+        for n in (1, 2):
+            mz.Endpoint.create(host.agent, vni=7, ip=f"10.0.0.{n}/24", netns=namespace.name, ifname=f"e{n}")
+        if table == "endpoints":
+            host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
+        with unchanged(host.agent), pytest.raises(mz.CapacityError) as caught:
+            mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")
+        assert caught.value.table == table
+        assert caught.value.capacity == {"interfaces": 2, "endpoints": 3}[table]
+        assert links(namespace) == ["lo", "e1", "e2"]
+        mz.Endpoint.open(host.agent, "7/10.0.0.2").delete()
+        mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host may not be sent, with the counter that names the reason: tunnel packets made by hand."""
+
+from __future__ import annotations
+
+import socket
+
+import attrs
+import pytest
+
+from mizarnet import Verdict
+from tests.support import packets
+from tests.support.counting import assert_counted, refused, wait_for
+from tests.support.packets import BROADCAST, VXLAN_PORT, arp, datagram, ethernet, geneve, ipv4, udp, vxlan
+from tests.support.tenants import BLUE, Net
+from tests.support.topology import TUNNEL, UNDERLAY, mac_of
+from tests.support.traffic import (
+    send_frame,
+)
+
+VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
+STRANGER = packets.mac("02:00:00:00:00:99")
+IP_RECVTTL = 12  # <linux/in.h>
+
+
+@attrs.frozen
+class Forged:
+    """A tunnel packet made by hand and put on the wire by the second host; by default a good one."""
+
+    net: Net
+    source: str = "192.0.2.2"
+    destination: str = "192.0.2.1"
+    vni: int = BLUE
+    inner: bytes = b""
+
+    def send(self) -> None:
+        net = self.net
+        inner = self.inner or good_inner(net)
+        wrap, port = (vxlan, VXLAN_PORT) if net.world.encap == "vxlan" else (geneve, packets.GENEVE_PORT)
+        outer = ipv4(self.source, self.destination, udp(4242, port, wrap(self.vni, inner)))
+        to, me = (mac_of(host.namespace, UNDERLAY) for host in net.world.hosts)
+        send_frame(net.second.namespace, UNDERLAY, ethernet(to, me, 0x0800, outer))
+
+
+def good_inner(net: Net) -> bytes:
+    return datagram(net.blue3.mac, "10.0.0.3", "10.0.0.1", destination_mac=net.blue1.mac)
+
+
+@pytest.mark.vm
+def test_a_good_packet_made_by_hand_arrives(net: Net) -> None:
+    with net.blue1.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
+        waiting.bind(("10.0.0.1", 9))
+        assert_counted(net.first.agent, "guard", Verdict.ACCEPTED, Forged(net).send)
+        assert waiting.recv(100) == b"frame"
+
+
+@pytest.mark.vm
+def test_the_guard_finds_the_endpoint_by_its_address_and_not_by_the_mac(net: Net) -> None:
+    inner = datagram(net.blue3.mac, "10.0.0.3", "10.0.0.1", destination_mac=net.red1.mac)
+    with net.blue1.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
+        waiting.bind(("10.0.0.1", 9))
+        Forged(net, inner=inner).send()
+        assert waiting.recv(100) == b"frame"
+
+
+def forged(net: Net) -> dict[str, tuple[Verdict, Forged]]:
+    """Tunnel packets with one thing wrong, and the reason why each is refused."""
+    to, sender = net.blue1.mac, net.blue3.mac
+    tunnel_mac = mac_of(net.first.namespace, TUNNEL)
+    good = good_inner(net)
+    return {
+        "from a host that is no peer": (Verdict.FOREIGN_PEER, Forged(net, source="203.0.113.5")),
+        "of a VNI without endpoints here": (Verdict.NO_DESTINATION, Forged(net, vni=4711)),
+        "for an address that is not here": (
+            Verdict.NO_DESTINATION,
+            Forged(net, inner=datagram(sender, "10.0.0.3", "10.0.0.66", destination_mac=to)),
+        ),
+        "from an endpoint of this host": (
+            Verdict.SOURCE_IS_LOCAL,
+            Forged(net, inner=datagram(net.blue2.mac, "10.0.0.2", "10.0.0.1", destination_mac=to)),
+        ),
+        "from the receiver itself": (
+            Verdict.SOURCE_IS_LOCAL,
+            Forged(net, inner=datagram(sender, "10.0.0.1", "10.0.0.1", destination_mac=to)),
+        ),
+        "broadcast inside": (
+            Verdict.MULTICAST,
+            Forged(net, inner=datagram(sender, "10.0.0.3", "10.0.0.1", destination_mac=BROADCAST)),
+        ),
+        "multicast inside": (
+            Verdict.MULTICAST,
+            Forged(net, inner=datagram(sender, "10.0.0.3", "224.0.0.1", destination_mac=to)),
+        ),
+        "ARP inside": (
+            Verdict.BAD_ARP,
+            Forged(net, inner=ethernet(to, sender, 0x0806, arp(sender, "10.0.0.3", "10.0.0.1"))),
+        ),
+        "for the tunnel's own MAC": (
+            Verdict.TUNNEL_MAC,
+            Forged(net, inner=datagram(sender, "10.0.0.3", "10.0.0.1", destination_mac=tunnel_mac)),
+        ),
+        "a VLAN tag inside": (
+            Verdict.VLAN_TAGGED,
+            Forged(net, inner=good[:12] + b"\x81\x00\x00\x07" + good[12:]),
+        ),
+        "something else inside": (
+            Verdict.UNKNOWN_ETHERTYPE,
+            Forged(net, inner=ethernet(to, sender, 0x88CC, bytes(46))),
+        ),
+        "a packet longer than its frame": (Verdict.BAD_IPV4, Forged(net, inner=good[:-1])),
+    }
+
+
+@pytest.mark.vm
+def test_each_tunnel_packet_with_one_thing_wrong_is_counted_by_its_reason(net: Net) -> None:
+    # The kernel does not hand over what comes from an address it would not answer to.
+    net.first.namespace.run(
+        "sysctl", "-q", "-w", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.all.rp_filter=0"
+    )
+    net.first.namespace.run("ip", "route", "replace", "203.0.113.0/24", "dev", UNDERLAY)
+    agent = net.first.agent
+    for name, (verdict, packet) in forged(net).items():
+        before = agent.stats()
+        packet.send()
+        wait_for(agent, verdict, before, program="guard")
+        since = agent.stats().since(before)
+        assert refused(since.guard) == {verdict: 1}, name
+        assert since.guard[Verdict.ACCEPTED].packets == 0
+
+
+@pytest.mark.vm
+def test_another_address_of_the_host_is_not_the_tunnels(net: Net) -> None:
+    net.first.namespace.run("ip", "address", "add", "192.0.2.101/24", "dev", UNDERLAY)
+    assert_counted(
+        net.first.agent, "guard", Verdict.FOREIGN_LOCAL, Forged(net, destination="192.0.2.101").send
+    )

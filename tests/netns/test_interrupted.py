@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever dies halfway through leaves nothing that delivers wrongly, and nothing that the next call cannot mend."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import attachment, store
+from mizarnet.bpf import Link
+from mizarnet.netlink import Session, create_netns, delete_netns, get_link
+from tests.support.process import finish, start_python
+from tests.support.topology import Container, Host, World, links
+from tests.support.traffic import assert_no_ping, assert_ping
+from tests.support.wait import wait_until
+
+# Each ends the process at one point of a create or a delete, as a signal would.
+DEATHS = {
+    "before the device": "wiring._create_link = lambda *_: os._exit(9)",
+    "before the device is recorded": "wiring.complete = lambda *_: os._exit(9)",
+    "before others can reach it": "wiring.endpoint_keys = lambda *_: os._exit(9)",
+    "before the device is deleted": "presence.delete_link = lambda *_, **__: os._exit(9)",
+    "before the record is deleted": "presence.delete_netns = lambda *_: os._exit(9)",
+}
+CREATE = """
+from mizarnet import presence, wiring
+host, netns, point = sys.argv[1:]
+exec(point)
+agent = mz.TransitAgent.open("tunnel0", netns=host)
+endpoint = mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", netns=netns)
+endpoint.delete()
+os._exit(9)
+"""
+
+
+def die(host: Host, netns: str, point: str) -> None:
+    status, output = finish(start_python(CREATE, host.namespace.name, netns, point))
+    assert status == 9, output
+
+
+@pytest.mark.parametrize("point", DEATHS)
+def test_an_endpoint_can_be_created_after_its_maker_died(world: World, point: str) -> None:
+    host, namespace = world.hosts[0], world.namespace("web")
+    neighbour = world.container(host, 7, "10.0.0.2/24")
+    die(host, namespace.name, DEATHS[point])
+    mz.Endpoint.create(host.agent, name="web", vni=7, ip="10.0.0.1/24", netns=namespace.name)
+    assert_ping(neighbour.namespace, "10.0.0.1")
+
+
+@pytest.mark.parametrize("point", DEATHS)
+def test_an_endpoint_can_be_deleted_after_its_maker_died(world: World, point: str) -> None:
+    host, namespace = world.hosts[0], world.namespace("web")
+    die(host, namespace.name, DEATHS[point])
+    mz.Endpoint.delete_many(host.agent, ["web"])
+    assert links(namespace) == ["lo"]
+    assert host.agent.endpoints.snapshot() == {}
+
+
+def test_a_tunnel_can_be_created_after_its_maker_died(world: World) -> None:
+    namespace = world.namespace("half")
+    program = """
+        from mizarnet.netlink import create
+        create.silence = lambda *_, **__: os._exit(9)
+        mz.Tunnel.create("tunnel0", encap="vxlan", underlay="lo", netns=sys.argv[1])
+    """
+    with Session.open(namespace.name) as session:
+        namespace.run("ip", "address", "add", "192.0.2.9/32", "dev", "lo")
+        assert finish(start_python(program, namespace.name))[0] == 9
+        with mz.Tunnel.create("tunnel0", encap="vxlan", underlay="lo", netns=namespace.name) as tunnel:
+            assert tunnel.created
+            assert links(namespace) == ["lo", "tunnel0"]
+            tunnel.delete()
+        assert get_link(session, "tunnel0") is None
+
+
+def test_two_processes_make_one_tunnel(world: World) -> None:
+    namespace = world.namespace("both")
+    namespace.run("ip", "address", "add", "192.0.2.9/32", "dev", "lo")
+    program = """
+        for _ in range(10):
+            with mz.Tunnel.create("tunnel0", encap="vxlan", underlay="lo", netns=sys.argv[1]) as tunnel:
+                made = tunnel.created
+    """
+    both = [start_python(program, namespace.name) for _ in range(2)]
+    assert [finish(process) for process in both] == [(0, ""), (0, "")]
+    with mz.Tunnel.open("tunnel0", netns=namespace.name) as tunnel:
+        tunnel.delete()
+
+
+def test_a_hook_that_was_taken_is_put_back_and_the_tables_stay(web: Container) -> None:
+    agent = web.host.agent
+    agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
+    before = agent.endpoints.snapshot()
+    _unhook(agent)
+    with pytest.raises(mz.AgentNotFoundError):
+        mz.TransitAgent.open(agent.tunnel)
+    with mz.TransitAgent.attach(agent.tunnel) as again:
+        assert not again.created
+        assert again.endpoints.snapshot() == before
+        assert again.state().up
+        assert [each.name for each in mz.Endpoint.list(again)] == ["web"]
+
+
+def _unhook(agent: mz.TransitAgent) -> None:
+    if agent.hook is mz.Hook.TCX:
+        with Link.open_pinned(str(agent.store.directory / "link_agent")) as link:
+            link.detach()
+    else:
+        agent.session.run(os.system, f"tc qdisc del dev {agent.tunnel.name} clsact")
+
+
+def test_a_name_that_means_another_namespace_now_gets_a_new_endpoint(web: Container, world: World) -> None:
+    agent, name = web.host.agent, web.namespace.name
+    kept = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    try:
+        delete_netns(name)
+        create_netns(name)
+        again = mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", netns=name)
+        assert again.created
+        assert_ping(world.container(web.host, 7, "10.0.0.2/24").namespace, "10.0.0.1")
+    finally:
+        os.close(kept)
+
+
+def test_a_remote_takes_the_place_of_what_is_gone(web: Container) -> None:
+    agent = web.host.agent
+    web.namespace.delete()
+    wait_until(lambda: mz.Endpoint.list(agent) == [])
+    agent.endpoints[7, "10.0.0.1"] = mz.Remote("192.0.2.2")
+    assert agent.endpoints[7, "10.0.0.1"] == mz.Remote("192.0.2.2")
+
+
+# -- namespaces --------------------------------------------------------------------------------------------
+
+
+def test_an_endpoint_of_the_host_leaves_its_default_route_alone(host: Host) -> None:
+    host.namespace.run("ip", "route", "add", "default", "via", "192.0.2.254", "metric", "100")
+    host.agent.networks[7, "10.0.0.0/24"] = mz.Network(gateway="10.0.0.254")
+    mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", ifname="ep0")
+    assert "192.0.2.254" in host.namespace.run("ip", "route", "get", "203.0.113.1")
+
+
+def test_a_second_endpoint_of_a_namespace_does_without_the_default_route(host: Host, world: World) -> None:
+    for prefix in ("10.0.0.0/24", "10.1.0.0/24"):
+        host.agent.networks[7, prefix] = mz.Network(gateway=prefix.replace("0/24", "254"))
+    both = world.namespace("both").name
+    mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", netns=both)
+    with pytest.raises(mz.ExistsError, match="default route"):
+        mz.Endpoint.create(
+            host.agent, vni=7, ip="10.1.0.1/24", netns=both, ifname="eth1", gateway="10.1.0.254"
+        )
+    mz.Endpoint.create(host.agent, vni=7, ip="10.1.0.1/24", netns=both, ifname="eth1")
+
+
+def test_a_namespace_of_another_user_namespace_is_refused_unless_trusted(host: Host) -> None:
+    owner = start_python("os.read(0, 1)", by=("unshare", "--user", "--map-root-user", "--net"))
+    try:
+        path = f"/proc/{owner.pid}/ns/net"
+        _wait_for_own_namespace(Path(path))
+        spec = {"name": "foreign", "vni": 7, "ip": "10.0.0.1/24", "netns": path}
+        with pytest.raises(mz.UntrustedNamespaceError, match="trust_user_namespace"):
+            mz.Endpoint.create(host.agent, **spec)
+        assert mz.Endpoint.list(host.agent) == []
+        mz.Endpoint.create(host.agent, **spec, trust_user_namespace=True).delete()
+    finally:
+        owner.kill()
+        finish(owner)
+
+
+def _wait_for_own_namespace(path: Path) -> None:
+    own = os.stat("/proc/self/ns/net").st_ino
+    wait_until(lambda: path.stat().st_ino != own)
+
+
+def test_a_private_namespace_goes_with_its_tunnel(host: Host) -> None:
+    vm = mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", kind="macvtap")
+    assert vm.netns in os.listdir("/run/netns")
+    host.tunnel.delete(force=True)
+    assert vm.netns not in os.listdir("/run/netns")
+
+
+def test_a_namespace_that_only_looks_private_stays(host: Host) -> None:
+    create_netns("mizarnet-mine")
+    try:
+        mz.Endpoint.create(
+            host.agent, vni=7, ip="10.0.0.1/24", kind="macvtap", netns="mizarnet-mine"
+        ).delete()
+        assert "mizarnet-mine" in os.listdir("/run/netns")
+    finally:
+        delete_netns("mizarnet-mine")
+
+
+def test_a_pin_directory_of_somebody_else_is_refused(host: Host) -> None:
+    directory = store.host_directory(host.tunnel.session.cookie)
+    os.chown(directory, 65534, 65534)
+    try:
+        with pytest.raises(mz.PrivilegeError, match="belongs to user 65534"):
+            host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
+    finally:
+        os.chown(directory, 0, 0)
+
+
+def test_detaching_what_is_detached_succeeds(host: Host) -> None:
+    switch = mz.TransitSwitch.attach(host.agent, mode="generic")
+    host.agent.detach()
+    switch.detach()
+    with mz.TransitAgent.attach(host.tunnel) as heir:
+        namespace = host.namespace.name + "c"
+        create_netns(namespace)
+        try:
+            mz.Endpoint.create(heir, vni=7, ip="10.0.0.1/24", netns=namespace)
+            host.agent.detach()  # of the earlier life: the heir's endpoints are no business of it
+            assert attachment.attached_hook(heir.store.directory, heir.session, heir.tunnel.ifindex)
+        finally:
+            heir.detach(force=True)
+            delete_netns(namespace)
+
+
+def test_no_ping_to_what_never_came_to_be(world: World) -> None:
+    host, namespace = world.hosts[0], world.namespace("web")
+    neighbour = world.container(host, 7, "10.0.0.2/24")
+    die(host, namespace.name, DEATHS["before others can reach it"])
+    assert_no_ping(neighbour.namespace, "10.0.0.1")

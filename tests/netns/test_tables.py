@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent's tables as Python collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address, ip_network
+from typing import Any, cast
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
+from tests.support.tables import contents, unchanged
+from tests.support.topology import World
+
+HOST2, HOST3 = Remote("192.0.2.2"), Remote("192.0.2.3")
+
+
+@pytest.fixture(scope="module")
+def module_agent() -> Iterator[mz.TransitAgent]:
+    with World("vxlan", hosts=1, max_endpoints=64, max_local=4) as world:
+        host, namespace = world.hosts[0], world.namespace("local")
+        mz.Endpoint.create(host.agent, vni=7, ip=["10.0.0.1/24", "fd00::1/64"], netns=namespace.name)
+        yield host.agent
+
+
+@pytest.fixture
+def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
+    """An agent with one local endpoint and no other entries."""
+    yield module_agent
+    module_agent.endpoints.sync({})
+    for key in module_agent.networks:
+        del module_agent.networks[key]
+    for peer in list(module_agent.peers):
+        module_agent.peers.discard(peer)
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read(agent: mz.TransitAgent) -> None:
+    agent.endpoints[7, "10.0.0.9"] = HOST2
+    assert agent.endpoints[7, "10.0.0.9"] == HOST2
+    assert agent.endpoints[7, ip_address("10.0.0.9")] == HOST2
+    assert (7, "10.0.0.9") in agent.endpoints
+    assert (8, "10.0.0.9") not in agent.endpoints
+    assert cast("Any", agent.endpoints).get((8, "10.0.0.9")) is None
+
+
+def test_an_entry_is_replaced(agent: mz.TransitAgent) -> None:
+    agent.endpoints[7, "10.0.0.9"] = HOST2
+    agent.endpoints[7, "10.0.0.9"] = HOST3
+    assert agent.endpoints[7, "10.0.0.9"] == HOST3
+
+
+def test_the_laws_of_a_mapping(agent: mz.TransitAgent) -> None:
+    entries = {(vni, f"10.0.{n}.9"): HOST2 for vni in (7, 8) for n in range(10)} | {(7, "fd00::9"): HOST3}
+    agent.endpoints.update(entries)
+    table = agent.endpoints
+    assert len(table) == len(list(table)) == len(table.keys()) == len(entries) + 2
+    assert dict(table.items()) == {key: table[key] for key in table} == table.snapshot()
+    assert {key for key, value in table.items() if value == HOST3} == {EndpointKey(7, ip_address("fd00::9"))}
+    assert set(map(type, table)) == {EndpointKey}
+
+
+def test_local_endpoints_are_seen(agent: mz.TransitAgent) -> None:
+    endpoint = mz.Endpoint.open(agent, "7/10.0.0.1")
+    assert agent.endpoints[7, "10.0.0.1"] == agent.endpoints[7, "fd00::1"] == mz.Local(endpoint.mac, 0)
+
+
+def test_a_missing_key_is_a_key_error(agent: mz.TransitAgent) -> None:
+    with pytest.raises(KeyError):
+        agent.endpoints[7, "10.0.0.9"]
+    with pytest.raises(mz.EndpointNotFoundError):
+        del agent.endpoints[7, "10.0.0.9"]
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.1", "fd00::1"])
+def test_the_keys_of_local_endpoints_are_theirs(agent: mz.TransitAgent, ip: str) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: agent.endpoints.__setitem__((7, ip), HOST2),
+        lambda: agent.endpoints.__delitem__((7, ip)),
+        lambda: agent.endpoints.update({(7, "10.0.0.9"): HOST2, (7, ip): HOST2}),
+        lambda: agent.endpoints.sync({(7, "10.0.0.9"): HOST2, (7, ip): HOST2}),
+    ]
+    for call in calls:
+        with unchanged(agent), pytest.raises(mz.LocalEndpointError):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("error", "key", "value"),
+    [
+        (mz.InvalidValueError, (0, "10.0.0.9"), HOST2),
+        (mz.InvalidValueError, (1 << 24, "10.0.0.9"), HOST2),
+        (mz.InvalidTypeError, (True, "10.0.0.9"), HOST2),
+        (mz.InvalidTypeError, "10.0.0.9", HOST2),
+        (mz.InvalidValueError, (7, "10.0.0.9/24"), HOST2),
+        (mz.InvalidValueError, (7, "::ffff:10.0.0.9"), HOST2),
+        (mz.InvalidTypeError, (7, 9), HOST2),
+        (mz.InvalidTypeError, (7, "10.0.0.9"), "192.0.2.2"),
+        (mz.InvalidTypeError, (7, "10.0.0.9"), None),
+        (mz.InvalidTypeError, (7, "10.0.0.9"), mz.Local(mz.MacAddress(bytes(6)), 0)),
+        (mz.InvalidValueError, (7, "10.0.0.9"), Remote("2001:db8::2")),
+        (mz.InvalidValueError, (7, "10.0.0.9"), Remote("192.0.2.1")),
+    ],
+)
+def test_a_bad_entry_is_refused_with_all_others(
+    agent: mz.TransitAgent, error: type[Exception], key: Any, value: Any
+) -> None:
+    for call in (agent.endpoints.update, agent.endpoints.sync):
+        with unchanged(agent), pytest.raises(error):
+            call([((7, "10.0.0.8"), HOST2), (key, value)])
+    with unchanged(agent), pytest.raises(error):
+        agent.endpoints[key] = value
+
+
+def test_what_does_not_fit_is_not_begun(agent: mz.TransitAgent) -> None:
+    agent.endpoints[7, "10.0.0.9"] = HOST3
+    entries = {(7, f"10.1.0.{n}"): HOST2 for n in range(62)}
+    with unchanged(agent), pytest.raises(mz.CapacityError) as caught:
+        agent.endpoints.update(entries)
+    assert (caught.value.table, caught.value.capacity, caught.value.used) == ("endpoints", 64, 3)
+
+
+def test_what_just_fits_is_written(agent: mz.TransitAgent) -> None:
+    entries = {(7, f"10.1.0.{n}"): HOST2 for n in range(62)}
+    agent.endpoints.update(entries)
+    assert len(agent.endpoints) == 64
+    agent.endpoints.update(entries)
+    with pytest.raises(mz.CapacityError):
+        agent.endpoints[7, "10.2.0.1"] = HOST2
+    agent.endpoints[7, "10.1.0.1"] = HOST3
+
+
+def test_sync_makes_it_so_and_says_what_it_did(agent: mz.TransitAgent) -> None:
+    agent.endpoints.update({(7, "10.0.0.8"): HOST2, (7, "10.0.0.9"): HOST2, (8, "10.0.0.8"): HOST2})
+    changes = agent.endpoints.sync({(7, "10.0.0.9"): HOST3, (7, "10.0.0.10"): HOST3}, vni=7)
+    assert changes == Changes(added=1, changed=1, removed=1)
+    remotes = {
+        tuple(map(str, key)): value for key, value in agent.endpoints.items() if isinstance(value, Remote)
+    }
+    assert remotes == {("7", "10.0.0.9"): HOST3, ("7", "10.0.0.10"): HOST3, ("8", "10.0.0.8"): HOST2}
+
+
+def test_sync_again_does_nothing(agent: mz.TransitAgent) -> None:
+    wanted = {(7, "10.0.0.9"): HOST2}
+    agent.endpoints.sync(wanted)
+    with unchanged(agent):
+        assert agent.endpoints.sync(wanted) == Changes(added=0, changed=0, removed=0)
+
+
+def test_sync_of_one_vni_refuses_another(agent: mz.TransitAgent) -> None:
+    with unchanged(agent), pytest.raises(mz.InvalidValueError):
+        agent.endpoints.sync({(8, "10.0.0.9"): HOST2}, vni=7)
+
+
+def test_sync_with_nothing_keeps_what_is_local(agent: mz.TransitAgent) -> None:
+    agent.endpoints[8, "10.0.0.9"] = HOST2
+    agent.endpoints.sync({})
+    assert {type(value) for value in agent.endpoints.values()} == {mz.Local}
+
+
+# -- networks ----------------------------------------------------------------------------------------------
+
+
+def test_a_network_is_looked_up_by_its_very_prefix(agent: mz.TransitAgent) -> None:
+    wide, narrow = Network(switches=["192.0.2.9"]), Network(gateway="10.0.0.254")
+    agent.networks[7, "10.0.0.0/8"] = wide
+    agent.networks[7, "10.0.0.0/24"] = narrow
+    assert agent.networks[7, "10.0.0.0/8"] == wide
+    assert agent.networks[7, ip_network("10.0.0.0/24")] == narrow
+    for missing in ("10.0.0.0/16", "10.0.0.0/25", "10.0.0.0/32", "0.0.0.0/0"):
+        assert (7, missing) not in agent.networks
+    assert set(agent.networks) == {NetworkKey.parse((7, "10.0.0.0/8")), NetworkKey.parse((7, "10.0.0.0/24"))}
+    del agent.networks[7, "10.0.0.0/8"]
+    with pytest.raises(KeyError):
+        agent.networks[7, "10.0.0.0/8"]
+    assert agent.networks[7, "10.0.0.0/24"] == narrow
+
+
+def test_an_address_finds_the_longest_prefix_of_its_vni(agent: mz.TransitAgent) -> None:
+    wide, narrow = Network(switches=["192.0.2.9"]), Network(gateway="10.0.0.254")
+    agent.networks.update({(7, "0.0.0.0/0"): wide, (7, "10.0.0.0/24"): narrow})
+    assert agent.networks.find(7, "10.0.0.9") == narrow
+    assert agent.networks.find(7, "10.0.1.9") == wide
+    assert agent.networks.find(8, "10.0.0.9") is None
+
+
+def test_no_prefix_of_one_family_holds_the_other(agent: mz.TransitAgent) -> None:
+    agent.networks[7, "::/0"] = Network(switches=["192.0.2.9"])
+    assert agent.networks.find(7, "10.0.0.9") is None
+    assert agent.networks.find(7, "fd00::9") is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "key", "value"),
+    [
+        (mz.InvalidValueError, (0, "10.0.0.0/24"), Network()),
+        (mz.InvalidValueError, (7, "10.0.0.1/24"), Network()),
+        (mz.InvalidValueError, (7, "10.0.0.0/24"), Network(gateway="10.0.1.1")),
+        (mz.InvalidValueError, (7, "10.0.0.0/24"), Network(gateway="fd00::1")),
+        (mz.InvalidValueError, (7, "10.0.0.0/24"), Network(switches=["2001:db8::9"])),
+        (mz.InvalidTypeError, (7, "10.0.0.0/24"), "10.0.0.1"),
+        (mz.InvalidTypeError, "10.0.0.0/24", Network()),
+    ],
+)
+def test_a_bad_network_is_refused(
+    agent: mz.TransitAgent, error: type[Exception], key: Any, value: Any
+) -> None:
+    with unchanged(agent), pytest.raises(error):
+        agent.networks[key] = value
+
+
+# -- peers -------------------------------------------------------------------------------------------------
+
+
+def test_peers_are_a_set(agent: mz.TransitAgent) -> None:
+    agent.peers.update(["192.0.2.0/24", "198.51.100.7/32"])
+    agent.peers.add("192.0.2.0/24")
+    assert len(agent.peers) == 2
+    assert "192.0.2.0/24" in agent.peers
+    assert ip_network("192.0.2.0/25") not in agent.peers
+    assert agent.peers | {ip_network("203.0.113.0/24")} == {*agent.peers, ip_network("203.0.113.0/24")}
+    agent.peers.discard("192.0.2.0/25")
+    agent.peers.discard("192.0.2.0/24")
+    assert set(agent.peers) == {ip_network("198.51.100.7/32")}
+
+
+def test_peers_cover_addresses(agent: mz.TransitAgent) -> None:
+    agent.peers.update(["192.0.2.0/24", "::/0"])
+    assert agent.peers.covers("192.0.2.200")
+    assert not agent.peers.covers("192.0.3.1")
+    assert agent.peers.covers("2001:db8::1")
+
+
+@pytest.mark.parametrize(
+    ("error", "prefix"),
+    [
+        (mz.InvalidValueError, "192.0.2.1/24"),
+        (mz.InvalidValueError, "everyone"),
+        (mz.InvalidTypeError, 5),
+        (mz.InvalidTypeError, None),
+    ],
+)
+def test_a_bad_peer_is_refused_with_all_others(
+    agent: mz.TransitAgent, error: type[Exception], prefix: Any
+) -> None:
+    with unchanged(agent), pytest.raises(error):
+        agent.peers.update(["203.0.113.0/24", prefix])
+    with pytest.raises(error):
+        agent.peers.discard(prefix)
+
+
+def test_more_peers_than_there_is_room_for(agent: mz.TransitAgent) -> None:
+    prefixes = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(4097)]
+    with unchanged(agent), pytest.raises(mz.CapacityError):
+        agent.peers.update(prefixes)
+
+
+# -- what they say -----------------------------------------------------------------------------------------
+
+
+def test_tables_have_a_text_of_one_line(agent: mz.TransitAgent) -> None:
+    for table in (agent.endpoints, agent.networks, agent.peers):
+        assert "\n" not in repr(table)
+    assert "<table" in agent.endpoints._repr_html_()
+    assert contents(agent)["networks"] == {}
+    assert cast("Any", agent.networks)._repr_html_()

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tunnel device: how it is made, found again, compared and deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import mizarnet as mz
+from mizarnet.netlink import Session, create_veth
+from tests.support.namespace import Namespace
+from tests.support.topology import ADDRESSES, UNDERLAY, World, cable, device, new_namespace
+
+
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    """A host with an underlay and nothing else."""
+    here, there = new_namespace("h1"), new_namespace("h2")
+    cable(here, there)
+    yield here
+    here.delete()
+    there.delete()
+
+
+def create(host: Namespace, name: str = "tunnel0", **changes: Any) -> mz.Tunnel:
+    arguments: dict[str, Any] = {"encap": "vxlan", "underlay": UNDERLAY, "netns": host.name, **changes}
+    return mz.Tunnel.create(name, **arguments)
+
+
+def test_a_new_tunnel_is_down_and_silent(host: Namespace) -> None:
+    with create(host) as tunnel:
+        assert tunnel.created
+        state = tunnel.state()
+        assert (state.up, state.mtu, state.silent) == (False, 1450, True)
+        shown = json.loads(host.run("ip", "-j", "addr", "show", "dev", "tunnel0"))
+        assert shown[0]["addr_info"] == []
+
+
+def test_its_attributes_say_what_was_chosen(host: Namespace) -> None:
+    with create(host) as tunnel:
+        assert (tunnel.name, tunnel.encap, tunnel.port, tunnel.mtu) == ("tunnel0", mz.Encap.VXLAN, 4789, 1450)
+        assert (str(tunnel.local), tunnel.underlay, tunnel.netns) == (ADDRESSES[0], UNDERLAY, host.name)
+        assert tunnel.ifindex == device(host, "tunnel0").ifindex
+
+
+def test_creating_it_again_finds_it(host: Namespace) -> None:
+    with create(host) as first, create(host, port=4789, mtu=1450, local=ADDRESSES[0]) as second:
+        assert not second.created
+        assert second.ifindex == first.ifindex
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("encap", "geneve"), ("underlay", "eth1"), ("local", "192.0.2.99"), ("port", 4790), ("mtu", 1400)],
+)
+def test_a_given_argument_that_differs_is_named(host: Namespace, argument: str, value: object) -> None:
+    with create(host), pytest.raises(mz.ExistsError) as caught:
+        create(host, **{argument: value})
+    assert list(caught.value.differences) == [argument]
+    assert caught.value.holder == "tunnel0"
+
+
+def test_open_finds_what_was_created(host: Namespace) -> None:
+    with create(host, mtu=1400, port=4790) as made, mz.Tunnel.open("tunnel0", netns=host.name) as found:
+        for name in ("encap", "port", "mtu", "local", "underlay", "ifindex"):
+            assert getattr(found, name) == getattr(made, name)
+        assert not found.created
+
+
+def test_what_does_not_exist_is_not_found(host: Namespace) -> None:
+    with pytest.raises(mz.TunnelNotFoundError):
+        mz.Tunnel.open("tunnel0", netns=host.name)
+    with pytest.raises(mz.NetnsNotFoundError):
+        mz.Tunnel.open("tunnel0", netns="mzt-no-such")
+    with pytest.raises(mz.UnderlayNotFoundError):
+        create(host, underlay="eth7")
+
+
+def test_a_device_of_somebody_else_is_left_alone(host: Namespace) -> None:
+    with pytest.raises(mz.TunnelNotFoundError):
+        mz.Tunnel.open(UNDERLAY, netns=host.name)
+    with pytest.raises(mz.ExistsError, match="no mizarnet tunnel"):
+        create(host, UNDERLAY)
+    assert device(host, UNDERLAY).up
+
+
+def test_a_plain_vxlan_device_is_no_tunnel(host: Namespace) -> None:
+    host.run("ip", "link", "add", "tunnel0", "type", "vxlan", "id", "7", "dstport", "4789")
+    with pytest.raises(mz.ExistsError):
+        create(host)
+
+
+def test_the_port_of_another_tunnel_is_named_with_its_holder(host: Namespace) -> None:
+    with create(host, "one"), pytest.raises(mz.ExistsError) as caught:
+        create(host, "other")
+    assert caught.value.holder == "one"
+
+
+def test_two_tunnels_with_different_ports(host: Namespace) -> None:
+    with create(host, "one") as one, create(host, "other", port=4790) as other:
+        assert (one.port, other.port) == (4789, 4790)
+
+
+def test_an_underlay_without_an_address(host: Namespace) -> None:
+    with Session.open(host.name) as session:
+        create_veth(session, "bare0", peer="bare1")
+    with pytest.raises(mz.UnderlayNotFoundError, match="no global address"):
+        create(host, underlay="bare0")
+
+
+def test_a_local_address_that_is_not_ours(host: Namespace) -> None:
+    with pytest.raises(mz.UnderlayNotFoundError):
+        create(host, local=ADDRESSES[1])
+
+
+@pytest.mark.parametrize("mtu", [1451, 1500, 65535])
+def test_an_mtu_that_does_not_fit_says_what_would(host: Namespace, mtu: int) -> None:
+    with pytest.raises(mz.MtuError, match="1450") as caught:
+        create(host, mtu=mtu)
+    assert caught.value.value == mtu
+
+
+def test_a_failed_call_leaves_no_device(host: Namespace) -> None:
+    with pytest.raises(mz.MtuError):
+        create(host, mtu=1451)
+    assert [each["ifname"] for each in json.loads(host.run("ip", "-j", "link"))] == ["lo", UNDERLAY]
+
+
+def test_deleting_twice_is_no_error(host: Namespace) -> None:
+    with create(host) as tunnel:
+        tunnel.delete()
+        tunnel.delete()
+        with pytest.raises(mz.TunnelNotFoundError):
+            tunnel.state()
+
+
+def test_closing_it_leaves_the_device(host: Namespace) -> None:
+    create(host).close()
+    assert device(host, "tunnel0").kind == "vxlan"
+
+
+def test_a_closed_handle_says_so(host: Namespace) -> None:
+    tunnel = create(host)
+    tunnel.close()
+    tunnel.close()
+    for call in (tunnel.state, tunnel.delete):
+        with pytest.raises(mz.ClosedError):
+            call()
+
+
+def test_a_handle_of_an_older_life_touches_nothing(host: Namespace) -> None:
+    with create(host) as older:
+        older.delete()
+        with mz.deleting(create(host)) as younger, mz.deleting(mz.TransitAgent.attach(younger)) as agent:
+            older.delete()
+            assert younger.state().up
+            assert agent.state().programs
+
+
+def test_it_stays_while_endpoints_use_it() -> None:
+    with World("vxlan", hosts=1) as world:
+        host = world.hosts[0]
+        world.container(host, 7, "10.0.0.1/24", name="web")
+        with pytest.raises(mz.InUseError) as caught:
+            host.tunnel.delete()
+        assert caught.value.users == ("web",)
+        host.tunnel.delete(force=True)
+        with pytest.raises(mz.StaleHandleError):
+            host.agent.stats()
+
+
+def test_its_text_is_one_line(host: Namespace) -> None:
+    with create(host) as tunnel:
+        assert repr(tunnel) == f"<Tunnel tunnel0 in {host.name}: vxlan {ADDRESSES[0]}:4789 mtu=1450>"
+        assert "<table" in tunnel._repr_html_()

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a test may leave behind, seen from outside the library."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import attrs
+
+from tests.support.wait import wait_until
+
+PINS = Path("/sys/fs/bpf")
+
+
+def descriptors() -> frozenset[str]:
+    """What this process has open."""
+    found: set[str] = set()
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
+        except FileNotFoundError:  # the listing's own
+            continue
+    return frozenset(found)
+
+
+def pins() -> frozenset[str]:
+    """Everything under the run's own BPF file system."""
+    own = {PINS / "mizarnet", PINS / "maps.debug", PINS / "progs.debug"}  # the root of all hosts stays
+    return frozenset(str(path) for path in PINS.rglob("*") if path not in own)
+
+
+def _names(directory: str) -> frozenset[str]:
+    return frozenset(os.listdir(directory)) if os.path.isdir(directory) else frozenset()
+
+
+@attrs.frozen
+class Snapshot:
+    """Everything of that kind at one moment."""
+
+    descriptors: frozenset[str]
+    threads: frozenset[str]
+    links: frozenset[str]
+    namespaces: frozenset[str]
+    pins: frozenset[str]
+
+    @classmethod
+    def take(cls) -> Snapshot:
+        return cls(
+            descriptors=descriptors(),
+            threads=frozenset(f"{thread.name} {thread.ident}" for thread in threading.enumerate()),
+            links=_names("/sys/class/net"),
+            namespaces=_names("/run/netns"),
+            pins=pins(),
+        )
+
+    def excess(self, before: Snapshot) -> dict[str, list[str]]:
+        """What is here now and was not ``before``."""
+        now, then = attrs.asdict(self), attrs.asdict(before)
+        return {kind: sorted(now[kind] - then[kind]) for kind in now if now[kind] - then[kind]}
+
+
+def assert_nothing_new(before: Snapshot) -> None:
+    """Everything that came since ``before`` must be gone; the kernel gets a few seconds for deferred work."""
+    if not Snapshot.take().excess(before):
+        return
+    gc.collect()
+    wait_until(
+        lambda: not Snapshot.take().excess(before), lambda: f"left behind: {Snapshot.take().excess(before)}"
+    )

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A transit switch for single frames: a loaded program, a device with routes, and the packets of its tunnel.
+
+The kernel's routes and neighbours answer the program's look-up, so a device with static neighbours stands in a
+namespace of its own. The program is attached to it, because a test run on a device needs its receive queue.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address, ip_interface
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import mizarnet
+from mizarnet import (
+    Encap,
+    EndpointKey,
+    Local,
+    MacAddress,
+    Network,
+    NetworkKey,
+    Remote,
+    Stats,
+    Verdict,
+    attachment,
+)
+from mizarnet.abi import records
+from mizarnet.abi.records import META_KEY, Config, Meta
+from mizarnet.bpf import Object, XdpMode, attach_xdp
+from mizarnet.netlink import Session, add_address, create_veth, get_link, set_link, write_sysctl
+from mizarnet.numbers import Limit, SwitchFlag
+from tests.support.namespace import Namespace
+from tests.support.packets import datagram, ethernet, geneve, udp, vxlan
+from tests.support.reference_switch import ETHERTYPES, Knowledge, judge, seal
+from tests.support.switch_knowledge import (
+    INNER,
+    LOCAL,
+    NEIGHBOURS,
+    OWN,
+    SENDER,
+    SENT_FROM,
+    UNDERLAYS,
+    VNI,
+    Underlay,
+    knowledge,
+)
+
+OBJECT = Path(mizarnet.__file__).parent / "_objects" / "transit-mac-only.bpf.o"
+XDP_PASS, XDP_TX = 2, 3
+
+
+def fill(loaded: Object, known: Knowledge) -> None:
+    """Put what the reference knows into the maps."""
+    for (vni, ip), host in known.endpoints.items():
+        place = Local(MacAddress(INNER), 0) if host is None else Remote(host)
+        key = records.pack_endpoint_key(EndpointKey(vni, ip))
+        loaded.maps["endpoints"].update(key, records.pack_endpoint(place))
+    for (vni, prefix), switches in known.networks.items():
+        network_key = records.pack_network_key(NetworkKey(vni, prefix))
+        loaded.maps["networks"].update(network_key, records.pack_network(Network(switches=switches)))
+    for prefix in known.peers:
+        loaded.maps["peers"].update(records.pack_peer_key(prefix), bytes(4))
+
+
+def load(known: Knowledge) -> Object:
+    config = Config(
+        mark_local=1, mark_bounced=2, local=known.local, virtual_mac=MacAddress(INNER),
+        tunnel_mac=MacAddress(INNER), encap=Encap(known.encap), port=known.port, mtu=1450,
+    )  # fmt: skip
+    loaded = attachment.load(OBJECT, config.pack(), mizarnet.Capacity(max_endpoints=64, max_local=4))
+    fill(loaded, known)
+    return loaded
+
+
+def make_device(session: Session, name: str, addresses: list[str], device_mac: bytes | None = None) -> int:
+    """A device that is up and forwards; its other end says nothing of its own accord."""
+    made = create_veth(
+        session, name, peer=f"{name}-far", mac=str(MacAddress(device_mac)) if device_mac else None
+    )
+    far = get_link(session, f"{name}-far")
+    assert far is not None
+    write_sysctl(session, f"ipv6/conf/{far.name}/disable_ipv6", "1")
+    for address in addresses:
+        add_address(session, made.ifindex, ip_interface(address), dad=False)
+    set_forwarding(session, name, True)
+    set_link(session, made.ifindex, up=True)
+    set_link(session, far.ifindex, up=True)
+    return made.ifindex
+
+
+def set_forwarding(session: Session, name: str, on: bool) -> None:
+    for version in (4, 6):
+        write_sysctl(session, f"ipv{version}/conf/{name}/forwarding", str(int(on)))
+
+
+def add_routes(namespace: Namespace, underlay: Underlay) -> None:
+    """The hosts' MACs, the way to the gateway, and the way that is barred."""
+    ip = ("ip", f"-{underlay.version}")
+    ways = {underlay.host(number): ("eth0", address) for number, address in NEIGHBOURS.items()}
+    for host, (device, address) in {**ways, underlay.elsewhere: ("eth1", SENDER)}.items():
+        lladdr = str(MacAddress(address))
+        namespace.run(*ip, "neigh", "replace", str(host), "lladdr", lladdr, "dev", device, "nud", "permanent")
+    namespace.run(*ip, "route", "add", underlay.prefix(underlay.beyond), "via", str(underlay.host(2)))
+    namespace.run(*ip, "route", "add", "prohibit", underlay.prefix(underlay.refused))
+
+
+@attrs.frozen
+class Stage:
+    """A host's devices and routes, without a host."""
+
+    session: Session
+    ifindex: int
+
+
+@contextmanager
+def staged() -> Iterator[Stage]:
+    """A namespace with the devices and routes, for as long as the block lasts."""
+    namespace = Namespace(f"mzx-{os.getpid()}")
+    try:
+        with Session.open(namespace.name) as session:
+            near = [f"{each.host(LOCAL)}/{24 if each.version == 4 else 64}" for each in UNDERLAYS]
+            ifindex = make_device(session, "eth0", near, OWN)
+            make_device(session, "eth1", ["198.51.100.1/24", "fd00:6e::1/64"])
+            for underlay in UNDERLAYS:
+                add_routes(namespace, underlay)
+            yield Stage(session, ifindex)
+    finally:
+        namespace.delete()
+
+
+@attrs.frozen
+class Ran:
+    """What the program did with a frame."""
+
+    verdict: Verdict
+    frame: bytes
+
+
+@attrs.frozen(repr=False)
+class Bench:
+    """A loaded object with filled tables, and the packets of its tunnel."""
+
+    stage: Stage
+    loaded: Object
+    known: Knowledge
+    underlay: Underlay
+
+    def run(self, frame: bytes) -> Ran:
+        """Run the program on a frame; it must count exactly one verdict, and return what goes with it."""
+        before = self._stats()
+        context = struct.pack("6I", 0, len(frame), 0, self.stage.ifindex, 0, 0)  # struct xdp_md
+        program = self.loaded.programs["transit_switch"]
+        ran = self.stage.session.run(program.test_run, frame, context=context)
+        since = self._stats().since(before).switch
+        counted = {verdict: counter for verdict, counter in since.items() if counter.packets}
+        assert list(counted.values()) == [mizarnet.Counter(1, min(len(frame), PAGE_FRAME))]
+        verdict = next(iter(counted))
+        assert ran.verdict == (XDP_TX if verdict is Verdict.BOUNCED else XDP_PASS)
+        return Ran(verdict, ran.frame)
+
+    @contextmanager
+    def on_generic_hook(self) -> Iterator[Bench]:
+        """The same, while the host's record says that the program is on the generic hook."""
+        meta = Meta(
+            schema=Limit.SCHEMA, build=0, encap=Encap(self.known.encap), tunnel_ifindex=1, port=self.known.port,
+            mtu=1450, local=self.known.local, tunnel="tunnel0", underlay="eth0",
+            switch_ifindex=self.stage.ifindex, switch_flags=SwitchFlag.GENERIC_XDP,
+        )  # fmt: skip
+        self.loaded.maps["meta"].update(META_KEY, meta.pack())
+        yield attrs.evolve(self, known=attrs.evolve(self.known, generic=True))
+        self.loaded.maps["meta"].update(META_KEY, attrs.evolve(meta, switch_flags=0).pack())
+
+    def _stats(self) -> Stats:
+        return Stats.from_words(self.loaded.maps["verdicts"].sum_words()[1])
+
+    def agree(self, frame: bytes) -> Ran:
+        """Run a frame; program and reference must agree about verdict and every byte."""
+        ran, expected = self.run(frame), judge(frame, self.known)
+        assert (ran.verdict, ran.frame.hex()) == (expected.verdict, expected.frame.hex())
+        return ran
+
+    def packet(self, to: str = "10.0.0.2", **outer: Any) -> bytes:
+        """A tunnel packet for an endpoint, in its outer Ethernet frame."""
+        return self.wrap(inner_frame(to), **outer)
+
+    def wrap(self, inner: bytes, **outer: Any) -> bytes:
+        """An inner frame in a tunnel packet."""
+        return Wrapper(self.known, self.underlay, **outer).around(inner)
+
+
+# A test run puts what does not fit into a page into further buffers; more than this is not in the first one.
+PAGE_FRAME = 3520
+
+
+def inner_frame(to: str, payload: bytes = b"frame") -> bytes:
+    if ip_address(to).version == 4:
+        return datagram(INNER, "10.0.0.1", to, destination_mac=OWN, payload=payload)
+    body = udp(9, 9, payload)
+    header = struct.pack("!IHBB", 6 << 28, len(body), 17, 64)
+    return ethernet(OWN, INNER, 0x86DD, header + ip_address("fd01::1").packed + ip_address(to).packed + body)
+
+
+@attrs.frozen
+class Wrapper:
+    """The outer headers, each field to be chosen."""
+
+    known: Knowledge
+    underlay: Underlay
+    vni: int = VNI
+    source: int = 2
+    ttl: int = 64
+    source_port: int = SENT_FROM
+    has_checksum: bool = False
+    options: bytes = b""
+    fragment: int = 0
+
+    def around(self, inner: bytes) -> bytes:
+        return self.outer(self.tunnel_header() + inner)
+
+    def tunnel_header(self) -> bytes:
+        if self.known.encap == "vxlan":
+            return vxlan(self.vni, b"")
+        header = geneve(self.vni, self.options)
+        return bytes([len(self.options) // 4]) + header[1:]
+
+    def outer(self, payload: bytes) -> bytes:
+        body = udp(self.source_port, self.known.port, payload)
+        addresses = self.underlay.host(self.source).packed + self.known.local.packed
+        if self.underlay.version == 4:
+            length = 20 + len(body)
+            header = struct.pack("!BBHHHBBH", 0x45, 0, length, 1, self.fragment, self.ttl, 17, 0)
+        else:
+            header = struct.pack("!IHBB", 6 << 28, len(body), 17, self.ttl)
+        sealed = seal(header + addresses + body, has_udp_checksum=self.has_checksum)
+        return OWN + SENDER + ETHERTYPES[self.underlay.version] + sealed
+
+
+@contextmanager
+def benches(stage: Stage) -> Iterator[dict[tuple[Encap, int], Bench]]:
+    """One for each encapsulation over each family; parsing needs no tunnel of the kernel's."""
+    with ExitStack() as stack:
+        made: dict[tuple[Encap, int], Bench] = {}
+        for encap, underlay in product(Encap, UNDERLAYS):
+            known = knowledge(encap, underlay)
+            loaded = stack.enter_context(load(known))
+            made[encap, underlay.version] = Bench(stage, loaded, known, underlay)
+        # Any of them, so that the device has a receive queue for XDP.
+        program = loaded.programs["transit_switch"]
+        link = stack.enter_context(stage.session.run(attach_xdp, program, stage.ifindex, mode=XdpMode.NATIVE))
+        stack.callback(link.detach)
+        yield made

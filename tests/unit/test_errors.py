@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree of errors: closed, drawn as it is, each also a builtin, each with its facts across pickling."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import re
+
+import pytest
+
+from mizarnet import errors
+from mizarnet.errors import MizarnetError
+
+EXAMPLES: list[MizarnetError] = [
+    errors.InvalidValueError("m", argument="vni", value=0, hint="h"),
+    errors.MtuError("m", argument="mtu", value=1501),
+    errors.InvalidTypeError("m", argument="vni"),
+    errors.ClosedError("m"),
+    errors.ForkedError("m"),
+    errors.StaleHandleError("m"),
+    errors.PrivilegeError("m", missing=["CAP_BPF"]),
+    errors.UnsupportedError("m", feature="geneve"),
+    errors.ExistsError("m", holder="eth0", differences={"mtu": (1, 2)}),
+    errors.TunnelNotFoundError("m"),
+    errors.UnderlayNotFoundError("m"),
+    errors.AgentNotFoundError("m"),
+    errors.SwitchNotFoundError("m"),
+    errors.UntrustedNamespaceError("m", netns="n"),
+    errors.NetnsNotFoundError("m"),
+    errors.EndpointNotFoundError("m"),
+    errors.InUseError("m", users=["a", "b"]),
+    errors.LocalEndpointError("m"),
+    errors.CapacityError("m", table="peers", capacity=2, used=2),
+    errors.LayoutError("m", struct="mzn_ip", differences=["x"]),
+    errors.LockTimeoutError("m", timeout=1.5),
+    errors.BulkError("m", failed={"a": errors.ClosedError("n")}, done=["b"]),
+    errors.KernelError("create x", errno=errno.EPERM),
+    errors.NetlinkError("create x", errno=errno.EEXIST, kernel_message="taken"),
+    errors.BpfError("load x", errno=errno.EINVAL, hint="h"),
+    errors.VerifierError("load x", errno=errno.EACCES, program="p", log=["a", "b"]),
+]
+
+
+def facts(error: MizarnetError) -> dict[str, str]:
+    return {name: repr(value) for name, value in vars(error).items() if not name.startswith("__")}
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_an_error_survives_pickling_with_its_facts(error: MizarnetError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert facts(copy) == facts(error)
+
+
+def test_the_drawing_is_the_tree() -> None:
+    drawn = dict(re.findall(r"─ (\w+)(?: \((\w+)\))?", errors.__doc__ or ""))
+    named = {name for name in errors.__all__ if name != "MizarnetError"}
+    assert set(drawn) == named
+    for name, builtin in drawn.items():
+        cls = getattr(errors, name)
+        assert issubclass(cls, MizarnetError)
+        if builtin:
+            assert builtin in {base.__name__ for base in cls.__mro__}
+
+
+def test_every_error_is_one_of_the_examples() -> None:
+    assert {type(error).__name__ for error in EXAMPLES} >= set(errors.__all__) - {
+        "MizarnetError",
+        "NotFoundError",
+    }
+
+
+def test_the_hint_follows_the_message() -> None:
+    assert str(errors.ClosedError("it is closed", hint="open another")) == "it is closed; open another"
+
+
+def test_a_kernel_error_names_the_number_and_the_kernels_words() -> None:
+    error = errors.NetlinkError("create eth0", errno=errno.EEXIST, kernel_message="name taken")
+    assert str(error) == "create eth0: File exists [EEXIST] (name taken)"
+    assert error.errno == errno.EEXIST
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (errors.InUseError("m", users=[]), errno.EBUSY),
+        (errors.CapacityError("m", table="t", capacity=1, used=1), errno.ENOSPC),
+    ],
+)
+def test_errors_that_are_os_errors_have_a_number(error: OSError, number: int) -> None:
+    assert error.errno == number
+
+
+def test_a_long_verifier_log_is_shown_by_its_end() -> None:
+    error = errors.VerifierError(
+        "load", errno=errno.EACCES, program="p", log=[f"line {n}" for n in range(10)]
+    )
+    assert "line 9" in str(error)
+    assert "line 3" not in str(error)
+    assert "(4 lines omitted" in str(error)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Importing the package does nothing but import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def _modules_after(statement: str) -> set[str]:
+    code = f"import sys, threading\n{statement}\nassert threading.active_count() == 1\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_import_leaves_pyroute2_alone() -> None:
+    modules = _modules_after("import mizarnet")
+    assert "mizarnet.netlink" in modules
+    assert not any(name.partition(".")[0] == "pyroute2" for name in modules)
+
+
+def test_every_name_of_the_root_says_where_it_comes_from() -> None:
+    import mizarnet
+
+    public = [name for name in vars(mizarnet) if name[0].isupper()]
+    assert {"Tunnel", "TransitAgent", "Endpoint", "MizarnetError"} <= set(public)
+    assert all(vars(mizarnet)[name].__module__.startswith("mizarnet.") for name in public)

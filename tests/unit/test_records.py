@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and values as bytes: what is packed comes back, and no two keys are alike."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from mizarnet.abi import records
+from mizarnet.abi.records import Record
+from mizarnet.values import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
+
+MAC = MacAddress.parse("02:00:00:00:00:01")
+ADDRESSES = ["10.0.0.5", "255.255.255.254", "fd00::5", "::1.2.3.4"]
+PREFIXES = ["0.0.0.0/0", "10.0.0.0/24", "10.0.0.5/32", "::/0", "fd00::/64", "fd00::5/128"]
+
+
+@pytest.mark.parametrize("ip", ADDRESSES)
+@pytest.mark.parametrize("vni", [1, 0xFFFFFF])
+def test_an_endpoint_key_comes_back(vni: int, ip: str) -> None:
+    key = EndpointKey(vni, ip_address(ip))
+    assert records.unpack_endpoint_key(records.pack_endpoint_key(key)) == key
+
+
+@pytest.mark.parametrize("value", [Local(MAC, 4095), Remote("192.0.2.1"), Remote("2001:db8::1")])
+def test_an_endpoint_comes_back(value: Local | Remote) -> None:
+    assert records.unpack_endpoint(records.pack_endpoint(value)) == value
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_network_key_comes_back(prefix: str) -> None:
+    key = NetworkKey(7, ip_network(prefix))
+    assert records.unpack_network_key(records.pack_network_key(key)) == key
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_peer_comes_back(prefix: str) -> None:
+    assert records.unpack_peer_key(records.pack_peer_key(ip_network(prefix))) == ip_network(prefix)
+
+
+def test_keys_of_different_networks_differ() -> None:
+    packed = {
+        records.pack_network_key(NetworkKey(vni, ip_network(each))) for vni in (7, 8) for each in PREFIXES
+    }
+    assert len(packed) == 2 * len(PREFIXES)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Network(),
+        Network(gateway="10.0.0.1"),
+        Network(gateway="fd00::1", switches=["192.0.2.9"]),
+        Network(switches=[f"2001:db8::{n}" for n in range(1, 17)]),
+    ],
+)
+def test_a_network_comes_back(network: Network) -> None:
+    assert records.unpack_network(records.pack_network(network)) == network
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        EndpointSpec(vni=7, ip="10.0.0.5/24", mac=MAC, mtu=1450, gateway=()),
+        EndpointSpec(vni=7, ip="fd00::5/64", mac=MAC, mtu=1450, gateway="fd00::1"),
+        EndpointSpec(
+            name="é" * 95,
+            vni=0xFFFFFF,
+            ip=["10.0.0.5/24", "fd00::5/64"],
+            netns="/" + "x" * 254,
+            ifname="n" * 15,
+            mac=MAC,
+            kind="macvtap",
+            gateway=["10.0.0.1", "fd00::1"],
+            mtu=65535,
+            forwarding=True,
+            trust_user_namespace=True,
+        ),
+    ],
+    ids=["IPv4", "IPv6", "everything"],
+)
+def test_a_record_comes_back(spec: EndpointSpec) -> None:
+    record = Record(
+        spec=spec,
+        instance=2**64 - 1,
+        interface=3,
+        ifindex=4,
+        netns_cookie=2**63,
+        netns_id=(4, 2**32),
+        nsid=-2,
+        private=True,
+    )
+    assert Record.unpack(record.pack()) == record
+
+
+def test_a_path_that_is_too_long_is_refused_and_not_cut() -> None:
+    with pytest.raises(ValueError, match="cannot be a namespace"):
+        EndpointSpec(vni=7, ip="10.0.0.5", netns="/" + "x" * 255)
+
+
+def test_names_that_differ_have_different_keys() -> None:
+    assert records.record_key("a") != records.record_key("b")
+    assert len(records.record_key("a" * 191)) == 16
