@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything a contributor types. Each target installs what it needs on Debian 12: packages with apt, Python tools
+# in .venv; a second call finds them there. Other systems: install the like of the packages, then `make APT=: ...`.
+
+# Debian's own interpreter, because the package python3-dev has the headers of that one.
+PYTHON ?= /usr/bin/python3
+APT ?= tools/apt.sh
+VENV := .venv
+BIN := $(VENV)/bin
+export DEBIAN_FRONTEND := noninteractive
+
+BUILD_PACKAGES := clang llvm gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev pkg-config python3-dev python3-venv
+NETNS_PACKAGES := iproute2 iputils-ping util-linux ethtool procps
+VM_PACKAGES := qemu-system-x86 qemu-system-common busybox-static kmod
+LINT_PACKAGES := clang-format
+
+SOURCES := $(shell find csrc -name '*.[ch]') csrc/binding/build_ext.py setup.py
+C_FILES := $(filter csrc/%.c csrc/%.h,$(SOURCES)) $(shell find tests -name '*.c')
+# Files under csrc/binding/*.cdef.h are cffi's dialect, which clang-format reads as C well enough.
+C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
+PYTEST := $(BIN)/python -m pytest
+
+.NOTPARALLEL:
+.PHONY: demo test test-unit test-bpf test-netns test-vm test-vm-full bench wheel clean
+.PHONY: lint lint-format lint-types lint-imports lint-c format
+.PHONY: root build-packages netns-packages vm-packages lint-packages
+
+demo: root $(VENV)/built netns-packages
+	$(BIN)/python examples/two_hosts.py
+
+# Every tier runs, whatever the ones before it found.
+test: root
+	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns test-vm
+
+test-unit: $(VENV)/built
+	$(PYTEST) tests/unit
+
+test-bpf: root $(VENV)/built netns-packages
+	$(PYTEST) tests/bpf
+
+# One of the examples has a VM.
+test-netns: root $(VENV)/built netns-packages vm-packages
+	$(PYTEST) tests/netns
+
+test-vm: root $(VENV)/built netns-packages vm-packages
+	$(BIN)/python tests/vm/suite.py
+
+test-vm-full: root $(VENV)/built netns-packages vm-packages
+	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
+
+bench: root $(VENV)/built netns-packages
+	$(BIN)/python tests/bench/netlink_cost.py
+
+lint:
+	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c
+
+lint-format: $(VENV)/lint-tools
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/python tools/gen_abi.py --check
+
+# The last line: every public name is annotated.
+lint-types: $(VENV)/built $(VENV)/lint-tools
+	$(BIN)/mypy
+	$(BIN)/pyright
+	PYTHONPATH=$(CURDIR) $(BIN)/pyright --verifytypes mizarnet --ignoreexternal
+
+lint-imports: $(VENV)/built $(VENV)/lint-tools
+	$(BIN)/lint-imports
+
+# The BPF objects are compiled with warnings as errors whenever they are built.
+lint-c: build-packages lint-packages
+	clang-format --dry-run --Werror $(C_FILES)
+	gcc $(C_WARNINGS) -x c csrc/include/mizarnet/abi.h
+	gcc $(C_WARNINGS) -D_GNU_SOURCE $$(pkg-config --cflags libbpf) csrc/binding/shim.c
+
+format: $(VENV)/lint-tools lint-packages
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	clang-format -i $(C_FILES)
+
+wheel: $(VENV)/tools
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/bpf/_ext.abi3.so
+
+# -- what the targets above stand on
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "Only root may make network namespaces and load BPF: try sudo make" >&2; exit 1; }
+
+build-packages:
+	@$(APT) $(BUILD_PACKAGES)
+
+netns-packages:
+	@$(APT) $(NETNS_PACKAGES)
+
+vm-packages:
+	@$(APT) $(VM_PACKAGES)
+
+lint-packages:
+	@$(APT) $(LINT_PACKAGES)
+
+# pip knows dependency groups since 25.1; Debian 12 brings 23.0.
+$(VENV)/tools: pyproject.toml | build-packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --group build --group test
+	@touch $@
+
+$(VENV)/lint-tools: $(VENV)/tools
+	$(BIN)/pip install --quiet --group lint
+	@touch $@
+
+# Without build isolation, so that extension and BPF objects are rebuilt in place with the tools above.
+$(VENV)/built: $(VENV)/tools $(SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --editable .
+	@touch $@

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's code does what the README says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from tests.support.namespace import Namespace
+from tests.support.topology import TUNNEL, cable, new_namespace
+from tests.support.traffic import ping
+
+README = Path(__file__).parent.parent.parent / "README.md"
+HOST_1, HOST_2, LATER = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[Namespace, Namespace]]:
+    """Two hosts with the addresses of the README."""
+    with ExitStack() as undo:
+        made = new_namespace("h1"), new_namespace("h2")
+        for host in made:
+            undo.callback(host.delete)
+        cable(*made)
+        for host in made:
+            undo.callback(_delete_tunnel, host)
+        yield made
+
+
+def _delete_tunnel(host: Namespace) -> None:
+    try:
+        tunnel = mz.Tunnel.open(TUNNEL, netns=host.name)
+    except mz.TunnelNotFoundError:
+        return
+    with tunnel:
+        tunnel.delete(force=True)
+
+
+@pytest.fixture
+def containers() -> Iterator[tuple[Namespace, Namespace]]:
+    """The README's containers."""
+    with ExitStack() as undo:
+        made = Namespace("web"), Namespace("db")
+        for container in made:
+            undo.callback(container.delete)
+        yield made
+
+
+def _run(host: Namespace, code: str) -> str:
+    return host.run(sys.executable, "-c", code)
+
+
+def test_two_hosts(hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]) -> None:
+    for _again in range(2):
+        for host, code in zip(hosts, (HOST_1, HOST_2), strict=True):
+            _run(host, code)
+    web, db = containers
+    assert ping(web, "10.0.0.2")
+    assert ping(db, "10.0.0.1")
+
+
+def test_a_later_process_adopts_and_deletes(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]
+) -> None:
+    for host, code in zip(hosts, (HOST_1, HOST_2), strict=True):
+        _run(host, code)
+    assert ping(containers[0], "10.0.0.2")
+    printed = _run(hosts[0], LATER)
+    assert "encapsulated" in printed
+    assert "10.0.0.1" in printed
+    with pytest.raises(mz.TunnelNotFoundError):
+        mz.Tunnel.open(TUNNEL, netns=hosts[0].name)
+
+
+def test_ten_lines_show_both_hosts() -> None:
+    lines = [line for line in (HOST_1 + HOST_2).splitlines() if line]
+    assert len(lines) == 10
