@@ -41,6 +41,7 @@ def die(host: Host, netns: str, point: str) -> None:
     assert status == 9, output
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("point", DEATHS)
 def test_an_endpoint_can_be_created_after_its_maker_died(world: World, point: str) -> None:
     host, namespace = world.hosts[0], world.namespace("web")
@@ -90,6 +91,7 @@ def test_two_processes_make_one_tunnel(world: World) -> None:
         tunnel.delete()
 
 
+@pytest.mark.vm
 def test_a_hook_that_was_taken_is_put_back_and_the_tables_stay(web: Container) -> None:
     agent = web.host.agent
     agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")

@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM's endpoint as a device: where it lives, when it is up, who holds its descriptors, who may send."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Verdict
+from mizarnet.netlink import Session, get_link, set_link
+from tests.support.counting import counted, wait_for
+from tests.support.packets import datagram
+from tests.support.process import run_python
+from tests.support.topology import World
+from tests.support.traffic import assert_no_ping, ping
+from tests.support.vm import Net
+from tests.support.vmm import Vmm
+
+pytestmark = pytest.mark.vm
+
+HOLD = ["sh", "-c", "echo ready; read -r line"]
+
+
+@pytest.fixture(scope="module")
+def net(shared_world: World) -> Net:
+    return Net.of(shared_world)
+
+
+@pytest.fixture
+def vm(net: Net) -> Iterator[mz.Endpoint]:
+    with net.vm() as made:
+        yield made
+
+
+@pytest.fixture
+def vmm(vm: mz.Endpoint) -> Iterator[Vmm]:
+    with vm.open_tap() as tap:
+        yield Vmm(vm, tap.fds[0])
+
+
+def stack_counters(netns: str) -> dict[str, int]:
+    """How many packets the IP stacks of a namespace have been given."""
+    with Session.open(netns) as session:
+        old = session.run(Path("/proc/thread-self/net/snmp").read_text)
+        new = session.run(Path("/proc/thread-self/net/snmp6").read_text)
+    names, values = (line.split()[1:] for line in old.splitlines() if line.startswith("Ip:"))
+    found = dict(zip(names, map(int, values), strict=True))
+    found |= {name: int(value) for name, value in map(str.split, new.splitlines())}
+    return {name: found[name] for name in ("InReceives", "InAddrErrors", "Ip6InReceives", "Ip6InAddrErrors")}
+
+
+def namespaces() -> set[str]:
+    return set(os.listdir("/run/netns"))
+
+
+# -- where it lives ----------------------------------------------------------------------------------------
+
+
+def test_a_private_namespace_comes_and_goes_with_it(net: Net) -> None:
+    before = namespaces()
+    with net.vm() as vm:
+        assert namespaces() - before == {vm.netns}
+        with Session.open(vm.netns) as session:
+            assert session.identity != net.host.agent.session.identity
+            link = get_link(session, vm.ifname)
+        assert link is not None
+        assert (link.kind, link.mac) == ("macvtap", str(vm.mac))
+    assert namespaces() == before
+
+
+def test_the_device_itself_is_silent(vm: mz.Endpoint, vmm: Vmm) -> None:
+    command = ["nsenter", f"--net=/run/netns/{vm.netns}", "ip", "-j", "address", "show", "dev", vm.ifname]
+    shown = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)[0]
+    assert "NOARP" in shown["flags"]
+    assert shown["addr_info"] == []
+    assert vm.stats() == mz.EndpointStats(mz.Counter(), mz.Counter(), mz.Counter())
+
+
+def test_it_does_not_live_in_the_namespace_of_the_host(net: Net) -> None:
+    with pytest.raises(mz.InvalidValueError, match="host's namespace"), net.vm(netns=net.host.namespace.name):
+        pass
+
+
+def test_a_namespace_that_was_given_stays(net: Net) -> None:
+    given = net.near.namespace.name
+    with net.vm(netns=given, ifname="tap0") as vm, vm.open_tap():
+        assert vm.netns == given
+    assert given in namespaces()
+    assert not mz.Endpoint.open(net.host.agent, vni=7, ip=net.near.ip).created
+
+
+def test_creating_it_again_finds_it(net: Net, vm: mz.Endpoint) -> None:
+    again = mz.Endpoint.create(
+        net.host.agent, name="vm", vni=7, ip=vm.addresses, kind="macvtap", gateway=vm.spec.gateway
+    )
+    assert (again.created, again.netns, again.ifindex) == (False, vm.netns, vm.ifindex)
+
+
+def test_only_a_macvtap_has_descriptors(net: Net) -> None:
+    with pytest.raises(mz.InvalidValueError, match="is a macvlan"):
+        net.near.endpoint.open_tap()
+
+
+def test_a_deleted_one_has_none(net: Net) -> None:
+    with net.vm() as vm:
+        pass
+    with pytest.raises(mz.EndpointNotFoundError):
+        vm.open_tap()
+
+
+def test_deleting_it_ends_the_descriptors(net: Net) -> None:
+    with net.vm() as vm, vm.open_tap() as tap:
+        frame = datagram(vm.mac.packed, str(vm.ip), net.near.ip, destination_mac=net.near.mac)
+        vm.delete()
+        assert vm.netns not in namespaces()
+        since = counted(net.host.agent, lambda: Vmm(vm, tap.fds[0]).write(frame))
+    assert since.agent[Verdict.UNKNOWN_SENDER].packets == 0
+
+
+def test_the_descriptors_of_an_older_life_hold_nothing_up(net: Net) -> None:
+    with net.vm() as older, older.open_tap():
+        older.delete()
+        with net.vm() as younger:
+            with younger.open_tap():
+                assert younger.state().up
+            assert not younger.state().up
+
+
+# -- when it is up -----------------------------------------------------------------------------------------
+
+
+def test_it_is_up_while_a_descriptor_is_open(vm: mz.Endpoint) -> None:
+    assert not vm.state().up
+    with vm.open_tap() as tap:
+        assert vm.state().up
+        with vm.open_tap():
+            tap.close()
+            assert vm.state().up
+    assert not vm.state().up
+    with vm.open_tap():
+        assert vm.state().up
+    tap.close()
+    assert not vm.state().up
+
+
+def test_it_stays_up_while_another_process_has_a_copy(vm: mz.Endpoint) -> None:
+    tap = vm.open_tap()
+    with subprocess.Popen(HOLD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=tap.fds) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        tap.close()
+        assert vm.state().up
+        holder.communicate(b"\n", timeout=20)
+    vm.open_tap().close()
+    assert not vm.state().up
+
+
+def test_another_process_opens_it(net: Net, vm: mz.Endpoint) -> None:
+    output = run_python(
+        """
+        with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
+            vm = mz.Endpoint.open(agent, "vm")
+            with vm.open_tap() as tap:
+                print(len(tap.fds), vm.state().up)
+        """,
+        net.host.namespace.name,
+    )
+    assert output == "1 True\n"
+    assert not vm.state().up
+
+
+def test_with_no_descriptor_open_frames_reach_no_ip_stack(net: Net, vm: mz.Endpoint) -> None:
+    vm.open_tap().close()
+    before, stats, stack = vm.stats(), net.host.agent.stats(), stack_counters(vm.netns or "")
+    for container in (net.near, net.far):
+        assert_no_ping(container.namespace, str(vm.ip))
+        assert_no_ping6(container.namespace.name, "fd00::1")
+    wait_for(net.host.agent, Verdict.DELIVERED_LOCALLY, stats, program="agent", packets=2)
+    wait_for(net.host.agent, Verdict.ACCEPTED, stats, program="guard", packets=2)
+    assert (vm.stats().received - before.received).packets == 4
+    assert stack_counters(vm.netns or "") == stack
+
+
+def test_but_they_would_if_it_were_up(net: Net, vm: mz.Endpoint) -> None:
+    stack = stack_counters(vm.netns or "")
+    with Session.open(vm.netns) as session:
+        set_link(session, vm.ifindex, up=True)
+    assert_no_ping(net.near.namespace, str(vm.ip))
+    assert stack_counters(vm.netns or "")["InReceives"] > stack["InReceives"]
+    vm.open_tap().close()
+    assert not vm.state().up
+
+
+def assert_no_ping6(netns: str, address: str) -> None:
+    command = ["nsenter", f"--net=/run/netns/{netns}", "ping", "-6", "-c", "1", "-W", "1", address]
+    assert subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 1
+
+
+# -- who holds its descriptors -----------------------------------------------------------------------------
+
+
+def test_a_child_has_only_the_descriptors_that_it_is_given(vm: mz.Endpoint) -> None:
+    program = "import os, sys; print(os.fstat(int(sys.argv[1])).st_mode)"
+    with vm.open_tap() as tap:
+        (fd,) = tap.fds
+        command = ["python3", "-c", program, str(fd)]
+        given = subprocess.run(command, pass_fds=tap.fds, capture_output=True, check=True, timeout=20)
+        assert stat.S_ISCHR(int(given.stdout))
+        without = subprocess.run(command, close_fds=False, capture_output=True, check=False, timeout=20)
+        assert b"Bad file descriptor" in without.stderr
+
+
+def test_forgetting_to_close_it_is_a_warning(vm: mz.Endpoint) -> None:
+    tap = vm.open_tap()
+    (fd,) = tap.fds
+    assert repr(tap) == f"<Tap of 'vm': fds ({fd},)>"
+    with pytest.warns(ResourceWarning, match="unclosed <Tap of 'vm'"):
+        del tap
+        gc.collect()
+    with pytest.raises(OSError):
+        os.fstat(fd)
+
+
+def test_closing_again_is_harmless(vm: mz.Endpoint) -> None:
+    tap = vm.open_tap()
+    tap.close()
+    tap.close()
+    assert repr(tap) == "<Tap of 'vm': closed>"
+
+
+def test_several_queues(net: Net, vm: mz.Endpoint) -> None:
+    with vm.open_tap(queues=2) as tap:
+        queues = [Vmm(vm, fd) for fd in tap.fds]
+        sent = {port: f"a flow to port {port}".encode() for port in range(5000, 5032)}
+        with net.near.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for port, payload in [*sent.items(), *sent.items()]:
+                sender.sendto(payload, (str(vm.ip), port))
+        found = [[frame[42:] for frame in queue.pending() if frame[12:14] == b"\x08\x00"] for queue in queues]
+        assert sorted(found[0] + found[1]) == sorted([*sent.values(), *sent.values()])
+        assert not set(found[0]) & set(found[1])  # a flow keeps to one
+        assert found[0]
+        assert found[1]
+        for queue in queues:
+            before = vm.stats().sent
+            queue.write(datagram(queue.mac, queue.ip, net.near.ip, destination_mac=net.near.mac))
+            assert (vm.stats().sent - before).packets == 1
+
+
+@pytest.mark.parametrize("queues", [0, 257, True])
+def test_a_number_of_queues_that_makes_no_sense(vm: mz.Endpoint, queues: int) -> None:
+    with pytest.raises((mz.InvalidValueError, mz.InvalidTypeError), match="queues"):
+        vm.open_tap(queues=queues)
+
+
+# -- who may send ------------------------------------------------------------------------------------------
+
+
+def test_the_agent_accepts_what_is_written(net: Net, vmm: Vmm) -> None:
+    for container in (net.near, net.far):
+        vmm.send(container.ip, b"\0\x09\0\x09\0\x0c\0\0data")
+    assert ping(net.near.namespace, net.far.ip)
+
+
+def test_a_foreign_source_mac(net: Net, vmm: Vmm) -> None:
+    foreign = bytes.fromhex("02aabbccddee")
+    frame = datagram(foreign, vmm.ip, net.near.ip, destination_mac=net.near.mac)
+    since = counted(net.host.agent, lambda: vmm.write(frame))
+    assert since.agent[Verdict.UNKNOWN_SENDER].packets == since.dropped.packets == 1
+
+
+def test_a_foreign_source_address(net: Net, vm: mz.Endpoint, vmm: Vmm) -> None:
+    before = vm.stats().dropped
+    frame = datagram(vmm.mac, "10.0.0.77", net.near.ip, destination_mac=net.near.mac)
+    since = counted(net.host.agent, lambda: vmm.write(frame))
+    assert since.agent[Verdict.FOREIGN_SOURCE].packets == since.dropped.packets == 1
+    assert (vm.stats().dropped - before).packets == 1
+
+
+def test_the_identity_of_a_container(net: Net, vmm: Vmm) -> None:
+    if not mz.probe().route_identity:
+        pytest.skip("this kernel knows a sender by MAC and address alone")
+    frame = datagram(net.near.mac, net.near.ip, net.far.ip, destination_mac=vmm.resolve(net.far.ip))
+    since = counted(net.host.agent, lambda: vmm.write(frame))
+    assert since.agent[Verdict.FOREIGN_SOCKET].packets == since.dropped.packets == 1

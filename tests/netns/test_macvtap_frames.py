@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A VM's frames with work left to do: checksums to complete, segments to cut, in both directions."""
+
+from __future__ import annotations
+
+import fcntl
+import random
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Verdict
+from tests.support.counting import counted
+from tests.support.namespace import SOCKET_SECONDS
+from tests.support.packets import checksum, datagram, ethernet, udp
+from tests.support.topology import Container, World
+from tests.support.vm import GATEWAY, GATEWAY_IPV6, VIRTUAL_MAC, Net
+from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, TcpConnection, VirtioHeader, Vmm, pseudo_sum
+
+pytestmark = pytest.mark.vm
+
+TUNSETOFFLOAD = 0x400454D0
+SUPER_FRAME = 30_000
+BULK = 1 << 19
+
+
+@pytest.fixture(scope="module")
+def net(shared_world: World) -> Net:
+    return Net.of(shared_world)
+
+
+@pytest.fixture
+def vm(net: Net) -> Iterator[mz.Endpoint]:
+    with net.vm() as made:
+        yield made
+
+
+@pytest.fixture
+def vmm(vm: mz.Endpoint) -> Iterator[Vmm]:
+    with vm.open_tap() as tap:
+        yield Vmm(vm, tap.fds[0])
+
+
+@pytest.fixture
+def plain(vm: mz.Endpoint) -> Iterator[Vmm]:
+    """A VM without offloads: the host completes checksums and cuts segments for it."""
+    with vm.open_tap() as tap:
+        fcntl.ioctl(tap.fds[0], TUNSETOFFLOAD, 0)
+        yield Vmm(vm, tap.fds[0])
+
+
+@pytest.fixture(params=["near", "far"])
+def container(request: pytest.FixtureRequest, net: Net) -> Container:
+    """On the same host, and on the other."""
+    found: Container = getattr(net, request.param)
+    return found
+
+
+@contextmanager
+def listening(container: Container, port: int) -> Iterator[socket.socket]:
+    with container.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((container.ip, port))
+        listener.listen(1)
+        yield listener
+
+
+def accept_and_read(listener: socket.socket, size: int) -> bytes:
+    connection, _ = listener.accept()
+    connection.settimeout(SOCKET_SECONDS)
+    with connection, connection.makefile("rb") as stream:
+        return stream.read(size)
+
+
+def send_bulk(container: Container, address: tuple[str, int], data: bytes) -> None:
+    with container.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as sender:
+        sender.connect(address)
+        sender.sendall(data)
+
+
+def partial(source: str, destination: str, packet: bytes) -> bytes:
+    """A UDP datagram whose checksum is left to others."""
+    seed = pseudo_sum(source, destination, 17, len(packet))
+    return packet[:6] + struct.pack("!H", seed) + packet[8:]
+
+
+COMPLETE_UDP = VirtioHeader(NEEDS_CHECKSUM, checksum_start=34, checksum_offset=6)
+COMPLETE_TCP = VirtioHeader(NEEDS_CHECKSUM, checksum_start=34, checksum_offset=16)
+FAR_AWAY = "10.9.9.9"
+
+
+# -- from the VM -------------------------------------------------------------------------------------------
+
+
+def test_a_checksum_left_to_others(container: Container, vmm: Vmm) -> None:
+    payload = random.Random(1).randbytes(1001)
+    with container.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind((container.ip, 9))
+        packet = udp(1234, 9, payload)
+        vmm.send(container.ip, partial(vmm.ip, container.ip, packet), COMPLETE_UDP)
+        assert receiver.recvfrom(2000) == (payload, (vmm.ip, 1234))
+
+
+def test_a_super_frame(net: Net, container: Container, vmm: Vmm) -> None:
+    data = random.Random(2).randbytes(SUPER_FRAME)
+    with listening(container, 5001) as listener, ThreadPoolExecutor(1) as pool:
+        receiving = pool.submit(accept_and_read, listener, len(data))
+        connection = TcpConnection(vmm, container.ip, port=4001, peer_port=5001)
+        connection.connect()
+        since = counted(net.host.agent, lambda: connection.send(data))
+        connection.await_acknowledgement()
+        assert receiving.result(3 * SOCKET_SECONDS) == data
+    sent = Verdict.DELIVERED_LOCALLY if container is net.near else Verdict.ENCAPSULATED
+    assert since.agent[sent].bytes > SUPER_FRAME  # nobody cut it before the agent saw it
+    assert since.dropped.packets == 0
+
+
+def test_a_frame_that_is_longer_than_the_mtu(net: Net, vm: mz.Endpoint, vmm: Vmm) -> None:
+    mtu = vm.state().mtu
+    most, more = (
+        datagram(vmm.mac, vmm.ip, net.near.ip, destination_mac=net.near.mac, payload=bytes(size))
+        for size in (mtu - 28, mtu - 27)
+    )
+    vmm.write(most)
+    assert vm.stats().sent.packets == 1
+    since = counted(net.host.agent, lambda: vmm.write(more))
+    assert since.agent[Verdict.OVERSIZED].packets == since.dropped.packets == 1
+
+
+# -- to the VM ---------------------------------------------------------------------------------------------
+
+
+def test_super_frames_arrive_whole(container: Container, vmm: Vmm) -> None:
+    data = random.Random(3).randbytes(BULK)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send_bulk, container, (vmm.ip, 5002), data)
+        connection = TcpConnection(vmm, container.ip, port=5002)
+        connection.accept()
+        assert connection.receive(len(data)) == data
+        sending.result(SOCKET_SECONDS)
+    header, frame = connection.longest
+    assert header.gso_type == TCPV4
+    assert header.segment_bytes <= 1410
+    assert len(frame) > 1450 + 14
+
+
+def test_a_vm_without_offloads_gets_plain_frames(container: Container, plain: Vmm) -> None:
+    data = random.Random(4).randbytes(BULK // 8)
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send_bulk, container, (plain.ip, 5003), data)
+        connection = TcpConnection(plain, container.ip, port=5003)
+        connection.accept()
+        assert connection.receive(len(data)) == data
+        sending.result(SOCKET_SECONDS)
+    header, frame = connection.longest
+    assert (header.flags & NEEDS_CHECKSUM, header.gso_type) == (0, 0)
+    assert len(frame) <= 1450 + 14
+
+
+# -- from the gateway --------------------------------------------------------------------------------------
+
+
+TCP_SYN = struct.pack("!HHIIBBHHH", 1234, 33434, 1, 0, 0x50, 2, 100, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "header", "size"),
+    [
+        (17, VirtioHeader(), 35),
+        (17, COMPLETE_UDP, 35),
+        (6, COMPLETE_TCP, 35),
+        (6, VirtioHeader(NEEDS_CHECKSUM, TCPV4, 54, 1410, 34, 16), SUPER_FRAME),
+    ],
+    ids=["complete", "udp", "tcp", "super-frame"],
+)
+def test_time_exceeded_has_a_right_checksum(
+    plain: Vmm, protocol: int, header: VirtioHeader, size: int
+) -> None:
+    question = TCP_SYN + bytes(size)
+    plain.send(FAR_AWAY, question, header, by=GATEWAY, protocol=protocol, ttl=1)
+    _, reply = plain.read(lambda frame: frame[23:24] == b"\x01")
+    assert reply[26:30] == socket.inet_aton(GATEWAY)
+    assert checksum(reply[14:34]) == 0
+    assert reply[34:42] == b"\x0b\0" + reply[36:38] + bytes(4)
+    assert checksum(reply[34:]) == 0
+    assert reply[58:62] == socket.inet_aton(FAR_AWAY)
+    assert reply[62:] == question[:8]
+
+
+@pytest.mark.parametrize("flags", [0, NEEDS_CHECKSUM], ids=["complete", "partial"])
+def test_time_exceeded_over_ipv6_has_a_right_checksum(vm: mz.Endpoint, plain: Vmm, flags: int) -> None:
+    source, there, gateway = (ip_address(text).packed for text in ("fd00::1", "fd00:1::1", GATEWAY_IPV6))
+    question = TCP_SYN + bytes(35)
+    packet = struct.pack("!IHBB", 6 << 28, len(question), 6, 1) + source + there + question
+    header = VirtioHeader(flags, checksum_start=54, checksum_offset=16) if flags else VirtioHeader()
+    plain.write(ethernet(VIRTUAL_MAC, plain.mac, 0x86DD, packet), header)
+    _, reply = plain.read(lambda frame: frame[20:21] == b"\x3a")
+    assert reply[22:54] == gateway + source
+    assert reply[54:62] == b"\x03\0" + reply[56:58] + bytes(4)
+    assert checksum(reply[22:54] + struct.pack("!II", len(reply) - 54, 58) + reply[54:]) == 0
+    assert reply[86:102] == there
+    assert reply[102:] == question[:8]
