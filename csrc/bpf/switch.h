@@ -2,6 +2,10 @@
 /*
  * The transit switch: XDP on the underlay of a host that bounces tunnel packets on to where an endpoint lives. It
  * passes or transmits, nothing else. What it cannot finish it passes, and the guard bounces it through the kernel.
+ *
+ * A VLAN tag that the device or the kernel keeps beside the frame cannot be seen here. The generic hook bounces such a
+ * frame with its tag, so that it stays in its VLAN; the native one loses the tag: a device on a trunk must leave tags
+ * in the bytes (ethtool: rxvlan off; on the peer of a veth, txvlan off).
  */
 #ifndef MZN_SWITCH_H
 #define MZN_SWITCH_H

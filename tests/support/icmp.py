@@ -68,7 +68,9 @@ def echo(
         try:
             raw.send(request)
         except OSError as refused:
-            if refused.errno != errno.ENOBUFS:  # with IPv6 a sender hears that its own agent dropped the packet
+            if (
+                refused.errno != errno.ENOBUFS
+            ):  # with IPv6 a sender hears that its own agent dropped the packet
                 raise
         return _answered(raw, 129 if v6 else 0, rest, timeout)
 
