@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import platform
 import re
 import subprocess
@@ -58,7 +59,7 @@ def _count(name: str) -> dict[str, int]:
 
 
 def _here() -> str:
-    return json.dumps({"kernel": os.uname().release, "objects": counts()})
+    return json.dumps({"kernel": re.split("[-+]", os.uname().release)[0], "objects": counts()})
 
 
 def _in_guest(series: str) -> str:
