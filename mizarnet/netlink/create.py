@@ -48,7 +48,8 @@ def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, 
     leftover = get_link(session, _UNFINISHED)
     if leftover is not None:
         delete_link(session, leftover.ifindex)
-    link = _create(session, _UNFINISHED, kind, data=_tunnel_data(kind, port), attributes=queues)
+    data = _tunnel_data(kind, port)
+    link = _create(session, _UNFINISHED, kind, data=data, attributes=queues, final_name=name)
     try:
         silence(session, link, mtu=mtu, alias=alias, name=name)
         return _read_back(session, name)
@@ -218,6 +219,7 @@ def _create(
     data: Sequence[Attribute],
     attributes: Sequence[Attribute],
     up: bool = False,
+    final_name: str | None = None,
 ) -> Link:
     info = nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", nested(*data)))
     request = Request(
@@ -228,7 +230,7 @@ def _create(
         flags=Flag.CREATE | Flag.EXCLUSIVE,
     )
     try:
-        session.request(f"create {kind} {name!r}", request)
+        session.request(f"create {kind} {(final_name or name)!r}", request)
     except NetlinkError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise UnsupportedError(

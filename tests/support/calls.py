@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 from mizarnet.bpf import Program
 
-BPF_SYSCALL = 321  # x86-64
+BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 OBJ_GET_INFO_BY_FD = 15
 INSTRUCTION = struct.Struct("<BBhi")
 CALL, HELPER, LOAD_64 = 0x85, 0, 0x18
@@ -26,7 +27,7 @@ def translated(program: Program) -> bytes:
     struct.pack_into("<QQ", info, 24, 0, ctypes.addressof(room))
     facts = ctypes.create_string_buffer(bytes(info), len(info))
     attributes = struct.pack("<IIQ", program.fileno(), len(info), ctypes.addressof(facts))
-    if _libc.syscall(BPF_SYSCALL, OBJ_GET_INFO_BY_FD, attributes, len(attributes)):
+    if _libc.syscall(BPF_SYSCALL[os.uname().machine], OBJ_GET_INFO_BY_FD, attributes, len(attributes)):
         raise OSError(ctypes.get_errno(), "read the instructions")
     (length,) = struct.unpack_from("<I", facts.raw, 20)
     return room.raw[:length]
