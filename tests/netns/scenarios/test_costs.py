@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Super-packets, constant cost, few verdicts, and a stack in user space (T36, T37, T40, T42)."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Verdict, attachment, bpf
+from mizarnet.agent import VIRTUAL_MAC
+from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
+from tests.support.packets import echo_request
+from tests.support.services import exchange_file
+from tests.support.topology import EncapName, Host
+from tests.support.vmm import Vmm
+
+VNI = 3
+NET = Net(VNI, 1)
+
+
+def test_t36_tcp_is_not_segmented_before_the_agent_nor_at_the_switch(encap: EncapName, version: int) -> None:
+    with Fabric(encap, hosts=3) as fabric:
+        h1, h2, switch = fabric.hosts
+        fabric.network(NET, switches=[switch])
+        one, other = fabric.container(h1, NET, 2), fabric.container(h2, NET, 3)
+        fabric.inform(switch)
+        fabric.switch(switch)
+        before = h1.agent.stats(), switch.agent.stats()
+        exchange_file(one.namespace, address(other, version), size=1 << 22)
+        sent = h1.agent.stats().since(before[0]).agent[Verdict.ENCAPSULATED]
+        assert sent.bytes / sent.packets > 2 * h1.tunnel.mtu
+        assert switch.agent.stats().since(before[1]).switch[Verdict.BOUNCED].packets >= sent.packets
+
+
+def kernel_objects(host: Host) -> tuple[object, ...]:
+    """Programs, bytes of maps, and pins of a host."""
+    state = host.agent.state()
+    pins = sorted(pin.name for pin in host.agent.store.directory.iterdir())
+    return dict(state.programs), state.memory, pins
+
+
+def test_t37_the_cost_does_not_depend_on_the_number_of_endpoints(encap: EncapName) -> None:
+    with Fabric(encap, hosts=1) as fabric:
+        host, space = fabric.hosts[0], fabric.space()
+        empty = kernel_objects(host)
+        for first, last in ((1, 1), (2, 100), (101, 1000)):
+            specs = [
+                mz.EndpointSpec(vni=VNI, ip=f"10.1.{n >> 8}.{n & 255}/16", netns=space.name, ifname=f"e{n}")
+                for n in range(first, last + 1)
+            ]
+            mz.Endpoint.create_many(host.agent, specs)
+            assert len(host.agent.endpoints) == last
+            assert kernel_objects(host) == empty
+
+
+def test_t40_the_switch_passes_or_transmits_and_nothing_else(encap: EncapName, version: int) -> None:
+    with Fabric(encap, hosts=3) as fabric:
+        h1, h2, switch = fabric.hosts
+        fabric.network(NET, switches=[switch])
+        one, other = fabric.container(h1, NET, 2), fabric.container(h2, NET, 3)
+        fabric.inform(switch)
+        fabric.switch(switch)
+        common_tests(one, other, version)
+        with bpf.Program.open_pinned(str(switch.agent.store.directory / attachment.SWITCH)) as program:
+            actions = {program.test_run(os.urandom(size), repeat=1).verdict for size in range(14, 400)}
+        counted = {verdict for verdict, each in switch.agent.stats().switch.items() if each.packets}
+        assert actions == {XDP_PASS}
+        assert {Verdict.BOUNCED, Verdict.PASSED} <= counted <= SWITCH_VERDICTS
+
+
+XDP_PASS = 2
+
+
+@pytest.mark.parametrize("where", [0, 1], ids=["same host", "other host"])
+def test_t42_a_stack_in_user_space_speaks_through_a_tap(encap: EncapName, where: int) -> None:
+    with Fabric(encap, hosts=2) as fabric:
+        peer = fabric.container(fabric.hosts[where], NET, 2)
+        vm = mz.Endpoint.create(fabric.hosts[0].agent, vni=VNI, ip="10.1.0.3/24", kind="macvtap", name="vm")
+        fabric.lab.publish()
+        with vm.open_tap() as tap:
+            vmm = Vmm(vm, tap.fds[0])
+            assert vmm.resolve(peer.ip) == (peer.mac if where == 0 else VIRTUAL_MAC.packed)
+            request = echo_request(1, 1)
+            vmm.send(peer.ip, request, protocol=1)
+            _, reply = vmm.read(lambda frame: frame[12:14] == b"\x08\x00" and frame[34:35] == b"\0")
+            assert reply[:6] == vm.mac.packed
+            assert (reply[26:30], reply[38:]) == (ip_address(peer.ip).packed, request[4:])
+        vm.delete()

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tenants with the same addresses on the same hosts, and the host as an endpoint (T8, T9, T11)."""
+
+from __future__ import annotations
+
+import pytest
+
+from mizarnet import Verdict
+from tests.support.counting import counted
+from tests.support.fabric import Fabric, Net, address, common_tests
+from tests.support.icmp import assert_silence
+from tests.support.topology import Container, EncapName
+
+BLUE, GREEN = 3, 4
+
+
+def with_switch(fabric: Fabric, *nets: Net) -> None:
+    """Every network has the last host as its switch."""
+    for net in nets:
+        fabric.network(net, switches=fabric.hosts[-1:], on=fabric.hosts[:-1])
+    fabric.switch(fabric.hosts[-1])
+
+
+def test_t8_tenants_do_not_reach_each_other(encap: EncapName, version: int) -> None:
+    blue, green = Net(BLUE, 1), Net(GREEN, 2)
+    with Fabric(encap, hosts=3) as fabric:
+        h1, h2, switch = fabric.hosts
+        with_switch(fabric, blue, green)
+        blues = fabric.container(h1, blue, 2), fabric.container(h2, blue, 3)
+        greens = fabric.container(h1, green, 2), fabric.container(h2, green, 3)
+        fabric.inform(switch)
+        common_tests(*blues, version)
+        common_tests(*greens, version)
+        for one in blues:
+            for other in greens:
+                unreachable(one, other, version)
+                unreachable(other, one, version)
+
+
+def unreachable(one: Container, other: Container, version: int) -> None:
+    """No answer, and the sender's own agent says why."""
+    since = counted(one.host.agent, lambda: assert_silence(one.namespace, address(other, version)))
+    assert since.agent[Verdict.NO_DESTINATION].packets >= 1
+    assert since.agent[Verdict.ENCAPSULATED].packets == since.agent[Verdict.DELIVERED_LOCALLY].packets == 0
+
+
+@pytest.mark.vm
+def test_t9_tenants_with_the_same_addresses(encap: EncapName, version: int) -> None:
+    blue, green = Net(BLUE, 1), Net(GREEN, 1)
+    with Fabric(encap, hosts=3) as fabric:
+        h1, h2, switch = fabric.hosts
+        with_switch(fabric, blue, green)
+        blues = fabric.container(h1, blue, 2), fabric.container(h2, blue, 3)
+        greens = fabric.container(h1, green, 2), fabric.container(h2, green, 3)
+        fabric.inform(switch)
+        common_tests(*blues, version)
+        common_tests(*greens, version)
+        before = [each.endpoint.stats() for each in greens]
+        common_tests(*blues, version)
+        assert [each.endpoint.stats().received for each in greens] == [each.received for each in before]
+
+
+def test_t11_the_host_itself_is_an_endpoint(encap: EncapName, version: int) -> None:
+    net = Net(BLUE, 1)
+    with Fabric(encap, hosts=2) as fabric:
+        h1, h2 = fabric.hosts
+        fabric.network(net)
+        fabric.services.add(h1.namespace)
+        own = fabric.add(h1, h1.namespace, vni=BLUE, ip=net.interfaces(2), ifname="own0")
+        near, far = fabric.container(h1, net, 3), fabric.container(h2, net, 4)
+        fabric.lab.publish()
+        common_tests(own, near, version)
+        common_tests(own, far, version)
