@@ -11,7 +11,18 @@ import pytest
 from mizarnet import Verdict
 from tests.support import packets
 from tests.support.counting import assert_counted, refused, wait_for
-from tests.support.packets import BROADCAST, VXLAN_PORT, arp, datagram, ethernet, geneve, ipv4, udp, vxlan
+from tests.support.packets import (
+    BROADCAST,
+    VXLAN_PORT,
+    arp,
+    datagram,
+    ethernet,
+    geneve,
+    geneve_option,
+    ipv4,
+    udp,
+    vxlan,
+)
 from tests.support.tenants import BLUE, Net
 from tests.support.topology import TUNNEL, UNDERLAY, mac_of
 from tests.support.traffic import (
@@ -32,12 +43,13 @@ class Forged:
     destination: str = "192.0.2.1"
     vni: int = BLUE
     inner: bytes = b""
+    tunnel: bytes = b""
 
     def send(self) -> None:
         net = self.net
         inner = self.inner or good_inner(net)
         wrap, port = (vxlan, VXLAN_PORT) if net.world.encap == "vxlan" else (geneve, packets.GENEVE_PORT)
-        outer = ipv4(self.source, self.destination, udp(4242, port, wrap(self.vni, inner)))
+        outer = ipv4(self.source, self.destination, udp(4242, port, self.tunnel or wrap(self.vni, inner)))
         to, me = (mac_of(host.namespace, UNDERLAY) for host in net.world.hosts)
         send_frame(net.second.namespace, UNDERLAY, ethernet(to, me, 0x0800, outer))
 
@@ -134,3 +146,40 @@ def test_another_address_of_the_host_is_not_the_tunnels(net: Net) -> None:
     assert_counted(
         net.first.agent, "guard", Verdict.FOREIGN_LOCAL, Forged(net, destination="192.0.2.101").send
     )
+
+
+# -- tunnel headers that say more than a VNI ---------------------------------------------------------------
+
+OPTIONS = {
+    "an option that nobody knows": (Verdict.ACCEPTED, geneve_option(1, bytes(8)), 0),
+    "options of all lengths, to the last byte": (
+        Verdict.ACCEPTED,
+        geneve_option(1) + geneve_option(2, bytes(124)) + geneve_option(3, bytes(116)),
+        0,
+    ),
+    "a critical option, announced": (Verdict.GENEVE_OPTIONS, geneve_option(0x81, bytes(4)), 0x40),
+    "a critical option, not announced": (Verdict.GENEVE_OPTIONS, geneve_option(0x81, bytes(4)), 0),
+    "a critical option behind others": (
+        Verdict.GENEVE_OPTIONS,
+        geneve_option(1, bytes(8)) + geneve_option(2) + geneve_option(0x80),
+        0,
+    ),
+    "an option longer than the header": (Verdict.GENEVE_OPTIONS, geneve_option(1, bytes(4), length=31), 0),
+    "a control frame": (Verdict.GENEVE_OPTIONS, b"", 0x80),
+}
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("what", OPTIONS)
+def test_what_a_tunnel_header_says_beyond_the_vni(net: Net, what: str) -> None:
+    """Geneve: options are parsed. VXLAN has none: what its header says beyond the VNI the kernel refuses."""
+    verdict, options, flags = OPTIONS[what]
+    if net.world.encap == "geneve":
+        tunnel = geneve(BLUE, good_inner(net), options=options, flags=flags)
+        assert_counted(net.first.agent, "guard", verdict, Forged(net, tunnel=tunnel).send)
+        return
+    before = net.first.agent.stats()
+    Forged(net, tunnel=bytes([0x08, 0, flags or 1, 1]) + vxlan(BLUE, good_inner(net))[4:]).send()
+    assert_counted(net.first.agent, "guard", Verdict.ACCEPTED, Forged(net).send)
+    since = net.first.agent.stats().since(before).guard
+    assert (since[Verdict.ACCEPTED].packets, refused(since)) == (1, {})

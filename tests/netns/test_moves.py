@@ -157,7 +157,13 @@ def tell_neighbours(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "which", [pytest.param(1, id="host", marks=pytest.mark.vm), pytest.param(2, id="switch")]
+    ("version", "which"),
+    [
+        pytest.param(4, 1, id="ipv4-host", marks=pytest.mark.vm),
+        pytest.param(4, 2, id="ipv4-switch"),
+        pytest.param(6, 1, id="ipv6-host"),
+        pytest.param(6, 2, id="ipv6-switch"),
+    ],
 )
 def test_t43_streams_survive_another_mac_of_the_nic(fabric: Fabric, version: int, which: int) -> None:
     host, name = fabric.hosts[which], ("", "host", "switch")[which]

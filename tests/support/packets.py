@@ -73,8 +73,14 @@ def vxlan(vni: int, frame: bytes) -> bytes:
     return struct.pack("!BxxxI", 0x08, vni << 8) + frame
 
 
-def geneve(vni: int, frame: bytes) -> bytes:
-    return struct.pack("!BBHI", 0, 0, 0x6558, vni << 8) + frame
+def geneve(vni: int, frame: bytes, *, options: bytes = b"", flags: int = 0) -> bytes:
+    """``flags``: 0x80 is a control frame, 0x40 says that an option is critical."""
+    return struct.pack("!BBHI", len(options) // 4, flags, 0x6558, vni << 8) + options + frame
+
+
+def geneve_option(kind: int, data: bytes = b"", *, length: int | None = None) -> bytes:
+    """An option of the experimental class; ``length`` in units of four bytes, if it is to lie."""
+    return struct.pack("!HBB", 0xFF00, kind, len(data) // 4 if length is None else length) + data
 
 
 @attrs.frozen
