@@ -42,6 +42,7 @@ from mizarnet.netlink import (
     owner_is_initial,
     resolve,
     silence,
+    wait_for_address,
 )
 from mizarnet.presence import endpoint_keys, is_present, remove, silence_records
 from mizarnet.store import Maps, Store
@@ -236,6 +237,8 @@ def _make_device(
         return link.ifindex
     for address in spec.ip:
         add_address(target, link.ifindex, address, dad=False)
+        if address.version == 6:
+            wait_for_address(target, address)
     # The host's own default route leads to the underlay: it is not taken over without being asked for.
     if not (optional_routes and target.identity == tunnel.session.identity):
         for gateway in spec.gateway or ():

@@ -13,6 +13,7 @@ from mizarnet.netlink.addresses import (
     delete_address,
     list_addresses,
     primary_address,
+    wait_for_address,
 )
 from mizarnet.netlink.create import create_bridge, create_macvlan, create_tunnel, create_veth, silence
 from mizarnet.netlink.ethtool import has_gro
@@ -71,5 +72,6 @@ __all__ = [
     "resolve",
     "set_link",
     "silence",
+    "wait_for_address",
     "write_sysctl",
 ]

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from mizarnet.checks import IPInterface
+from mizarnet.errors import NetlinkError
 from mizarnet.netlink._messages import Attribute, Flag, Reply, Request, Rtm
 from mizarnet.netlink.session import Session
 
@@ -23,6 +27,7 @@ _IFA_F_DEPRECATED = 0x20
 _IFA_F_TENTATIVE = 0x40
 _UNFIT = _IFA_F_SECONDARY | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
 _SCOPE_GLOBAL = 0
+_RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
 
 
 @attrs.frozen
@@ -61,6 +66,29 @@ def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: 
     """
     flags = [("IFA_FLAGS", _IFA_F_NODAD)] if interface.version == 6 and not dad else []
     _change(session, Rtm.NEWADDR, ifindex, interface, flags, Flag.CREATE | Flag.EXCLUSIVE)
+
+
+def wait_for_address(session: Session, interface: IPInterface, *, timeout: float = 5.0) -> None:
+    """Wait until the namespace takes packets to an IPv6 address of a link that is up.
+
+    The kernel adds that route in its own time after the address, without duplicate address detection too: until then
+    packets to it are lost.
+
+    Raises:
+        NetlinkError: It did not come about within ``timeout`` seconds (errno ETIMEDOUT).
+    """
+    deadline = time.monotonic() + timeout
+    while not session.run(_has_local_route, interface):
+        if time.monotonic() > deadline:
+            raise NetlinkError(f"wait for the local route of {interface.ip}", errno=errno.ETIMEDOUT)
+        time.sleep(0.001)
+
+
+def _has_local_route(interface: IPInterface) -> bool:
+    # Destination and its prefix length begin each line, in hexadecimal.
+    wanted = f"{interface.ip.packed.hex()} 80 "
+    lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+    return any(line.startswith(wanted) and int(line.split()[8], 16) & _RTF_LOCAL for line in lines)
 
 
 def delete_address(session: Session, ifindex: int, interface: IPInterface) -> None:

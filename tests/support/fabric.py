@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -17,7 +16,6 @@ from mizarnet import Verdict
 from tests.support.namespace import Namespace
 from tests.support.services import Services, exchange_everything
 from tests.support.topology import Container, EncapName, Host
-from tests.support.wait import wait_until
 
 _labs = itertools.count()
 SWITCH_VERDICTS = frozenset(
@@ -134,7 +132,6 @@ class Fabric:
         # In the host's own namespace an endpoint is created without naming one.
         netns = None if space is host.namespace else space.name
         endpoint = mz.Endpoint.create(host.agent, netns=netns, **spec)
-        wait_until(lambda: is_reachable(space, endpoint), f"{endpoint} does not answer to its addresses")
         self.containers.append(Container(host, space, endpoint))
         return self.containers[-1]
 
@@ -164,16 +161,6 @@ class Fabric:
                     verdict for verdict, counter in host.agent.stats().switch.items() if counter.packets
                 }
                 assert counted <= SWITCH_VERDICTS, f"the transit switch decided {counted - SWITCH_VERDICTS}"
-
-
-def is_reachable(space: Namespace, endpoint: mz.Endpoint) -> bool:
-    """Whether the namespace takes packets to the endpoint's IPv6 addresses.
-
-    The kernel adds that route in its own time, after the address was added; until then packets are lost there.
-    """
-    own = {each.ip.packed.hex() for each in endpoint.addresses if each.version == 6}
-    lines = space.call(Path("/proc/thread-self/net/ipv6_route").read_text).splitlines()
-    return own <= {line.split()[0] for line in lines if line.split()[1] == "80"}
 
 
 def address(container: Container, version: int) -> str:
