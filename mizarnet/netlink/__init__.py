@@ -2,7 +2,7 @@
 """Links, addresses, routes and network namespaces, over rtnetlink.
 
 Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported at
-the first request, not before.
+when the first session is opened, not before.
 """
 
 from __future__ import annotations

@@ -80,6 +80,13 @@ def _codec(module: str, name: str) -> _CodecType:
     return cast(_CodecType, getattr(importlib.import_module(module), name))
 
 
+@functools.cache
+def prepare() -> None:
+    """Import pyroute2, which takes a while: before a deadline runs, not within it."""
+    for module, name in _CODECS.values():
+        _codec(module, name)
+
+
 def nested(*attributes: Attribute) -> dict[str, list[Attribute]]:
     """Return attributes in the form of an attribute's value."""
     return {"attrs": list(attributes)}

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import ParamSpec, TypeVar
 
 from mizarnet.errors import ClosedError, ForkedError
-from mizarnet.netlink._messages import Reply, Request
+from mizarnet.netlink._messages import Reply, Request, prepare
 from mizarnet.netlink._worker import Worker, outcome, registry
 from mizarnet.netlink.netns import Netns, NetnsHandle, resolve
 from mizarnet.values import NetnsLike
@@ -30,6 +30,7 @@ class Session:
 
     def __init__(self, handle: NetnsHandle, *, timeout: float) -> None:
         self._closed = True  # until there is something to close
+        prepare()
         self._worker: Worker = registry.acquire(handle)
         self._closed = False
         self._netns = handle.netns
