@@ -122,7 +122,7 @@ static __always_inline int unknown_sender(const struct frame *frame)
  */
 static __always_inline int act(struct __sk_buff *skb, int verdict)
 {
-	if (verdict >= MZN_FIRST_DROP)
+	if (verdict < 0 || verdict > MZN_BOUNCE_ADMITTED) /* fail closed, whatever is added */
 		return TC_ACT_SHOT;
 	skb->mark = 0;
 	if (verdict == MZN_BOUNCE_ADMITTED)
