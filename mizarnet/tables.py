@@ -61,6 +61,9 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
     def _find(self, packed: bytes) -> bytes | None:
         return self._map(self._store.maps).lookup(packed)
 
+    def _entries(self) -> list[tuple[bytes, bytes]]:
+        return list(self._map(self._store.maps).items())
+
     def __getitem__(self, key: object) -> _V:
         packed = self._pack_key(key)
         value = self._find(packed)
@@ -80,7 +83,7 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
 
     def snapshot(self) -> dict[_K, _V]:
         """All entries, read in batches. Entries that change meanwhile are seen before or after their change."""
-        return dict(self._unpack(key, value) for key, value in self._map(self._store.maps).items())
+        return dict(self._unpack(key, value) for key, value in self._entries())
 
     def _check_host(self, host: IPAddress, argument: str) -> None:
         if host.version != self._tunnel_local.version:
@@ -258,7 +261,11 @@ def _local_error(packed: bytes) -> LocalEndpointError:
 
 
 class NetworkTable(_Table[NetworkKey, Network]):
-    """``agent.networks``: prefixes of a VNI, with gateway and transit switches. Every write holds the host's lock."""
+    """``agent.networks``: prefixes of a VNI, with gateway and transit switches.
+
+    Every write holds the host's lock, and so does all reading but :meth:`find`: the kernel walks a prefix table along
+    nodes that a change moves, and could miss an entry that stays.
+    """
 
     _what = "network"
 
@@ -273,7 +280,15 @@ class NetworkTable(_Table[NetworkKey, Network]):
 
     def _find(self, packed: bytes) -> bytes | None:
         # The kernel's look-up answers with the longest prefix; a mapping wants this one.
-        return dict(self._map(self._store.maps).items()).get(packed)
+        return dict(self._entries()).get(packed)
+
+    def _entries(self) -> list[tuple[bytes, bytes]]:
+        with self._store.writing() as maps:
+            return list(maps.networks.items())
+
+    def __len__(self) -> int:
+        """How many entries."""
+        return len(self._entries())
 
     def __setitem__(self, key: tuple[int, PrefixLike], value: Network) -> None:
         """Add or replace a network; raises ``InvalidValueError``, ``InvalidTypeError`` or ``CapacityError``."""
@@ -316,7 +331,10 @@ class NetworkTable(_Table[NetworkKey, Network]):
 
 
 class PeerSet(collections.abc.Set[IPNetwork]):
-    """``agent.peers``: underlay prefixes that tunnel packets are accepted from. Every write holds the host's lock."""
+    """``agent.peers``: underlay prefixes that tunnel packets are accepted from.
+
+    Writing and reading hold the host's lock, as for :class:`NetworkTable`.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -329,10 +347,14 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return isinstance(prefix, (str, IPv4Network, IPv6Network)) and check_prefix(prefix) in set(self)
 
     def __iter__(self) -> Iterator[IPNetwork]:
-        return (records.unpack_peer_key(key) for key in list(self._store.maps.peers.keys()))
+        return map(records.unpack_peer_key, self._keys())
 
     def __len__(self) -> int:
-        return self._store.maps.peers.count()
+        return len(self._keys())
+
+    def _keys(self) -> list[bytes]:
+        with self._store.writing() as maps:
+            return list(maps.peers.keys())
 
     def add(self, prefix: PrefixLike) -> None:
         """Accept tunnel packets from ``prefix``; again is harmless. Raises ``CapacityError`` when full."""

@@ -3,7 +3,8 @@
 
 A hash table is walked bucket by bucket, so entries that stay are seen exactly once. Prefix tables (and maps
 without batch calls) are walked from key to next key: when the key stood upon is deleted, the kernel starts
-over, and keys seen already are left out here.
+over, and keys seen already are left out here. A prefix table's walk may also step past entries that stay, when the
+node above them is replaced: only who keeps writers out reads all of it.
 """
 
 from __future__ import annotations

@@ -160,6 +160,9 @@ class Map(Handle):
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Every entry, each key once. Entries that come or go meanwhile may or may not be among them.
 
+        A prefix table is walked along nodes that a change moves: there an entry that stays may be missed, too, while
+        others come and go.
+
         Raises:
             BpfError: ``EAGAIN``: a prefix table changed faster than it could be read.
         """

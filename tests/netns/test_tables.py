@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import Any, cast
@@ -178,6 +179,28 @@ def test_a_network_is_looked_up_by_its_very_prefix(agent: mz.TransitAgent) -> No
     with pytest.raises(KeyError):
         agent.networks[7, "10.0.0.0/8"]
     assert agent.networks[7, "10.0.0.0/24"] == narrow
+
+
+def test_a_network_that_stays_is_found_while_others_come_and_go(agent: mz.TransitAgent) -> None:
+    staying = {(8, f"10.{number}.0.0/16"): Network() for number in range(0, 200, 2)}
+    agent.networks.update(staying)
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            agent.networks.update({(8, f"10.{number}.0.0/16"): Network() for number in range(1, 200, 2)})
+            for number in range(1, 200, 2):
+                del agent.networks[8, f"10.{number}.0.0/16"]
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        for _ in range(50):
+            assert (8, "10.100.0.0/16") in agent.networks
+            assert sum(key.prefix.network_address.packed[1] % 2 == 0 for key in agent.networks) == 100
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_an_address_finds_the_longest_prefix_of_its_vni(agent: mz.TransitAgent) -> None:

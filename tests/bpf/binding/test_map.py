@@ -197,7 +197,7 @@ def test_programs_and_tables_meet(sample: Object) -> None:
 
 @pytest.mark.parametrize("name", ["table", "prefixes"])
 def test_reading_while_it_changes(spec: ObjectSpec, name: str) -> None:
-    """What stays is read exactly once, whatever comes and goes meanwhile."""
+    """No key is read twice, whatever comes and goes meanwhile, and a hash table's walk misses none that stays."""
     make = key if name == "table" else lambda number: prefix(32, number)
     with loaded_with(spec, name, 4096) as table:
         content = bytes(table.value_size)
@@ -217,10 +217,11 @@ def test_reading_while_it_changes(spec: ObjectSpec, name: str) -> None:
             for _ in range(20):
                 found = list(table.keys())
                 assert len(found) == len(set(found))
-                assert staying <= set(found)
+                assert name == "prefixes" or staying <= set(found)
         finally:
             stop.set()
             thread.join()
+        assert staying <= set(table.keys())
 
 
 def test_closed(sample: Object) -> None:
