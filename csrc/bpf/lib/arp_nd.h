@@ -152,10 +152,11 @@ static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *f
 		return MZN_OWN_ADDRESS_ASKED; /* duplicate address detection: an answer would read as "taken" */
 	if (is_unspecified(&frame->source))
 		return MZN_ND_SPOOFED;
-	if (!bpf_skb_load_bytes(skb, HEADERS + sizeof(*message), &option, sizeof(option)) &&
-	    option.type == ND_SOURCE_MAC && !same_mac(option.mac, frame->source_mac.bytes))
-		return MZN_ND_SPOOFED;
-	return 0;
+	if (frame->payload + sizeof(*message) + sizeof(option) > frame->end)
+		return 0; /* no option */
+	if (bpf_skb_load_bytes(skb, HEADERS + sizeof(*message), &option, sizeof(option)))
+		return MZN_UNREADABLE;
+	return option.type == ND_SOURCE_MAC && !same_mac(option.mac, frame->source_mac.bytes) ? MZN_ND_SPOOFED : 0;
 }
 
 static __always_inline int write_advertisement(struct __sk_buff *skb, const struct frame *frame,

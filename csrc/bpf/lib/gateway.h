@@ -79,6 +79,7 @@ __noinline int answer_echo(struct __sk_buff *skb, struct frame *frame)
 	if (!frame)
 		return MZN_UNREADABLE;
 	if (frame->fragment || frame->protocol != (is_ipv4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) ||
+	    frame->payload + sizeof(struct icmp) > frame->end ||
 	    bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)) || type != request)
 		return MZN_NO_DESTINATION;
 	to_sender(&macs, frame);
@@ -120,7 +121,7 @@ __noinline int expire_ipv4(struct __sk_buff *skb, struct frame *frame, struct mz
 	if (!frame || !gateway)
 		return MZN_UNREADABLE;
 	/* With IP options the quotation would be longer; that is not worth a variable-length copy. */
-	if (frame->payload != ETH_HLEN + sizeof(reply.quoted) ||
+	if (frame->payload != ETH_HLEN + sizeof(reply.quoted) || frame->payload + QUOTED > frame->end ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &reply.quoted, sizeof(reply.quoted) + QUOTED))
 		return MZN_HOP_LIMIT;
 	reply.ip.version = 4;
@@ -157,7 +158,8 @@ __noinline int expire_ipv6(struct __sk_buff *skb, struct frame *frame, struct mz
 
 	if (!frame || !gateway)
 		return MZN_UNREADABLE;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &reply.quoted, sizeof(reply.quoted) + QUOTED))
+	if (HEADERS + QUOTED > frame->end ||
+	    bpf_skb_load_bytes(skb, ETH_HLEN, &reply.quoted, sizeof(reply.quoted) + QUOTED))
 		return MZN_HOP_LIMIT;
 	__builtin_memcpy(reply.pseudo.source, gateway->words, 16);
 	__builtin_memcpy(reply.pseudo.destination, frame->source.words, 16);
@@ -182,7 +184,8 @@ static __always_inline bool is_icmp_error(struct __sk_buff *skb, const struct fr
 
 	if (frame->protocol != IPPROTO_ICMP && frame->protocol != IPPROTO_ICMPV6)
 		return false;
-	if (bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
+	/* A type that is not there may be anything. */
+	if (frame->payload >= frame->end || bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
 		return true;
 	if (frame->protocol == IPPROTO_ICMPV6)
 		return type < ECHO_REQUEST_IPV6;
