@@ -28,90 +28,61 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 
 #else
 
-#include <bpf/bpf_core_read.h>
-
-/* The few members that are read, relocated to the running kernel's layout at load. */
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-struct net {
-	__u64 net_cookie;
-};
-typedef struct {
-	struct net *net;
-} possible_net_t;
-struct sock_common {
-	possible_net_t skc_net;
-	unsigned short skc_family;
-};
-struct sock {
-	struct sock_common __sk_common;
-};
-struct net_device {
-	possible_net_t nd_net;
-	int ifindex;
-};
-struct dst_entry {
-	struct net_device *dev;
-};
-struct sk_buff {
-	struct sock *sk;
-	unsigned long _skb_refdst;
-};
-#pragma clang attribute pop
-
-extern void *bpf_cast_to_kern_ctx(void *obj) __ksym;
-extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
-
 enum {
-	DST_NOREF = 1, /* the low bit of _skb_refdst is a flag */
 	FAMILY_NONE = 0, /* the socket of a tap */
 	FAMILY_PACKET = 17,
 	FAMILY_XDP = 44,
 };
 
-/* The device the packet was routed through, or NULL. Tunnel metadata is a route without a device. */
-static __always_inline struct net_device *routed_device(struct sk_buff *packet)
-{
-	unsigned long route = packet->_skb_refdst & ~(unsigned long)DST_NOREF;
-	struct dst_entry *dst;
+enum origin_kind {
+	ORIGIN_NONE,
+	ORIGIN_DEVICE, /* that the packet was routed through */
+	ORIGIN_SOCKET, /* of a packet without a route */
+};
 
-	if (!route)
-		return NULL;
-	dst = bpf_rdonly_cast((void *)route, bpf_core_type_id_kernel(struct dst_entry));
-	return dst->dev;
+struct origin {
+	enum origin_kind kind;
+	__u32 ifindex; /* device */
+	__u64 netns_cookie;
+	__u16 family; /* socket */
+};
+
+#include "origin.h"
+
+static __always_inline int identify_device(const struct origin *origin, const struct mzn_interface *sender)
+{
+	if (origin->netns_cookie != sender->netns_cookie)
+		return MZN_FOREIGN_DEVICE;
+	/* Between its creation and its record's completion the index of the device is not known. */
+	return sender->ifindex && origin->ifindex != sender->ifindex ? MZN_FOREIGN_DEVICE : 0;
+}
+
+static __always_inline int identify_socket(const struct origin *origin, const struct mzn_interface *sender)
+{
+	if (origin->family != FAMILY_PACKET && origin->family != FAMILY_XDP && origin->family != FAMILY_NONE)
+		return MZN_REFLECTED;
+	return origin->netns_cookie != sender->netns_cookie ? MZN_FOREIGN_SOCKET : 0;
 }
 
 static __always_inline int identify(struct __sk_buff *skb, const struct frame *frame,
 				    const struct mzn_interface *sender)
 {
-	struct sk_buff *packet = bpf_cast_to_kern_ctx(skb);
-	struct net_device *device = routed_device(packet);
-	struct sock *socket;
-	__u16 family;
+	struct origin origin = {};
 
-	if (device) {
-		if (device->nd_net.net->net_cookie != sender->netns_cookie)
-			return MZN_FOREIGN_DEVICE;
-		/* Between its creation and its record's completion the index of the device is not known. */
-		if (sender->ifindex && (__u32)device->ifindex != sender->ifindex)
-			return MZN_FOREIGN_DEVICE;
-		return 0;
-	}
-	socket = packet->sk;
-	if (!socket)
-		return frame->ethertype == MZN_ARP ? 0 : MZN_NO_ORIGIN;
-	family = socket->__sk_common.skc_family;
-	if (family != FAMILY_PACKET && family != FAMILY_XDP && family != FAMILY_NONE)
-		return MZN_REFLECTED;
-	if (socket->__sk_common.skc_net.net->net_cookie != sender->netns_cookie)
-		return MZN_FOREIGN_SOCKET;
-	return 0;
+	read_origin(skb, &origin);
+	if (origin.kind == ORIGIN_DEVICE)
+		return identify_device(&origin, sender);
+	if (origin.kind == ORIGIN_SOCKET)
+		return identify_socket(&origin, sender);
+	return frame->ethertype == MZN_ARP ? 0 : MZN_NO_ORIGIN;
 }
 
 static __always_inline bool has_no_origin(struct __sk_buff *skb)
 {
-	struct sk_buff *packet = bpf_cast_to_kern_ctx(skb);
+	struct origin origin = {};
 
-	return !packet->sk && !routed_device(packet);
+	read_origin(skb, &origin);
+	return origin.kind == ORIGIN_NONE;
 }
 
 #endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Where a frame's origin stands in the kernel's own structures. */
+#ifndef MZN_ORIGIN_H
+#define MZN_ORIGIN_H
+
+#include <bpf/bpf_core_read.h>
+
+/* The few members that are read, relocated to the running kernel's layout at load. */
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct net {
+	__u64 net_cookie;
+};
+typedef struct {
+	struct net *net;
+} possible_net_t;
+struct sock_common {
+	possible_net_t skc_net;
+	unsigned short skc_family;
+};
+struct sock {
+	struct sock_common __sk_common;
+};
+struct net_device {
+	possible_net_t nd_net;
+	int ifindex;
+};
+struct dst_entry {
+	struct net_device *dev;
+};
+struct sk_buff {
+	struct sock *sk;
+	unsigned long _skb_refdst;
+};
+#pragma clang attribute pop
+
+extern void *bpf_cast_to_kern_ctx(void *obj) __ksym;
+extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
+
+enum { DST_NOREF = 1 }; /* the low bit of _skb_refdst is a flag */
+
+/* The device the packet was routed through, or NULL. Tunnel metadata is a route without a device. */
+static __always_inline struct net_device *routed_device(struct sk_buff *packet)
+{
+	unsigned long route = packet->_skb_refdst & ~(unsigned long)DST_NOREF;
+	struct dst_entry *dst;
+
+	if (!route)
+		return NULL;
+	dst = bpf_rdonly_cast((void *)route, bpf_core_type_id_kernel(struct dst_entry));
+	return dst->dev;
+}
+
+static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
+{
+	struct sk_buff *packet = bpf_cast_to_kern_ctx(skb);
+	struct net_device *device = routed_device(packet);
+	struct sock *socket;
+
+	origin->kind = ORIGIN_NONE;
+	if (device) {
+		origin->kind = ORIGIN_DEVICE;
+		origin->netns_cookie = device->nd_net.net->net_cookie;
+		origin->ifindex = device->ifindex;
+		return;
+	}
+	socket = packet->sk;
+	if (!socket)
+		return;
+	origin->kind = ORIGIN_SOCKET;
+	origin->netns_cookie = socket->__sk_common.skc_net.net->net_cookie;
+	origin->family = socket->__sk_common.skc_family;
+}
+
+#endif
