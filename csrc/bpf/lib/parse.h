@@ -25,7 +25,7 @@ enum {
 	HEADERS = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), /* the longest of the headers read here */
 	EXTENSIONS = 6, /* most IPv6 extension headers walked ... */
 	EXTENSION_BYTES = 128, /* ... and most bytes of them */
-	NO_PROTOCOL = 255,
+	NO_PROTOCOL = 256, /* no number that a header could hold */
 };
 
 /* The start of an IPv6 extension header; the last member is that of a fragment header. */
@@ -38,10 +38,10 @@ struct extension {
 struct frame {
 	__be16 ethertype;
 	__u8 hop_limit;
-	__u8 protocol; /* upper layer; NO_PROTOCOL in all but the first fragment */
+	bool fragment;
+	__u16 protocol; /* upper layer; NO_PROTOCOL in all but the first fragment */
 	__u16 payload; /* offset of the upper layer's header in the frame */
 	__u32 end; /* of the packet in the frame; what follows is a trailer */
-	bool fragment;
 	__u8 destination_mac[ETH_ALEN];
 	struct mzn_mac source_mac;
 	struct mzn_ip source;
@@ -110,14 +110,14 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame
 	return 0;
 }
 
-static __always_inline __u32 extension_size(__u8 protocol, const struct extension *extension)
+static __always_inline __u32 extension_size(__u16 protocol, const struct extension *extension)
 {
 	if (protocol == IPPROTO_FRAGMENT)
 		return 8;
 	return protocol == IPPROTO_AH ? (extension->length + 2) * 4 : (extension->length + 1) * 8;
 }
 
-static __always_inline bool is_extension(__u8 protocol)
+static __always_inline bool is_extension(__u16 protocol)
 {
 	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_DSTOPTS ||
 	       protocol == IPPROTO_FRAGMENT || protocol == IPPROTO_AH;
@@ -145,12 +145,12 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 		    bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
 			return MZN_TRUNCATED;
 		frame->payload += extension_size(frame->protocol, &extension);
-		if (frame->protocol == IPPROTO_FRAGMENT) {
+		if (frame->protocol == IPPROTO_FRAGMENT)
 			frame->fragment = true;
-			if (extension.fragment & bpf_htons(0xfff8))
-				extension.next = NO_PROTOCOL;
-		}
-		frame->protocol = extension.next;
+		if (frame->protocol == IPPROTO_FRAGMENT && extension.fragment & bpf_htons(0xfff8))
+			frame->protocol = NO_PROTOCOL;
+		else
+			frame->protocol = extension.next;
 	}
 	return is_extension(frame->protocol) ? MZN_EXTENSION_HEADERS : 0;
 }

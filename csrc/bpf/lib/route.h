@@ -80,9 +80,9 @@ static __always_inline int decrement_ipv4(struct __sk_buff *skb, const struct fr
 {
 	const __u32 ttl = ETH_HLEN + offsetof(struct iphdr, ttl), check = ETH_HLEN + offsetof(struct iphdr, check);
 	__u8 lower = frame->hop_limit - 1;
-	/* TTL is the first byte of the 16-bit word that it shares with the protocol. */
-	__be16 before = bpf_htons(frame->hop_limit << 8 | frame->protocol);
-	__be16 after = bpf_htons(lower << 8 | frame->protocol);
+	/* TTL is the first byte of a 16-bit word; the protocol in the second is the same before and after. */
+	__be16 before = bpf_htons(frame->hop_limit << 8);
+	__be16 after = bpf_htons(lower << 8);
 
 	if (bpf_l3_csum_replace(skb, check, before, after, sizeof(after)))
 		return MZN_UNREADABLE;
