@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transit switch on single frames, byte by byte against a reference that shares nothing with it."""
+"""The transit switch on single frames, byte by byte against the model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from itertools import product
 import pytest
 
 from mizarnet import Encap, Verdict
-from tests.support.packets import arp, ethernet
-from tests.support.reference_switch import ETHERTYPES, HEADER_BYTES, seal
+from tests.support.packets import ETHERTYPES, HEADER_BYTES, arp, ethernet, seal
 from tests.support.switch_bench import (
     PAGE_FRAME,
     Bench,
@@ -107,7 +106,7 @@ def test_flags_that_make_no_fragment(bench: Bench, flags: int) -> None:
 @pytest.mark.vm
 def test_checksums_in_the_corners_of_ones_complement(bench: Bench) -> None:
     """Every sum before and after, 0x0000 and 0xffff among them: two bytes of payload walk through all of them."""
-    wrapper = Wrapper(bench.known, bench.underlay, has_checksum=True)
+    wrapper = Wrapper(bench.state.config, bench.underlay, has_checksum=True)
     before, after = set[int](), set[int]()
     at = udp_at(bench) + 6
     for word in [0, 1, 0xFFFE, 0xFFFF, *_words_that_make_corners(bench, wrapper)]:
@@ -161,7 +160,7 @@ PASSED: list[tuple[str, Callable[[Bench], bytes]]] = [
     ("with an 802.1Q tag", lambda b: tagged(b.packet(), 0x8100)),
     ("with an 802.1ad tag", lambda b: tagged(b.packet(), 0x88A8)),
     ("to another port", lambda b: changed(b.packet(), udp_at(b) + 2, 0x12, 0x34)),
-    ("with the ports swapped", lambda b: changed(b.packet(source_port=b.known.port), udp_at(b) + 2, 0xC0, 0)),
+    ("with the ports swapped", lambda b: changed(b.packet(source_port=b.state.config.port), udp_at(b) + 2, 0xC0, 0)),
     ("for an endpoint of this host", lambda b: b.packet("10.0.0.1")),
     ("for an endpoint of this host, IPv6", lambda b: b.packet("fd01::1")),
     ("for nobody", lambda b: b.packet("172.16.0.1")),
@@ -218,7 +217,7 @@ TUNNEL_BYTES: dict[Encap, list[tuple[str, int, tuple[int, ...]]]] = {
 
 @pytest.mark.vm
 def test_tunnel_header_that_is_not_ours(bench: Bench) -> None:
-    for name, offset, new in TUNNEL_BYTES[Encap(bench.known.encap)]:
+    for name, offset, new in TUNNEL_BYTES[Encap(bench.state.config.encap)]:
         frame = changed(bench.packet(), udp_at(bench) + 8 + offset, *new)
         assert bench.agree(frame).verdict is Verdict.PASSED, name
 
@@ -279,7 +278,7 @@ def test_checksum_on_the_generic_hook(bench: Bench) -> None:
 
 
 def test_frames_with_random_bytes_in_them(bench: Bench) -> None:
-    """A thousand good frames, each with up to three odd bytes in its headers; each of the two kinds must occur."""
+    """A thousand good frames, each with up to three odd bytes in its headers; checksums are mended in half of them."""
     seen: Counter[Verdict] = Counter()
     for seed in range(1000):
         seen[bench.agree(_odd_frame(bench, random.Random(seed))).verdict] += 1
@@ -295,4 +294,5 @@ def _odd_frame(bench: Bench, dice: random.Random) -> bytes:
     for _ in range(dice.randrange(4)):
         frame = changed(frame, dice.randrange(12, udp_at(bench) + 24), dice.randrange(256))
     good = frame[14] >> 4 == bench.underlay.version
-    return resealed(frame, has_udp_checksum=has_checksum) if good else frame
+    mended = good and dice.random() < 0.5
+    return resealed(frame, has_udp_checksum=has_checksum) if mended else frame

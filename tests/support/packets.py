@@ -8,6 +8,8 @@ from ipaddress import IPv4Address
 
 import attrs
 
+ETHERTYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
+HEADER_BYTES = {4: 20, 6: 40}
 VXLAN_PORT, GENEVE_PORT = 4789, 6081
 BROADCAST = bytes(6 * [255])
 
@@ -81,6 +83,33 @@ def geneve(vni: int, frame: bytes, *, options: bytes = b"", flags: int = 0) -> b
 def geneve_option(kind: int, data: bytes = b"", *, length: int | None = None) -> bytes:
     """An option of the experimental class; ``length`` in units of four bytes, if it is to lie."""
     return struct.pack("!HBB", 0xFF00, kind, len(data) // 4 if length is None else length) + data
+
+
+def seal(packet: bytes, *, has_udp_checksum: bool) -> bytes:
+    """An IP packet with UDP in it, from the IP header on, with right checksums."""
+    version = packet[0] >> 4
+    header, datagram = packet[: HEADER_BYTES[version]], packet[HEADER_BYTES[version] :]
+    if version == 4:
+        header = header[:10] + bytes(2) + header[12:]
+        header = header[:10] + checksum(header).to_bytes(2, "big") + header[12:]
+    return header + _seal_udp(header, datagram, has_udp_checksum)
+
+
+def is_sealed(packet: bytes) -> bool:
+    """Whether an IP packet with UDP in it has right checksums, or none in the UDP header."""
+    at = HEADER_BYTES[packet[0] >> 4] + 6
+    return packet == seal(packet, has_udp_checksum=packet[at : at + 2] != bytes(2))
+
+
+def _seal_udp(header: bytes, datagram: bytes, has_checksum: bool) -> bytes:
+    blank = datagram[:6] + bytes(2) + datagram[8:]
+    if not has_checksum:
+        return blank
+    addresses = header[12:20] if header[0] >> 4 == 4 else header[8:40]
+    length = int.from_bytes(datagram[4:6], "big")
+    pseudo = addresses + length.to_bytes(4, "big") + (17).to_bytes(4, "big")
+    # Zero would mean "none": its other form in one's complement stands for it.
+    return blank[:6] + (checksum(pseudo + blank[:length]) or 0xFFFF).to_bytes(2, "big") + blank[8:]
 
 
 @attrs.frozen

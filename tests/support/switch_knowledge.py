@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import TypeAlias
 
 import attrs
 
-from mizarnet import Encap, Verdict
+from mizarnet import Encap
 from mizarnet.numbers import Limit
+from tests.model.case import Hop, HopResult
+from tests.model.state import Config, Ip, Local, Network, Prefix, Remote, State
 from tests.support.packets import mac
-from tests.support.reference_switch import Address, Knowledge
+
+Address: TypeAlias = IPv4Address | IPv6Address
 
 OWN, SENDER, INNER = (mac(f"02:00:00:00:01:{n:02x}") for n in (1, 2, 3))
 PORTS = {Encap.VXLAN: 4789, Encap.GENEVE: 6081}
@@ -59,40 +63,68 @@ class Underlay:
 UNDERLAYS = (Underlay(4), Underlay(6))
 
 
-def knowledge(encap: Encap, underlay: Underlay) -> Knowledge:
-    """What the switch of these tests knows, as the reference takes it."""
+def knowledge(encap: Encap, underlay: Underlay) -> State:
+    """What the switch of these tests knows, as the model takes it."""
     host = underlay.host
-    places: dict[str, Address | None] = {
-        "10.0.0.1": None, "10.0.0.2": host(2), "10.0.0.9": host(UNRESOLVED), "10.0.0.10": underlay.elsewhere,
+    places = {
+        "10.0.0.2": host(2), "10.0.0.9": host(UNRESOLVED), "10.0.0.10": underlay.elsewhere,
         "10.0.0.11": underlay.nowhere, "10.0.0.12": underlay.beyond, "10.0.0.13": underlay.refused,
-        "fd01::1": None, "fd01::2": host(2), "fd01::9": host(UNRESOLVED),
+        "fd01::2": host(2), "fd01::9": host(UNRESOLVED),
     }  # fmt: skip
     switches = {
         "10.2.0.0/16": [host(2), host(3), host(4)], "10.2.9.0/24": [host(4)], "10.3.0.0/16": [host(2), host(LOCAL)],
         "10.4.0.0/16": [], "fd02::/64": [host(2), host(3), host(4)], "fd03::/64": [host(LOCAL), host(2)],
         "::/0": [host(3)],
     }  # fmt: skip
-    return Knowledge(
-        encap=encap.value,
-        port=PORTS[encap],
-        local=host(LOCAL),
-        mac=OWN,
-        peers=[ip_network(underlay.prefix(host(0)))],
+    return State(
+        config=_config(encap, host(LOCAL).packed),
+        interfaces={},
         endpoints={
-            **{(VNI, ip_address(ip)): place for ip, place in places.items()},
-            (8, ip_address("10.0.0.2")): host(3),
-            (Limit.VNI_MAX, ip_address("10.0.0.2")): host(4),
+            **{(VNI, _ip(here)): Local(0, INNER) for here in ("10.0.0.1", "fd01::1")},
+            **{(VNI, _ip(ip)): Remote(place.packed) for ip, place in places.items()},
+            (8, _ip("10.0.0.2")): Remote(host(3).packed),
+            (Limit.VNI_MAX, _ip("10.0.0.2")): Remote(host(4).packed),
         },
         networks={
-            **{(VNI, ip_network(prefix)): hosts for prefix, hosts in switches.items()},
-            (9, ip_network("0.0.0.0/0")): [host(4)],
+            **{(VNI, _prefix(prefix)): _network(hosts) for prefix, hosts in switches.items()},
+            (9, _prefix("0.0.0.0/0")): _network([host(4)]),
         },
-        hops={
-            **{host(number): address for number, address in NEIGHBOURS.items()},
-            host(UNRESOLVED): Verdict.PASSED_NO_NEIGHBOUR,
-            underlay.elsewhere: Verdict.PASSED_OTHER_INTERFACE,
-            underlay.nowhere: Verdict.PASSED_NO_ROUTE,
-            underlay.refused: Verdict.PASSED_NO_ROUTE,
-            underlay.beyond: NEIGHBOURS[2],
-        },
+        peers=frozenset({_prefix(underlay.prefix(host(0)))}),
     )
+
+
+def ways(underlay: Underlay) -> dict[Ip, Hop]:
+    """What the kernel says about the way to each host, if it was told right."""
+
+    def way(result: HopResult, to: bytes = bytes(6), *, same_device: bool = True) -> Hop:
+        return Hop(result, same_device, to, OWN)
+
+    hops = {
+        **{underlay.host(number): way(HopResult.SUCCESS, address) for number, address in NEIGHBOURS.items()},
+        underlay.host(UNRESOLVED): way(HopResult.NO_NEIGHBOUR),
+        underlay.elsewhere: way(HopResult.SUCCESS, SENDER, same_device=False),
+        underlay.nowhere: way(HopResult.NOT_FORWARDED),
+        underlay.refused: way(HopResult.PROHIBIT),
+        underlay.beyond: way(HopResult.SUCCESS, NEIGHBOURS[2]),
+    }
+    return {host.packed: hop for host, hop in hops.items()}
+
+
+def _config(encap: Encap, local: Ip) -> Config:
+    return Config(
+        encap=encap.value, port=PORTS[encap], local=local, mtu=1450, tunnel_mac=INNER, virtual_mac=INNER,
+        mark_local=1, mark_bounced=2, route_identity=False,
+    )  # fmt: skip
+
+
+def _ip(text: str) -> Ip:
+    return ip_address(text).packed
+
+
+def _prefix(text: str) -> Prefix:
+    network = ip_network(text)
+    return network.network_address.packed, network.prefixlen
+
+
+def _network(switches: list[Address]) -> Network:
+    return Network(None, tuple(host.packed for host in switches))

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host's programs know: the constants they were loaded with and the entries of their tables.
+
+An address is its bytes in network order, four or sixteen of them: the length is the family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+import attrs
+
+Ip: TypeAlias = bytes
+Mac: TypeAlias = bytes
+Prefix: TypeAlias = tuple[Ip, int]
+"""The first address, and how many leading bits of it count."""
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """Constants of one attached agent.
+
+    Attributes:
+        encap: Encapsulation of the tunnel.
+        port: Its UDP port.
+        local: Its underlay address.
+        mtu: Longest packet it takes, from the IP header on.
+        tunnel_mac: Its own.
+        virtual_mac: Answers for everything that is not on this host.
+        mark_local: Secret: from the agent to the guard.
+        mark_bounced: Secret: from the guard to the agent.
+        route_identity: Whether the agent can read where a frame came from.
+    """
+
+    encap: Literal["vxlan", "geneve"]
+    port: int
+    local: Ip
+    mtu: int
+    tunnel_mac: Mac
+    virtual_mac: Mac
+    mark_local: int
+    mark_bounced: int
+    route_identity: bool
+
+
+@attrs.frozen(kw_only=True)
+class Interface:
+    """What the host knows about the sender behind a MAC.
+
+    Attributes:
+        vni: Its tenant network space.
+        number: Where its traffic is counted.
+        netns_cookie: The namespace its device belongs to.
+        ifindex: Its device there; 0: not known yet.
+        forwarding: Whether it may send from addresses that are not its own.
+        addresses: Its own, with the length of the on-link prefix.
+        gateways: One of a family at most.
+    """
+
+    vni: int
+    number: int
+    netns_cookie: int
+    ifindex: int
+    forwarding: bool
+    addresses: tuple[tuple[Ip, int], ...]
+    gateways: tuple[Ip, ...]
+
+
+@attrs.frozen
+class Local:
+    """An endpoint of this host: where its traffic is counted, and its MAC."""
+
+    number: int
+    mac: Mac
+
+
+@attrs.frozen
+class Remote:
+    """An endpoint of another host, and that host's underlay address."""
+
+    host: Ip
+
+
+@attrs.frozen
+class Network:
+    """A prefix of a VNI."""
+
+    gateway: Ip | None
+    switches: tuple[Ip, ...]
+
+
+@attrs.frozen(kw_only=True)
+class State:
+    """Everything a verdict depends on, but for the frame.
+
+    Attributes:
+        interfaces: By source MAC.
+        endpoints: By VNI and address.
+        networks: By VNI and prefix.
+        peers: Underlay prefixes that tunnel packets are accepted from.
+        generic: Whether the transit switch is on the generic hook.
+    """
+
+    config: Config
+    interfaces: Mapping[Mac, Interface]
+    endpoints: Mapping[tuple[int, Ip], Local | Remote]
+    networks: Mapping[tuple[int, Prefix], Network]
+    peers: frozenset[Prefix]
+    generic: bool = False

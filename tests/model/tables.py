@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Look-ups in a host's tables: the sender behind a MAC, endpoints, networks, peers, the MAC of an address."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Generic, TypeVar
+
+from tests.model.case import Case, TunnelKey
+from tests.model.state import Interface, Ip, Local, Mac, Network, Prefix, State
+
+Found = TypeVar("Found")
+
+
+class Prefixes(Generic[Found]):
+    """The longest prefix that contains an address decides."""
+
+    def __init__(self, entries: Iterable[tuple[Prefix, Found]]) -> None:
+        by_length: dict[tuple[int, int], dict[int, Found]] = defaultdict(dict)
+        for (first, length), found in entries:
+            shift = 8 * len(first) - length
+            by_length[len(first), shift][int.from_bytes(first, "big") >> shift] = found
+        self._by_family: dict[int, list[tuple[int, dict[int, Found]]]] = {4: [], 16: []}
+        for (family, shift), found_by_bits in sorted(by_length.items(), key=lambda item: item[0]):
+            self._by_family[family].append((shift, found_by_bits))
+
+    def find(self, ip: Ip) -> Found | None:
+        bits = int.from_bytes(ip, "big")
+        for shift, found_by_bits in self._by_family[len(ip)]:
+            if bits >> shift in found_by_bits:
+                return found_by_bits[bits >> shift]
+        return None
+
+
+class Sender:
+    """An interface, ready to be asked about addresses."""
+
+    def __init__(self, mac: Mac, interface: Interface) -> None:
+        self.interface = interface
+        self.vni = interface.vni
+        self.own = frozenset(ip for ip, _ in interface.addresses)
+        self.link_local = link_local(mac)
+        self.gateways = {len(ip): ip for ip in interface.gateways}
+        self._on_link = Prefixes((prefix, True) for prefix in interface.addresses)
+
+    def is_on_link(self, ip: Ip) -> bool:
+        return self._on_link.find(ip) is not None
+
+    def is_gateway(self, ip: Ip) -> bool:
+        return self.gateways.get(len(ip)) == ip
+
+
+class Tables:
+    """A state, prepared for many look-ups."""
+
+    def __init__(self, state: State) -> None:
+        self.config = state.config
+        self.generic = state.generic
+        self.senders = {mac: Sender(mac, interface) for mac, interface in state.interfaces.items()}
+        self.endpoints = state.endpoints
+        self._peers = Prefixes((prefix, True) for prefix in state.peers)
+        by_vni: dict[int, list[tuple[Prefix, Network]]] = defaultdict(list)
+        for (vni, prefix), network in state.networks.items():
+            by_vni[vni].append((prefix, network))
+        self._networks = {vni: Prefixes(entries) for vni, entries in by_vni.items()}
+
+    def readable_key(self, case: Case) -> TunnelKey | None:
+        """Section 2.1: a key is readable if its family is that of the tunnel's underlay."""
+        key = case.key
+        return key if key is not None and len(key.remote) == len(self.config.local) else None
+
+    def is_peer(self, ip: Ip) -> bool:
+        return self._peers.find(ip) is not None
+
+    def local(self, vni: int, ip: Ip) -> Local | None:
+        """The endpoint of this host."""
+        endpoint = self.endpoints.get((vni, ip))
+        return endpoint if isinstance(endpoint, Local) else None
+
+    def network(self, vni: int, ip: Ip) -> Network | None:
+        networks = self._networks.get(vni)
+        return networks.find(ip) if networks is not None else None
+
+    def switch(self, network: Network, number: int) -> Ip | None:
+        """The transit switch for a flow; none if the network has none, or if this host is among them."""
+        switches = network.switches
+        return switches[number % len(switches)] if switches and self.config.local not in switches else None
+
+    def next_host(self, vni: int, ip: Ip, number: int) -> Ip | None:
+        """The host of another host's endpoint, or else a transit switch."""
+        endpoint = self.endpoints.get((vni, ip))
+        if endpoint is not None:
+            return None if isinstance(endpoint, Local) else endpoint.host
+        network = self.network(vni, ip)
+        return self.switch(network, number) if network is not None else None
+
+    def mac_of(self, ip: Ip, sender: Sender) -> Mac | None:
+        """Section 2.3: the MAC of an address, in the sender's VNI."""
+        endpoint = self.endpoints.get((sender.vni, ip))
+        if isinstance(endpoint, Local):
+            return endpoint.mac
+        if endpoint is not None or self.network(sender.vni, ip) is not None or sender.is_gateway(ip):
+            return self.config.virtual_mac
+        return None
+
+
+def link_local(mac: Mac) -> Ip:
+    """fe80::/64 with the modified EUI-64 of a MAC (RFC 4291, appendix A)."""
+    return b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:6]

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host with a few endpoints, as the model sees it, and frames by the byte for it."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+import attrs
+
+from mizarnet import Verdict
+from tests.model import judge
+from tests.model.case import TC_REDIRECT, TC_SHOT, Case, Outcome, Received, RoutedBy, Sent, TunnelKey
+from tests.model.state import Config, Interface, Local, Network, Remote, State
+from tests.support.packets import arp, checksum, ethernet, ipv4, mac, udp
+
+
+def ip(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+WEB, DB, ROUTER, OTHER, AFAR = (mac(f"02:0a:0b:0c:0d:0{n}") for n in range(1, 6))
+TUNNEL, VIRTUAL, HOP_TO, HOP_FROM = (mac(f"02:00:00:00:01:0{n}") for n in range(1, 5))
+WEB_LINK_LOCAL = "fe80::a:bff:fe0c:d01"
+"""02:0a:0b:0c:0d:01 with its second bit inverted and ff:fe in the middle."""
+
+LOCAL, HOST, SWITCHES = ip("192.0.2.1"), ip("192.0.2.2"), (ip("192.0.2.16"), ip("192.0.2.17"))
+LOCAL6, HOST6, SWITCHES6 = ip("2001:db8::1"), ip("2001:db8::2"), (ip("2001:db8::16"), ip("2001:db8::17"))
+MARK_LOCAL, MARK_BOUNCED = 0x11111111, 0x22222222
+MTU = 1450
+ROUTED = RoutedBy(netns_cookie=101, ifindex=4)
+KEY = TunnelKey(vni=7, remote=HOST, local=LOCAL, ttl=64)
+KEY6 = TunnelKey(vni=7, remote=HOST6, local=LOCAL6, ttl=64)
+
+CONFIG = Config(
+    encap="vxlan",
+    port=4789,
+    local=LOCAL,
+    mtu=MTU,
+    tunnel_mac=TUNNEL,
+    virtual_mac=VIRTUAL,
+    mark_local=MARK_LOCAL,
+    mark_bounced=MARK_BOUNCED,
+    route_identity=True,
+)
+_WEB = Interface(
+    vni=7,
+    number=1,
+    netns_cookie=101,
+    ifindex=4,
+    forwarding=False,
+    addresses=((ip("10.0.0.1"), 24), (ip("fd00::1"), 64)),
+    gateways=(ip("10.0.0.254"), ip("fd00::fe")),
+)
+INTERFACES = {
+    WEB: _WEB,
+    ROUTER: attrs.evolve(
+        _WEB, number=3, ifindex=0, forwarding=True, addresses=((ip("10.0.0.9"), 24),), gateways=()
+    ),
+    OTHER: attrs.evolve(_WEB, number=4, vni=8),
+}
+
+
+def state(*, v6: bool = False, generic: bool = False, **changes: object) -> State:
+    """In VNI 7, 10.1.0.0/16 and fd01::/48 have two transit switches; in 10.2.0.0/16 this host is one as well."""
+    local, host, switches = (LOCAL6, HOST6, SWITCHES6) if v6 else (LOCAL, HOST, SWITCHES)
+    return State(
+        config=attrs.evolve(CONFIG, local=local, **changes),
+        interfaces=INTERFACES,
+        endpoints={
+            (7, ip("10.0.0.1")): Local(1, WEB),
+            (7, ip("10.0.0.2")): Local(2, DB),
+            (7, ip("fd00::2")): Local(2, DB),
+            (7, ip("10.0.0.3")): Remote(host),
+            (7, ip("fd00::3")): Remote(host),
+            (7, ip("10.3.0.2")): Local(2, DB),
+            (7, ip("10.3.0.3")): Remote(host),
+        },
+        networks={
+            (7, (ip("10.0.0.0"), 16)): Network(ip("10.0.0.253"), ()),
+            (7, (ip("10.1.0.0"), 16)): Network(ip("10.1.0.254"), switches),
+            (7, (ip("10.1.9.0"), 24)): Network(None, ()),
+            (7, (ip("10.2.0.0"), 16)): Network(None, (local, *switches)),
+            (7, (ip("fd00::"), 48)): Network(None, ()),
+            (7, (ip("fd01::"), 48)): Network(ip("fd01::fe"), switches),
+        },
+        peers=frozenset({(ip("192.0.2.0"), 24), (ip("2001:db8::"), 64)}),
+        generic=generic,
+    )
+
+
+# -- frames ------------------------------------------------------------------------------------------------
+
+
+def ipv6(source: str, destination: str, payload: bytes, *, following: int = 17, hops: int = 64) -> bytes:
+    return (
+        struct.pack("!IHBB", 6 << 28, len(payload), following, hops) + ip(source) + ip(destination) + payload
+    )
+
+
+def frame4(packet: bytes, *, source: bytes = WEB, destination: bytes = VIRTUAL) -> bytes:
+    return ethernet(destination, source, 0x0800, packet)
+
+
+def frame6(packet: bytes, *, source: bytes = WEB, destination: bytes = VIRTUAL) -> bytes:
+    return ethernet(destination, source, 0x86DD, packet)
+
+
+def to4(destination: str, *, source: str = "10.0.0.1", by: bytes = WEB, ttl: int = 64) -> bytes:
+    return frame4(ipv4(source, destination, udp(9, 9, b"payload."), ttl=ttl), source=by)
+
+
+def to6(destination: str, *, source: str = "fd00::1", by: bytes = WEB, hops: int = 64) -> bytes:
+    return frame6(ipv6(source, destination, udp(9, 9, b"payload."), hops=hops), source=by)
+
+
+def patched(frame: bytes, at: int, data: bytes) -> bytes:
+    return frame[:at] + data + frame[at + len(data) :]
+
+
+def question4(sender: str, target: str, *, operation: int = 1, body_mac: bytes = WEB) -> bytes:
+    body = arp(body_mac, sender, target, operation=operation)
+    return ethernet(bytes(6 * [255]), WEB, 0x0806, body)
+
+
+def icmp6(source: str, destination: str, message: bytes, *, hops: int = 64) -> bytes:
+    """An ICMPv6 packet with a right checksum."""
+    pseudo = ip(source) + ip(destination) + struct.pack("!II", len(message), 58)
+    check = struct.pack("!H", checksum(pseudo + message))
+    return ipv6(source, destination, patched(message, 2, check), following=58, hops=hops)
+
+
+def question6(
+    target: str,
+    *,
+    source: str = "fd00::1",
+    kind: int = 135,
+    code: int = 0,
+    hops: int = 255,
+    option: bytes = b"\1\1" + WEB,
+) -> bytes:
+    message = struct.pack("!BBHI", kind, code, 0, 0) + ip(target) + option
+    return frame6(icmp6(source, "ff02::1:ff00:2", message, hops=hops), destination=mac("33:33:ff:00:00:02"))
+
+
+def checksums_hold(frame: bytes) -> bool:
+    """Whether the sums over the IP header and over the ICMP message are right: both are zero then."""
+    if frame[12:14] == b"\x08\x00":
+        return checksum(frame[14:34]) == 0 and checksum(frame[34:]) == 0
+    return checksum(frame[22:54] + struct.pack("!II", len(frame) - 54, 58) + frame[54:]) == 0
+
+
+# -- what the agent makes of them --------------------------------------------------------------------------
+
+NUMBERS = {WEB: 1, ROUTER: 3, OTHER: 4}
+
+
+def agent(frame: bytes, *, route_identity: bool = True, v6: bool = False, **rest: object) -> Outcome:
+    case = Case(program="agent", frame=frame, mark=5, priority=6, tstamp=7, origin=ROUTED)
+    return judge(attrs.evolve(case, **rest), state(v6=v6, route_identity=route_identity))
+
+
+def dropped(frame: bytes, verdict: Verdict) -> Outcome:
+    sent = Sent(NUMBERS[frame[6:12]], len(frame), dropped=True)
+    return Outcome(verdict=verdict, action=TC_SHOT, sent=sent)
+
+
+def redirected(frame: bytes, verdict: Verdict, result: bytes, received: Received | None = None) -> Outcome:
+    return Outcome(
+        verdict=verdict,
+        action=TC_REDIRECT,
+        frame=result,
+        mark=MARK_LOCAL,
+        redirect="ingress",
+        sent=Sent(NUMBERS[frame[6:12]], len(frame), dropped=False),
+        received=received,
+    )
