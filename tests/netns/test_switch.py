@@ -18,13 +18,12 @@ import mizarnet as mz
 from mizarnet import Stats, Verdict
 from mizarnet.bpf import Program
 from mizarnet.netlink import write_sysctl
-from tests.support.counting import counted, wait_for
+from tests.support.counting import counted, refused, wait_for
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence, echo
 from tests.support.namespace import Namespace
 from tests.support.native_xdp import let_pass, native_underlay
-from tests.support.packets import datagram, geneve, udp, vxlan
-from tests.support.reference_switch import ETHERTYPES, seal
+from tests.support.packets import ETHERTYPES, datagram, geneve, seal, udp, vxlan
 from tests.support.topology import UNDERLAY, Container, EncapName, Host, mac_of
 from tests.support.traffic import Capture, send_frame
 
@@ -163,7 +162,9 @@ def test_forwarding_switched_off_by_hand(stage: Stage, generic: mz.TransitSwitch
     assert not generic.state().forwarding
     since = counted(stage.switch.agent, lambda: common_tests(stage.a, stage.b, 4))
     assert since.switch[Verdict.BOUNCED].packets == 0
-    assert since.switch[Verdict.PASSED_FORWARDING_OFF].packets == since.guard[Verdict.BOUNCED].packets > 50
+    # On the way to the guard the kernel may join segments of one stream (GRO).
+    assert since.switch[Verdict.PASSED_FORWARDING_OFF].packets >= since.guard[Verdict.BOUNCED].packets > 50
+    assert not refused(since.guard)
 
 
 def test_without_a_switch_the_guard_bounces_alone(stage: Stage) -> None:

@@ -99,21 +99,6 @@ def test_what_comes_from_no_peer_is_left_to_the_guard_which_refuses_it(encap: En
         common_tests(one, other, 4)
 
 
-def test_with_forwarding_off_the_guard_does_the_work(encap: EncapName, underlay: int) -> None:
-    with Fabric(encap, hosts=3, ipv6=underlay == 6) as fabric:
-        one, other = pair(fabric)
-        switch = fabric.hosts[2]
-        fabric.switch(switch)
-        switch.namespace.run("sysctl", "-q", "-w", f"net.ipv{underlay}.conf.{UNDERLAY}.forwarding=0")
-        before = switch.agent.stats()
-        common_tests(one, other, 4)
-        since = switch.agent.stats().since(before)
-        assert since.switch[Verdict.BOUNCED].packets == 0
-        assert (
-            since.switch[Verdict.PASSED_FORWARDING_OFF].packets == since.guard[Verdict.BOUNCED].packets > 50
-        )
-
-
 def test_a_switch_without_the_entry_says_so(encap: EncapName) -> None:
     with Fabric(encap, hosts=3) as fabric:
         one, _ = pair(fabric)
