@@ -46,7 +46,7 @@ _NO_ADDRESS, _NO_MAC = bytes(16), bytes(6)
 _NO_ORIGIN, _DEVICE_ORIGIN, _SOCKET_ORIGIN = 0, 1, 2
 # tunnel_flags as BPF_F_TUNINFO_FLAGS gives them, read as a number in the order of this machine.
 _CONTROL, _CRITICAL, _OPTIONS = (
-    struct.unpack("=H", struct.pack(">H", flag))[0] for flag in (0x200, 0x100, 0x800)
+    struct.unpack("=H", struct.pack(">H", flag))[0] for flag in (0x200, 0x400, 0x800)
 )
 _IPV6_KEY, _ZERO_CHECKSUM = 1, 2  # BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX
 _TO_INGRESS = 1  # BPF_F_INGRESS

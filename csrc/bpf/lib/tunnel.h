@@ -10,7 +10,7 @@ enum {
 	OUTER_TTL = 64,
 	/* tunnel_flags as bpf_skb_get_tunnel_key gives them (6.1): Geneve's control and critical bits. */
 	OUTER_OAM = bpf_htons(0x0200),
-	OUTER_CRITICAL = bpf_htons(0x0100),
+	OUTER_CRITICAL = bpf_htons(0x0400),
 	OUTER_OPTIONS = bpf_htons(0x0800),
 	GENEVE_OPTION_BYTES = 252, /* the most that a header can hold */
 	GENEVE_OPTION_CRITICAL = 0x80,
