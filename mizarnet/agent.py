@@ -55,7 +55,7 @@ class AgentState:
         programs: The kernel's number of each program, by name.
         verified: Instructions the verifier processed for each program, by name.
         memory: Bytes of kernel memory that the maps take.
-        ahead: Programs of others that run before ours on the tcx hooks; anything here is a hole.
+        ahead: Programs of others that run before ours; anything here is a hole.
     """
 
     up: bool
@@ -212,11 +212,9 @@ class TransitAgent:
                 program.close()
 
     def _ahead(self, ours: list[int]) -> tuple[str, ...]:
-        if self.hook is not Hook.TCX:
-            return ()
         found: list[str] = []
         for direction in attachment.DIRECTIONS.values():
-            for number in self.session.run(bpf.query_tcx, self.tunnel.ifindex, direction=direction):
+            for number in self.session.run(_running_order, self.tunnel.ifindex, direction):
                 if number in ours:
                     break
                 found.append(f"{direction.value}: {bpf.program_name(number)} ({number})")
@@ -263,6 +261,12 @@ class TransitAgent:
         if self.store.closed:
             return table(repr(self), (), ())
         return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
+
+
+def _running_order(ifindex: int, direction: bpf.Direction) -> list[int]:
+    """Numbers of the programs on one side of a device: those on tcx run first, then the filters of a clsact."""
+    tcx = bpf.query_tcx(ifindex, direction=direction) if bpf.has_tcx() else []
+    return [*tcx, *bpf.query_filters(ifindex, direction=direction)]
 
 
 def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:

@@ -17,6 +17,7 @@ from mizarnet.bpf.clsact import ClsactLink as ClsactLink
 from mizarnet.bpf.clsact import attach_clsact as attach_clsact
 from mizarnet.bpf.clsact import open_clsact as open_clsact
 from mizarnet.bpf.clsact import query_clsact as query_clsact
+from mizarnet.bpf.clsact import query_filters as query_filters
 from mizarnet.bpf.features import Feature as Feature
 from mizarnet.bpf.features import has_btf as has_btf
 from mizarnet.bpf.features import has_kfuncs as has_kfuncs

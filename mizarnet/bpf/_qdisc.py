@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which queueing discipline sits on the ingress hook of a device: the one netlink question of this package.
+"""What sits on the traffic control hooks of a device: the netlink questions of this package.
 
 libbpf makes a clsact but cannot tell it from the older ``ingress``, which takes the same place and would put
-egress filters on ingress without a word.
+egress filters on ingress without a word. Nor does it list the filters of a clsact.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 
 # include/uapi/linux/{netlink,rtnetlink,pkt_sched}.h
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RTM_GETQDISC = 38
+_RTM_GETQDISC, _RTM_GETTFILTER = 38, 46
 _TC_H_INGRESS = 0xFFFFFFF1
-_TCA_KIND = 1
+_TCA_KIND, _TCA_OPTIONS, _TCA_BPF_ID = 1, 2, 11
 
 _HEADER = struct.Struct("=IHHII")
 _TCMSG = struct.Struct("=BxxxiIII")
@@ -25,12 +26,26 @@ _ATTRIBUTE = struct.Struct("=HH")
 
 def ingress_qdisc(ifindex: int) -> str:
     """``"clsact"``, ``"ingress"`` or ``""`` for none; acts in the network namespace of the calling thread."""
-    body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, 0, 0)
-    request = _HEADER.pack(_HEADER.size + len(body), _RTM_GETQDISC, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0) + body
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.send(request)
-        found = [_kind(body) for body in _answers(netlink) if _is_ingress_of(body, ifindex)]
+    found = [_kind(body) for body in _dump(_RTM_GETQDISC, ifindex, 0) if _is_ingress_of(body, ifindex)]
     return found[0] if found else ""
+
+
+def filter_programs(ifindex: int, parent: int) -> list[int]:
+    """Numbers of the programs of a clsact hook's filters, in the order in which they run."""
+    found: list[int] = []
+    for body in _dump(_RTM_GETTFILTER, ifindex, parent):
+        options = _attributes(body, _TCMSG.size).get(_TCA_OPTIONS, b"")
+        if number := _attributes(options, 0).get(_TCA_BPF_ID):
+            found.append(int.from_bytes(number, sys.byteorder))
+    return found
+
+
+def _dump(question: int, ifindex: int, parent: int) -> Iterator[bytes]:
+    body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
+    header = _HEADER.pack(_HEADER.size + len(body), question, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.send(header + body)
+        yield from _answers(netlink)
 
 
 def _answers(netlink: socket.socket) -> Iterator[bytes]:
@@ -51,10 +66,13 @@ def _is_ingress_of(body: bytes, ifindex: int) -> bool:
 
 
 def _kind(body: bytes) -> str:
-    at = _TCMSG.size
+    return _attributes(body, _TCMSG.size).get(_TCA_KIND, b"").rstrip(b"\0").decode()
+
+
+def _attributes(body: bytes, at: int) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
     while at + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _TCA_KIND:
-            return body[at + _ATTRIBUTE.size : at + length].rstrip(b"\0").decode()
+        found[kind] = body[at + _ATTRIBUTE.size : at + length]
         at += length + 3 & ~3
-    return ""
+    return found

@@ -14,13 +14,14 @@ import attrs
 
 from mizarnet.bpf._lib import CData, check, ffi, lib
 from mizarnet.bpf._log import listening
-from mizarnet.bpf._qdisc import ingress_qdisc
+from mizarnet.bpf._qdisc import filter_programs, ingress_qdisc
 from mizarnet.bpf.link import Direction, device_exists
 from mizarnet.bpf.program import Program, program_label
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError
 
 _NEEDS = ("CAP_NET_ADMIN",)
 _POINTS = {Direction.INGRESS: lib.BPF_TC_INGRESS, Direction.EGRESS: lib.BPF_TC_EGRESS}
+_PARENTS = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}  # TC_H_CLSACT with TC_H_MIN_...
 
 
 @attrs.frozen(kw_only=True)
@@ -128,6 +129,14 @@ def query_clsact(ifindex: int, *, direction: Direction, priority: int, handle: i
         BpfError: The kernel refused.
     """
     return _query(ClsactLink(ifindex=ifindex, direction=direction, priority=priority, handle=handle))
+
+
+def query_filters(ifindex: int, *, direction: Direction) -> list[int]:
+    """Numbers of the programs of all filters on a clsact hook, in the order in which they run.
+
+    Acts in the network namespace of the calling thread.
+    """
+    return filter_programs(ifindex, _PARENTS[direction])
 
 
 def _query(link: ClsactLink) -> int | None:

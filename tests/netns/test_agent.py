@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
 
 import mizarnet as mz
-from mizarnet import attachment, bpf
-from mizarnet.abi import records
 from mizarnet.store import locked
 from tests.support.topology import TUNNEL, Host, World, alive
 from tests.support.traffic import assert_ping
@@ -179,25 +176,6 @@ def test_each_hook_carries_traffic_or_says_why_not(hook: str) -> None:
         assert world.hosts[0].agent.hook is mz.Hook(hook)
         with mz.TransitAgent.open(world.hosts[0].tunnel) as adopted:
             assert adopted.hook is mz.Hook(hook)
-
-
-def test_a_strangers_program_ahead_of_ours_is_reported() -> None:
-    if not mz.probe().tcx:
-        return  # filters of a clsact hook have no order that others could change
-    with World("vxlan", hosts=1) as world, stranger() as program:
-        agent = world.hosts[0].agent
-        egress = {"direction": bpf.Direction.EGRESS}
-        with agent.session.run(bpf.attach_tcx, program, agent.tunnel.ifindex, **egress):
-            assert agent.state().ahead == (f"egress: transit_guard ({program.id})",)
-        assert agent.state().ahead == ()
-
-
-@contextmanager
-def stranger() -> Iterator[bpf.Program]:
-    """A program that is not the agent's."""
-    capacity = mz.Capacity(max_endpoints=1, max_local=1)
-    with attachment.load(attachment.object_path(), bytes(records.CONFIG.size), capacity) as loaded:
-        yield loaded.programs["transit_guard"]
 
 
 def test_a_lock_held_for_too_long_is_a_timeout(host: Host) -> None:
