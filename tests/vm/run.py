@@ -54,8 +54,9 @@ VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 CPU = "Nehalem,+rdrand"
 """Newer vector instructions are slow to emulate; without rdrand the first random number takes a second."""
 
-KERNEL_OPTIONS = "console=ttyS0 panic=-1 oops=panic mitigations=off tsc=reliable"
-"""The kernel mistrusts an emulated time stamp counter now and then, and reading any other clock is slow."""
+KERNEL_OPTIONS = "console=ttyS0 panic=-1 oops=panic mitigations=off tsc=reliable no_timer_check"
+"""The kernel mistrusts an emulated time stamp counter now and then, and reading any other clock is slow. On a busy host
+it also mistrusts the timer, and panics ("IO-APIC + timer doesn't work")."""
 
 SERVE_READ_ONLY = r"""
 while read -r _ target _; do
