@@ -287,7 +287,8 @@ def _is_complete(directory: Path, tunnel: Tunnel) -> bool:
             known = read_meta(meta)
     except NotFoundError:
         return False
-    return known is not None and known.tunnel_ifindex == tunnel.ifindex
+    pinned = all((directory / name).exists() for name in Maps.names())
+    return pinned and known is not None and known.tunnel_ifindex == tunnel.ifindex
 
 
 def _install(

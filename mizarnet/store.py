@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,7 +20,8 @@ import attrs
 from mizarnet import bpf
 from mizarnet.abi import records
 from mizarnet.abi.records import META, META_KEY, Meta, Record
-from mizarnet.bpf import Map, Object
+from mizarnet.bpf import Map, MapType, Object
+from mizarnet.bpf.pin import check_pin_directory, wrong_pin
 from mizarnet.checks import IPAddress
 from mizarnet.errors import (
     AgentNotFoundError,
@@ -30,7 +30,6 @@ from mizarnet.errors import (
     LayoutError,
     LockTimeoutError,
     NotFoundError,
-    PrivilegeError,
     StaleHandleError,
 )
 from mizarnet.numbers import Limit
@@ -39,6 +38,19 @@ from mizarnet.values import EndpointKey, Local, MacAddress
 ROOT = Path("/sys/fs/bpf/mizarnet")
 LOCK_TIMEOUT = 10.0
 """Seconds that a writer waits for another."""
+
+_NUMBER = 4  # bytes of a key or value that is a __u32
+_SHAPES = {
+    "endpoints": (MapType.HASH, records.ENDPOINT_KEY.size, records.ENDPOINT.size),
+    "interfaces": (MapType.HASH, records.MAC.size, records.INTERFACE.size),
+    "networks": (MapType.LPM_TRIE, records.NETWORK_KEY.size, records.NETWORK.size),
+    "peers": (MapType.LPM_TRIE, records.PEER_KEY.size, _NUMBER),
+    "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, records.COUNTER.size),
+    "traffic": (MapType.PERCPU_ARRAY, _NUMBER, records.TRAFFIC.size),
+    "records": (MapType.HASH, records.RECORD_KEY.size, records.RECORD.size),
+    "meta": (MapType.ARRAY, _NUMBER, META.size),
+}
+"""Type of each map, and the bytes of a key and of a value."""
 
 
 @attrs.frozen
@@ -66,11 +78,19 @@ class Maps:
 
     @classmethod
     def open(cls, directory: Path) -> Maps:
-        """Those that are pinned in ``directory``; raises ``NotFoundError`` if one is missing."""
+        """Those that are pinned in ``directory``.
+
+        Raises:
+            NotFoundError: One is missing.
+            LayoutError: Another version of this package pinned them.
+            BpfError: What is pinned is not what an agent pins.
+        """
         opened: dict[str, Map] = {}
         try:
             for name in cls.names():
                 opened[name] = Map.open_pinned(str(directory / name), name=name)
+            read_meta(opened["meta"])
+            _check_shapes(opened, directory)
         except BaseException:
             for each in opened.values():
                 each.close()
@@ -88,12 +108,33 @@ class Maps:
             getattr(self, name).close()
 
 
+def _check_shapes(maps: Mapping[str, Map], directory: Path) -> None:
+    """A map of the right name may still be another's: what is read from it would mean something else."""
+    entries = {
+        "verdicts": Limit.PROGRAMS * Limit.VERDICTS,
+        "records": maps["interfaces"].max_entries,
+        "traffic": maps["interfaces"].max_entries,
+        "meta": 1,
+    }
+    for name, each in maps.items():
+        wanted = (*_SHAPES[name], entries.get(name, each.max_entries))
+        if (each.type, each.key_size, each.value_size, each.max_entries) != wanted:
+            raise wrong_pin(str(directory / name), f"holds a {each.type.name} that is not the agent's")
+
+
 def read_meta(meta: Map) -> Meta | None:
     """What the agent's map ``meta`` says; None until whoever attached the agent got to the end.
 
     Raises:
-        LayoutError: Another version of this package attached it.
+        LayoutError: Another version of this package attached it, or something else pinned it.
     """
+    if meta.type is not MapType.ARRAY:
+        raise LayoutError(
+            "the map pinned as meta is no transit agent's",
+            struct="mzn_meta",
+            differences=[f"a map of type {meta.type.name}"],
+            hint="find out who pinned it, and remove it",
+        )
     data = meta.lookup(META_KEY) or bytes(meta.value_size)
     schema = int.from_bytes(data[:4], sys.byteorder)
     if schema and (schema != Limit.SCHEMA or len(data) != META.size):
@@ -118,6 +159,7 @@ def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Generator[Path, Non
     Raises:
         LockTimeoutError: Somebody else held it all the time.
         PrivilegeError: No access to the BPF file system, or somebody else made the directory there.
+        ExistsError: Something that is no directory has its name.
     """
     bpf.ensure_bpffs()
     directory = host_directory(cookie)
@@ -132,8 +174,8 @@ def locked(cookie: int, *, timeout: float = LOCK_TIMEOUT) -> Generator[Path, Non
 def _lock(directory: Path, deadline: float, timeout: float) -> int:
     pause = 0.001
     while True:
-        for each in (ROOT, directory):
-            _prepare(each)
+        with suppress(NotFoundError):  # the last holder of the lock removed it meanwhile: once more
+            bpf.make_pin_directory(str(directory))
         descriptor = _try_lock(directory)
         if descriptor is not None:
             return descriptor
@@ -143,30 +185,6 @@ def _lock(directory: Path, deadline: float, timeout: float) -> int:
             )
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-
-
-def _prepare(directory: Path) -> None:
-    """Make a directory of ours; one that somebody else made first is not trusted."""
-    with suppress(
-        FileNotFoundError
-    ):  # the last holder of the lock removed it just now: the caller tries again
-        try:
-            directory.mkdir(mode=0o700, exist_ok=True)
-        except PermissionError:
-            raise PrivilegeError(f"cannot make {directory}", missing=("CAP_DAC_OVERRIDE",)) from None
-        except FileExistsError:
-            pass  # a link or a file: refused below
-        found = os.lstat(directory)
-        if (
-            not stat.S_ISDIR(found.st_mode)
-            or found.st_uid != os.geteuid()
-            or stat.S_IMODE(found.st_mode) & 0o077
-        ):
-            raise PrivilegeError(
-                f"{directory} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
-                missing=("CAP_DAC_OVERRIDE",),
-                hint="it must be a directory of this user with mode 700: find out who made it, and remove it",
-            )
 
 
 def _try_lock(directory: Path) -> int | None:
@@ -199,6 +217,7 @@ class Store:
         self._pid = os.getpid()
         self._closed = False
         try:
+            check_pin_directory(str(self.directory))
             self._inode = os.stat(self.directory / "meta").st_ino
             self._maps = Maps.open(self.directory)
         except (FileNotFoundError, NotFoundError):
@@ -246,7 +265,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Generator[Maps, None, None]:
-        """The maps, for writing, under the host's lock; raises as :attr:`maps` and :func:`locked` do."""
+        """The maps under the host's lock, so that nobody else writes; raises as :attr:`maps` and :func:`locked` do."""
         if self._closed or self._pid != os.getpid():
             _ = self.maps  # raises
         with locked(self.cookie):

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pins: names in a bpffs that keep maps, programs and links in the kernel when no process holds them."""
+"""Pins: names in a bpffs that keep maps, programs and links in the kernel when no process holds them.
+
+Every user may make names in the root of a bpffs that somebody mounted without ``mode=700``. So no name is trusted:
+each directory above a pin, and the pin, must be this user's own, and no symbolic link.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,14 @@ import enum
 import errno as _errno
 import fcntl
 import os
+import stat
 
 from mizarnet.bpf._lib import check, failure, lib
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, PrivilegeError
 
 _MOUNT_NEEDS = ("CAP_SYS_ADMIN",)
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_REMOVE = "find out who made it, and remove it"
 
 
 class Kind(enum.Enum):
@@ -23,7 +30,7 @@ class Kind(enum.Enum):
 
 
 def ensure_bpffs(path: str = "/sys/fs/bpf") -> None:
-    """Mount a bpffs at ``path``, in this mount namespace, unless one is there.
+    """Mount a bpffs at ``path``, in this mount namespace and for its owner only, unless one is there.
 
     Raises:
         NotFoundError: There is no such directory.
@@ -55,18 +62,77 @@ def is_bpffs(path: str) -> bool:
 
 
 def make_pin_directory(path: str) -> None:
-    """Make the directory ``path`` in a bpffs, with those above it, for its owner only; existing is fine."""
-    missing: list[str] = []
-    while not os.path.isdir(path):
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
+    """Make the directory ``path`` in a bpffs, with those above it, for its owner only; existing ones must be so.
+
+    Raises:
+        ExistsError: Something else than a directory has one of the names.
+        PrivilegeError: One of them belongs to somebody else, or cannot be made.
+    """
+    for directory in _levels(path)[1:]:
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:
-            continue  # another process was faster
+            pass  # made before, by whom is found out below
         except PermissionError as refused:
-            raise failure(f"make the directory {directory}", refused.errno or _errno.EPERM) from refused
+            if refused.errno == _errno.EACCES:
+                raise _out_of_reach(directory) from None
+            raise failure(f"make the directory {directory}", _errno.EPERM) from refused
+        _check_directory(directory)
+
+
+def check_pin_directory(path: str) -> None:
+    """Make sure that the directory ``path`` and those above it, up to the root of the bpffs, are this user's own.
+
+    Raises:
+        NotFoundError: There is no such directory.
+        ExistsError: Something else than a directory has one of the names.
+        PrivilegeError: One of them belongs to somebody else.
+        BpfError: It is not in a bpffs.
+    """
+    root, *below = _levels(path)
+    if not is_bpffs(root):
+        _status(path)
+        raise wrong_pin(path, "is not in a bpffs")
+    for directory in below:
+        _check_directory(directory)
+
+
+def _levels(path: str) -> list[str]:
+    """The root of the file system that ``path`` is in, and the directories from there down to ``path``."""
+    if os.path.ismount(path):
+        return [path]
+    return [*_levels(os.path.dirname(path)), path]
+
+
+def _check_directory(path: str) -> None:
+    found = _status(path)
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "a file"
+        raise ExistsError(f"{path} is {what}, not a directory of pins", holder=path, hint=_REMOVE)
+    _check_owner(path, found, mode=0o700)
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        raise NotFoundError(f"there is no {path}") from None
+    except PermissionError:
+        raise _out_of_reach(path) from None
+
+
+def _out_of_reach(path: str) -> PrivilegeError:
+    return PrivilegeError(f"{path} is in a directory of somebody else", missing=("CAP_DAC_OVERRIDE",))
+
+
+def _check_owner(path: str, found: os.stat_result, *, mode: int) -> None:
+    if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS:
+        return
+    raise PrivilegeError(
+        f"{path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
+        missing=("CAP_DAC_OVERRIDE",),
+        hint=f"it must be this user's, with mode {mode:o}: {_REMOVE}",
+    )
 
 
 def pin(fd: int, path: str) -> None:
@@ -89,6 +155,8 @@ def unpin(path: str) -> bool:
         os.unlink(path)
     except FileNotFoundError:
         return False
+    except IsADirectoryError:
+        raise wrong_pin(path, "is a directory") from None
     except PermissionError as refused:
         raise failure(f"unpin {path}", refused.errno or _errno.EPERM) from refused
     return True
@@ -99,16 +167,14 @@ def open_pin(path: str, kind: Kind) -> int:
 
     Raises:
         NotFoundError: Nothing is pinned there.
-        PrivilegeError: Not root.
+        ExistsError: What should be a directory is none.
+        PrivilegeError: The pin, or a directory above it, belongs to somebody else.
         BpfError: It is of another kind, or no pin at all.
     """
+    _check_pin(path)
     fd = lib.bpf_obj_get(os.fsencode(path))
     if fd == -_errno.ENOENT:
         raise NotFoundError(f"nothing is pinned at {path}")
-    if fd == -_errno.EACCES and os.path.exists(path) and not is_bpffs(path):
-        raise wrong_pin(path, "is not in a bpffs")
-    if fd == -_errno.EACCES:
-        raise PrivilegeError(f"{path} belongs to somebody else", missing=("CAP_DAC_OVERRIDE",))
     check(fd, f"open the pin {path}")
     found = os.readlink(f"/proc/self/fd/{fd}")
     if found == kind.value:
@@ -117,6 +183,15 @@ def open_pin(path: str, kind: Kind) -> int:
     raise wrong_pin(path, f"is a {found.removeprefix('anon_inode:')}, not a {kind.name.lower()}")
 
 
+def _check_pin(path: str) -> None:
+    """What is in a directory of this user's alone stays what it is between the look and the opening."""
+    check_pin_directory(os.path.dirname(path))
+    found = _status(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise wrong_pin(path, f"is a {'symbolic link' if stat.S_ISLNK(found.st_mode) else 'directory'}")
+    _check_owner(path, found, mode=0o600)
+
+
 def wrong_pin(path: str, why: str) -> BpfError:
     """The error for a pin that is not what was looked for."""
-    return BpfError(f"open the pin {path}", errno=_errno.EINVAL, kernel_message=f"it {why}")
+    return BpfError(f"open the pin {path}", errno=_errno.EINVAL, kernel_message=f"it {why}", hint=_REMOVE)

@@ -32,6 +32,15 @@ def test_attaching_brings_the_tunnel_up(host: Host) -> None:
     assert host.tunnel.state().qdisc == "noqueue"
 
 
+def test_an_agent_whose_pins_are_not_all_there_is_attached_anew(host: Host) -> None:
+    (host.agent.store.directory / "networks").unlink()
+    with pytest.raises(mz.AgentNotFoundError):
+        mz.TransitAgent.open(host.tunnel)
+    with mz.TransitAgent.attach(host.tunnel) as agent:
+        assert agent.created
+        assert not agent.networks
+
+
 def test_attaching_again_adopts(host: Host) -> None:
     with mz.TransitAgent.attach(host.tunnel, max_local=1, peers=[]) as again:
         assert not again.created
