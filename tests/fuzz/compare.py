@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All cases of a state through the programs and through the model, and where the two differ."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import attrs
+
+from mizarnet import Verdict
+from mizarnet.errors import BpfError
+from mizarnet.numbers import Limit, Program
+from tests.fuzz.cases import PER_STATE, cases_of
+from tests.fuzz.states import state_of
+from tests.model import Model
+from tests.model.case import Case, Outcome, ProgramName
+from tests.support.twin import Twin
+
+
+@attrs.frozen
+class Disagreement:
+    """A case that came out differently.
+
+    Attributes:
+        program: Which.
+        index: Of the case in the run.
+        expected: The model's verdict.
+        seen: The program's verdict; None if the kernel did not take the frame.
+        fields: Of the outcome, in which the two differ.
+    """
+
+    program: ProgramName
+    index: int
+    expected: Verdict
+    seen: Verdict | None
+    fields: tuple[str, ...]
+
+
+@attrs.define
+class Result:
+    """What a state's cases came to.
+
+    Attributes:
+        verdicts: How often the model came to each verdict of each program.
+        disagreements: Cases, in their order.
+        refusals: Cases that the kernel did not take.
+        accounts: Counters of the kernel that are not what the cases add up to.
+    """
+
+    verdicts: Counter[tuple[ProgramName, Verdict]] = attrs.Factory(Counter)
+    disagreements: list[Disagreement] = attrs.Factory(list)
+    refusals: list[Disagreement] = attrs.Factory(list)
+    accounts: list[str] = attrs.Factory(list)
+
+    def add(self, other: Result) -> None:
+        """Take in another state's."""
+        self.verdicts.update(other.verdicts)
+        self.disagreements += other.disagreements
+        self.refusals += other.refusals
+        self.accounts += other.accounts
+
+
+def differing(expected: Outcome, seen: Outcome) -> tuple[str, ...]:
+    """Names of the fields in which two outcomes differ."""
+    names = (field.name for field in attrs.fields(Outcome))
+    return tuple(name for name in names if getattr(expected, name) != getattr(seen, name))
+
+
+def compare_state(twin: Twin, seed: int, number: int, counts: dict[ProgramName, int]) -> Result:
+    """Run so many cases of each program before a state."""
+    state = state_of(seed, number)
+    model = Model(state)
+    twin.fill(state)
+    result, account = Result(), Account()
+    for program, count in counts.items():
+        cases = islice(cases_of(program, seed, number, state), count)
+        for index, case in enumerate(cases, number * PER_STATE):
+            _compare(twin, model, case, index, result, account)
+    if not (result.disagreements or result.refusals):  # they would make a difference
+        result.accounts += (f"state {number}: {error}" for error in account.errors(twin))
+    return result
+
+
+def _compare(twin: Twin, model: Model, case: Case, index: int, result: Result, account: Account) -> None:
+    try:
+        expected = model.judge(case)
+        seen = twin.run(case)
+    except BpfError:
+        result.refusals.append(Disagreement(case.program, index, expected.verdict, None, ()))
+        return
+    except BaseException as error:
+        error.add_note(f"at case {index} of the {case.program}")
+        raise
+    result.verdicts[case.program, expected.verdict] += 1
+    account.add(case, expected)
+    if seen != expected:
+        fields = differing(expected, seen)
+        result.disagreements.append(Disagreement(case.program, index, expected.verdict, seen.verdict, fields))
+
+
+class Account:
+    """What the kernel's counters should say."""
+
+    def __init__(self) -> None:
+        self._verdicts: Counter[tuple[ProgramName, Verdict, str]] = Counter()
+        self._traffic: Counter[tuple[int, str, str]] = Counter()
+
+    def add(self, case: Case, outcome: Outcome) -> None:
+        """Count a frame."""
+        self._verdicts[case.program, outcome.verdict, "packets"] += 1
+        self._verdicts[case.program, outcome.verdict, "bytes"] += len(case.frame)
+        if outcome.sent:
+            name = "dropped" if outcome.sent.dropped else "sent"
+            self._traffic[outcome.sent.number, name, "packets"] += 1
+            self._traffic[outcome.sent.number, name, "bytes"] += outcome.sent.bytes
+        if outcome.received:
+            self._traffic[outcome.received.number, "received", "packets"] += 1
+            self._traffic[outcome.received.number, "received", "bytes"] += outcome.received.bytes
+
+    def errors(self, twin: Twin) -> Iterator[str]:
+        """Counters that say something else."""
+        verdicts, traffic = twin.counters()
+        yield from _differences(self._verdicts, dict(_read_verdicts(verdicts)))
+        yield from _differences(self._traffic, dict(_read_traffic(traffic)))
+
+
+def _differences(expected: Mapping[Any, int], seen: Mapping[Any, int]) -> Iterator[str]:
+    for key in sorted(expected.keys() | seen.keys(), key=str):
+        wanted, got = expected.get(key, 0), seen.get(key, 0)
+        if wanted != got:
+            yield f"{' '.join(str(part) for part in key)}: {got}, and not {wanted}"
+
+
+def _read_verdicts(words: array[int]) -> Iterator[tuple[tuple[object, ...], int]]:
+    names: tuple[ProgramName, ...] = ("agent", "guard", "switch")
+    for at, count in enumerate(words):
+        if count:
+            counter, word = divmod(at, 2)
+            program, verdict = divmod(counter, Limit.VERDICTS)
+            yield (names[Program(program)], Verdict(verdict), ("packets", "bytes")[word]), count
+
+
+def _read_traffic(words: array[int]) -> Iterator[tuple[tuple[object, ...], int]]:
+    for at, count in enumerate(words):
+        if count:
+            number, word = divmod(at, 6)
+            yield (number, ("sent", "received", "dropped")[word // 2], ("packets", "bytes")[word % 2]), count

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""States, cases and outcomes as JSON that a person can read: one short line for most cases.
+
+Addresses are written as usual, frames and options in hexadecimal, numbers with a name by it, and what has its
+default is left out. How a field is written follows from its annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+import attrs
+
+from mizarnet import Verdict
+from tests.model.case import (
+    Case,
+    Hop,
+    HopResult,
+    Outcome,
+    Outer,
+    Received,
+    RoutedBy,
+    Sent,
+    SentBy,
+    TunnelKey,
+)
+from tests.model.state import Config, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
+
+
+class Form(NamedTuple):
+    """How a type of value is written and read."""
+
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+# -- addresses and prefixes
+
+
+def _write_ip(ip: Ip) -> str:
+    return str(ip_address(ip))
+
+
+def _read_ip(text: str) -> Ip:
+    return ip_address(text).packed
+
+
+def _write_mac(mac: Mac) -> str:
+    return mac.hex(":")
+
+
+def _read_mac(text: str) -> Mac:
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def _write_prefix(prefix: Prefix) -> str:
+    return f"{_write_ip(prefix[0])}/{prefix[1]}"
+
+
+def _read_prefix(text: str) -> Prefix:
+    ip, length = text.split("/")
+    return _read_ip(ip), int(length)
+
+
+# -- values made of others
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _optional(form: Form) -> Form:
+    return Form(
+        lambda value: None if value is None else form.write(value),
+        lambda data: None if data is None else form.read(data),
+    )
+
+
+def _sequence(form: Form, kind: Callable[[Any], Any] = tuple) -> Form:
+    return Form(
+        lambda values: [form.write(value) for value in values],
+        lambda data: kind(form.read(item) for item in data),
+    )
+
+
+def _record(kind: type[attrs.AttrsInstance]) -> Form:
+    def write(value: Any) -> dict[str, Any]:
+        fields = [field for field in attrs.fields(kind) if getattr(value, field.name) != field.default]
+        return {field.name: _FORMS[str(field.type)].write(getattr(value, field.name)) for field in fields}
+
+    def read(data: dict[str, Any]) -> Any:
+        known = {field.name: _FORMS[str(field.type)] for field in attrs.fields(kind)}
+        return kind(**{name: known[name].read(item) for name, item in data.items()})
+
+    return Form(write, read)
+
+
+def _one_of(mark: str, first: type[attrs.AttrsInstance], second: type[attrs.AttrsInstance]) -> Form:
+    """The first is the one that has the field `mark`."""
+    forms = _record(first), _record(second)
+    return Form(
+        lambda value: forms[not isinstance(value, first)].write(value),
+        lambda data: forms[mark not in data].read(data),
+    )
+
+
+def _table(key: Form, value: Form) -> Form:
+    return Form(
+        lambda table: {key.write(name): value.write(entry) for name, entry in table.items()},
+        lambda data: {key.read(name): value.read(entry) for name, entry in data.items()},
+    )
+
+
+def _in_vni(form: Form) -> Form:
+    def read(text: str) -> tuple[int, Any]:
+        vni, rest = text.split()
+        return int(vni), form.read(rest)
+
+    return Form(lambda key: f"{key[0]} {form.write(key[1])}", read)
+
+
+def _named(kind: type[Verdict | HopResult]) -> Form:
+    return Form(lambda value: value.name, lambda name: kind[name])
+
+
+_PLAIN = Form(_same, _same)
+_BYTES = Form(bytes.hex, bytes.fromhex)
+_IP, _MAC, _PREFIX = Form(_write_ip, _read_ip), Form(_write_mac, _read_mac), Form(_write_prefix, _read_prefix)
+
+_FORMS: dict[str, Form] = {
+    "ProgramName": _PLAIN,
+    "int": _PLAIN,
+    "int | None": _PLAIN,
+    "bool": _PLAIN,
+    "Literal['vxlan', 'geneve']": _PLAIN,
+    "Literal['ingress', 'egress'] | None": _PLAIN,
+    "bytes": _BYTES,
+    "bytes | None": _optional(_BYTES),
+    "Ip": _IP,
+    "Ip | None": _optional(_IP),
+    "Mac": _MAC,
+    "tuple[Ip, ...]": _sequence(_IP),
+    "tuple[Ip, Ip] | None": _optional(_sequence(_IP)),
+    "tuple[tuple[Ip, int], ...]": _sequence(_PREFIX),
+    "frozenset[Prefix]": Form(
+        lambda peers: sorted(map(_write_prefix, peers)), _sequence(_PREFIX, frozenset).read
+    ),
+    "Verdict": _named(Verdict),
+    "HopResult": _named(HopResult),
+    "RoutedBy | SentBy | None": _optional(_one_of("ifindex", RoutedBy, SentBy)),
+    "TunnelKey | None": _optional(_record(TunnelKey)),
+    "Hop | None": _optional(_record(Hop)),
+    "Outer | None": _optional(_record(Outer)),
+    "Sent | None": _optional(_record(Sent)),
+    "Received | None": _optional(_record(Received)),
+    "Config": _record(Config),
+    "Mapping[Mac, Interface]": _table(_MAC, _record(Interface)),
+    "Mapping[tuple[int, Ip], Local | Remote]": _table(_in_vni(_IP), _one_of("mac", Local, Remote)),
+    "Mapping[tuple[int, Prefix], Network]": _table(_in_vni(_PREFIX), _record(Network)),
+}
+
+_STATE, _CASE, _OUTCOME = _record(State), _record(Case), _record(Outcome)
+
+
+def state_to_json(state: State) -> dict[str, Any]:
+    """Whatever a verdict depends on, but for the frame."""
+    written: dict[str, Any] = _STATE.write(state)
+    return written
+
+
+def state_from_json(data: dict[str, Any]) -> State:
+    """The reverse of `state_to_json`."""
+    read: State = _STATE.read(data)
+    return read
+
+
+def case_to_json(case: Case) -> dict[str, Any]:
+    """A frame before a program."""
+    written: dict[str, Any] = _CASE.write(case)
+    return written
+
+
+def case_from_json(data: dict[str, Any]) -> Case:
+    """The reverse of `case_to_json`."""
+    read: Case = _CASE.read(data)
+    return read
+
+
+def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
+    """What becomes of a frame."""
+    written: dict[str, Any] = _OUTCOME.write(outcome)
+    return written
+
+
+def outcome_from_json(data: dict[str, Any]) -> Outcome:
+    """The reverse of `outcome_to_json`."""
+    read: Outcome = _OUTCOME.read(data)
+    return read

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The seeded bugs, and trees of sources with one of them in it."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import attrs
+
+from tests.support.twin_object import SOURCES
+
+BUGS = Path(__file__).with_name("bugs.toml")
+
+
+@attrs.frozen
+class Bug:
+    """One mistake: a piece of a source file that stands there once, and what takes its place.
+
+    Attributes:
+        rule: Of docs/packet-rules.md.
+        name: What is wrong then.
+        file: Under ``csrc``.
+        before: As shipped.
+        after: With the mistake.
+    """
+
+    rule: str
+    name: str
+    file: str
+    before: str
+    after: str
+
+    def seed(self, tree: Path) -> Path:
+        """A copy of the sources with the mistake, under ``tree``."""
+        sources = tree / "csrc"
+        shutil.copytree(SOURCES, sources)
+        target = sources / self.file
+        text = target.read_text()
+        if text.count(self.before) != 1:
+            raise ValueError(f"{self.name}: its place is in {self.file} {text.count(self.before)} times")
+        target.write_text(text.replace(self.before, self.after))
+        return sources
+
+
+def bugs() -> list[Bug]:
+    """All of them."""
+    return [Bug(**entry) for entry in tomllib.loads(BUGS.read_text())["bug"]]
