@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tiers, time limits, isolation and the look for what leaked.
+"""Tiers, time limits, isolation, the look for what leaked, and the counters that must add up.
 
 The directory of a test is its tier: ``unit`` runs anywhere, ``bpf`` and ``netns`` need root. The marker ``vm``
 puts a test into the selection that also runs inside the emulated kernels.
@@ -22,6 +22,8 @@ TEST_SECONDS = 120
 """A test that takes longer fails."""
 ABORT_SECONDS = 150
 """A test that does not react to that, because the kernel does not return, ends the whole run."""
+PRIVILEGED = ("bpf", "netns")
+"""Tiers whose tests change the kernel."""
 
 _stderr: list[TextIO] = []
 
@@ -82,17 +84,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def isolated() -> None:
-    """File systems of the run's own, and everything imported that the first call imports."""
+def isolated() -> Iterator[None]:
+    """File systems of the run's own, counted runs, and everything imported that the first call imports."""
     from tests.support.isolation import isolate
 
     if os.geteuid():
         pytest.exit("the tests of these tiers need root", returncode=3)
     isolate()
     from mizarnet.netlink import Session, set_link
+    from tests.support.invariants import counting_runs
 
     with Session.open() as session:
         set_link(session, 1)
+    with counting_runs():
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,7 +113,7 @@ def no_leaks(request: pytest.FixtureRequest, no_leaks_of_module: None) -> Iterat
 
 
 def _watched(request: pytest.FixtureRequest) -> Iterator[None]:
-    if tier(request.node) not in ("bpf", "netns"):
+    if tier(request.node) not in PRIVILEGED:
         yield
         return
     from tests.support.leaks import Snapshot, assert_nothing_new
@@ -117,3 +122,17 @@ def _watched(request: pytest.FixtureRequest) -> Iterator[None]:
     before = Snapshot.take()
     yield
     assert_nothing_new(before)
+
+
+# -- counters ----------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """After a test, while its fixtures still stand, the counters of every agent add up."""
+    result = yield
+    if tier(item) in PRIVILEGED:
+        from tests.support.invariants import assert_accounts_add_up
+
+        assert_accounts_add_up()
+    return result

@@ -13,6 +13,7 @@ import attrs
 
 import mizarnet as mz
 from mizarnet import Verdict
+from tests.support.invariants import assert_accounts_add_up
 from tests.support.namespace import Namespace
 from tests.support.services import Services, exchange_everything
 from tests.support.topology import Container, EncapName, Host
@@ -154,8 +155,10 @@ class Fabric:
     def __enter__(self) -> Fabric:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         with self._undo:
+            if error is None:
+                assert_accounts_add_up()
             for host in self.hosts:
                 counted = {
                     verdict for verdict, counter in host.agent.stats().switch.items() if counter.packets

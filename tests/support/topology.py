@@ -15,6 +15,7 @@ import attrs
 import mizarnet as mz
 from mizarnet.bpf import Program
 from mizarnet.netlink import Link, Session, add_address, create_veth, get_link, set_link, write_sysctl
+from tests.support.invariants import assert_accounts_add_up
 from tests.support.namespace import Namespace
 from tests.support.wait import wait_until
 
@@ -143,9 +144,11 @@ class World:
     def __enter__(self) -> World:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         programs = self._programs()
-        self._undo.close()
+        with self._undo:
+            if error is None:
+                assert_accounts_add_up()
         wait_until(lambda: not alive(programs), lambda: f"programs live on: {alive(programs)}")
 
     def _programs(self) -> set[int]:
