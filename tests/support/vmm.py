@@ -156,8 +156,10 @@ class TcpConnection:
 
     def _next(self) -> tuple[int, int, bytes]:
         """Sequence number, acknowledgement and data of the connection's next segment."""
-        ours = struct.pack("!H", self._port)
-        header, frame = self._vmm.read(lambda frame: frame[23:24] == b"\x06" and frame[36:38] == ours)
+        peer, port = ip_address(self._peer).packed, struct.pack("!H", self._port)
+        header, frame = self._vmm.read(
+            lambda frame: frame[23:24] == b"\x06" and (frame[26:30], frame[36:38]) == (peer, port)
+        )
         self._peer_port = int.from_bytes(frame[34:36], "big")
         if len(frame) > len(self.longest[1]):
             self.longest = header, frame
