@@ -148,7 +148,7 @@ def _unseen(shape: Shape, keys: bytes, seen: set[bytes]) -> list[int]:
     """Which entries of a chunk have keys not ``seen`` before; they are added to it."""
     fresh: list[int] = []
     for index in range(len(keys) // shape.key_size):
-        key = keys[index * shape.key_size :][: shape.key_size]
+        key = keys[index * shape.key_size : (index + 1) * shape.key_size]
         if key not in seen:
             seen.add(key)
             fresh.append(index)
@@ -156,4 +156,4 @@ def _unseen(shape: Shape, keys: bytes, seen: set[bytes]) -> list[int]:
 
 
 def _pick(packed: bytes, size: int, wanted: list[int]) -> bytes:
-    return b"".join(packed[index * size :][:size] for index in wanted)
+    return b"".join(packed[index * size : (index + 1) * size] for index in wanted)
