@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz.compare import Account
 from tests.fuzz.workers import Twins
 from tests.support.fixtures import Fixture, files, load, load_all
 
@@ -24,7 +25,9 @@ def twins() -> Iterator[Twins]:
 def is_right(fixture: Fixture, twins: Twins) -> bool:
     twin = twins.load(fixture.state.config)
     twin.fill(fixture.state)
-    return twin.run(fixture.case) == fixture.outcome
+    account = Account()
+    account.add(fixture.case, fixture.outcome)
+    return twin.run(fixture.case) == fixture.outcome and not list(account.errors(twin))
 
 
 # A test for each file, not for each of its many lines: what surrounds a test takes longer than a frame.

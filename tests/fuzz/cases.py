@@ -221,6 +221,7 @@ def _keys(rng: random.Random, of: Directory, vni: int, options: list[bytes]) -> 
             control=rng.random() < 0.03,
             critical=rng.random() < 0.03,
             options=rng.choice(options) if rng.random() < 0.2 else b"",
+            dont_fragment=rng.random() < 0.1,
         )
 
     made = [key(rng.choice(peers or strangers), config.local) for _ in range(56)]

@@ -69,7 +69,8 @@ class Minimiser:
             if getattr(case, field.name) != field.default:
                 case = self._try_case(state, case, attrs.evolve(case, **{field.name: field.default}))
         if case.key is not None:
-            for change in ({"options": b""}, {"control": False}, {"critical": False}, {"ttl": 64}):
+            flags = ({"control": False}, {"critical": False}, {"dont_fragment": False})
+            for change in ({"options": b""}, *flags, {"ttl": 64}):
                 key: TunnelKey = attrs.evolve(case.key, **change)
                 case = self._try_case(state, case, attrs.evolve(case, key=key))
         return case

@@ -45,6 +45,7 @@ class TunnelKey:
         control: Geneve's "control" flag.
         critical: Geneve's "an option is critical" flag.
         options: Geneve options, whole.
+        dont_fragment: The outer header forbids fragments, which is nobody's concern.
     """
 
     vni: int
@@ -54,6 +55,7 @@ class TunnelKey:
     control: bool = False
     critical: bool = False
     options: bytes = b""
+    dont_fragment: bool = False
 
 
 @attrs.frozen

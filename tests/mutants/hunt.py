@@ -12,7 +12,7 @@ import attrs
 
 from mizarnet.errors import MizarnetError
 from tests.fuzz.cases import PER_STATE
-from tests.fuzz.compare import compare_state
+from tests.fuzz.compare import Account, compare_state
 from tests.fuzz.states import config_of
 from tests.model.case import ProgramName
 from tests.model.state import Config
@@ -79,7 +79,9 @@ def _noticing(objects: _Objects, fixtures: dict[str, Fixture]) -> Iterator[str]:
         try:
             twin = objects.get(fixture.state.config)
             twin.fill(fixture.state)
-            same = twin.run(fixture.case) == fixture.outcome
+            account = Account()
+            account.add(fixture.case, fixture.outcome)
+            same = twin.run(fixture.case) == fixture.outcome and not list(account.errors(twin))
         except (AssertionError, MizarnetError):  # something that no outcome can say
             same = False
         if not same:

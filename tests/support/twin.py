@@ -45,8 +45,8 @@ _NO_ADDRESS, _NO_MAC = bytes(16), bytes(6)
 # enum origin_kind of csrc/bpf/lib/identity.h.
 _NO_ORIGIN, _DEVICE_ORIGIN, _SOCKET_ORIGIN = 0, 1, 2
 # tunnel_flags as BPF_F_TUNINFO_FLAGS gives them, read as a number in the order of this machine.
-_CONTROL, _CRITICAL, _OPTIONS = (
-    struct.unpack("=H", struct.pack(">H", flag))[0] for flag in (0x200, 0x400, 0x800)
+_DONT_FRAGMENT, _CONTROL, _CRITICAL, _OPTIONS = (
+    struct.unpack("=H", struct.pack(">H", flag))[0] for flag in (0x100, 0x200, 0x400, 0x800)
 )
 _IPV6_KEY, _ZERO_CHECKSUM = 1, 2  # BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX
 _TO_INGRESS = 1  # BPF_F_INGRESS
@@ -199,6 +199,7 @@ def _key_facts(key: TunnelKey | None) -> tuple[int, int, int, int, bytes, bytes,
         return 0, 0, 0, 0, _NO_ADDRESS, _NO_ADDRESS, 0, b""
     flags = _OPTIONS if key.options else 0
     flags |= (_CONTROL if key.control else 0) | (_CRITICAL if key.critical else 0)
+    flags |= _DONT_FRAGMENT if key.dont_fragment else 0
     family = 4 if len(key.remote) == 4 else 6
     addresses = words(key.remote), words(key.local)
     return family, key.vni, key.ttl, flags, *addresses, len(key.options), key.options
