@@ -21,7 +21,8 @@ C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
 PYTEST := $(BIN)/python -m pytest
 
 .NOTPARALLEL:
-.PHONY: demo test test-unit test-bpf test-netns test-vm test-vm-full bench wheel clean
+.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full
+.PHONY: fuzz mutants bench wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c format
 .PHONY: root build-packages netns-packages vm-packages lint-packages
 
@@ -30,7 +31,7 @@ demo: root $(VENV)/built netns-packages
 
 # Every tier runs, whatever the ones before it found.
 test: root
-	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns test-vm
+	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns fuzz test-mutants test-sanitized test-vm
 
 test-unit: $(VENV)/built
 	$(PYTEST) tests/unit
@@ -48,8 +49,26 @@ test-vm: root $(VENV)/built netns-packages vm-packages
 test-vm-full: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
 
+# The binding once more, under the compiler's sanitizers, in a copy of the package below build/.
+test-sanitized: root $(VENV)/built netns-packages
+	$(BIN)/python tools/sanitized.py
+
+# The programs against the model in plain Python: N cases of each, the same ones for the same SEED.
+N ?= 1000000
+SEED ?= 1
+fuzz: root $(VENV)/built
+	$(BIN)/python -m tests.fuzz --cases $(N) --seed $(SEED)
+
+# Bugs put into the programs on purpose, which fixtures and fuzz must notice: all of them, or another tenth every day.
+mutants: root $(VENV)/built
+	$(BIN)/python -m tests.mutants
+
+test-mutants: root $(VENV)/built
+	$(BIN)/python -m tests.mutants --share 10
+
 bench: root $(VENV)/built netns-packages
 	$(BIN)/python tests/bench/netlink_cost.py
+	$(BIN)/python -m tests.bench.storm
 
 lint:
 	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c

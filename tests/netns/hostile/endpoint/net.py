@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hostile endpoint among its neighbours: of its own tenant and of another, on its host and on the other one.
+
+All speak IPv4 and IPv6, and nobody says anything unasked. The tenants' addresses overlap.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+
+import mizarnet as mz
+from mizarnet.agent import VIRTUAL_MAC
+from mizarnet.netlink import Session, write_sysctl
+from tests.netns.hostile.endpoint.witness import Witness, assert_seen, assert_silence
+from tests.support import packets
+from tests.support.namespace import Namespace
+from tests.support.topology import UNDERLAY, Container, EncapName, Host, World, mac_of, quiet
+from tests.support.traffic import send_frame
+from tests.support.wait import wait_until
+
+BLUE, GREEN = 7, 8
+VIRTUAL = VIRTUAL_MAC.packed
+SETTLED_SECONDS = 0.3
+# Duplicate address detection, router solicitations and the repetition of multicast reports.
+CALM = {
+    "accept_dad": 0,
+    "dad_transmits": 0,
+    "router_solicitations": 0,
+    "mldv2_unsolicited_report_interval": 10,
+}
+
+
+def calm(namespace: Namespace) -> None:
+    """IPv6 in the devices to come that says nothing unasked once they are up."""
+    with Session.open(namespace.name) as session:
+        for setting, value in CALM.items():
+            write_sysctl(session, f"ipv6/conf/default/{setting}", str(value))
+
+
+def ipv6_of(endpoint: mz.Endpoint) -> str:
+    """The IPv6 address of an endpoint."""
+    return str(endpoint.addresses[-1].ip)
+
+
+@attrs.frozen(eq=False)
+class Neighbourhood:
+    """``sender`` is the hostile one; ``near`` and ``far`` are its tenant's, ``other`` and ``other_far`` another's.
+
+    The other tenant may have VMs too, next to the sender.
+    """
+
+    world: World
+    sender: Container
+    near: Container
+    far: Container
+    other: Container
+    other_far: Container
+    witnesses: tuple[Witness, ...]
+    vms: tuple[Container, ...] = ()
+
+    @property
+    def first(self) -> Host:
+        """The host of the sender."""
+        return self.world.hosts[0]
+
+    @property
+    def second(self) -> Host:
+        """The other host."""
+        return self.world.hosts[1]
+
+    @property
+    def victims(self) -> tuple[Container, ...]:
+        """Everybody but the sender."""
+        return self.near, self.far, self.other, self.other_far, *self.vms
+
+    def knowledge(self) -> dict[str, list[str]]:
+        """What the victims know of their neighbours and of IPv6 routes."""
+        victims = (self.near, self.far, self.other, self.other_far)
+        return {each.namespace.name: sorted(_tables(each.namespace)) for each in victims}
+
+    def traffic(self) -> dict[str, tuple[int, int]]:
+        """How much the victims have sent and received, by the agents' word."""
+        stats = {each.namespace.name: each.endpoint.stats() for each in self.victims}
+        return {name: (each.sent.packets, each.received.packets) for name, each in stats.items()}
+
+    def forget(self) -> None:
+        """What the witnesses have seen so far is over."""
+        for witness in self.witnesses:
+            witness.forget()
+
+    def assert_silence(self) -> None:
+        """Nothing has arrived anywhere."""
+        assert_silence(self.witnesses)
+
+    def assert_seen(self, **expected: int) -> None:
+        """That many frames have arrived, at the victims named; those for the other host came over the wire."""
+        far = sum(frames for name, frames in expected.items() if name in ("far", "other_far"))
+        assert_seen(self.witnesses, {**expected, "wire to h2": far, "wire to h1": 0})
+
+    def assert_awake(self) -> None:
+        """Every witness sees an honest frame: each endpoint gets one, and the wire carries three of them."""
+        self.forget()
+        self._speak()
+        one_each = {witness.label: 1 for witness in self.witnesses}
+        assert_seen(self.witnesses, {**one_each, "wire to h2": 2})
+        self.forget()
+
+    def _speak(self) -> None:
+        for one, to in (
+            (self.sender, self.near),
+            (self.sender, self.far),
+            (self.other, self.other_far),
+            (self.other_far, self.other),
+            *((self.other, vm) for vm in self.vms),
+        ):
+            send_frame(one.namespace, "eth0", honest(one.mac, one.ip, to.ip))
+
+
+def honest(mac: bytes, source: str, destination: str) -> bytes:
+    """A frame that makes nobody answer: the reply to an echo request that was never sent."""
+    request = packets.echo_request(1, 1)
+    reply = b"\0\0" + (packets.checksum(b"\0\0\0\0" + request[4:])).to_bytes(2, "big") + request[4:]
+    return packets.ethernet(VIRTUAL, mac, 0x0800, packets.ipv4(source, destination, reply, protocol=1))
+
+
+def _tables(space: Namespace) -> Iterator[str]:
+    """One line for each entry, without what changes by itself: how sure the kernel is of a neighbour."""
+    output = space.run("sh", "-c", "ip -j neighbour show; ip -j -6 route show table all")
+    neighbours, routes = map(json.loads, output.splitlines())
+    for each in neighbours:
+        yield f"{each['dst']} is at {each.get('lladdr')} on {each['dev']}"
+    for each in routes:
+        yield json.dumps(each)
+
+
+# -- making one --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def neighbourhood(encap: EncapName) -> Iterator[Neighbourhood]:
+    """Two hosts with everybody on them."""
+    with World(encap) as world, ExitStack() as undo:
+        for host in world.hosts:
+            quiet(host.namespace)
+        first, second = world.hosts
+        add = partial(container, world)
+        made = {
+            "sender": add(first, BLUE, 1),
+            "near": add(first, BLUE, 2),
+            "far": add(second, BLUE, 3),
+            "other": add(first, GREEN, 2),
+            "other_far": add(second, GREEN, 5),
+        }
+        introduce(world, made)
+        settle(world)
+        yield Neighbourhood(world, **made, witnesses=tuple(_witnesses(world, made, undo)))
+
+
+def container(world: World, host: Host, vni: int, number: int) -> Container:
+    """A new namespace with an endpoint of both families in it."""
+    space = world.namespace(f"c{vni}-{number}")
+    calm(space)
+    made = mz.Endpoint.create(host.agent, vni=vni, ip=addresses(number), netns=space.name)
+    announce(world, host, made)
+    return Container(host, space, made)
+
+
+def addresses(number: int) -> tuple[str, str]:
+    """Of the endpoint of that number, in any VNI."""
+    return f"10.0.0.{number}/24", f"fd00::{number:x}/64"
+
+
+def announce(world: World, host: Host, endpoint: mz.Endpoint) -> None:
+    """Tell the other hosts where an endpoint is."""
+    for other in world.hosts:
+        if other is not host:
+            for address in endpoint.addresses:
+                other.agent.endpoints[endpoint.vni, address.ip] = mz.Remote(host.address)
+
+
+def introduce(world: World, made: Mapping[str, Container]) -> None:
+    """Everybody knows its neighbours, and the hosts each other, so that nobody asks while something is counted.
+
+    The victims know as if they had asked a while ago: they would believe what they are told unasked.
+    """
+    for name, one in made.items():
+        for to in made.values():
+            if to.endpoint.vni == one.endpoint.vni and to is not one:
+                mac = to.endpoint.mac if to.host is one.host else VIRTUAL_MAC
+                for address in (to.ip, ipv6_of(to.endpoint)):
+                    know(
+                        one.namespace, address, "eth0", str(mac), "permanent" if name == "sender" else "stale"
+                    )
+    for here, there in (world.hosts, world.hosts[::-1]):
+        mac_there = mac_of(there.namespace, UNDERLAY).hex(":")
+        know(here.namespace, there.address, UNDERLAY, mac_there, "permanent")
+
+
+def know(space: Namespace, address: str, device: str, mac: str, state: str) -> None:
+    """Write an entry of a neighbour table."""
+    space.run("ip", "neighbour", "replace", address, "dev", device, "lladdr", mac, "nud", state)
+
+
+def settle(world: World) -> None:
+    """Wait until the devices have said what they say when they come up."""
+    heard: list[Any] = [None, 0.0]
+
+    def silent() -> bool:
+        now = world.stats()
+        if now != heard[0]:
+            heard[:] = now, time.monotonic()
+        return time.monotonic() - heard[1] > SETTLED_SECONDS
+
+    wait_until(silent, "somebody keeps talking")
+
+
+def _witnesses(world: World, made: Mapping[str, Container], undo: ExitStack) -> Iterator[Witness]:
+    places = {name: (each.namespace, "eth0") for name, each in made.items() if name != "sender"}
+    places |= {f"wire to h{n}": (host.namespace, UNDERLAY) for n, host in enumerate(world.hosts, 1)}
+    for label, place in places.items():
+        witness = Witness(label, *place)
+        undo.callback(witness.close)
+        yield witness

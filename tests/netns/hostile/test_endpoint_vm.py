@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A hostile VM, which writes whatever it likes into its descriptor, next to containers and to another tenant's VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+import pytest
+
+import mizarnet as mz
+from tests.netns.hostile.endpoint import lengths, neighbours, shapes, sources, tunnels
+from tests.netns.hostile.endpoint.net import BLUE, GREEN, Neighbourhood, addresses, announce
+from tests.netns.hostile.endpoint.trial import Kind, Tap, assert_all_refused, shots_of
+from tests.netns.hostile.endpoint.witness import Witness
+from tests.support.fabric import LabNamespace
+from tests.support.flood import frame_count
+from tests.support.topology import Container
+from tests.support.vmm import Vmm
+
+HOSTILE, VICTIM = 11, 12
+OF_NEIGHBOURS = ("ARP in others' names", "ARP replies", "ND in others' names", "ND from others' addresses")
+OF_SHAPES = ("VLAN tags", "headers cut short", "unknown ethertypes", "storms")
+KINDS: dict[str, Kind] = {
+    **sources.KINDS,
+    **{name: neighbours.KINDS[name] for name in OF_NEIGHBOURS},
+    **{name: shapes.KINDS[name] for name in OF_SHAPES},
+    **tunnels.KINDS,
+}
+LONG_KINDS = {**lengths.FRAMES, **lengths.SUPER_FRAMES}
+
+
+def add_vm(hood: Neighbourhood, vni: int, number: int) -> Container:
+    """A VM's endpoint on the sender's host."""
+    made = mz.Endpoint.create(hood.first.agent, vni=vni, ip=addresses(number), kind="macvtap")
+    announce(hood.world, hood.first, made)
+    return Container(hood.first, LabNamespace(made.netns or ""), made)
+
+
+@pytest.fixture(scope="module")
+def victim(hood: Neighbourhood) -> Iterator[Container]:
+    """The other tenant's VM."""
+    made = add_vm(hood, GREEN, VICTIM)
+    yield made
+    made.endpoint.delete()
+
+
+@pytest.fixture(scope="module")
+def vmm(victim: Container) -> Iterator[Vmm]:
+    """What it reads."""
+    with victim.endpoint.open_tap() as tap:
+        yield Vmm(victim.endpoint, tap.fds[0])
+
+
+@pytest.fixture(scope="module")
+def crowd(hood: Neighbourhood, victim: Container, vmm: Vmm) -> Iterator[Neighbourhood]:
+    """The neighbourhood with that VM in it."""
+    witness = Witness("vm", victim.namespace, victim.endpoint.ifname)
+    yield attrs.evolve(hood, vms=(victim,), witnesses=(*hood.witnesses, witness))
+    witness.close()
+
+
+@pytest.fixture(scope="module")
+def sender(hood: Neighbourhood) -> Iterator[Tap]:
+    """The hostile one."""
+    vm = add_vm(hood, BLUE, HOSTILE)
+    with vm.endpoint.open_tap() as tap:
+        yield Tap(vm.endpoint, tap.fds[0])
+    vm.endpoint.delete()
+
+
+def assert_refused_from(crowd: Neighbourhood, vmm: Vmm, sender: Tap, kind: Kind, count: int) -> None:
+    """And the other VM reads nothing but the one honest frame that ends each trial."""
+    assert vmm.pending() == []
+    assert_all_refused(crowd, sender, shots_of(kind, crowd, sender.endpoint), count=count)
+    assert [frame[6:12] for frame in vmm.pending()] == [crowd.other.mac]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.vm] * (name == "another tenant's MAC")) for name in KINDS]
+)
+def test_what_a_vm_writes(crowd: Neighbourhood, vmm: Vmm, sender: Tap, name: str) -> None:
+    assert_refused_from(crowd, vmm, sender, KINDS[name], frame_count())
+
+
+@pytest.mark.parametrize("name", LONG_KINDS)
+def test_long_frames_of_a_vm(crowd: Neighbourhood, vmm: Vmm, sender: Tap, name: str) -> None:
+    """A tenth of them, for their length. A tap takes all of them, where a packet socket refuses most."""
+    assert_refused_from(crowd, vmm, sender, LONG_KINDS[name], frame_count(routed=True))

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tunnel packets by the million, from a peer, whose VNI or inner frame is not one for the endpoint it aims at."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
+
+import pytest
+
+from mizarnet import Verdict
+from tests.support import packets
+from tests.support.packets import BROADCAST, arp, datagram, ethernet, ipv4, udp
+from tests.support.tenants import BLUE, GREEN, RED, Net
+from tests.support.volume import frames
+from tests.support.wait import wait_until
+from tests.support.wire import STRANGER, STRANGERS_IP, Packet, Wire
+
+LARGEST_VNI = (1 << 24) - 1
+VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
+SOLICITATION, ADVERTISEMENT, ROUTER_ADVERTISEMENT, REDIRECT = 135, 136, 134, 137
+VLAN_TAGS = (b"\x81\x00\x00\x07", b"\x81\x00\xe0\x00", b"\x88\xa8\x00\x07", b"\x91\x00\x00\x07")
+SHORT = range(61)
+"""Lengths of cut frames."""
+
+
+@pytest.fixture
+def wire(net: Net) -> Iterator[Wire]:
+    with Wire(net) as made:
+        yield made
+
+
+# -- the VNI -----------------------------------------------------------------------------------------------
+
+
+def another_tenants_vni(wire: Wire) -> Iterator[Packet]:
+    """The address exists in the blue and the green VNI; the MAC is the blue endpoint's."""
+    yield wire.packet(Verdict.NO_DESTINATION, wire.legal(wire.net.blue1), vni=RED)
+    yield wire.packet(Verdict.NO_DESTINATION, wire.legal(wire.net.blue2), vni=GREEN)
+    yield wire.packet(Verdict.NO_DESTINATION, wire.legal(wire.net.red1), vni=BLUE)
+
+
+def random_vnis(wire: Wire) -> Iterator[Packet]:
+    for vni in random.Random(1).sample(range(RED + 1, LARGEST_VNI + 1), 1024):
+        yield wire.packet(Verdict.NO_DESTINATION, wire.legal(wire.net.blue1), vni=vni)
+
+
+def vni_zero(wire: Wire) -> Iterator[Packet]:
+    yield wire.packet(Verdict.NO_DESTINATION, wire.legal(wire.net.blue1), vni=0)
+
+
+# -- to whom -----------------------------------------------------------------------------------------------
+
+
+def multicast(wire: Wire) -> Iterator[Packet]:
+    """Frames that the tunnel would clone to every endpoint of every tenant."""
+    to = wire.net.blue1
+    for mac in (BROADCAST, b"\x01\x00\x5e\x00\x00\x01", b"\x33\x33\x00\x00\x00\x01", b"\x03" + to.mac[1:]):
+        frame = datagram(STRANGER, STRANGERS_IP, to.ip, destination_mac=mac)
+        yield wire.packet(Verdict.MULTICAST, frame)
+    for address in ("255.255.255.255", "224.0.0.1", "239.255.255.255"):
+        frame = datagram(STRANGER, STRANGERS_IP, address, destination_mac=to.mac)
+        yield wire.packet(Verdict.MULTICAST, frame)
+    yield wire.packet(Verdict.MULTICAST, ipv6("ff02::1", 17, udp(9, 9, b"frame"), destination_mac=to.mac))
+
+
+def the_tunnels_mac(wire: Wire) -> Iterator[Packet]:
+    for container in (wire.net.blue1, wire.net.red1):
+        frame = datagram(STRANGER, STRANGERS_IP, container.ip, destination_mac=wire.tunnel_mac)
+        yield wire.packet(Verdict.TUNNEL_MAC, frame, vni=container.endpoint.vni)
+
+
+# -- from whom ---------------------------------------------------------------------------------------------
+
+
+def an_endpoint_of_this_host(wire: Wire) -> Iterator[Packet]:
+    to, other = wire.net.blue1, wire.net.blue2
+    for mac, address in (
+        (other.mac, other.ip),
+        (other.mac, STRANGERS_IP),
+        (STRANGER, other.ip),
+        (to.mac, to.ip),
+    ):
+        frame = datagram(mac, address, to.ip, destination_mac=to.mac)
+        yield wire.packet(Verdict.SOURCE_IS_LOCAL, frame)
+
+
+def the_tunnel_itself(wire: Wire) -> Iterator[Packet]:
+    """The kernel takes what comes from the tunnel's own MAC for a loop."""
+    to = wire.net.blue1
+    yield wire.packet(None, datagram(wire.tunnel_mac, STRANGERS_IP, to.ip, destination_mac=to.mac))
+
+
+# -- neighbour resolution ----------------------------------------------------------------------------------
+
+
+def neighbour_resolution(wire: Wire) -> Iterator[Packet]:
+    """Questions and answers that would put the attacker into a neighbour table; agents do not ask."""
+    to, other = wire.net.blue1, wire.net.blue3
+    for mac in (to.mac, BROADCAST, VIRTUAL, wire.tunnel_mac):
+        for operation in (1, 2):
+            question = arp(STRANGER, other.ip, to.ip, operation=operation, target_mac=to.mac)
+            yield wire.packet(Verdict.BAD_ARP, ethernet(mac, STRANGER, 0x0806, question))
+    for mac in (to.mac, b"\x33\x33\x00\x00\x00\x01"):
+        for kind in (SOLICITATION, ADVERTISEMENT, ROUTER_ADVERTISEMENT, REDIRECT):
+            message = struct.pack("!BBHI", kind, 0, 0, 0) + IPv6Address("fe80::1").packed + b"\2\1" + STRANGER
+            yield wire.packet(Verdict.BAD_ND, ipv6("ff02::1", 58, message, destination_mac=mac))
+
+
+# -- other bytes -------------------------------------------------------------------------------------------
+
+
+def vlan_tags(wire: Wire) -> Iterator[Packet]:
+    """One, two and three, of all kinds: the kernel keeps the first beside the frame, if it knows the kind."""
+    frame = wire.legal(wire.net.blue1)
+    for first in VLAN_TAGS:
+        for rest in (b"", VLAN_TAGS[0], VLAN_TAGS[2] + VLAN_TAGS[0]):
+            yield wire.packet(Verdict.VLAN_TAGGED, frame[:12] + first + rest + frame[12:])
+
+
+def foreign_protocols(wire: Wire) -> Iterator[Packet]:
+    """Spanning tree, LLDP, MPLS, PPPoE, jumbo LLC, the experimental type, a loopback test."""
+    to = wire.net.blue1.mac
+    for ethertype in (0x0026, 0x88CC, 0x8847, 0x8864, 0x8870, 0x88B5, 0x9000):
+        yield wire.packet(Verdict.UNKNOWN_ETHERTYPE, ethernet(to, STRANGER, ethertype, bytes(46)))
+
+
+def cut_frames(wire: Wire) -> Iterator[Packet]:
+    """Each length from nothing on."""
+    to = wire.net.blue1.mac
+    body = udp(9, 9, bytes(64))
+    whole = {
+        (34, Verdict.BAD_IPV4): ethernet(to, STRANGER, 0x0800, ipv4(STRANGERS_IP, wire.net.blue1.ip, body)),
+        (54, Verdict.BAD_IPV6): ipv6("fd00::1", 17, body, destination_mac=to),
+        (14, Verdict.BAD_ARP): ethernet(
+            to, STRANGER, 0x0806, arp(STRANGER, STRANGERS_IP, "10.0.0.1") + bytes(19)
+        ),
+    }
+    for (headers, verdict), frame in whole.items():
+        for length in SHORT:
+            yield wire.packet(Verdict.TRUNCATED if length < headers else verdict, frame[:length])
+
+
+def ipv6(destination: str, protocol: int, body: bytes, *, destination_mac: bytes) -> bytes:
+    """A whole frame from a stranger."""
+    header = struct.pack("!IHBB", 6 << 28, len(body), protocol, 255) + IPv6Address("fe80::99").packed
+    return ethernet(destination_mac, STRANGER, 0x86DD, header + IPv6Address(destination).packed + body)
+
+
+KINDS: dict[str, Callable[[Wire], Iterator[Packet]]] = {
+    "the VNI of another tenant": another_tenants_vni,
+    "random VNIs": random_vnis,
+    "VNI 0": vni_zero,
+    "multicast and broadcast": multicast,
+    "to the tunnel's own MAC": the_tunnels_mac,
+    "from an endpoint of this host": an_endpoint_of_this_host,
+    "from the tunnel's own MAC": the_tunnel_itself,
+    "ARP and neighbour discovery": neighbour_resolution,
+    "VLAN tags": vlan_tags,
+    "protocols that are not IP": foreign_protocols,
+    "cut at each length": cut_frames,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_none_of_a_million_arrives(wire: Wire, kind: str) -> None:
+    wire.assert_refused(list(KINDS[kind](wire)))
+
+
+@pytest.mark.vm
+def test_none_arrives_when_they_come_mixed(wire: Wire) -> None:
+    wire.assert_refused([packet for kind in KINDS.values() for packet in kind(wire)], count=2_000)
+
+
+def test_the_vni_alone_says_whose_a_packet_is(wire: Wire) -> None:
+    """The blue endpoint's MAC and address in the green VNI: the green endpoint with that address has it, all of it."""
+    count, green = frames(), wire.net.green1
+    wire.send([wire.packet(Verdict.ACCEPTED, wire.legal(wire.net.blue1), vni=GREEN)], count)
+    wait_until(lambda: wire.endpoints[green].seen() == (count, count))
+    assert {each.seen() for container, each in wire.endpoints.items() if container is not green} == {(0, 0)}

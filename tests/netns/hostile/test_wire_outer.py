@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tunnel packets by the million around a legal inner frame, whose outer addresses or tunnel header are not legal."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mizarnet import Verdict
+from tests.support.counting import assert_counted
+from tests.support.packets import geneve, geneve_option, vxlan
+from tests.support.tenants import BLUE, Net
+from tests.support.wire import HOST, OTHER_ADDRESSES, Packet, Wire
+
+DONT_FRAGMENT = 0x4000
+CONTROL, CRITICAL = 0x80, 0x40
+"""Flags of a Geneve header."""
+CRITICAL_OPTION = 0x80
+"""Bit of an option's type."""
+ETHERNET = 0x6558
+
+
+@pytest.fixture
+def wire(net: Net) -> Iterator[Wire]:
+    with Wire(net) as made:
+        yield made
+
+
+# -- addresses ---------------------------------------------------------------------------------------------
+
+
+def hosts_that_are_no_peers(wire: Wire) -> Iterator[Packet]:
+    inner = wire.legal(wire.net.blue1)
+    for number in range(256):
+        for network in ("203.0.113", "192.0.3", "10.0.0", "193.0.2"):
+            yield wire.packet(Verdict.FOREIGN_PEER, inner, source=f"{network}.{number}")
+
+
+def hosts_that_cannot_be(wire: Wire) -> Iterator[Packet]:
+    """The host itself, nobody, everybody: the kernel refuses them as martians."""
+    for source in (HOST, OTHER_ADDRESSES[0], "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"):
+        yield wire.packet(None, wire.legal(wire.net.blue1), source=source)
+
+
+def another_address_of_the_host(wire: Wire) -> Iterator[Packet]:
+    """The UDP socket of a tunnel takes what comes to any address of the host, broadcast and multicast ones too."""
+    for destination in (OTHER_ADDRESSES[0], "192.0.2.255", "255.255.255.255", "224.0.0.1"):
+        yield wire.packet(Verdict.FOREIGN_LOCAL, wire.legal(wire.net.blue1), to=destination)
+
+
+def an_address_of_another_host(wire: Wire) -> Iterator[Packet]:
+    for destination in ("192.0.2.77", "203.0.113.1", "127.0.0.1"):
+        yield wire.packet(None, wire.legal(wire.net.blue1), to=destination)
+
+
+# -- tunnel headers ----------------------------------------------------------------------------------------
+
+
+def headers_that_say_more(wire: Wire) -> Iterator[Packet]:
+    make = vxlan_headers if wire.net.world.encap == "vxlan" else geneve_headers
+    for verdict, tunnel in make(wire.legal(wire.net.blue1)):
+        yield Packet(wire.outer(tunnel), verdict)
+
+
+def vxlan_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
+    """Each flag and each reserved byte, and no VNI: the kernel decapsulates none of them."""
+    good = vxlan(BLUE, inner)
+    for flags in (0, *(1 << bit for bit in range(8) if bit != 3)):
+        yield None, bytes([flags]) + good[1:]
+        yield None, bytes([flags | 8 if flags else 0]) + good[1:]
+    for reserved in (1, 2, 3, 7):
+        yield None, good[:reserved] + b"\1" + good[reserved + 1 :]
+
+
+def geneve_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
+    """Control frames, options that must be understood, lengths that lie; versions and contents that are not known."""
+    harmless, critical = geneve_option(1, bytes(8)), geneve_option(CRITICAL_OPTION | 1, bytes(4))
+    for flags in (CONTROL, CRITICAL, CONTROL | CRITICAL):
+        for options in (b"", harmless, critical):
+            yield Verdict.GENEVE_OPTIONS, geneve(BLUE, inner, options=options, flags=flags)
+    for options in (critical, harmless + critical, critical + harmless, harmless * 20 + geneve_option(0xFF)):
+        yield Verdict.GENEVE_OPTIONS, geneve(BLUE, inner, options=options)
+    for length in (3, 15, 31):
+        yield Verdict.GENEVE_OPTIONS, geneve(BLUE, inner, options=geneve_option(1, bytes(4), length=length))
+    # The header ends before its options, in the midst of one or after one: the rest is read as a frame, and is none.
+    yield Verdict.GENEVE_OPTIONS, geneve_header(units=1) + harmless + inner
+    yield Verdict.UNKNOWN_ETHERTYPE, geneve_header(units=1) + geneve_option(1) + harmless + inner
+    # The header ends within the frame: the address that it swallows is an option with a length that lies.
+    yield Verdict.GENEVE_OPTIONS, geneve_header(units=2) + b"\xff\x00\x01\x1f" + inner
+    yield None, geneve_header(units=63) + inner
+    for version in (1, 2, 3):
+        yield None, geneve_header(units=version << 6) + inner
+    for contents in (0, 0x0800, 0x86DD, 0x0806):
+        yield None, geneve_header(contents=contents) + inner
+
+
+def geneve_header(*, units: int = 0, contents: int = ETHERNET) -> bytes:
+    """``units``: of four bytes of options; above them the version."""
+    return struct.pack("!BBHI", units, 0, contents, BLUE << 8)
+
+
+KINDS: dict[str, Callable[[Wire], Iterator[Packet]]] = {
+    "from hosts that are no peers": hosts_that_are_no_peers,
+    "from hosts that cannot be": hosts_that_cannot_be,
+    "to another address of the host": another_address_of_the_host,
+    "to an address of another host": an_address_of_another_host,
+    "with a tunnel header that says more than a VNI": headers_that_say_more,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_none_of_a_million_arrives(wire: Wire, kind: str) -> None:
+    wire.assert_refused(list(KINDS[kind](wire)))
+
+
+@pytest.mark.vm
+def test_none_arrives_when_they_come_mixed(wire: Wire) -> None:
+    wire.assert_refused([packet for kind in KINDS.values() for packet in kind(wire)], count=2_000)
+
+
+@pytest.mark.vm
+def test_a_peer_may_forbid_fragments(wire: Wire) -> None:
+    """Newer kernels say so in the flags of the tunnel key, beside those that are a reason to refuse."""
+    tunnel = wire.tunnel(BLUE, wire.legal(wire.net.blue1))
+    packet = Packet(wire.outer(tunnel, flags=DONT_FRAGMENT), Verdict.ACCEPTED)
+    assert_counted(wire.net.first.agent, "guard", Verdict.ACCEPTED, lambda: wire.send([packet], 1))
