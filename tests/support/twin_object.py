@@ -41,3 +41,8 @@ def _compile(sources: Path, flags: tuple[str, ...], target: Path) -> None:
     command = ["clang", *flags, *include, *system, "-c", str(TWIN / "twin.bpf.c"), "-o", str(target)]
     subprocess.run(command, check=True, timeout=120)
     subprocess.run(["llvm-strip", "-g", str(target)], check=True, timeout=60)
+
+
+if __name__ == "__main__":
+    for each in (True, False):
+        print(build(route_identity=each))
