@@ -2,7 +2,7 @@
 /*
  * The transit agent: every frame of every endpoint, on the egress of the tunnel.
  *
- *   parse -> identity -> source address -> ARP/ND -> destination -> local redirect or tunnel key
+ *   parse -> identity -> size -> source address -> ARP/ND -> destination -> local redirect or tunnel key
  *
  * Nothing leaves without a tunnel key set here, and the default is to drop.
  */
@@ -83,10 +83,6 @@ static __always_inline bool may_speak_on_link(const struct frame *frame, const s
 
 static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
 {
-	int refused = identify(skb, frame, sender);
-
-	if (refused)
-		return refused;
 	if (frame->ethertype == MZN_ARP)
 		return answer_arp(skb, frame, sender);
 	if (!may_speak_on_link(frame, sender))
@@ -147,6 +143,9 @@ static __always_inline int admit(struct __sk_buff *skb)
 	sender = bpf_map_lookup_elem(&interfaces, &frame.source_mac);
 	if (!sender)
 		return unknown_sender(&frame);
+	verdict = identify(skb, &frame, sender);
+	if (verdict)
+		return verdict; /* somebody else's, who must not write into the sender's counters */
 	verdict = is_oversized(skb) ? MZN_OVERSIZED : decide(skb, &frame, sender);
 	count_sent(sender->interface, verdict, bytes);
 	return verdict;

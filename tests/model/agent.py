@@ -30,11 +30,13 @@ def judge(case: Case, tables: Tables) -> Outcome:
     try:
         packet = understand(case.frame, case.tag)  # A1
         sender = _sender(case.frame, tables)
+        if tables.config.route_identity:
+            _check_origin(case.origin, packet is None, sender)
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT)
     number, length = sender.interface.number, len(case.frame)
     try:
-        _may_it(case, packet is None, sender, tables.config)
+        _check_size(case, tables.config)
         return _onwards(case, packet, sender, tables, Sent(number, length, dropped=False))
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT, sent=Sent(number, length, dropped=True))
@@ -56,26 +58,24 @@ def _sender(frame: bytes, tables: Tables) -> Sender:
     return sender
 
 
-def _may_it(case: Case, is_arp: bool, sender: Sender, config: Config) -> None:
-    longest = case.gso_size + SEGMENT_HEADERS if case.gso_size else len(case.frame) - ETHERNET_BYTES
-    if longest > config.mtu:  # A4
-        raise Refused(Verdict.OVERSIZED)
-    if config.route_identity:
-        _check_origin(case.origin, is_arp, sender)
-
-
 def _check_origin(origin: RoutedBy | SentBy | None, is_arp: bool, sender: Sender) -> None:
     own = sender.interface
     if isinstance(origin, RoutedBy):
-        if origin.netns_cookie != own.netns_cookie or own.ifindex not in (0, origin.ifindex):  # A5
+        if origin.netns_cookie != own.netns_cookie or own.ifindex not in (0, origin.ifindex):  # A4
             raise Refused(Verdict.FOREIGN_DEVICE)
     elif isinstance(origin, SentBy):
-        if origin.family not in RAW_FAMILIES:  # A6
+        if origin.family not in RAW_FAMILIES:  # A5
             raise Refused(Verdict.REFLECTED)
-        if origin.netns_cookie != own.netns_cookie:  # A7
+        if origin.netns_cookie != own.netns_cookie:  # A6
             raise Refused(Verdict.FOREIGN_SOCKET)
-    elif not is_arp:  # A8
+    elif not is_arp:  # A7
         raise Refused(Verdict.NO_ORIGIN)
+
+
+def _check_size(case: Case, config: Config) -> None:
+    longest = case.gso_size + SEGMENT_HEADERS if case.gso_size else len(case.frame) - ETHERNET_BYTES
+    if longest > config.mtu:  # A8
+        raise Refused(Verdict.OVERSIZED)
 
 
 def _onwards(case: Case, packet: Packet | None, sender: Sender, tables: Tables, sent: Sent) -> Outcome:
