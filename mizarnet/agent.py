@@ -51,7 +51,7 @@ class AgentState:
     """An attached agent as the kernel described it.
 
     Attributes:
-        up: Whether the tunnel is up.
+        up: Whether the tunnel is there, and up.
         programs: The kernel's number of each program, by name.
         verified: Instructions the verifier processed for each program, by name.
         memory: Bytes of kernel memory that the maps take.
@@ -205,7 +205,7 @@ class TransitAgent:
                 programs={name: program.id for name, program in programs.items()},
                 verified={name: program.verified_instructions for name, program in programs.items()},
                 memory=sum(getattr(maps, name).memory for name in Maps.names()),
-                ahead=self._ahead([program.id for program in programs.values()]),
+                ahead=self._ahead([program.id for program in programs.values()]) if link else (),
             )
         finally:
             for program in programs.values():

@@ -41,6 +41,12 @@ def test_an_agent_whose_pins_are_not_all_there_is_attached_anew(host: Host) -> N
         assert not agent.networks
 
 
+def test_without_its_tunnel_an_agent_is_not_up(host: Host) -> None:
+    host.namespace.run("ip", "link", "del", TUNNEL)
+    state = host.agent.state()
+    assert (state.up, state.ahead) == (False, ())
+
+
 def test_attaching_again_adopts(host: Host) -> None:
     with mz.TransitAgent.attach(host.tunnel, max_local=1, peers=[]) as again:
         assert not again.created
