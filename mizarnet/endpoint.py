@@ -251,6 +251,7 @@ class Endpoint:
         Raises:
             InvalidValueError: The endpoint is no MACVTAP.
             EndpointNotFoundError: The endpoint is gone.
+            ExistsError: Another device took its MAC while it was down.
             PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_MKNOD`` is missing.
         """
         checks.check_int(queues, argument="queues", low=1, high=256)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from types import TracebackType
 from typing import Self, final
 
 from mizarnet.abi.records import Record
-from mizarnet.errors import EndpointNotFoundError, KernelError, NetnsNotFoundError
+from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
 from mizarnet.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 
 
@@ -71,11 +72,24 @@ def open_tap(record: Record, queues: int) -> Tap:
             raise EndpointNotFoundError(f"the device of endpoint {record.spec.name!r} is gone")
         tap = Tap(open_macvtap(session, link, queues), record)
         try:
-            set_link(session, link.ifindex, up=True)
+            _bring_up(session, link, record)
         except BaseException:
             tap.close()
             raise
         return tap
+
+
+def _bring_up(session: Session, link: Link, record: Record) -> None:
+    try:
+        set_link(session, link.ifindex, up=True)
+    except NetlinkError as refused:
+        if refused.errno != errno.EADDRINUSE:
+            raise
+        raise ExistsError(
+            f"another device on the tunnel took MAC {record.mac} while endpoint {record.spec.name!r} was down",
+            holder=str(record.mac),
+            hint="only who has CAP_NET_ADMIN over an endpoint's namespace can do that: delete that endpoint",
+        ) from refused
 
 
 def take_down_if_unused(record: Record) -> None:
