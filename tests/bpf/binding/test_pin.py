@@ -147,6 +147,6 @@ def test_mounted_once(bpffs: Path) -> None:
     place.mkdir(exist_ok=True)
     again = again.replace(str(bpffs / "x"), str(place))
     crowd = [subprocess.Popen([sys.executable, "-c", again]) for _ in range(4)]
-    assert [child.wait(20) for child in crowd] == [0] * 4
+    assert [child.wait(60) for child in crowd] == [0] * 4
     assert Path("/proc/self/mounts").read_text().count(f" {place} bpf ") == 1
     run("umount", str(place))
