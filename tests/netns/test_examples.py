@@ -85,5 +85,6 @@ def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> Non
         process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    assert process.returncode not in (0, -signal.SIGKILL)
+    # Zero is possible: Python drops an exception that a signal raises inside a destructor, and goes on to the end.
+    assert process.returncode != -signal.SIGKILL
     assert [name for name in os.listdir("/run/netns") if name.startswith("demo-")] == []
