@@ -217,7 +217,8 @@ class TransitAgent:
             for number in self.session.run(_running_order, self.tunnel.ifindex, direction):
                 if number in ours:
                     break
-                found.append(f"{direction.value}: {bpf.program_name(number)} ({number})")
+                name = bpf.program_name(number) if number else "a filter without eBPF"
+                found.append(f"{direction.value}: {name} ({number})")
         return tuple(found)
 
     def detach(self, *, force: bool = False) -> None:

@@ -12,6 +12,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
+from mizarnet.bpf._lib import failure
+
 # include/uapi/linux/{netlink,rtnetlink,pkt_sched}.h
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
@@ -22,6 +24,7 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_BPF_ID = 1, 2, 11
 _HEADER = struct.Struct("=IHHII")
 _TCMSG = struct.Struct("=BxxxiIII")
 _ATTRIBUTE = struct.Struct("=HH")
+_ERROR = struct.Struct("=i")
 
 
 def ingress_qdisc(ifindex: int) -> str:
@@ -31,12 +34,17 @@ def ingress_qdisc(ifindex: int) -> str:
 
 
 def filter_programs(ifindex: int, parent: int) -> list[int]:
-    """Numbers of the programs of a clsact hook's filters, in the order in which they run."""
+    """Numbers of the programs of a clsact hook's filters, in the order in which they run; 0: no eBPF program.
+
+    Raises:
+        BpfError: The device is gone.
+    """
     found: list[int] = []
     for body in _dump(_RTM_GETTFILTER, ifindex, parent):
-        options = _attributes(body, _TCMSG.size).get(_TCA_OPTIONS, b"")
-        if number := _attributes(options, 0).get(_TCA_BPF_ID):
-            found.append(int.from_bytes(number, sys.byteorder))
+        handle = _TCMSG.unpack_from(body)[2]
+        if handle:  # others only announce a priority
+            options = _attributes(body, _TCMSG.size).get(_TCA_OPTIONS, b"")
+            found.append(int.from_bytes(_attributes(options, 0).get(_TCA_BPF_ID, b""), sys.byteorder))
     return found
 
 
@@ -54,8 +62,11 @@ def _answers(netlink: socket.socket) -> Iterator[bytes]:
         data = netlink.recv(1 << 16)
         while len(data) >= _HEADER.size:
             length, kind, *_ = _HEADER.unpack_from(data)
-            if kind in (_NLMSG_DONE, _NLMSG_ERROR):
+            if kind == _NLMSG_DONE:
                 return
+            if kind == _NLMSG_ERROR:
+                (error,) = _ERROR.unpack_from(data, _HEADER.size)
+                raise failure("list what is on a traffic control hook", -error)
             yield data[_HEADER.size : length]
             data = data[length + 3 & ~3 :]
 
