@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import collections.abc
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from ipaddress import IPv4Network, IPv6Network
 from typing import Generic, TypeVar, cast
 
@@ -80,6 +80,14 @@ class _Table(Mapping[_K, _V], Generic[_K, _V]):
     def __len__(self) -> int:
         """How many entries. Reads the whole table: the kernel keeps no count."""
         return self._map(self._store.maps).count()
+
+    def items(self) -> ItemsView[_K, _V]:
+        """Keys and values of one `snapshot`."""
+        return self.snapshot().items()
+
+    def values(self) -> ValuesView[_V]:
+        """The values of one `snapshot`."""
+        return self.snapshot().values()
 
     def snapshot(self) -> dict[_K, _V]:
         """All entries, read in batches. Entries that change meanwhile are seen before or after their change."""
