@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
     reports = sorted(BUILD.glob("report.*"))
     for report in reports:
         print(f"--- {report.relative_to(ROOT)}", report.read_text(errors="replace"), sep="\n")
-    return status or len(reports)
+    return status or int(bool(reports))
 
 
 if __name__ == "__main__":

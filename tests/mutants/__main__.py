@@ -24,7 +24,9 @@ def main() -> int:
         print(_line(traces[-1]), flush=True)
     missed = [trace.bug.name for trace in traces if not trace.caught]
     print(f"{len(traces) - len(missed)} of {len(traces)} noticed")
-    print(*(f"NOT NOTICED: {name}" for name in missed), sep="\n", end="\n" if missed else "")
+    if missed:
+        again = f"python -m tests.mutants --share {arguments.share} --seed {arguments.seed}"
+        print(*(f"NOT NOTICED: {name}" for name in missed), f"Again: {again}", sep="\n")
     return 1 if missed else 0
 
 

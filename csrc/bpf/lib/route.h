@@ -99,11 +99,9 @@ static __always_inline int decrement_ipv6(struct __sk_buff *skb, const struct fr
 		       0;
 }
 
-/* A packet that leaves its network passes one router: the agent. */
+/* A packet that leaves its network passes one router: the agent. It has hops left. */
 static __always_inline int take_hop(struct __sk_buff *skb, const struct frame *frame)
 {
-	if (frame->hop_limit <= 1)
-		return MZN_HOP_LIMIT;
 	return frame->destination.family == 4 ? decrement_ipv4(skb, frame) : decrement_ipv6(skb, frame);
 }
 
