@@ -74,8 +74,8 @@ def test_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> None:
+def _interrupt(number: signal.Signals) -> int:
+    """The exit status of a demonstration that got a signal in its middle."""
     process = _start(ROOT / "examples" / "two_hosts.py")
     try:
         assert process.stdout is not None
@@ -85,6 +85,14 @@ def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> Non
         process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    # Zero is possible: Python drops an exception that a signal raises inside a destructor, and goes on to the end.
-    assert process.returncode != -signal.SIGKILL
+    return process.returncode
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> None:
+    status = _interrupt(number)
+    if status == 0 and number is signal.SIGINT:
+        # Python drops a KeyboardInterrupt raised inside a destructor and goes on to the end: seen once, so once more.
+        status = _interrupt(number)
+    assert status not in (0, -signal.SIGKILL)
     assert [name for name in os.listdir("/run/netns") if name.startswith("demo-")] == []
