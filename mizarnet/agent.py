@@ -338,6 +338,7 @@ def _config(tunnel: Tunnel) -> bytes:
     return Config(
         mark_local=local,
         mark_bounced=bounced,
+        token_bounced=secrets.token_bytes(12),
         local=tunnel.local,
         virtual_mac=VIRTUAL_MAC,
         tunnel_mac=MacAddress.parse(tunnel.state().mac),

@@ -45,6 +45,7 @@ def _count(name: str) -> dict[str, int]:
     config = Config(
         mark_local=1,
         mark_bounced=2,
+        token_bounced=bytes(12),
         local=ip_address("192.0.2.1"),
         virtual_mac=mac,
         tunnel_mac=mac,

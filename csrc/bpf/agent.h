@@ -13,6 +13,7 @@
 #include <linux/udp.h>
 
 #include "lib/arp_nd.h"
+#include "lib/bounce.h"
 #include "lib/count.h"
 #include "lib/gateway.h"
 #include "lib/identity.h"
@@ -120,9 +121,11 @@ static __always_inline int act(struct __sk_buff *skb, int verdict)
 {
 	if (verdict < 0 || verdict > MZN_BOUNCE_ADMITTED) /* fail closed, whatever is added */
 		return TC_ACT_SHOT;
-	skb->mark = 0;
-	if (verdict == MZN_BOUNCE_ADMITTED)
+	if (verdict == MZN_BOUNCE_ADMITTED) {
+		forget_signature(skb);
 		return TC_ACT_OK;
+	}
+	skb->mark = 0;
 	skb->priority = 0;
 	skb->tstamp = 0;
 	if (verdict == MZN_ENCAPSULATED)

@@ -9,6 +9,7 @@
 #include <linux/pkt_cls.h>
 
 #include "lib/arp_nd.h"
+#include "lib/bounce.h"
 #include "lib/count.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
@@ -110,10 +111,12 @@ int transit_guard(struct __sk_buff *skb)
 		verdict = accept(skb, &outer);
 	else
 		verdict = skb->mark == config.mark_local ? MZN_ACCEPTED_LOCALLY : MZN_NO_TUNNEL_KEY;
-	skb->mark = verdict == MZN_BOUNCED ? config.mark_bounced : 0;
 	count_verdict(MZN_GUARD, verdict, bytes);
-	if (verdict == MZN_BOUNCED)
+	if (verdict == MZN_BOUNCED) {
+		sign_bounced(skb);
 		return bpf_redirect(skb->ifindex, 0);
+	}
+	skb->mark = 0;
 	return verdict < MZN_FIRST_DROP ? TC_ACT_OK : TC_ACT_SHOT;
 }
 

@@ -92,6 +92,7 @@ CONFIG = Layout(
     "mzn_config",
     ("mark_local", "I"),
     ("mark_bounced", "I"),
+    ("token_bounced", "12s"),
     ("local", IP),
     ("virtual_mac", MAC),
     ("tunnel_mac", MAC),
@@ -423,6 +424,7 @@ class Config:
 
     mark_local: int
     mark_bounced: int
+    token_bounced: bytes
     local: IPAddress
     virtual_mac: MacAddress
     tunnel_mac: MacAddress
@@ -434,4 +436,5 @@ class Config:
         """``mzn_config``."""
         macs = (self.virtual_mac.packed, self.tunnel_mac.packed)
         numbers = (EncapNumber[self.encap.name], self.port, self.mtu)
-        return CONFIG.pack(self.mark_local, self.mark_bounced, *ip_parts(self.local), *macs, *numbers)
+        secret = (self.mark_local, self.mark_bounced, self.token_bounced)
+        return CONFIG.pack(*secret, *ip_parts(self.local), *macs, *numbers)

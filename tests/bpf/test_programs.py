@@ -44,6 +44,7 @@ VNI = 7
 CONFIG: dict[str, object] = {
     "mark_local": MARK,
     "mark_bounced": MARK + 1,
+    "token_bounced": b"token of the",
     "local.family": 4,
     "local.words": records.ip_parts(ip_address("192.0.2.1"))[1],
     "virtual_mac.bytes": VIRTUAL,

@@ -14,7 +14,7 @@ from tests.fuzz.outer import OuterFrames
 from tests.fuzz.pools import PICK, mostly, pool
 from tests.fuzz.speakers import Directory, Speaker, flipped, sender, tenant
 from tests.fuzz.states import inside, state_of
-from tests.model.case import Case, Hop, HopResult, ProgramName, TunnelKey
+from tests.model.case import NO_TOKEN, Case, Hop, HopResult, ProgramName, TunnelKey
 from tests.model.state import Ip, State
 
 PER_STATE = 400
@@ -98,6 +98,8 @@ class _AgentCases(_Maker):
         known = [sender(of, mac, interface, strangers) for mac, interface in state.interfaces.items()]
         self._speakers = pool(rng, (64, known))
         self._keys = _keys(rng, of, of.vnis[0], option_fields(rng))
+        token = state.config.token_bounced
+        self._tokens = pool(rng, (52, [token]), (12, _others_like(rng, token)))
 
     def __call__(self) -> Case:
         bits = self.bits
@@ -126,6 +128,7 @@ class _AgentCases(_Maker):
             program="agent",
             frame=frame,
             mark=self.mark() if odd == 0 else self.state.config.mark_bounced,
+            token=self._tokens[bits(PICK)],
             priority=bits(16),
             tstamp=_TIMES[bits(PICK)],
             gso_size=self.segment(frame),
@@ -202,6 +205,13 @@ _MAKERS: dict[ProgramName, Callable[[random.Random, State], Callable[[], Case]]]
 def _shared(speakers: list[Speaker]) -> list[tuple[int, list[Speaker]]]:
     """The last speaks little: its VNI is nobody's."""
     return [(61, speakers[:-1]), (3, speakers[-1:])]
+
+
+def _others_like(rng: random.Random, token: bytes) -> list[bytes]:
+    """None at all, and one bit of each word wrong."""
+    words = [token[at : at + 4] for at in range(0, len(token), 4)]
+    wrong = [[*words[:at], flipped(rng, word), *words[at + 1 :]] for at, word in enumerate(words)]
+    return [NO_TOKEN, *map(b"".join, wrong)]
 
 
 def _keys(rng: random.Random, of: Directory, vni: int, options: list[bytes]) -> list[TunnelKey]:

@@ -21,6 +21,7 @@ PLAIN = {
     "tunnel_mac": bytes.fromhex("02000000000f"),
     "mark_local": 0x11,
     "mark_bounced": 0x22,
+    "token_bounced": b"a token in w",
 }
 """Constants that say nothing; tried last, since each try loads the programs again."""
 _CHUNKS = (64, 16, 4, 1)

@@ -65,6 +65,7 @@ def config_of(seed: int, number: int) -> Config:
         virtual_mac=VIRTUAL_MAC,
         mark_local=mark,
         mark_bounced=other or 2,
+        token_bounced=rng.randbytes(12),
         route_identity=not kind & 4,
     )
 

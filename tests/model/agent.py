@@ -44,7 +44,9 @@ def judge(case: Case, tables: Tables) -> Outcome:
 
 def _is_bounced(case: Case, tables: Tables) -> bool:
     config = tables.config
-    if case.mark != config.mark_bounced or not case.from_tunnel or tables.readable_key(case) is None:
+    if (case.mark, case.token) != (config.mark_bounced, config.token_bounced):
+        return False
+    if not case.from_tunnel or tables.readable_key(case) is None:
         return False
     return case.origin is None or not config.route_identity
 

@@ -15,6 +15,7 @@ ProgramName: TypeAlias = Literal["agent", "guard", "switch"]
 
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 XDP_PASS, XDP_TX = 2, 3
+NO_TOKEN = bytes(12)
 
 
 @attrs.frozen
@@ -107,6 +108,7 @@ class Case:
         program: Which.
         frame: From the Ethernet header on, at least 14 bytes.
         mark: Of the packet.
+        token: The first three words of its control block, twelve bytes.
         priority: Of the packet.
         tstamp: Its departure time.
         gso_size: Bytes of payload in each segment, if the frame is to be segmented; else 0.
@@ -122,6 +124,7 @@ class Case:
     program: ProgramName
     frame: bytes
     mark: int = 0
+    token: bytes = NO_TOKEN
     priority: int = 0
     tstamp: int = 0
     gso_size: int = 0
@@ -160,6 +163,7 @@ class Outcome:
         action: What it returns to the kernel.
         frame: As it goes on; None if it is dropped.
         mark: As it goes on.
+        token: As a bounced frame goes on; of others it is nobody's concern.
         priority: As it goes on.
         tstamp: As it goes on.
         outer: Outer headers asked for.
@@ -173,6 +177,7 @@ class Outcome:
     action: int
     frame: bytes | None = None
     mark: int = 0
+    token: bytes = NO_TOKEN
     priority: int = 0
     tstamp: int = 0
     outer: Outer | None = None

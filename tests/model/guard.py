@@ -102,6 +102,7 @@ def _bounced(case: Case, outer: Outer, tables: Tables) -> Outcome:
         action=TC_REDIRECT,
         frame=case.frame,
         mark=tables.config.mark_bounced,
+        token=tables.config.token_bounced,
         priority=case.priority,
         tstamp=case.tstamp,
         outer=outer,

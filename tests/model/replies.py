@@ -15,10 +15,10 @@ SOLICITED_OVERRIDE = 0x60000000
 
 
 def arp_answer(frame: bytes, mac: Mac) -> bytes:
-    """Section 2.3: what follows the body stays."""
+    """Section 2.3: nothing follows the body."""
     asker_mac, asker, target = frame[6:12], frame[28:32], frame[38:42]
     body = frame[14:20] + b"\0\2" + mac + target + asker_mac + asker
-    return asker_mac + mac + frame[12:14] + body + frame[42:]
+    return asker_mac + mac + frame[12:14] + body
 
 
 def advertisement(packet: Packet, target: Ip, mac: Mac) -> bytes:

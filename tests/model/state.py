@@ -30,6 +30,7 @@ class Config:
         virtual_mac: Answers for everything that is not on this host.
         mark_local: Secret: from the agent to the guard.
         mark_bounced: Secret: from the guard to the agent.
+        token_bounced: Secret, twelve bytes: the same.
         route_identity: Whether the agent can read where a frame came from.
     """
 
@@ -41,6 +42,7 @@ class Config:
     virtual_mac: Mac
     mark_local: int
     mark_bounced: int
+    token_bounced: bytes
     route_identity: bool
 
 

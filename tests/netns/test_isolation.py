@@ -50,7 +50,7 @@ def test_an_address_of_another_vni_does_not_exist(net: Net) -> None:
     assert since.agent[Verdict.ENCAPSULATED].packets == 0
 
 
-def test_a_neighbours_mac_opens_no_way_into_its_vni(net: Net) -> None:
+def test_a_neighbours_mac_as_destination_opens_no_way_into_its_vni(net: Net) -> None:
     frame = datagram(net.red1.mac, "10.0.0.9", "10.0.0.1", destination_mac=net.blue1.mac)
     assert_counted(
         net.first.agent,

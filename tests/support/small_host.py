@@ -26,7 +26,7 @@ WEB_LINK_LOCAL = "fe80::a:bff:fe0c:d01"
 
 LOCAL, HOST, SWITCHES = ip("192.0.2.1"), ip("192.0.2.2"), (ip("192.0.2.16"), ip("192.0.2.17"))
 LOCAL6, HOST6, SWITCHES6 = ip("2001:db8::1"), ip("2001:db8::2"), (ip("2001:db8::16"), ip("2001:db8::17"))
-MARK_LOCAL, MARK_BOUNCED = 0x11111111, 0x22222222
+MARK_LOCAL, MARK_BOUNCED, TOKEN_BOUNCED = 0x11111111, 0x22222222, bytes(range(0x30, 0x3C))
 MTU = 1450
 ROUTED = RoutedBy(netns_cookie=101, ifindex=4)
 KEY = TunnelKey(vni=7, remote=HOST, local=LOCAL, ttl=64)
@@ -41,6 +41,7 @@ CONFIG = Config(
     virtual_mac=VIRTUAL,
     mark_local=MARK_LOCAL,
     mark_bounced=MARK_BOUNCED,
+    token_bounced=TOKEN_BOUNCED,
     route_identity=True,
 )
 _WEB = Interface(

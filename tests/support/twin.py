@@ -21,7 +21,7 @@ from mizarnet.abi.records import META_KEY
 from mizarnet.bpf import Object, ObjectSpec
 from mizarnet.bpf._lib import check, ffi, lib
 from mizarnet.numbers import Limit, Program
-from tests.model.case import Case, Outcome, Outer, Received, RoutedBy, Sent, TunnelKey
+from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, TunnelKey
 from tests.model.state import Config, Ip, State
 from tests.support.twin_object import build
 from tests.support.twin_tables import pack_config, pack_meta, tables, words
@@ -35,9 +35,11 @@ CAPACITY = 256
 # struct twin_facts and struct twin_asked of tests/twin/twin.h.
 _FACTS = struct.Struct("=IIIIIIQIiI6s6sIIII16s16sI256s4x")
 _ASKED = struct.Struct("=19I16s16s5I16s16s")
-# struct __sk_buff of <linux/bpf.h>: mark, priority, ingress_ifindex, tstamp, gso_size.
-_CONTEXT = struct.Struct("=8xI20xII112xQ16xI12x")
+# struct __sk_buff of <linux/bpf.h>: mark, priority, ingress_ifindex, cb, tstamp, gso_size.
+_CONTEXT = struct.Struct("=8xI20xII8x12s92xQ16xI12x")
 _CONTEXT_BYTES = _CONTEXT.size
+_NO_CONTEXT = (0, 0, 0, NO_TOKEN, 0, 0)
+_WITH_TOKEN = (Verdict.BOUNCED, Verdict.BOUNCE_ADMITTED)
 _ROOM = 4096
 # A test run refuses an IP packet shorter than its header: a longer one is cut before the program sees it.
 _SHORTEST = 64
@@ -125,7 +127,7 @@ class Twin:
         options.ctx_size_in = options.ctx_size_out = 0
         if case.program != "switch":
             ingress = DEVICE if case.from_tunnel else 0
-            facts = (case.mark, case.priority, ingress, case.tstamp, case.gso_size)
+            facts = (case.mark, case.priority, ingress, case.token, case.tstamp, case.gso_size)
             self._context_view[:] = _CONTEXT.pack(*facts)
             options.ctx_in, options.ctx_size_in = self._context, _CONTEXT_BYTES
             options.ctx_out, options.ctx_size_out = self._context_out, _CONTEXT_BYTES
@@ -140,7 +142,7 @@ class Twin:
         assert asked[:2] == (1, PROGRAMS[case.program]), "one verdict"
         assert asked[3] == len(case.frame), "counted with its length"
         verdict = Verdict(asked[2])
-        frame, context = None, (0, 0, 0, 0, 0)
+        frame, context = None, _NO_CONTEXT
         if not verdict.dropped:
             frame = bytes(ffi.buffer(self._output, self._options.data_size_out))
             if case.program != "switch":
@@ -150,8 +152,9 @@ class Twin:
             action=action,
             frame=frame,
             mark=context[0],
+            token=context[3] if verdict in _WITH_TOKEN else NO_TOKEN,
             priority=context[1],
-            tstamp=context[3],
+            tstamp=context[4],
             sent=_sent(*asked[4:8]),
             received=_received(*asked[8:11]),
             redirect=_redirect(*asked[11:14]),

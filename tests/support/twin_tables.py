@@ -30,7 +30,8 @@ def _bits(prefix: Prefix) -> int:
 def pack_config(config: Config) -> bytes:
     """``mzn_config``."""
     return records.CONFIG.pack(
-        config.mark_local, config.mark_bounced, *_ip(config.local), config.virtual_mac, config.tunnel_mac,
+        config.mark_local, config.mark_bounced, config.token_bounced, *_ip(config.local), config.virtual_mac,
+        config.tunnel_mac,
         EncapNumber[config.encap.upper()], config.port, config.mtu,
     )  # fmt: skip
 

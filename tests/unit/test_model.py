@@ -205,6 +205,7 @@ def test_guard_sends_on_what_is_elsewhere(destination: str, to: bytes) -> None: 
         action=TC_REDIRECT,
         frame=frame,
         mark=host.MARK_BOUNCED,
+        token=host.TOKEN_BOUNCED,
         priority=6,
         tstamp=7,
         outer=Outer(7, to, host.LOCAL, 1),

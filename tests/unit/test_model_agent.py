@@ -41,7 +41,13 @@ from tests.support.small_host import (
 
 # -- 2.1 and 2.2 -------------------------------------------------------------------------------------------
 
-BOUNCED = {"mark": host.MARK_BOUNCED, "from_tunnel": True, "origin": None, "key": KEY}
+BOUNCED = {
+    "mark": host.MARK_BOUNCED,
+    "token": host.TOKEN_BOUNCED,
+    "from_tunnel": True,
+    "origin": None,
+    "key": KEY,
+}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,15 @@ def test_a_bounced_frame_is_let_out_as_it_is(rest: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "rest",
-    [{"mark": host.MARK_LOCAL}, {"from_tunnel": False}, {"origin": ROUTED}, {"key": None}, {"key": KEY6}],
+    [
+        {"mark": host.MARK_LOCAL},
+        {"token": bytes(12)},
+        *({"token": host.TOKEN_BOUNCED[:at] + b"?" + host.TOKEN_BOUNCED[at + 1 :]} for at in range(12)),
+        {"from_tunnel": False},
+        {"origin": ROUTED},
+        {"key": None},
+        {"key": KEY6},
+    ],
 )
 def test_what_only_looks_bounced_is_a_frame_like_others(rest: dict[str, object]) -> None:
     frame = patched(to4("10.0.0.3"), 6, host.AFAR)
@@ -150,7 +164,7 @@ FOUND4 = {
 def test_arp_that_is_answered(target: str) -> None:
     frame, found = question4("10.0.0.1", target) + b"trailer", FOUND4[target]
     body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + found + ip(target) + host.WEB + ip("10.0.0.1")
-    answer = ethernet(host.WEB, found, 0x0806, body + b"trailer")
+    answer = ethernet(host.WEB, found, 0x0806, body)
     assert agent(frame) == redirected(frame, Verdict.NEIGHBOUR_ANSWERED, answer)
 
 

@@ -88,7 +88,10 @@ static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame 
 	arp.operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(arp.eth.h_dest, arp.target_mac, ETH_ALEN);
 	__builtin_memcpy(arp.eth.h_source, arp.sender_mac, ETH_ALEN);
-	return bpf_skb_store_bytes(skb, 0, &arp, sizeof(arp), 0) ? MZN_UNREADABLE : MZN_NEIGHBOUR_ANSWERED;
+	/* Whoever asks without an origin may ask in another's name: nothing else of the question goes there. */
+	if (bpf_skb_change_tail(skb, sizeof(arp), 0) || bpf_skb_store_bytes(skb, 0, &arp, sizeof(arp), 0))
+		return MZN_UNREADABLE;
+	return MZN_NEIGHBOUR_ANSWERED;
 }
 
 enum {

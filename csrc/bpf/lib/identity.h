@@ -87,18 +87,6 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 
 #endif
 
-/*
- * A frame that the guard bounced comes by again. The mark alone is no credential, tenants can set marks; but only
- * what the tunnel received carries its interface and a tunnel key, and no socket or route of a tenant's.
- */
-static __always_inline bool is_bounced(struct __sk_buff *skb)
-{
-	struct outer outer;
-
-	return skb->mark == config.mark_bounced && skb->ingress_ifindex == skb->ifindex && has_no_origin(skb) &&
-	       get_outer(skb, &outer);
-}
-
 static __always_inline bool is_unspecified(const struct mzn_ip *ip)
 {
 	return ip->family == 6 && !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);

@@ -226,6 +226,7 @@ struct mzn_meta {
 struct mzn_config {
 	__u32 mark_local; /* secret: the agent's word to the guard on a frame without a tunnel key */
 	__u32 mark_bounced; /* secret: the guard's word to the agent on a bounced frame */
+	__u32 token_bounced[3]; /* secret: the same, in the packet's control block */
 	struct mzn_ip local; /* the tunnel's underlay address */
 	struct mzn_mac virtual_mac; /* answers for everything that is not on this host */
 	struct mzn_mac tunnel_mac;

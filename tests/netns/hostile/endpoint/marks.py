@@ -29,6 +29,7 @@ SOURCE = Path(__file__).with_name("marks.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
 MAP_GET_FD_BY_ID = 14  # enum bpf_cmd
 _attach_clsact = partial(attach_clsact, priority=1, handle=1)
+_SECRETS = struct.Struct("=II12s")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -41,29 +42,31 @@ class Secrets:
 
     local: int
     bounced: int
+    token: bytes
 
 
 def secrets_of(host: Host) -> Secrets:
     """What only root of the host can read: the constants of the loaded program.
 
-    They are the two words before the rest of the configuration, which is known.
+    They stand before the rest of the configuration, which is known.
     """
     tunnel = host.tunnel
     known = Config(
         mark_local=0,
         mark_bounced=0,
+        token_bounced=bytes(12),
         local=tunnel.local,
         virtual_mac=VIRTUAL_MAC,
         tunnel_mac=mz.MacAddress.parse(mac_of(host.namespace, TUNNEL).hex(":")),
         encap=tunnel.encap,
         port=tunnel.port,
         mtu=tunnel.mtu,
-    ).pack()[8:]
+    ).pack()[_SECRETS.size :]
     program = Program.open_id(host.agent.state().programs["transit_agent"])
     assert program is not None
     with program:
         data = next(data for data in _constants(program) if known in data)
-    return Secrets(*struct.unpack_from("=II", data, data.index(known) - 8))
+    return Secrets(*_SECRETS.unpack_from(data, data.index(known) - _SECRETS.size))
 
 
 def _constants(program: Program) -> Iterator[bytes]:
