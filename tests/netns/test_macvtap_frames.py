@@ -193,16 +193,32 @@ def test_time_exceeded_has_a_right_checksum(
     assert reply[62:] == question[:8]
 
 
+@pytest.mark.parametrize("options", [0, 8, 16, 32, 48, 64, 256])
 @pytest.mark.parametrize("flags", [0, NEEDS_CHECKSUM], ids=["complete", "partial"])
-def test_time_exceeded_over_ipv6_has_a_right_checksum(vm: mz.Endpoint, plain: Vmm, flags: int) -> None:
+def test_time_exceeded_over_ipv6_has_a_right_checksum(
+    vm: mz.Endpoint, plain: Vmm, flags: int, options: int
+) -> None:
+    """Also behind destination options, where the place of the packet's own checksum is in the midst of the reply."""
     source, there, gateway = (ip_address(text).packed for text in ("fd00::1", "fd00:1::1", GATEWAY_IPV6))
-    question = TCP_SYN + bytes(35)
-    packet = struct.pack("!IHBB", 6 << 28, len(question), 6, 1) + source + there + question
-    header = VirtioHeader(flags, checksum_start=54, checksum_offset=16) if flags else VirtioHeader()
-    plain.write(ethernet(VIRTUAL_MAC, plain.mac, 0x86DD, packet), header)
+    header = bytes([6, options // 8 - 1, 0x1E, options - 4]) + bytes(options - 4) if options else b""
+    question = header + TCP_SYN + bytes(35)
+    start = struct.pack("!IHBB", 6 << 28, len(question), 60 if options else 6, 1)
+    left = VirtioHeader(flags, checksum_start=54 + options, checksum_offset=16) if flags else VirtioHeader()
+    plain.write(ethernet(VIRTUAL_MAC, plain.mac, 0x86DD, start + source + there + question), left)
     _, reply = plain.read(lambda frame: frame[20:21] == b"\x3a")
     assert reply[22:54] == gateway + source
     assert reply[54:62] == b"\x03\0" + reply[56:58] + bytes(4)
     assert checksum(reply[22:54] + struct.pack("!II", len(reply) - 54, 58) + reply[54:]) == 0
     assert reply[86:102] == there
     assert reply[102:] == question[:8]
+
+
+def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(net: Net, plain: Vmm) -> None:
+    """The kernel lets nobody cut it off: the packet is dropped, and the next one is answered."""
+    midst = VirtioHeader(NEEDS_CHECKSUM, checksum_start=200, checksum_offset=16)
+    agent, question = net.host.agent, TCP_SYN + bytes(300)
+    since = counted(agent, lambda: plain.send(FAR_AWAY, question, midst, by=GATEWAY, protocol=6, ttl=1))
+    assert refused_but_chatter(since) == {Verdict.UNREADABLE: 1}
+    plain.send(FAR_AWAY, question, COMPLETE_TCP, by=GATEWAY, protocol=6, ttl=1)
+    _, reply = plain.read(lambda frame: frame[23:24] == b"\x01")
+    assert checksum(reply[34:]) == 0

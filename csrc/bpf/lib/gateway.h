@@ -96,14 +96,16 @@ __noinline int answer_echo(struct __sk_buff *skb, struct frame *frame)
 /*
  * Makes room for a reply in place of the packet. What its sender left to the device, segments to cut and a checksum
  * to complete, must be forgotten, or the checksum would be written into the reply: the kernel forgets the segments
- * when the packet is resized, and the checksum when the beginning of what it covers is taken away.
+ * when the packet is resized, and the checksum when the beginning of what it covers is taken away: all up to the
+ * transport header, and a bit of that.
  */
-static __always_inline int make_room(struct __sk_buff *skb, __u32 length, __u32 ip_header)
+static __always_inline int make_room(struct __sk_buff *skb, const struct frame *frame, __u32 length,
+				     __u32 ip_header)
 {
-	const __s32 taken = ETH_HLEN + ip_header + 2;
+	const __u32 taken = frame->payload + 2;
 
-	return bpf_skb_change_tail(skb, length, 0) || bpf_skb_adjust_room(skb, -taken, BPF_ADJ_ROOM_MAC, 0) ||
-	       bpf_skb_change_tail(skb, length, 0);
+	return bpf_skb_change_tail(skb, ETH_HLEN + taken + ip_header, 0) ||
+	       bpf_skb_adjust_room(skb, -(__s32)taken, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_change_tail(skb, length, 0);
 }
 
 struct expired_ipv4 {
@@ -135,7 +137,7 @@ __noinline int expire_ipv4(struct __sk_buff *skb, struct frame *frame, struct mz
 	reply.icmp.type = TIME_EXCEEDED_IPV4;
 	reply.icmp.checksum = fold(sum_of(&reply.icmp, sizeof(reply) - sizeof(reply.ip)));
 	to_sender(&macs, frame);
-	if (make_room(skb, ETH_HLEN + sizeof(reply), sizeof(reply.ip)) ||
+	if (make_room(skb, frame, ETH_HLEN + sizeof(reply), sizeof(reply.ip)) ||
 	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &reply, sizeof(reply), 0))
 		return MZN_UNREADABLE;
@@ -170,7 +172,8 @@ __noinline int expire_ipv6(struct __sk_buff *skb, struct frame *frame, struct mz
 	ip.payload_len = bpf_htons(length);
 	__builtin_memcpy(&ip.saddr, reply.pseudo.source, 32);
 	to_sender(&macs, frame);
-	if (make_room(skb, HEADERS + length, sizeof(ip)) || bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0) ||
+	if (make_room(skb, frame, HEADERS + length, sizeof(ip)) ||
+	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	    bpf_skb_store_bytes(skb, HEADERS, &reply.icmp, length, 0))
 		return MZN_UNREADABLE;
