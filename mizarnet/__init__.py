@@ -4,7 +4,7 @@
 Imports run one way, left to right, and a contract keeps it so::
 
     errors, numbers, checks, values -> abi -> bpf | netlink -> html, store, stats, tables, presence, attachment
-        -> tunnel -> wiring -> agent -> switch | endpoint -> deleting, features, lab
+        -> tunnel -> installation, wiring -> agent -> switch | endpoint -> deleting, features, lab
 """
 
 from __future__ import annotations

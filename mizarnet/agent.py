@@ -3,44 +3,25 @@
 
 from __future__ import annotations
 
-import errno
-import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import attachment, bpf, checks
-from mizarnet.abi import records
-from mizarnet.abi.records import META_KEY, Config, Meta
+from mizarnet import attachment, checks, installation
 from mizarnet.attachment import Capacity
-from mizarnet.bpf import Map
 from mizarnet.checks import IPNetwork
-from mizarnet.errors import (
-    AgentNotFoundError,
-    CapacityError,
-    ExistsError,
-    InvalidTypeError,
-    KernelError,
-    NotFoundError,
-    StaleHandleError,
-    UnderlayNotFoundError,
-)
+from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
 from mizarnet.html import table
-from mizarnet.netlink import Session, get_link, on_link_prefixes, set_link
-from mizarnet.numbers import Limit
+from mizarnet.netlink import Session, get_link
 from mizarnet.presence import is_present, remove
 from mizarnet.stats import Stats
-from mizarnet.store import Maps, Store, locked, read_meta
-from mizarnet.tables import PEER, EndpointTable, NetworkTable, PeerSet
+from mizarnet.store import Maps, Store, locked
+from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, refuse_in_use
-from mizarnet.values import EndpointKey, Hook, MacAddress, NetnsLike, PrefixLike, parse_member
-
-VIRTUAL_MAC = MacAddress.parse("02:6d:7a:6e:00:01")
-"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+from mizarnet.values import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -133,13 +114,13 @@ class TransitAgent:
         wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
         with locked(tunnel.session.cookie) as host:
             directory, chosen = host / tunnel.name, attachment.choose_hook(wanted)
-            created = not _is_complete(directory, tunnel)
+            created = not installation.is_complete(directory, tunnel)
             if created:
                 attachment.remove(directory, tunnel.session, _ifindex(tunnel))
-                _install(tunnel, directory, chosen, capacity, given)
+                installation.install(tunnel, directory, chosen, capacity, given)
             elif attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) is None:
                 attachment.attach_again(tunnel.session, tunnel.ifindex, chosen, directory)
-                _bring_up(tunnel)
+                installation.bring_up(tunnel)
         agent = cls.open(tunnel)
         agent.created = created
         return agent
@@ -163,7 +144,7 @@ class TransitAgent:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
             store = Store(own.session.cookie, own.name)
             undo.callback(store.close)
-            complete = _is_complete(store.directory, own)
+            complete = installation.is_complete(store.directory, own)
             hook = attachment.attached_hook(store.directory, own.session, own.ifindex) if complete else None
             if hook is None:
                 raise AgentNotFoundError(
@@ -205,21 +186,11 @@ class TransitAgent:
                 programs={name: program.id for name, program in programs.items()},
                 verified={name: program.verified_instructions for name, program in programs.items()},
                 memory=sum(getattr(maps, name).memory for name in Maps.names()),
-                ahead=self._ahead([program.id for program in programs.values()]) if link else (),
+                ahead=attachment.ahead(self.session, self.tunnel.ifindex, programs),
             )
         finally:
             for program in programs.values():
                 program.close()
-
-    def _ahead(self, ours: list[int]) -> tuple[str, ...]:
-        found: list[str] = []
-        for direction in attachment.DIRECTIONS.values():
-            for number in self.session.run(_running_order, self.tunnel.ifindex, direction):
-                if number in ours:
-                    break
-                name = bpf.program_name(number) if number else "a filter without eBPF"
-                found.append(f"{direction.value}: {name} ({number})")
-        return tuple(found)
 
     def detach(self, *, force: bool = False) -> None:
         """Take the tunnel down, then agent and guard off it, with all tables; succeeds if they are gone already.
@@ -229,12 +200,16 @@ class TransitAgent:
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
+            PrivilegeError: The pins are somebody else's; nothing was changed.
+            ExistsError: Something else than a directory of pins has its name; nothing was changed.
+            LockTimeoutError: Another process is writing all the time.
         """
         with locked(self.session.cookie) as host:
             try:
                 maps = self.store.maps
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
+            attachment.refuse_foreign(host / self.tunnel.name)
             if not force:
                 refuse_in_use(self.tunnel)
             for record in self.store.all_records():
@@ -264,12 +239,6 @@ class TransitAgent:
         return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
 
 
-def _running_order(ifindex: int, direction: bpf.Direction) -> list[int]:
-    """Numbers of the programs on one side of a device: those on tcx run first, then the filters of a clsact."""
-    tcx = bpf.query_tcx(ifindex, direction=direction) if bpf.has_tcx() else []
-    return [*tcx, *bpf.query_filters(ifindex, direction=direction)]
-
-
 def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
     if isinstance(peers, str) or not isinstance(peers, Iterable):
         raise InvalidTypeError("peers must be a sequence of prefixes", argument="peers")
@@ -279,109 +248,3 @@ def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
 def _ifindex(tunnel: Tunnel) -> int | None:
     link = get_link(tunnel.session, ifindex=tunnel.ifindex)
     return None if link is None else link.ifindex
-
-
-def _is_complete(directory: Path, tunnel: Tunnel) -> bool:
-    """Whether an agent was attached to the end, to this very tunnel and not to one of its name that is gone."""
-    try:
-        with Map.open_pinned(str(directory / "meta"), name="meta") as meta:
-            known = read_meta(meta)
-    except NotFoundError:
-        return False
-    pinned = all((directory / name).exists() for name in Maps.names())
-    return pinned and known is not None and known.tunnel_ifindex == tunnel.ifindex
-
-
-def _install(
-    tunnel: Tunnel, directory: Path, hook: Hook, capacity: Capacity, peers: list[IPNetwork] | None
-) -> None:
-    """Load, pin, attach, and only then bring the tunnel up; the schema in ``meta`` is the last word."""
-    _refuse_strangers(tunnel, hook)
-    with ExitStack() as stack:
-        path = attachment.object_path()
-        loaded = stack.enter_context(attachment.load(path, _config(tunnel), capacity))
-        maps = Maps.of(loaded)
-        _fill_peers(maps, tunnel, peers)
-        with ExitStack() as on_failure:
-            bpf.make_pin_directory(str(directory))
-            on_failure.callback(attachment.remove, directory, tunnel.session, tunnel.ifindex)
-            maps.pin(directory)
-            attachment.pin_programs(loaded, directory)
-            attachment.attach(tunnel.session, tunnel.ifindex, hook, directory)
-            _bring_up(tunnel)
-            maps.meta.update(META_KEY, _meta(tunnel, attachment.build_id(path)).pack())
-            on_failure.pop_all()
-
-
-def _refuse_strangers(tunnel: Tunnel, hook: Hook) -> None:
-    """Programs on the hooks without pins: another view of the BPF file system may hold the pins of a live agent."""
-    if hook is not Hook.TCX:
-        return
-    for direction in attachment.DIRECTIONS.values():
-        names = [
-            bpf.program_name(number)
-            for number in tunnel.session.run(bpf.query_tcx, tunnel.ifindex, direction=direction)
-        ]
-        ours = [name for name in names if name in attachment.DIRECTIONS]
-        if ours:
-            raise ExistsError(
-                f"{ours[0]} is attached to {tunnel.name}, but its pins are not to be seen from here",
-                holder=ours[0],
-                hint="`ip netns exec` hides the BPF file system: use `nsenter --net`, or netns=",
-            )
-
-
-def _config(tunnel: Tunnel) -> bytes:
-    # Marks are the agent's and the guard's word to each other; bits at the top keep them apart from small numbers
-    # that others use.
-    local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
-    return Config(
-        mark_local=local,
-        mark_bounced=bounced,
-        token_bounced=secrets.token_bytes(12),
-        local=tunnel.local,
-        virtual_mac=VIRTUAL_MAC,
-        tunnel_mac=MacAddress.parse(tunnel.state().mac),
-        encap=tunnel.encap,
-        port=tunnel.port,
-        mtu=tunnel.mtu,
-    ).pack()
-
-
-def _meta(tunnel: Tunnel, build: int) -> Meta:
-    return Meta(
-        schema=Limit.SCHEMA,
-        build=build,
-        encap=tunnel.encap,
-        tunnel_ifindex=tunnel.ifindex,
-        port=tunnel.port,
-        mtu=tunnel.mtu,
-        local=tunnel.local,
-        tunnel=tunnel.name,
-        underlay=tunnel.underlay,
-    )
-
-
-def _fill_peers(maps: Maps, tunnel: Tunnel, peers: list[IPNetwork] | None) -> None:
-    if peers is None:
-        underlay = get_link(tunnel.session, tunnel.underlay)
-        if underlay is None:
-            raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} is gone", hint="name the peers=")
-        found = on_link_prefixes(tunnel.session, underlay.ifindex)
-        peers = [prefix for prefix in found if prefix.version == tunnel.local.version]
-    if len(peers) > maps.peers.max_entries:
-        raise CapacityError("too many peers", table="peers", capacity=maps.peers.max_entries, used=len(peers))
-    maps.peers.update_many([(records.pack_peer_key(prefix), PEER) for prefix in peers])
-
-
-def _bring_up(tunnel: Tunnel) -> None:
-    try:
-        set_link(tunnel.session, tunnel.ifindex, up=True)
-    except KernelError as refused:
-        if refused.errno != errno.EADDRINUSE:
-            raise
-        raise ExistsError(
-            f"UDP port {tunnel.port} is taken by another socket of this host",
-            holder=f"UDP port {tunnel.port}",
-            hint="stop that service, or create the tunnel with another port=",
-        ) from None

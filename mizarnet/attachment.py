@@ -7,7 +7,7 @@ The caller holds the host's lock. Attaching and detaching act in the host's name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from hashlib import blake2b
 from importlib.resources import files
@@ -19,6 +19,7 @@ from mizarnet import bpf, forwarding, numbers
 from mizarnet.abi.layout import Leaf, check_numbers
 from mizarnet.abi.records import LAYOUTS, RECORD, Record
 from mizarnet.bpf import ClsactLink, Direction, Link, Map, Object, ObjectSpec, Program, StructLayout
+from mizarnet.bpf.pin import check_pin_directory
 from mizarnet.errors import LayoutError, NotFoundError, UnsupportedError
 from mizarnet.netlink import Session, delete_netns, set_link
 from mizarnet.store import Maps, read_meta
@@ -191,7 +192,38 @@ def _hook_of(program: Program, ifindex: int, directory: Path) -> Hook | None:
     return Hook.CLSACT if found == program.id else None
 
 
+def ahead(session: Session, ifindex: int, ours: Mapping[str, Program]) -> tuple[str, ...]:
+    """What others put on the hooks that runs before ``ours``; nothing on a device that is gone."""
+    numbers = [program.id for program in ours.values()]
+    try:
+        return tuple(_ahead(session, ifindex, numbers))
+    except NotFoundError:
+        return ()
+
+
+def _ahead(session: Session, ifindex: int, ours: list[int]) -> Iterator[str]:
+    for direction in DIRECTIONS.values():
+        for number in session.run(_running_order, ifindex, direction):
+            if number in ours:
+                break
+            name = bpf.program_name(number) if number else "a filter without eBPF"
+            if name:  # else it went meanwhile
+                yield f"{direction.value}: {name} ({number})"
+
+
+def _running_order(ifindex: int, direction: Direction) -> list[int]:
+    """Numbers of the programs on one side of a device: those on tcx run first, then the filters of a clsact."""
+    tcx = bpf.query_tcx(ifindex, direction=direction) if bpf.has_tcx() else []
+    return [*tcx, *bpf.query_filters(ifindex, direction=direction)]
+
+
 # -- detaching ---------------------------------------------------------------------------------------------
+
+
+def refuse_foreign(directory: Path) -> None:
+    """Raises where the pins are not this user's own: before anything is changed. None at all are no obstacle."""
+    with suppress(NotFoundError):
+        check_pin_directory(str(directory))
 
 
 def remove(directory: Path, session: Session, ifindex: int | None) -> None:

@@ -265,7 +265,15 @@ class Endpoint:
         return open_tap(self._current(), queues)
 
     def delete(self) -> None:
-        """Delete the endpoint; succeeds if it is gone, and leaves a later one of the same name alone."""
+        """Delete the endpoint; succeeds if it is gone, and leaves a later one of the same name alone.
+
+        Whoever has ``CAP_NET_ADMIN`` over its namespace can move the device to another, or give it another MAC.
+        Then it is not found, and the endpoint counts as gone: the records are deleted, and the device stays, unable
+        to send or receive anything, until its namespace or the tunnel ends.
+
+        Raises:
+            LockTimeoutError: Another process is writing all the time.
+        """
         try:
             with self._agent.store.writing() as maps:
                 record = self._agent.store.record(self.name)

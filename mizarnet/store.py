@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -188,16 +188,14 @@ def _lock(directory: Path, deadline: float, timeout: float) -> int:
 
 
 def _try_lock(directory: Path) -> int | None:
-    try:
+    with ExitStack() as undo, suppress(BlockingIOError, FileNotFoundError):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    with suppress(BlockingIOError, FileNotFoundError):
+        undo.callback(os.close, descriptor)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed the directory meanwhile: a lock on that one guards nothing.
         if os.fstat(descriptor).st_ino == os.stat(directory).st_ino:
+            undo.pop_all()
             return descriptor
-    os.close(descriptor)
     return None
 
 

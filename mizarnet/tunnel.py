@@ -188,11 +188,15 @@ class Tunnel:
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
+            PrivilegeError: The pins are somebody else's; nothing was changed.
+            ExistsError: Something else than a directory of pins has its name; nothing was changed.
+            LockTimeoutError: Another process is writing all the time.
         """
         with locked(self.session.cookie) as host:
             exists = get_link(self.session, ifindex=self.ifindex) is not None
             if not exists and get_link(self.session, self.name) is not None:
                 return  # another of that name has taken its place, and may have an agent
+            attachment.refuse_foreign(host / self.name)
             if exists and not force:
                 refuse_in_use(self)
             # The kernel deletes the MACVLANs with it; the programs guard it to its end.

@@ -297,5 +297,9 @@ def _explain(refused: NetlinkError, record: Record) -> Exception:
             f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
         )
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
-        return ExistsError(f"MAC {record.mac} is taken on the tunnel", holder=str(record.mac))
+        return ExistsError(
+            f"MAC {record.mac} is taken on the tunnel",
+            holder=str(record.mac),
+            hint="a device that is no endpoint's any more, or never was, has it: delete it, or give another mac=",
+        )
     return refused

@@ -34,11 +34,7 @@ def ingress_qdisc(ifindex: int) -> str:
 
 
 def filter_programs(ifindex: int, parent: int) -> list[int]:
-    """Numbers of the programs of a clsact hook's filters, in the order in which they run; 0: no eBPF program.
-
-    Raises:
-        BpfError: The device is gone.
-    """
+    """Numbers of the programs of a clsact hook's filters, in the order in which they run; 0: no eBPF program."""
     found: list[int] = []
     for body in _dump(_RTM_GETTFILTER, ifindex, parent):
         handle = _TCMSG.unpack_from(body)[2]

@@ -134,10 +134,7 @@ def query_clsact(ifindex: int, *, direction: Direction, priority: int, handle: i
 def query_filters(ifindex: int, *, direction: Direction) -> list[int]:
     """Numbers of the programs of all filters on a clsact hook, in the order in which they run; 0: no eBPF program.
 
-    Acts in the network namespace of the calling thread.
-
-    Raises:
-        BpfError: There is no such device.
+    Acts in the network namespace of the calling thread. A device that is gone has none.
     """
     return filter_programs(ifindex, _PARENTS[direction])
 

@@ -14,7 +14,7 @@ import os
 import stat
 
 from mizarnet.bpf._lib import check, failure, lib
-from mizarnet.errors import BpfError, ExistsError, NotFoundError, PrivilegeError
+from mizarnet.errors import BpfError, ExistsError, MizarnetError, NotFoundError, PrivilegeError
 
 _MOUNT_NEEDS = ("CAP_SYS_ADMIN",)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -65,18 +65,18 @@ def make_pin_directory(path: str) -> None:
     """Make the directory ``path`` in a bpffs, with those above it, for its owner only; existing ones must be so.
 
     Raises:
+        NotFoundError: Somebody removed one of them meanwhile.
         ExistsError: Something else than a directory has one of the names.
         PrivilegeError: One of them belongs to somebody else, or cannot be made.
+        BpfError: The kernel refused to make one.
     """
     for directory in _levels(path)[1:]:
         try:
             os.mkdir(directory, 0o700)
         except FileExistsError:
             pass  # made before, by whom is found out below
-        except PermissionError as refused:
-            if refused.errno == _errno.EACCES:
-                raise _out_of_reach(directory) from None
-            raise failure(f"make the directory {directory}", _errno.EPERM) from refused
+        except OSError as refused:
+            raise _refusal("make the directory", directory, refused) from None
         _check_directory(directory)
 
 
@@ -115,14 +115,18 @@ def _check_directory(path: str) -> None:
 def _status(path: str) -> os.stat_result:
     try:
         return os.lstat(path)
-    except FileNotFoundError:
-        raise NotFoundError(f"there is no {path}") from None
-    except PermissionError:
-        raise _out_of_reach(path) from None
+    except OSError as refused:
+        raise _refusal("look at", path, refused) from None
 
 
-def _out_of_reach(path: str) -> PrivilegeError:
-    return PrivilegeError(f"{path} is in a directory of somebody else", missing=("CAP_DAC_OVERRIDE",))
+def _refusal(operation: str, path: str, refused: OSError) -> MizarnetError:
+    """The error for what the file system did not do with ``path``."""
+    if refused.errno == _errno.ENOENT:
+        return NotFoundError(f"there is no {path}")
+    if refused.errno == _errno.EACCES:
+        missing = ("CAP_DAC_OVERRIDE",)
+        return PrivilegeError(f"{path} is in a directory of somebody else", missing=missing)
+    return failure(f"{operation} {path}", refused.errno or _errno.EIO)
 
 
 def _check_owner(path: str, found: os.stat_result, *, mode: int) -> None:
@@ -169,18 +173,29 @@ def open_pin(path: str, kind: Kind) -> int:
         NotFoundError: Nothing is pinned there.
         ExistsError: What should be a directory is none.
         PrivilegeError: The pin, or a directory above it, belongs to somebody else.
-        BpfError: It is of another kind, or no pin at all.
+        BpfError: It is of another kind, or no pin at all, or ``/proc`` does not tell.
     """
     _check_pin(path)
     fd = lib.bpf_obj_get(os.fsencode(path))
     if fd == -_errno.ENOENT:
         raise NotFoundError(f"nothing is pinned at {path}")
     check(fd, f"open the pin {path}")
-    found = os.readlink(f"/proc/self/fd/{fd}")
-    if found == kind.value:
-        return fd
-    os.close(fd)
-    raise wrong_pin(path, f"is a {found.removeprefix('anon_inode:')}, not a {kind.name.lower()}")
+    try:
+        _check_kind(fd, path, kind)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _check_kind(fd: int, path: str, kind: Kind) -> None:
+    try:
+        found = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError as refused:
+        operation, number = f"see what is pinned at {path}", refused.errno or _errno.EIO
+        raise failure(operation, number, hint="/proc must be mounted") from None
+    if found != kind.value:
+        raise wrong_pin(path, f"is a {found.removeprefix('anon_inode:')}, not a {kind.name.lower()}")
 
 
 def _check_pin(path: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet.store import locked
+from tests.support.tables import unchanged
 from tests.support.topology import TUNNEL, Host, World, alive
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
@@ -45,6 +46,20 @@ def test_without_its_tunnel_an_agent_is_not_up(host: Host) -> None:
     host.namespace.run("ip", "link", "del", TUNNEL)
     state = host.agent.state()
     assert (state.up, state.ahead) == (False, ())
+
+
+def test_detaching_by_pins_that_are_not_ours_changes_nothing(host: Host) -> None:
+    mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", ifname="web0")
+    pins = host.agent.store.directory
+    aside = pins.rename(pins.with_name("aside"))
+    pins.symlink_to(aside)
+    try:
+        with unchanged(host.agent), pytest.raises(mz.ExistsError, match="is a symbolic link"):
+            host.agent.detach(force=True)
+    finally:
+        pins.unlink()
+        aside.rename(pins)
+    assert [each.state().up for each in mz.Endpoint.list(host.agent)] == [True]
 
 
 def test_attaching_again_adopts(host: Host) -> None:

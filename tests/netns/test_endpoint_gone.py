@@ -6,10 +6,13 @@ from __future__ import annotations
 import pytest
 
 import mizarnet as mz
+from mizarnet import Verdict
+from mizarnet.abi import records
+from tests.support.counting import counted, refused
 from tests.support.process import run_python
 from tests.support.tables import contents, unchanged
-from tests.support.topology import Container, World, links
-from tests.support.traffic import assert_no_ping, assert_ping
+from tests.support.topology import Container, World, links, quiet
+from tests.support.traffic import Capture, assert_no_ping, assert_ping, ping
 from tests.support.wait import wait_until
 
 
@@ -79,6 +82,45 @@ def test_a_deleted_namespace_takes_its_endpoint_along(world: World, web: Contain
     taken = mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", netns=heir.name)
     assert taken.created
     assert_ping(neighbour.namespace, web.ip)
+
+
+def test_a_device_that_was_moved_away_stays_behind_and_reaches_nobody(world: World, web: Container) -> None:
+    agent, elsewhere = web.host.agent, world.namespace("elsewhere")
+    neighbour = world.container(web.host, 7, "10.0.0.2/24", name="neighbour")
+    far = world.container(world.hosts[1], 7, "10.0.0.3/24")
+    quiet(elsewhere)
+    web.namespace.run("ip", "link", "set", "eth0", "netns", elsewhere.name)
+    known = f"neigh replace {neighbour.ip} lladdr {neighbour.endpoint.mac} dev eth0"
+    for change in (f"address add {web.ip}/24 dev eth0", "link set eth0 up", known):
+        elsewhere.run("ip", *change.split())
+    with Capture(elsewhere, "eth0") as moved:  # while there are records, it gets what is for the endpoint
+        ping(neighbour.namespace, web.ip, timeout=0.5)
+        moved.until(lambda frame: frame[:12] == web.mac + neighbour.mac)
+    web.endpoint.delete()
+    assert list(contents(agent)["records"]) == [records.record_key("neighbour")]
+    since = counted(agent, lambda: [assert_no_ping(each.namespace, web.ip) for each in (neighbour, far)])
+    assert [program[Verdict.NO_DESTINATION].packets for program in (since.agent, since.guard)] == [1, 1]
+    since = counted(agent, lambda: assert_no_ping(elsewhere, neighbour.ip))
+    assert set(refused(since.agent)) == {Verdict.UNKNOWN_SENDER}
+    with pytest.raises(mz.ExistsError, match="give another mac="):
+        mz.Endpoint.create(agent, web.endpoint.spec)
+    mz.Endpoint.create(agent, vni=7, ip=f"{web.ip}/24", netns=web.namespace.name, mac="02:00:00:00:00:99")
+    assert_ping(neighbour.namespace, web.ip)
+    web.host.tunnel.delete(force=True)
+    assert links(elsewhere) == ["lo"]
+
+
+def test_a_device_that_was_given_another_mac_stays_behind_and_reaches_nobody(
+    world: World, web: Container
+) -> None:
+    agent, neighbour = web.host.agent, world.container(web.host, 7, "10.0.0.2/24", name="neighbour")
+    assert_ping(web.namespace, neighbour.ip)
+    web.namespace.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
+    web.endpoint.delete()
+    assert links(web.namespace) == ["lo", "eth0"]
+    assert list(contents(agent)["records"]) == [records.record_key("neighbour")]
+    since = counted(agent, lambda: assert_no_ping(web.namespace, neighbour.ip))
+    assert set(refused(since.agent)) == {Verdict.UNKNOWN_SENDER}
 
 
 def test_another_name_may_take_the_address_of_what_is_gone(world: World, web: Container) -> None:

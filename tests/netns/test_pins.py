@@ -181,7 +181,7 @@ def test_a_name_that_was_taken_first_is_refused(
     with unchanged(host.agent):
         path, programs = level(host, which), host.agent.state().programs
         with instead(path, squat):
-            for call in (mz.TransitAgent.open, mz.TransitAgent.attach):
+            for call in (mz.TransitAgent.open, mz.TransitAgent.attach, partial(mz.Tunnel.delete, force=True)):
                 with pytest.raises(error, match=f"{path} .*{why}.*find out who made it, and remove it"):
                     call(host.tunnel)
         with mz.TransitAgent.attach(host.tunnel) as again:

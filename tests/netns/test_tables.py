@@ -77,6 +77,12 @@ def test_a_missing_key_is_a_key_error(agent: mz.TransitAgent) -> None:
         del agent.endpoints[7, "10.0.0.9"]
 
 
+def test_what_can_be_no_key_is_not_taken_for_a_missing_one(agent: mz.TransitAgent) -> None:
+    for table in (agent.endpoints, agent.networks):
+        with pytest.raises(mz.InvalidValueError):
+            table.__contains__((7, "10.0.0.9/24"))
+
+
 @pytest.mark.parametrize("ip", ["10.0.0.1", "fd00::1"])
 def test_the_keys_of_local_endpoints_are_theirs(agent: mz.TransitAgent, ip: str) -> None:
     calls: list[Callable[[], object]] = [
@@ -272,8 +278,9 @@ def test_a_bad_peer_is_refused_with_all_others(
 ) -> None:
     with unchanged(agent), pytest.raises(error):
         agent.peers.update(["203.0.113.0/24", prefix])
-    with pytest.raises(error):
-        agent.peers.discard(prefix)
+    for call in (agent.peers.discard, agent.peers.__contains__):
+        with pytest.raises(error):
+            call(prefix)
 
 
 def test_more_peers_than_there_is_room_for(agent: mz.TransitAgent) -> None:

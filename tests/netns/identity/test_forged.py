@@ -17,8 +17,8 @@ import pytest
 import mizarnet as mz
 from mizarnet.abi import records
 from mizarnet.abi.records import Record
-from mizarnet.agent import VIRTUAL_MAC
 from mizarnet.bpf import Direction, ObjectSpec, attach_tcx
+from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.netlink import Session, create_macvlan, delete_link, nsid_of, write_sysctl
 
 from .world import IDENTITY, VNI, Container, World, udp_frame, until

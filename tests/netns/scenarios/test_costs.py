@@ -10,7 +10,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict, attachment, bpf
-from mizarnet.agent import VIRTUAL_MAC
+from mizarnet.installation import VIRTUAL_MAC
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.packets import echo_request
 from tests.support.services import exchange_file

@@ -17,10 +17,10 @@ import attrs
 
 import mizarnet as mz
 from mizarnet.abi.records import Config
-from mizarnet.agent import VIRTUAL_MAC
 from mizarnet.bpf import Direction, Link, ObjectSpec, Program, attach_clsact, attach_tcx, has_tcx
 from mizarnet.bpf.fd import Fd
 from mizarnet.bpf.map import Map
+from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.netlink import Session, get_link
 from tests.support.calls import BPF_SYSCALL, OBJ_GET_INFO_BY_FD
 from tests.support.topology import TUNNEL, Host, mac_of

@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet.agent import VIRTUAL_MAC
+from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.attachment import has_route_identity
 from mizarnet.netlink import Session, write_sysctl
 from tests.netns.hostile.endpoint.witness import Witness, assert_seen, assert_silence

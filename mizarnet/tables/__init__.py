@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of an agent as Python collections: live views, read from and written to the kernel at each call."""
+
+from __future__ import annotations
+
+from mizarnet.tables.endpoints import Changes as Changes
+from mizarnet.tables.endpoints import EndpointTable as EndpointTable
+from mizarnet.tables.networks import NetworkTable as NetworkTable
+from mizarnet.tables.peers import PeerSet as PeerSet
+from mizarnet.tables.peers import write_peers as write_peers

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tables have in common: a mapping over a map of the agent, and writing many entries or none."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from typing import Generic, TypeVar, cast
+
+from mizarnet.bpf import Map
+from mizarnet.checks import IPAddress
+from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidValueError
+from mizarnet.html import table
+from mizarnet.store import Maps, Store
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Table(Mapping[K, V], Generic[K, V]):
+    """A map of the agent, with typed keys and values."""
+
+    _what: str
+
+    def __init__(self, store: Store, local: IPAddress) -> None:
+        self._store = store
+        self._tunnel_local = local
+
+    def _map(self, maps: Maps) -> Map:
+        raise NotImplementedError
+
+    def _pack_key(self, key: object) -> bytes:
+        raise NotImplementedError
+
+    def _unpack(self, key: bytes, value: bytes) -> tuple[K, V]:
+        raise NotImplementedError
+
+    def _find(self, packed: bytes) -> bytes | None:
+        return self._map(self._store.maps).lookup(packed)
+
+    def _entries(self) -> list[tuple[bytes, bytes]]:
+        return list(self._map(self._store.maps).items())
+
+    def __getitem__(self, key: object) -> V:
+        packed = self._pack_key(key)
+        value = self._find(packed)
+        if value is None:
+            raise EndpointNotFoundError(f"no {self._what} {key!r}")
+        return self._unpack(packed, value)[1]
+
+    def __contains__(self, key: object) -> bool:
+        """Whether there is such an entry; what can be no key is an error, as it is in ``[]``."""
+        return self._find(self._pack_key(key)) is not None
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self.snapshot())
+
+    def __len__(self) -> int:
+        """How many entries. Reads the whole table: the kernel keeps no count."""
+        return self._map(self._store.maps).count()
+
+    def items(self) -> ItemsView[K, V]:
+        """Keys and values of one `snapshot`."""
+        return self.snapshot().items()
+
+    def values(self) -> ValuesView[V]:
+        """The values of one `snapshot`."""
+        return self.snapshot().values()
+
+    def snapshot(self) -> dict[K, V]:
+        """All entries, read in batches. Entries that change meanwhile are seen before or after their change."""
+        return dict(self._unpack(key, value) for key, value in self._entries())
+
+    def _check_host(self, host: IPAddress, argument: str) -> None:
+        if host.version != self._tunnel_local.version:
+            raise InvalidValueError(
+                f"{argument} {host}: the tunnel's underlay is IPv{self._tunnel_local.version}",
+                argument=argument,
+                value=host,
+            )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._store.directory.name}>"
+
+    def _repr_html_(self) -> str:
+        rows = [] if self._store.closed else [(*_flat(key), value) for key, value in self.items()]
+        return table(self._what, ("vni", "address", "value"), rows)
+
+
+def _flat(key: object) -> tuple[object, ...]:
+    return cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
+
+
+def pairs(entries: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterable[tuple[K, V]]:
+    """What ``update`` and ``sync`` are given, as keys with their values."""
+    return cast("Mapping[K, V]", entries).items() if isinstance(entries, Mapping) else entries
+
+
+def write(target: Map, entries: Mapping[bytes, bytes]) -> None:
+    """Write all entries if there is room for all; raises ``CapacityError`` otherwise, with nothing written."""
+    existing = target.lookup_all()[0]
+    size = target.key_size
+    known = {existing[at : at + size] for at in range(0, len(existing), size)}
+    needed = len(known) + sum(key not in known for key in entries)
+    if needed > target.max_entries:
+        raise CapacityError(
+            f"{len(entries)} entries do not fit into {target.name}: {len(known)} of {target.max_entries} are used",
+            table=target.name,
+            capacity=target.max_entries,
+            used=len(known),
+            # The other tables have one size.
+            hint="attach the agent with a larger max_endpoints" if target.name == "endpoints" else "",
+        )
+    target.update_many(entries.items())

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where each (VNI, address) lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
+
+import attrs
+
+from mizarnet.abi import records
+from mizarnet.bpf import Map
+from mizarnet.checks import IPAddress, check_vni
+from mizarnet.errors import (
+    EndpointNotFoundError,
+    InvalidTypeError,
+    InvalidValueError,
+    LocalEndpointError,
+)
+from mizarnet.store import Maps, Store
+from mizarnet.tables._table import Table, pairs, write
+from mizarnet.values import AddressLike, EndpointKey, Local, Remote
+
+# Not the bound itself: a mapping's type of keys is invariant, and EndpointKey is one of them.
+_EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
+
+
+@attrs.frozen
+class Changes:
+    """What :meth:`EndpointTable.sync` did, as numbers of entries."""
+
+    added: int
+    changed: int
+    removed: int
+
+
+class EndpointTable(Table[EndpointKey, "Local | Remote"]):
+    """``agent.endpoints``: where each (VNI, address) lives.
+
+    Reading takes keys like ``(7, "10.0.0.9")``; writing takes :class:`Remote` only, since local entries belong
+    to :class:`mizarnet.Endpoint`. Every write holds the host's lock.
+
+    Raises:
+        LockTimeoutError: In each writing call: another process is writing all the time.
+    """
+
+    _what = "endpoint"
+
+    def __init__(
+        self, store: Store, local: IPAddress, *, release: Callable[[Maps, EndpointKey], bool]
+    ) -> None:
+        """``release`` takes a key from a local endpoint whose device is gone; false if it is not gone."""
+        super().__init__(store, local)
+        self._release = release
+
+    def _map(self, maps: Maps) -> Map:
+        return maps.endpoints
+
+    def _pack_key(self, key: object) -> bytes:
+        return records.pack_endpoint_key(EndpointKey.parse(key))
+
+    def _unpack(self, key: bytes, value: bytes) -> tuple[EndpointKey, Local | Remote]:
+        return records.unpack_endpoint_key(key), records.unpack_endpoint(value)
+
+    def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
+        """Say where an endpoint of another host lives.
+
+        Raises:
+            LocalEndpointError: The key belongs to a local endpoint.
+            InvalidValueError: The host's address is not of the underlay's family, or is this host's.
+            CapacityError: The table is full.
+        """
+        packed, data = self._pack_key(key), self._pack_remote(value)
+        with self._store.writing() as maps:
+            self._refuse_local(maps, packed)
+            maps.endpoints.update(packed, data)
+
+    def __delitem__(self, key: tuple[int, AddressLike]) -> None:
+        """Forget a remote endpoint; raises ``EndpointNotFoundError`` or ``LocalEndpointError``."""
+        packed = self._pack_key(key)
+        with self._store.writing() as maps:
+            self._refuse_local(maps, packed)
+            if not maps.endpoints.delete(packed):
+                raise EndpointNotFoundError(f"no endpoint {key!r}")
+
+    def update(
+        self,
+        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        /,
+    ) -> None:
+        """Write many entries: all are checked, room is checked, then they are written in batches.
+
+        Raises:
+            LocalEndpointError: A key belongs to a local endpoint; nothing was written.
+            CapacityError: They do not fit; nothing was written.
+            BpfError: The kernel refused in the middle; the message says how many were written.
+        """
+        packed = self._pack_all(entries)
+        with self._store.writing() as maps:
+            self._refuse_locals(maps, packed)
+            write(self._map(maps), packed)
+
+    def sync(
+        self,
+        remotes: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        *,
+        vni: int | None = None,
+    ) -> Changes:
+        """Make the remote entries (of one VNI, or all) be exactly ``remotes``; local ones stay.
+
+        What is new or different is written before what is superfluous goes. Raises as :meth:`update`.
+        """
+        if vni is not None:
+            check_vni(vni)
+        wanted = self._pack_all(remotes)
+        if vni is not None and any(records.unpack_endpoint_key(key).vni != vni for key in wanted):
+            raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
+        with self._store.writing() as maps:
+            self._refuse_locals(maps, wanted)
+            present = dict(self._remotes(maps, vni))
+            different = {key: value for key, value in wanted.items() if present.get(key) != value}
+            superfluous = [key for key in present if key not in wanted]
+            write(self._map(maps), different)
+            maps.endpoints.delete_many(superfluous)
+        added = sum(key not in present for key in different)
+        return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
+
+    def _remotes(self, maps: Maps, vni: int | None) -> Iterator[tuple[bytes, bytes]]:
+        for key, value in maps.endpoints.items():
+            if not records.is_local(value) and vni in (None, records.unpack_endpoint_key(key).vni):
+                yield key, value
+
+    def _pack_all(
+        self,
+        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+    ) -> dict[bytes, bytes]:
+        return {self._pack_key(key): self._pack_remote(value) for key, value in pairs(entries)}
+
+    def _pack_remote(self, value: Remote) -> bytes:
+        if not isinstance(value, Remote):
+            raise InvalidTypeError(
+                f"an entry is a Remote, not {type(value).__name__}",
+                argument="value",
+                hint="local entries are made by Endpoint.create()",
+            )
+        self._check_host(value.host, "host")
+        if value.host == self._tunnel_local:
+            raise InvalidValueError(f"host {value.host} is this host", argument="host", value=value.host)
+        return records.pack_endpoint(value)
+
+    def _refuse_local(self, maps: Maps, packed: bytes) -> None:
+        value = maps.endpoints.lookup(packed)
+        if value is not None and records.is_local(value):
+            self._release_or_refuse(maps, packed)
+
+    def _refuse_locals(self, maps: Maps, entries: Iterable[bytes]) -> None:
+        local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
+        for packed in entries:
+            if packed in local:
+                self._release_or_refuse(maps, packed)
+
+    def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
+        if not self._release(maps, records.unpack_endpoint_key(packed)):
+            raise _local_error(packed)
+
+
+def _local_error(packed: bytes) -> LocalEndpointError:
+    key = records.unpack_endpoint_key(packed)
+    return LocalEndpointError(
+        f"({key.vni}, {key.ip}) is an endpoint of this host", hint="use Endpoint to change or delete it"
+    )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The underlay prefixes that tunnel packets are accepted from."""
+
+from __future__ import annotations
+
+import collections.abc
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+from mizarnet.abi import records
+from mizarnet.checks import IPNetwork, check_address, check_prefix
+from mizarnet.store import Maps, Store
+from mizarnet.tables._table import write
+from mizarnet.values import AddressLike, PrefixLike
+
+_PRESENT = (1).to_bytes(4, "little")
+"""The value of every entry: only its presence is read."""
+
+
+class PeerSet(collections.abc.Set[IPNetwork]):
+    """``agent.peers``: underlay prefixes that tunnel packets are accepted from.
+
+    Writing and reading hold the host's lock, as for :class:`NetworkTable`.
+
+    Raises:
+        LockTimeoutError: In each of these calls: another process is writing all the time.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[IPNetwork]) -> frozenset[IPNetwork]:  # type: ignore[override]
+        return frozenset(it)  # the result of an operation on sets is no live view
+
+    def __contains__(self, prefix: object) -> bool:
+        """Whether that very prefix is in the set; what can be no prefix is an error, as it is in ``discard``."""
+        return check_prefix(cast("PrefixLike", prefix)) in set(self)
+
+    def __iter__(self) -> Iterator[IPNetwork]:
+        return map(records.unpack_peer_key, self._keys())
+
+    def __len__(self) -> int:
+        return len(self._keys())
+
+    def _keys(self) -> list[bytes]:
+        with self._store.writing() as maps:
+            return list(maps.peers.keys())
+
+    def add(self, prefix: PrefixLike) -> None:
+        """Accept tunnel packets from ``prefix``; again is harmless. Raises ``CapacityError`` when full."""
+        self.update([prefix])
+
+    def discard(self, prefix: PrefixLike) -> None:
+        """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
+        packed = records.pack_peer_key(check_prefix(prefix))
+        with self._store.writing() as maps:
+            maps.peers.delete(packed)
+
+    def update(self, prefixes: Iterable[PrefixLike], /) -> None:
+        """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
+        checked = [check_prefix(prefix) for prefix in prefixes]
+        with self._store.writing() as maps:
+            write_peers(maps, checked)
+
+    def covers(self, address: AddressLike) -> bool:
+        """Whether a tunnel packet from ``address`` would be accepted."""
+        ip = check_address(address, argument="address")
+        return any(ip.version == prefix.version and ip in prefix for prefix in self)
+
+    def __repr__(self) -> str:
+        return f"<PeerSet of {self._store.directory.name}>"
+
+
+def write_peers(maps: Maps, prefixes: Iterable[IPNetwork]) -> None:
+    """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
+    write(maps.peers, {records.pack_peer_key(prefix): _PRESENT for prefix in prefixes})
