@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
 
@@ -28,12 +28,14 @@ from tests.model.case import (
 )
 from tests.model.state import Config, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
 
+T = TypeVar("T")
 
-class Form(NamedTuple):
+
+class Form(NamedTuple, Generic[T]):
     """How a type of value is written and read."""
 
-    write: Callable[[Any], Any]
-    read: Callable[[Any], Any]
+    write: Callable[[T], Any]
+    read: Callable[[Any], T]
 
 
 # -- addresses and prefixes
@@ -85,19 +87,19 @@ def _sequence(form: Form, kind: Callable[[Any], Any] = tuple) -> Form:
     )
 
 
-def _record(kind: type[attrs.AttrsInstance]) -> Form:
-    def write(value: Any) -> dict[str, Any]:
+def _record(kind: type[T]) -> Form[T]:
+    def write(value: T) -> dict[str, Any]:
         fields = [field for field in attrs.fields(kind) if getattr(value, field.name) != field.default]
         return {field.name: _FORMS[str(field.type)].write(getattr(value, field.name)) for field in fields}
 
-    def read(data: dict[str, Any]) -> Any:
+    def read(data: dict[str, Any]) -> T:
         known = {field.name: _FORMS[str(field.type)] for field in attrs.fields(kind)}
         return kind(**{name: known[name].read(item) for name, item in data.items()})
 
     return Form(write, read)
 
 
-def _one_of(mark: str, first: type[attrs.AttrsInstance], second: type[attrs.AttrsInstance]) -> Form:
+def _one_of(mark: str, first: type[Any], second: type[Any]) -> Form[Any]:
     """The first is the one that has the field `mark`."""
     forms = _record(first), _record(second)
     return Form(
@@ -161,40 +163,6 @@ _FORMS: dict[str, Form] = {
     "Mapping[tuple[int, Prefix], Network]": _table(_in_vni(_PREFIX), _record(Network)),
 }
 
-_STATE, _CASE, _OUTCOME = _record(State), _record(Case), _record(Outcome)
-
-
-def state_to_json(state: State) -> dict[str, Any]:
-    """Whatever a verdict depends on, but for the frame."""
-    written: dict[str, Any] = _STATE.write(state)
-    return written
-
-
-def state_from_json(data: dict[str, Any]) -> State:
-    """The reverse of `state_to_json`."""
-    read: State = _STATE.read(data)
-    return read
-
-
-def case_to_json(case: Case) -> dict[str, Any]:
-    """A frame before a program."""
-    written: dict[str, Any] = _CASE.write(case)
-    return written
-
-
-def case_from_json(data: dict[str, Any]) -> Case:
-    """The reverse of `case_to_json`."""
-    read: Case = _CASE.read(data)
-    return read
-
-
-def outcome_to_json(outcome: Outcome) -> dict[str, Any]:
-    """What becomes of a frame."""
-    written: dict[str, Any] = _OUTCOME.write(outcome)
-    return written
-
-
-def outcome_from_json(data: dict[str, Any]) -> Outcome:
-    """The reverse of `outcome_to_json`."""
-    read: Outcome = _OUTCOME.read(data)
-    return read
+state_to_json, state_from_json = _record(State)
+case_to_json, case_from_json = _record(Case)
+outcome_to_json, outcome_from_json = _record(Outcome)

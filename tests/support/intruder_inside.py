@@ -90,6 +90,13 @@ def send(source: str, to: str) -> None:
         made.sendto(b"forged", (to, 9))
 
 
+def send_frame(device: str, frame: str) -> None:
+    """A frame (hexadecimal) as it is, out of a device; ENOBUFS says that a program dropped it there."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as made:
+        made.bind((device, 0))
+        made.send(bytes.fromhex(frame))
+
+
 def option(level: int, number: int) -> None:
     """Set an option of a socket to 7."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:

@@ -7,9 +7,11 @@ import select
 import socket
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+
+import attrs
 
 from tests.support.icmp import family_of
 from tests.support.namespace import Namespace
@@ -21,47 +23,115 @@ PORT = 9
 SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 263, 6, 23  # <linux/if_packet.h>
 
 
-def protocol_counters(namespace: Namespace) -> Counter[str]:
-    """The kernel's counters of IPv4 and what is above it: ``"Udp.InDatagrams"``, for example."""
+# -- the kernel's counters ---------------------------------------------------------------------------------
+
+
+def _lines(namespace: Namespace, file: str) -> list[str]:
     # /proc/net is the view of the process, whatever namespace its threads live in.
-    lines = namespace.call(lambda: Path("/proc/thread-self/net/snmp").read_text()).splitlines()
-    found: Counter[str] = Counter()
-    for names, values in zip(lines[::2], lines[1::2], strict=True):
+    return namespace.call(Path("/proc/thread-self/net", file).read_text).splitlines()
+
+
+def protocol_counters(namespace: Namespace) -> Counter[str]:
+    """Of IPv4 and what is above it, ``"Udp.InDatagrams"`` for example, and of IPv6: ``"Ip6InReceives"``."""
+    four, found = _lines(namespace, "snmp"), Counter[str]()
+    for names, values in zip(four[::2], four[1::2], strict=True):
         protocol, *columns = names.split()
         for name, value in zip(columns, values.split()[1:], strict=True):
             found[f"{protocol.rstrip(':')}.{name}"] = int(value)
+    for line in _lines(namespace, "snmp6"):
+        name, value = line.split()
+        found[name] = int(value)
     return found
 
 
 def device_counters(namespace: Namespace, device: str) -> dict[str, int]:
     """What a device has received and could not send, by the names of ``/sys/class/net/*/statistics``."""
-    lines = namespace.call(lambda: Path("/proc/thread-self/net/dev").read_text()).splitlines()
-    (values,) = (line.split()[1:] for line in lines if line.split()[0] == f"{device}:")
+    (values,) = (line.split()[1:] for line in _lines(namespace, "dev") if line.split()[0] == f"{device}:")
     return {"rx_packets": int(values[1]), "tx_dropped": int(values[11])}
 
 
-class EndpointOnlooker:
-    """Counts the frames that an endpoint's device received, of every kind: by a capture and by the device."""
+# -- at a device -------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Seen:
+    """What came to a device.
+
+    Attributes:
+        captured: Frames at the capture.
+        received: Frames by the device's own counter.
+        packets: Packets for the IP stacks of its namespace.
+    """
+
+    captured: int
+    received: int
+    packets: int
+
+
+NOTHING = Seen(0, 0, 0)
+
+
+class Onlooker:
+    """Watches one device. Its capture takes every frame, so nothing has to be looked for in them.
+
+    Attributes:
+        label: Who it is, to people.
+    """
+
+    def __init__(self, label: str, namespace: Namespace, device: str) -> None:
+        """Start watching."""
+        self.label = label
+        self._namespace, self._device = namespace, device
+        self._undo = ExitStack()
+        self._capture = self._undo.enter_context(namespace.packet_socket(device))
+        self._capture.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self._capture.bind((device, ETH_P_ALL))
+        self._capture.settimeout(0)
+        self._captured = 0
+        self._start = self._count()
+
+    def _count(self) -> Seen:
+        # The statistics also have what did not fit into the socket, and start again from zero each time.
+        statistics = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+        self._captured += struct.unpack("=II", statistics)[0]
+        protocols = protocol_counters(self._namespace)
+        return Seen(
+            captured=self._captured,
+            received=device_counters(self._namespace, self._device)["rx_packets"],
+            packets=protocols["Ip.InReceives"] + protocols["Ip6InReceives"],
+        )
+
+    def seen(self) -> Seen:
+        """What came since the last :meth:`forget`, or the beginning."""
+        now, then = self._count(), self._start
+        return Seen(now.captured - then.captured, now.received - then.received, now.packets - then.packets)
+
+    def forget(self) -> None:
+        """Begin anew."""
+        while self.frame():
+            pass
+        self._start = self._count()
+
+    def frame(self) -> bytes:
+        """The oldest frame kept, for the message of a failure; empty if there is none."""
+        try:
+            return self._capture.recv(1 << 16)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """End watching."""
+        self._undo.close()
+
+
+class EndpointOnlooker(Onlooker):
+    """Watches an endpoint's device, with a socket on the port that keeps the container from answering anything."""
 
     def __init__(self, container: Container) -> None:
-        """Start; a socket on the port keeps the container from answering anything."""
-        self.container = container
-        self._undo = ExitStack()
-        space, name = container.namespace, container.endpoint.ifname
-        self._socket = self._undo.enter_context(space.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        """Start watching."""
+        super().__init__(container.namespace.name, container.namespace, container.endpoint.ifname)
+        self._socket = self._undo.enter_context(container.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM))
         self._socket.bind(("", PORT))
-        self._capture = self._undo.enter_context(space.socket(socket.AF_PACKET, socket.SOCK_RAW))
-        self._capture.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-        self._capture.bind((name, ETH_P_ALL))
-        self._captured = 0
-        self._before = device_counters(space, name)["rx_packets"]
-
-    def seen(self) -> tuple[int, int]:
-        """Frames in the capture, and frames by the device's own counter."""
-        statistics = self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
-        self._captured += struct.unpack("=II", statistics)[0]  # reading resets it; what did not fit is in it
-        space, name = self.container.namespace, self.container.endpoint.ifname
-        return self._captured, device_counters(space, name)["rx_packets"] - self._before
 
     def received(self) -> list[bytes]:
         """The datagrams that wait at the port."""
@@ -70,9 +140,29 @@ class EndpointOnlooker:
             found.append(self._socket.recv(1 << 16))
         return found
 
-    def close(self) -> None:
-        """Stop."""
-        self._undo.close()
+
+def assert_silence(onlookers: Collection[Onlooker]) -> None:
+    """None of them has seen a thing."""
+    for onlooker in onlookers:
+        seen = onlooker.seen()
+        assert seen == NOTHING, f"{onlooker.label} saw {seen}, first {onlooker.frame().hex()}"
+
+
+def assert_seen(onlookers: Collection[Onlooker], expected: Mapping[str, int]) -> None:
+    """Each of them, and its device's counter, sees exactly as many frames, soon; those not named see none."""
+    wanted = {onlooker.label: expected.get(onlooker.label, 0) for onlooker in onlookers}
+
+    def seen() -> dict[str, tuple[int, int]]:
+        now = {onlooker.label: onlooker.seen() for onlooker in onlookers}
+        return {label: (each.captured, each.received) for label, each in now.items()}
+
+    wait_until(
+        lambda: seen() == {label: (frames, frames) for label, frames in wanted.items()},
+        lambda: f"the onlookers saw {seen()} and not {wanted}",
+    )
+
+
+# -- at a host's sockets -----------------------------------------------------------------------------------
 
 
 class HostOnlooker:

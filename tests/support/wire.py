@@ -8,7 +8,7 @@ that a fast sender could fill, and each packet can be accounted for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from ipaddress import ip_address
 
@@ -18,7 +18,14 @@ import mizarnet as mz
 from mizarnet import Verdict
 from tests.support import packets
 from tests.support.flood import Flooded, flood, shares
-from tests.support.onlookers import EndpointOnlooker, HostOnlooker, device_counters, protocol_counters
+from tests.support.onlookers import (
+    EndpointOnlooker,
+    HostOnlooker,
+    assert_seen,
+    assert_silence,
+    device_counters,
+    protocol_counters,
+)
 from tests.support.packets import (
     BROADCAST,
     GENEVE_PORT,
@@ -32,7 +39,6 @@ from tests.support.packets import (
 )
 from tests.support.tenants import BLUE, Net
 from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, Container, mac_of
-from tests.support.volume import frames
 from tests.support.wait import wait_until
 
 HOST, PEER = ADDRESSES
@@ -157,9 +163,8 @@ class Wire:
         with self.net.second.namespace.packet_socket(UNDERLAY) as raw:
             return flood(raw.fileno(), [each.frame for each in packets], count)
 
-    def assert_refused(self, packets: Sequence[Packet], *, count: int | None = None) -> None:
+    def assert_refused(self, packets: Sequence[Packet], *, count: int) -> None:
         """Send the packets in turn: none arrives anywhere, and each is counted for its reason."""
-        count = frames() if count is None else count
         agent = self.net.first.agent
         ledger, stats = self.ledger(), agent.stats()
         self.send(packets, count)
@@ -193,16 +198,21 @@ class Wire:
 
     def assert_nothing_seen(self) -> None:
         """No frame reached an endpoint's device, and nothing a socket of the host."""
-        for container, onlooker in self.endpoints.items():
-            assert onlooker.seen() == (0, 0), f"{container.namespace.name} received frames"
+        assert_silence(self.endpoints.values())
         assert self.host.reached() == []
+
+    def assert_seen(self, expected: Mapping[Container, int]) -> None:
+        """So many frames, soon, reach the devices of those endpoints, and none that of another."""
+        labels = {self.endpoints[container].label: frames for container, frames in expected.items()}
+        assert_seen(self.endpoints.values(), labels)
 
     def assert_watched(self) -> None:
         """The onlookers see one packet each that is meant for them; those on the other host a bounced one."""
         good = [self.packet(None, self.legal(each), vni=each.endpoint.vni) for each in self.endpoints]
         self.send(good, len(good))
-        wait_until(
-            lambda: all(each.seen() == (1, 1) for each in self.endpoints.values()),
-            lambda: f"some do not watch: {[each.seen() for each in self.endpoints.values()]}",
-        )
+        self.assert_seen(dict.fromkeys(self.endpoints, 1))
         self.host.assert_reachable()
+
+
+Kind = Callable[[Wire], Iterator[Packet]]
+"""The packets of an attack."""

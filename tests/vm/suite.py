@@ -30,7 +30,7 @@ SELECTION_SECONDS = 1500
 FULL_SECONDS = 3 * 3600
 TAIL_LINES = 60
 
-# A process in emulation takes fifteen times as long: attacks have fewer frames there (tests/support/volume.py).
+# A process in emulation takes fifteen times as long: attacks have fewer frames there (tests/support/flood.py).
 FRAMES = 10_000
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A hostile endpoint and its neighbours, which the tests of a file share."""
+"""Where attacks begin: at an endpoint among its neighbours, and on the underlay."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.hostile.endpoint.net import Neighbourhood, neighbourhood
+from tests.support.tenants import Net
 from tests.support.topology import EncapName
+from tests.support.wire import Wire
 
 
 @pytest.fixture(scope="module")
 def hood(encap: EncapName) -> Iterator[Neighbourhood]:
     """Everybody on two hosts, once for each encapsulation of this kernel."""
     with neighbourhood(encap) as made:
+        yield made
+
+
+@pytest.fixture
+def wire(net: Net) -> Iterator[Wire]:
+    """An attacker at the other end of the first host's cable."""
+    with Wire(net) as made:
         yield made

@@ -8,11 +8,10 @@ in ``test_isolation.py``, ``identity/`` and the other files of this directory.
 from __future__ import annotations
 
 import os
-import re
+import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,8 +30,6 @@ from tests.support.topology import World, device, links, new_namespace
 from tests.support.traffic import Capture, assert_ping, ping, send_frame
 
 VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
-ROOT = Path(__file__).parent.parent.parent.parent
-PAGE = ROOT / "docs" / "isolation.md"
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +103,33 @@ def test_probe_says_where_a_sender_is_known_by_its_mac_alone() -> None:
     assert "no " in line
     assert found.route_identity.reason == "the kernel has no bpf_cast_to_kern_ctx, bpf_rdonly_cast"
     assert "a container with raw sockets can imitate an endpoint of its host" in line
+
+
+@pytest.mark.vm
+def test_t1_opens_a_neighbours_vni_only_where_senders_are_known_by_mac_alone(net: Net) -> None:
+    """By a packet socket, with MAC and address of an endpoint of another tenant on its host."""
+    victim, to = net.blue2, net.blue3
+    forged, honest = (
+        datagram(victim.mac, victim.ip, to.ip, destination_mac=VIRTUAL, payload=payload)
+        for payload in (b"forged", b"honest")
+    )
+    with (
+        tenant(net, Guise.RAW, vni=RED) as (process, _),
+        to.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener,
+    ):
+        listener.bind((to.ip, 9))
+        before = net.first.agent.stats()
+        outcome = process.attempt(f'> send_frame("eth0", "{forged.hex()}")')
+        since = net.first.agent.stats().since(before)
+        send_frame(victim.namespace, "eth0", honest)
+        arrived = listener.recv(100)
+    if mz.probe().route_identity:
+        assert (outcome, arrived) == ("ENOBUFS", b"honest")
+        assert refused(since.agent) == {Verdict.FOREIGN_SOCKET: 1}
+        assert since.agent[Verdict.ENCAPSULATED].packets == 0
+    else:  # what probe() says is not promised there
+        assert (outcome, arrived) == ("done", b"forged")
+        assert since.agent[Verdict.ENCAPSULATED].packets == 1
 
 
 def ipv6_frame(sender: bytes, message: bytes, *, upper: int = 58, hops: int = 255) -> bytes:
@@ -194,10 +218,7 @@ def test_limit_two_tenants_that_both_want_to_can_talk_past_the_agent(net: Net) -
     """By broadcast between devices in bridge mode; unicast is stopped, and nobody else gets any of it."""
     with (
         tenant(net, Guise.ROOTLESS, vni=RED) as (one, first),
-        tenant(net, Guise.ROOTLESS, vni=GREEN) as (
-            other,
-            second,
-        ),
+        tenant(net, Guise.ROOTLESS, vni=GREEN) as (other, second),
     ):
         for each in (one, other):
             each.must("ip link set eth0 type macvlan mode bridge")
@@ -277,22 +298,3 @@ def test_limit_pins_that_a_container_can_see_are_its_roots(net: Net) -> None:
     program = "from mizarnet.bpf import Map\nMap.open_pinned(sys.argv[1]).close()\nprint('opened')"
     pin = str(net.first.agent.store.directory / "endpoints")
     assert run_python(program, pin, by=UNPRIVILEGED) == "opened\n"
-
-
-# -- the page ------------------------------------------------------------------------------------------------
-
-
-def test_the_page_has_every_drop_reason() -> None:
-    named = set(re.findall(r"^\| `([A-Z0-9_]+)` \|", PAGE.read_text(), re.MULTILINE))
-    assert named == {verdict.name for verdict in Verdict if verdict.dropped}
-
-
-def test_the_tests_that_the_page_names_exist() -> None:
-    named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE.read_text())
-    assert len(named) > 30
-    missing = [
-        (file, test)
-        for file, test in named
-        if not (ROOT / file).exists() or f"def {test}" not in (ROOT / file).read_text()
-    ]
-    assert not missing

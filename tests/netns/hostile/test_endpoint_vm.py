@@ -12,9 +12,9 @@ import mizarnet as mz
 from tests.netns.hostile.endpoint import lengths, neighbours, shapes, sources, tunnels
 from tests.netns.hostile.endpoint.net import BLUE, GREEN, Neighbourhood, addresses, announce
 from tests.netns.hostile.endpoint.trial import Kind, Tap, assert_all_refused, shots_of
-from tests.netns.hostile.endpoint.witness import Witness
 from tests.support.fabric import LabNamespace
 from tests.support.flood import frame_count
+from tests.support.onlookers import Onlooker
 from tests.support.topology import Container
 from tests.support.vmm import Vmm
 
@@ -55,9 +55,9 @@ def vmm(victim: Container) -> Iterator[Vmm]:
 @pytest.fixture(scope="module")
 def crowd(hood: Neighbourhood, victim: Container, vmm: Vmm) -> Iterator[Neighbourhood]:
     """The neighbourhood with that VM in it."""
-    witness = Witness("vm", victim.namespace, victim.endpoint.ifname)
-    yield attrs.evolve(hood, vms=(victim,), witnesses=(*hood.witnesses, witness))
-    witness.close()
+    onlooker = Onlooker("vm", victim.namespace, victim.endpoint.ifname)
+    yield attrs.evolve(hood, vms=(victim,), onlookers=(*hood.onlookers, onlooker))
+    onlooker.close()
 
 
 @pytest.fixture(scope="module")

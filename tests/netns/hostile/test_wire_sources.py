@@ -15,7 +15,7 @@ import mizarnet as mz
 from mizarnet import Verdict
 from tests.support.fabric import Fabric, LabNamespace
 from tests.support.flood import flood
-from tests.support.onlookers import EndpointOnlooker
+from tests.support.onlookers import EndpointOnlooker, assert_seen, assert_silence
 from tests.support.packets import GENEVE_PORT, VXLAN_PORT, datagram, ethernet, geneve, ipv4, udp, vxlan
 from tests.support.tenants import BLUE
 from tests.support.topology import UNDERLAY, Container, EncapName, mac_of, quiet
@@ -57,10 +57,11 @@ def test_of_so_many_hosts_only_the_peer_is_heard(
     peer = hosts[count * 2 // 3]
     with closing(EndpointOnlooker(target)) as onlooker:
         assert guard_counts(fabric, prepared) == {Verdict.FOREIGN_PEER: count}
-        assert onlooker.seen() == (0, 0)
+        assert_silence([onlooker])
         target.host.agent.peers.add(str(peer))
         assert guard_counts(fabric, prepared) == {Verdict.FOREIGN_PEER: count - 1, Verdict.ACCEPTED: 1}
-        assert (onlooker.seen(), onlooker.received()) == ((1, 1), [peer.packed])
+        assert_seen([onlooker], {onlooker.label: 1})
+        assert onlooker.received() == [peer.packed]
 
 
 def outer(to: Container, source: IPv4Address | IPv6Address) -> tuple[int, bytes]:

@@ -16,12 +16,12 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.attachment import has_route_identity
+from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.netlink import Session, write_sysctl
-from tests.netns.hostile.endpoint.witness import Witness, assert_seen, assert_silence
 from tests.support import packets
 from tests.support.namespace import Namespace
+from tests.support.onlookers import Onlooker, assert_seen, assert_silence
 from tests.support.topology import UNDERLAY, Container, EncapName, Host, World, mac_of, quiet
 from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
@@ -63,7 +63,7 @@ class Neighbourhood:
     far: Container
     other: Container
     other_far: Container
-    witnesses: tuple[Witness, ...]
+    onlookers: tuple[Onlooker, ...]
     vms: tuple[Container, ...] = ()
 
     @property
@@ -92,25 +92,25 @@ class Neighbourhood:
         return {name: _frames(each) for name, each in stats.items()}
 
     def forget(self) -> None:
-        """What the witnesses have seen so far is over."""
-        for witness in self.witnesses:
-            witness.forget()
+        """What the onlookers have seen so far is over."""
+        for onlooker in self.onlookers:
+            onlooker.forget()
 
     def assert_silence(self) -> None:
         """Nothing has arrived anywhere."""
-        assert_silence(self.witnesses)
+        assert_silence(self.onlookers)
 
     def assert_seen(self, **expected: int) -> None:
         """That many frames have arrived, at the victims named; those for the other host came over the wire."""
         far = sum(frames for name, frames in expected.items() if name in ("far", "other_far"))
-        assert_seen(self.witnesses, {**expected, "wire to h2": far, "wire to h1": 0})
+        assert_seen(self.onlookers, {**expected, "wire to h2": far, "wire to h1": 0})
 
     def assert_awake(self) -> None:
-        """Every witness sees an honest frame: each endpoint gets one, and the wire carries three of them."""
+        """Every onlooker sees an honest frame: each endpoint gets one, and the wire carries three of them."""
         self.forget()
         self._speak()
-        one_each = {witness.label: 1 for witness in self.witnesses}
-        assert_seen(self.witnesses, {**one_each, "wire to h2": 2})
+        one_each = {onlooker.label: 1 for onlooker in self.onlookers}
+        assert_seen(self.onlookers, {**one_each, "wire to h2": 2})
         self.forget()
 
     def _speak(self) -> None:
@@ -167,7 +167,7 @@ def neighbourhood(encap: EncapName) -> Iterator[Neighbourhood]:
         }
         introduce(world, made)
         settle(world)
-        yield Neighbourhood(world, **made, witnesses=tuple(_witnesses(world, made, undo)))
+        yield Neighbourhood(world, **made, onlookers=tuple(_onlookers(world, made, undo)))
 
 
 def container(world: World, host: Host, vni: int, number: int) -> Container:
@@ -228,10 +228,10 @@ def settle(world: World) -> None:
     wait_until(silent, "somebody keeps talking")
 
 
-def _witnesses(world: World, made: Mapping[str, Container], undo: ExitStack) -> Iterator[Witness]:
+def _onlookers(world: World, made: Mapping[str, Container], undo: ExitStack) -> Iterator[Onlooker]:
     places = {name: (each.namespace, "eth0") for name, each in made.items() if name != "sender"}
     places |= {f"wire to h{n}": (host.namespace, UNDERLAY) for n, host in enumerate(world.hosts, 1)}
     for label, place in places.items():
-        witness = Witness(label, *place)
-        undo.callback(witness.close)
-        yield witness
+        onlooker = Onlooker(label, *place)
+        undo.callback(onlooker.close)
+        yield onlooker

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tunnel packets by the million, from the underlay, with one thing wrong: none arrives anywhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from mizarnet import Verdict
+from tests.netns.hostile.wire import inner, nested, outer
+from tests.support.counting import assert_counted
+from tests.support.flood import frame_count
+from tests.support.tenants import BLUE, GREEN
+from tests.support.wire import Kind, Packet, Wire
+
+KINDS: dict[str, Kind] = {**inner.KINDS, **nested.KINDS, **outer.KINDS}
+MIXTURES = {"inner": inner.KINDS, "nested": nested.KINDS, "outer": outer.KINDS}
+DONT_FRAGMENT = 0x4000
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_none_of_a_million_arrives(wire: Wire, name: str) -> None:
+    wire.assert_refused(list(KINDS[name](wire)), count=frame_count())
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("name", MIXTURES)
+def test_none_arrives_when_they_come_mixed(wire: Wire, name: str) -> None:
+    wire.assert_refused([packet for kind in MIXTURES[name].values() for packet in kind(wire)], count=2_000)
+
+
+def test_the_vni_alone_says_whose_a_packet_is(wire: Wire) -> None:
+    """The blue endpoint's MAC and address in the green VNI: the green endpoint with that address has it, all of it."""
+    count = frame_count()
+    wire.send([wire.packet(Verdict.ACCEPTED, wire.legal(wire.net.blue1), vni=GREEN)], count)
+    wire.assert_seen({wire.net.green1: count})
+
+
+@pytest.mark.vm
+def test_a_peer_may_forbid_fragments(wire: Wire) -> None:
+    """Newer kernels say so in the flags of the tunnel key, beside those that are a reason to refuse."""
+    tunnel = wire.tunnel(BLUE, wire.legal(wire.net.blue1))
+    packet = Packet(wire.outer(tunnel, flags=DONT_FRAGMENT), Verdict.ACCEPTED)
+    assert_counted(wire.net.first.agent, "guard", Verdict.ACCEPTED, lambda: wire.send([packet], 1))
