@@ -177,6 +177,7 @@ class TransitAgent:
 
         Raises:
             StaleHandleError: The agent was detached.
+            NotFoundError: Somebody removed the pin of a program, or detaches the agent at this moment.
         """
         maps, link = self.store.maps, get_link(self.session, ifindex=self.tunnel.ifindex)
         programs = attachment.open_programs(self.store.directory)

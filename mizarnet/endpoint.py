@@ -148,6 +148,7 @@ class Endpoint:
             NetnsNotFoundError: There is no such namespace.
             UntrustedNamespaceError: It belongs to another user namespace.
             StaleHandleError: The agent was detached.
+            LockTimeoutError: Another process is writing all the time.
         """
         wanted = _specification(spec, arguments)
         with _checked(agent).store.writing() as maps:

@@ -87,6 +87,7 @@ class TransitSwitch:
             UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet merged packets (GRO).
             ExistsError: Another XDP program is on the device.
             PrivilegeError: A capability is missing.
+            LockTimeoutError: Another process is writing all the time.
         """
         _check_agent(agent)
         name = (
@@ -132,7 +133,11 @@ class TransitSwitch:
         )
 
     def detach(self) -> None:
-        """Take the program off and put forwarding back; succeeds if it is gone already."""
+        """Take the program off and put forwarding back; succeeds if it is gone already.
+
+        Raises:
+            LockTimeoutError: Another process is writing all the time.
+        """
         try:
             with self.agent.store.writing() as maps:
                 _remove(self.agent, maps)

@@ -130,6 +130,7 @@ class Tunnel:
             MtuError: The MTU does not fit the underlay.
             UnsupportedError: This kernel lacks the encapsulation.
             PrivilegeError: ``CAP_NET_ADMIN`` (or ``CAP_SYS_ADMIN``, to enter ``netns``) is missing.
+            LockTimeoutError: Another process is writing all the time.
         """
         checks.check_device_name(name)
         wanted = _Wanted(
