@@ -28,6 +28,7 @@ from mizarnet.netlink import (
     silence,
 )
 from mizarnet.netlink._messages import Request, Rtm, nested
+from tests.support.process import UNPRIVILEGED
 
 OpenNew = Callable[[], Session]
 
@@ -295,10 +296,8 @@ def test_a_missing_capability_is_named(session: Session) -> None:
         "except PrivilegeError as error: print(*error.missing)\n"
         "s.close()\n"
     )
-    argv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups"]
-    done = session.run(
-        subprocess.run, [*argv, sys.executable, "-c", code], capture_output=True, text=True, timeout=30
-    )
+    argv = [*UNPRIVILEGED, sys.executable, "-c", code]
+    done = session.run(subprocess.run, argv, capture_output=True, text=True, timeout=30)
     assert (done.stdout, done.stderr) == ("CAP_NET_ADMIN\n", "")
 
 
