@@ -76,6 +76,8 @@ class Verdict(enum.IntEnum):
     """Switch: outer checksum on a generic hook, left to the guard."""
     PASSED_NO_ROUTE = 13
     """Switch: no usable route to the next hop, left to the guard."""
+    COPIED = 14
+    """Guard: a copy without the sender's socket takes the place of the agent's own frame."""
     TRUNCATED = 16
     """A header does not fit into the frame."""
     VLAN_TAGGED = 17
@@ -144,6 +146,8 @@ class Verdict(enum.IntEnum):
     """Guard: a control frame, or an option that must be understood."""
     OVERSIZED = 49
     """Longer than the tunnel's MTU, and not to be segmented."""
+    BAD_OFFLOAD = 50
+    """A checksum left to the device would be written over headers that were checked."""
 
     @property
     def dropped(self) -> bool:
@@ -235,6 +239,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_PASSED_OTHER_INTERFACE": Verdict.PASSED_OTHER_INTERFACE,
         "MZN_PASSED_CHECKSUM": Verdict.PASSED_CHECKSUM,
         "MZN_PASSED_NO_ROUTE": Verdict.PASSED_NO_ROUTE,
+        "MZN_COPIED": Verdict.COPIED,
         "MZN_TRUNCATED": Verdict.TRUNCATED,
         "MZN_VLAN_TAGGED": Verdict.VLAN_TAGGED,
         "MZN_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,
@@ -269,6 +274,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_OUTER_HOP_LIMIT": Verdict.OUTER_HOP_LIMIT,
         "MZN_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
         "MZN_OVERSIZED": Verdict.OVERSIZED,
+        "MZN_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
     },
     "mzn_place": {
         "MZN_LOCAL": Place.LOCAL,

@@ -2,7 +2,7 @@
 /*
  * The transit agent: every frame of every endpoint, on the egress of the tunnel.
  *
- *   parse -> identity -> size -> source address -> ARP/ND -> destination -> local redirect or tunnel key
+ *   parse -> identity -> size -> offloads -> source address -> ARP/ND -> destination -> local redirect or tunnel key
  *
  * Nothing leaves without a tunnel key set here, and the default is to drop.
  */
@@ -18,7 +18,10 @@
 #include "lib/gateway.h"
 #include "lib/identity.h"
 #include "lib/route.h"
+#include "lib/sk_buff.h"
 #include "lib/tunnel.h"
+
+enum { GSO_BY_FRAGS = 0xffff };
 
 /* Finishes the frame before the redirect: the guard only checks the mark. */
 static __always_inline int deliver_locally(struct __sk_buff *skb, const struct frame *frame,
@@ -103,9 +106,26 @@ static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, st
  */
 static __always_inline bool is_oversized(struct __sk_buff *skb)
 {
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return false; /* SCTP's segments are as its sender made them, and nobody else can ask for that */
 	if (skb->gso_size)
 		return skb->gso_size + sizeof(struct iphdr) + sizeof(struct udphdr) > config.mtu;
 	return skb->len > config.mtu + ETH_HLEN;
+}
+
+/*
+ * A checksum that is left to the device is written after everything was checked. Its place is the sender's word, and
+ * its value the sender's choice: it may stand nowhere but behind the headers that were looked at, and the first bytes
+ * of an upper layer are never a checksum, but may be ICMPv6's type.
+ */
+static __always_inline bool is_checksum_misplaced(struct __sk_buff *skb, const struct frame *frame)
+{
+	struct deferred_checksum checksum = {};
+
+	if (!read_checksum(skb, &checksum))
+		return false;
+	return frame->ethertype == MZN_ARP || checksum.start < frame->payload ||
+	       checksum.place < frame->payload + sizeof(__sum16) || checksum.place + sizeof(__sum16) > skb->len;
 }
 
 static __always_inline int unknown_sender(const struct frame *frame)
@@ -149,7 +169,12 @@ static __always_inline int admit(struct __sk_buff *skb)
 	verdict = identify(skb, &frame, sender);
 	if (verdict)
 		return verdict; /* somebody else's, who must not write into the sender's counters */
-	verdict = is_oversized(skb) ? MZN_OVERSIZED : decide(skb, &frame, sender);
+	if (is_oversized(skb))
+		verdict = MZN_OVERSIZED;
+	else if (is_checksum_misplaced(skb, &frame))
+		verdict = MZN_BAD_OFFLOAD;
+	else
+		verdict = decide(skb, &frame, sender);
 	count_sent(sender->interface, verdict, bytes);
 	return verdict;
 }

@@ -11,6 +11,7 @@
 #include "lib/arp_nd.h"
 #include "lib/bounce.h"
 #include "lib/count.h"
+#include "lib/metadata.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
 
@@ -100,6 +101,31 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 	return deliver(skb, to);
 }
 
+/*
+ * Of a socket of the kernel's own, for ICMP and resets? There is one for each CPU, and all namespaces share it. A local
+ * frame still takes room of it, and a tap may keep that for as long as nobody reads: then nobody's echo is answered.
+ */
+static __always_inline bool is_of_shared_socket(struct __sk_buff *skb)
+{
+	struct bpf_sock *socket = skb->sk;
+
+	if (!socket)
+		return false;
+	socket = bpf_sk_fullsock(socket);
+	return socket && socket->type == RAW_SOCKET &&
+	       (socket->family == FAMILY_IPV4 || socket->family == FAMILY_IPV6);
+}
+
+/* A copy comes by again, without the socket. */
+static __always_inline int accept_locally(struct __sk_buff *skb)
+{
+	if (skb->mark != config.mark_local)
+		return MZN_NO_TUNNEL_KEY;
+	if (is_of_shared_socket(skb) && bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS) >= 0)
+		return MZN_COPIED;
+	return MZN_ACCEPTED_LOCALLY;
+}
+
 SEC("tc")
 int transit_guard(struct __sk_buff *skb)
 {
@@ -107,17 +133,14 @@ int transit_guard(struct __sk_buff *skb)
 	__u32 bytes = skb->len;
 	int verdict;
 
-	if (get_outer(skb, &outer))
-		verdict = accept(skb, &outer);
-	else
-		verdict = skb->mark == config.mark_local ? MZN_ACCEPTED_LOCALLY : MZN_NO_TUNNEL_KEY;
+	verdict = get_outer(skb, &outer) ? accept(skb, &outer) : accept_locally(skb);
 	count_verdict(MZN_GUARD, verdict, bytes);
 	if (verdict == MZN_BOUNCED) {
 		sign_bounced(skb);
 		return bpf_redirect(skb->ifindex, 0);
 	}
 	skb->mark = 0;
-	return verdict < MZN_FIRST_DROP ? TC_ACT_OK : TC_ACT_SHOT;
+	return verdict < MZN_FIRST_DROP && verdict != MZN_COPIED ? TC_ACT_OK : TC_ACT_SHOT;
 }
 
 #endif

@@ -14,12 +14,11 @@
 
 #include "lib/checksum.h"
 #include "lib/count.h"
+#include "lib/metadata.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
 
 enum {
-	ADDRESS_FAMILY_IPV4 = 2,
-	ADDRESS_FAMILY_IPV6 = 10,
 	TUNNEL_HEADER = 8, /* VXLAN's whole, Geneve's fixed part */
 	VXLAN_FLAGS = 0x08, /* "VNI present", and nothing else */
 	GENEVE_ETHERNET = bpf_htons(0x6558), /* what Geneve carries */
@@ -147,13 +146,13 @@ static __always_inline int find_next_hop(struct xdp_md *ctx, const __u32 *host, 
 	hop->ifindex = ctx->ingress_ifindex;
 	hop->l4_protocol = IPPROTO_UDP;
 	if (is_ipv6_underlay()) {
-		hop->family = ADDRESS_FAMILY_IPV6;
+		hop->family = FAMILY_IPV6;
 		for (int i = 0; i < 4; i++) {
 			hop->ipv6_src[i] = config.local.words[i];
 			hop->ipv6_dst[i] = host[i];
 		}
 	} else {
-		hop->family = ADDRESS_FAMILY_IPV4;
+		hop->family = FAMILY_IPV4;
 		hop->ipv4_src = config.local.words[3];
 		hop->ipv4_dst = host[3];
 	}

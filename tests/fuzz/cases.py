@@ -14,7 +14,7 @@ from tests.fuzz.outer import OuterFrames
 from tests.fuzz.pools import PICK, mostly, pool
 from tests.fuzz.speakers import Directory, Speaker, flipped, sender, tenant
 from tests.fuzz.states import inside, state_of
-from tests.model.case import NO_TOKEN, Case, Hop, HopResult, ProgramName, TunnelKey
+from tests.model.case import NO_TOKEN, Case, DeferredChecksum, Hop, HopResult, ProgramName, TunnelKey
 from tests.model.state import Ip, State
 
 PER_STATE = 400
@@ -24,6 +24,7 @@ _SHORTEST_SEGMENTED = 64
 
 _PRIORITIES = mostly(0, 1, 7, 0x10001, 0xFFFFFFFF)
 _TIMES = mostly(0, 1, 1_700_000_000_000_000_000, 1 << 62)
+_CHECKSUM_STARTS = (34, 34, 54, 54, 62, 33, 53, 14)
 _TAGS = (0, 7, 0xFFF, 0xE001)
 
 
@@ -80,7 +81,16 @@ class _Maker:
             return 0
         if bits(1):
             return self.state.config.mtu - 28 + (0, 1, -1, 2)[bits(2)]
-        return 1 + bits(14)
+        return 1 + bits(14) if bits(3) else 0xFFFF - bits(1)
+
+    def checksum(self, frame: bytes) -> DeferredChecksum | None:
+        """Left to a device by one in eight, mostly where a transport header has it."""
+        bits = self.bits
+        if bits(3):
+            return None
+        start = _CHECKSUM_STARTS[bits(3)] if bits(3) else bits(8)
+        place = start + (6, 16, 2, 0, 1, 8, 6, 16)[bits(3)] if bits(3) else len(frame) - bits(3)
+        return DeferredChecksum(start, place)
 
     def hash(self) -> int:
         """Of the flow."""
@@ -114,6 +124,7 @@ class _AgentCases(_Maker):
             priority=_PRIORITIES[bits(PICK)],
             tstamp=_TIMES[bits(PICK)],
             gso_size=self.segment(frame),
+            checksum=self.checksum(frame),
             tag=self.tag(),
             origin=of.origins[bits(PICK)],
             flow_hash=self.hash(),

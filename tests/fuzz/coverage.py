@@ -30,7 +30,7 @@ POSSIBLE: dict[ProgramName, frozenset[Verdict]] = {
         Verdict.FOREIGN_DEVICE, Verdict.FOREIGN_SOCKET, Verdict.REFLECTED, Verdict.NO_ORIGIN, Verdict.BAD_ARP,
         Verdict.ARP_SPOOFED, Verdict.OWN_ADDRESS_ASKED, Verdict.NEIGHBOUR_UNKNOWN, Verdict.FOREIGN_SOURCE,
         Verdict.BAD_ND, Verdict.ND_SPOOFED, Verdict.MULTICAST, Verdict.HAIRPIN, Verdict.NO_DESTINATION,
-        Verdict.NO_SWITCH, Verdict.TUNNEL_KEY_REFUSED, Verdict.HOP_LIMIT,
+        Verdict.NO_SWITCH, Verdict.TUNNEL_KEY_REFUSED, Verdict.HOP_LIMIT, Verdict.BAD_OFFLOAD,
     },
     "guard": UNDERSTANDING
     | {

@@ -14,6 +14,8 @@ from tests.model.tables import Sender, Tables
 
 SEGMENT_HEADERS = 28
 """The shortest IP and transport headers of a segment."""
+SEGMENTS_OF_THE_SENDER = 0xFFFF
+"""In place of a size: the segments are there already."""
 RAW_FAMILIES = (17, 44, 0)
 """Of sockets that write whole frames: packet, XDP, and a tap's, which has none."""
 
@@ -37,6 +39,7 @@ def judge(case: Case, tables: Tables) -> Outcome:
     number, length = sender.interface.number, len(case.frame)
     try:
         _check_size(case, tables.config)
+        _check_checksum(case, packet)
         return _onwards(case, packet, sender, tables, Sent(number, length, dropped=False))
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT, sent=Sent(number, length, dropped=True))
@@ -75,9 +78,20 @@ def _check_origin(origin: RoutedBy | SentBy | None, is_arp: bool, sender: Sender
 
 
 def _check_size(case: Case, config: Config) -> None:
+    if case.gso_size == SEGMENTS_OF_THE_SENDER:
+        return
     longest = case.gso_size + SEGMENT_HEADERS if case.gso_size else len(case.frame) - ETHERNET_BYTES
     if longest > config.mtu:  # A8
         raise Refused(Verdict.OVERSIZED)
+
+
+def _check_checksum(case: Case, packet: Packet | None) -> None:
+    left = case.checksum
+    if left is None:
+        return
+    allowed = packet is not None and left.start >= packet.upper_at and left.place >= packet.upper_at + 2
+    if not allowed or left.place + 2 > len(case.frame):  # A9
+        raise Refused(Verdict.BAD_OFFLOAD)
 
 
 def _onwards(case: Case, packet: Packet | None, sender: Sender, tables: Tables, sent: Sent) -> Outcome:

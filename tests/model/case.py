@@ -34,6 +34,14 @@ class SentBy:
     family: int
 
 
+@attrs.frozen
+class DeferredChecksum:
+    """A checksum that the sender leaves to a device: where what it covers starts, and where it is written."""
+
+    start: int
+    place: int
+
+
 @attrs.frozen(kw_only=True)
 class TunnelKey:
     """What a tunnel packet had in its outer headers.
@@ -112,6 +120,7 @@ class Case:
         priority: Of the packet.
         tstamp: Its departure time.
         gso_size: Bytes of payload in each segment, if the frame is to be segmented; else 0.
+        checksum: One that a device shall complete.
         tag: A VLAN tag that the kernel keeps beside the frame.
         from_tunnel: Whether the tunnel itself received it.
         origin: The device it was routed through, or the socket it was sent by.
@@ -128,6 +137,7 @@ class Case:
     priority: int = 0
     tstamp: int = 0
     gso_size: int = 0
+    checksum: DeferredChecksum | None = None
     tag: int | None = None
     from_tunnel: bool = False
     origin: RoutedBy | SentBy | None = None

@@ -16,6 +16,7 @@ import attrs
 from mizarnet import Verdict
 from tests.model.case import (
     Case,
+    DeferredChecksum,
     Hop,
     HopResult,
     Outcome,
@@ -152,6 +153,7 @@ _FORMS: dict[str, Form] = {
     "Verdict": _named(Verdict),
     "HopResult": _named(HopResult),
     "RoutedBy | SentBy | None": _optional(_one_of("ifindex", RoutedBy, SentBy)),
+    "DeferredChecksum | None": _optional(_record(DeferredChecksum)),
     "TunnelKey | None": _optional(_record(TunnelKey)),
     "Hop | None": _optional(_record(Hop)),
     "Outer | None": _optional(_record(Outer)),

@@ -33,7 +33,7 @@ CAPACITY = 256
 
 
 # struct twin_facts and struct twin_asked of tests/twin/twin.h.
-_FACTS = struct.Struct("=IIIIIIQIiI6s6sIIII16s16sI256s4x")
+_FACTS = struct.Struct("=IIIIIIQIiI6s6sIIII16s16sIIII256s")
 _ASKED = struct.Struct("=19I16s16s5I16s16s")
 # struct __sk_buff of <linux/bpf.h>: mark, priority, ingress_ifindex, cb, tstamp, gso_size.
 _CONTEXT = struct.Struct("=8xI20xII8x12s92xQ16xI12x")
@@ -194,18 +194,24 @@ def _facts(case: Case, cut: int) -> bytes:
         device = DEVICE if hop.same_device else OTHER_DEVICE
         way = (hop.result, device, hop.destination_mac, hop.source_mac)
     head = (cut, tag, case.flow_hash, case.key_refused, origin_kind, ifindex, cookie, family)
-    return _FACTS.pack(*head, *way, *_key_facts(case.key))
+    left = case.checksum
+    deferred = (0, 0, 0) if left is None else (1, left.start, left.place)
+    return _FACTS.pack(*head, *way, *_key_facts(case.key), *deferred, *_option_facts(case.key))
 
 
-def _key_facts(key: TunnelKey | None) -> tuple[int, int, int, int, bytes, bytes, int, bytes]:
+def _option_facts(key: TunnelKey | None) -> tuple[int, bytes]:
+    return (0, b"") if key is None else (len(key.options), key.options)
+
+
+def _key_facts(key: TunnelKey | None) -> tuple[int, int, int, int, bytes, bytes]:
     if key is None:
-        return 0, 0, 0, 0, _NO_ADDRESS, _NO_ADDRESS, 0, b""
+        return 0, 0, 0, 0, _NO_ADDRESS, _NO_ADDRESS
     flags = _OPTIONS if key.options else 0
     flags |= (_CONTROL if key.control else 0) | (_CRITICAL if key.critical else 0)
     flags |= _DONT_FRAGMENT if key.dont_fragment else 0
     family = 4 if len(key.remote) == 4 else 6
     addresses = words(key.remote), words(key.local)
-    return family, key.vni, key.ttl, flags, *addresses, len(key.options), key.options
+    return family, key.vni, key.ttl, flags, *addresses
 
 
 # -- what was asked for ------------------------------------------------------------------------------------

@@ -9,11 +9,35 @@
 #include "kernel.h"
 
 /* Instead of what reads the kernel's structures. */
-#define MZN_ORIGIN_H
+#define MZN_SK_BUFF_H
+#include <lib/metadata.h>
+
 #ifndef MZN_NO_ROUTE_IDENTITY
-struct origin;
-static inline void read_origin(struct __sk_buff *skb, struct origin *origin);
+static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
+{
+	struct twin *at = find_twin();
+
+	(void)skb;
+	if (!at)
+		return;
+	origin->kind = at->facts.origin;
+	origin->ifindex = at->facts.origin_ifindex;
+	origin->netns_cookie = at->facts.origin_cookie;
+	origin->family = at->facts.origin_family;
+}
 #endif
+
+static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)
+{
+	struct twin *at = find_twin();
+
+	(void)skb;
+	if (!at || !at->facts.is_checksum_deferred)
+		return false;
+	checksum->start = at->facts.checksum_start;
+	checksum->place = at->facts.checksum_place;
+	return true;
+}
 
 #include <lib/count.h>
 
@@ -61,21 +85,6 @@ static __always_inline void note_received(__u32 interface, __u32 bytes)
 
 #include <lib/arp_nd.h>
 #include <lib/gateway.h>
-
-#ifndef MZN_NO_ROUTE_IDENTITY
-static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
-{
-	struct twin *at = find_twin();
-
-	(void)skb;
-	if (!at)
-		return;
-	origin->kind = at->facts.origin;
-	origin->ifindex = at->facts.origin_ifindex;
-	origin->netns_cookie = at->facts.origin_cookie;
-	origin->family = at->facts.origin_family;
-}
-#endif
 
 /* The programs become functions of the ones below. */
 #pragma push_macro("SEC")

@@ -35,6 +35,7 @@ struct twin_facts {
 	__u32 hop_ifindex;
 	__u8 hop_macs[12]; /* destination, source */
 	struct twin_key key;
+	__u32 is_checksum_deferred, checksum_start, checksum_place;
 	__u32 option_bytes;
 	__u8 options[OPTION_ROOM];
 };

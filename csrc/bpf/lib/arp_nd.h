@@ -9,6 +9,7 @@
 
 #include "checksum.h"
 #include "identity.h"
+#include "room.h"
 #include "route.h"
 
 /* <linux/if_arp.h> needs the C library's headers, which do not exist for this target. */
@@ -134,7 +135,8 @@ static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *fra
 	if (frame->ethertype != MZN_IPV6 || frame->protocol != IPPROTO_ICMPV6)
 		return false;
 	/* A type that cannot be read may be anything. */
-	if (frame->payload >= frame->end || bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
+	if (frame->payload >= frame->end || pull(skb, frame->payload + sizeof(type)) ||
+	    bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)))
 		return true;
 	return type > ND_ROUTER_SOLICITATION && type <= ND_LAST;
 }
@@ -177,7 +179,8 @@ static __always_inline int write_advertisement(struct __sk_buff *skb, const stru
 	__builtin_memcpy(eth.h_dest, frame->source_mac.bytes, ETH_ALEN);
 	__builtin_memcpy(eth.h_source, answer->option.mac, ETH_ALEN);
 	/* A question without its optional MAC is shorter than the answer. */
-	if (bpf_skb_change_tail(skb, HEADERS + length, 0) || bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
+	if (make_room(skb, frame, HEADERS + length, sizeof(ip)) ||
+	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	    bpf_skb_store_bytes(skb, HEADERS, &answer->message, length, 0))
 		return MZN_UNREADABLE;

@@ -8,6 +8,7 @@
 
 #include "checksum.h"
 #include "identity.h"
+#include "room.h"
 
 enum {
 	QUOTED = 8, /* bytes of the refused packet behind its IP header */
@@ -91,21 +92,6 @@ __noinline int answer_echo(struct __sk_buff *skb, struct frame *frame)
 	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
 		return MZN_UNREADABLE;
 	return MZN_GATEWAY_ANSWERED;
-}
-
-/*
- * Makes room for a reply in place of the packet. What its sender left to the device, segments to cut and a checksum
- * to complete, must be forgotten, or the checksum would be written into the reply: the kernel forgets the segments
- * when the packet is resized, and the checksum when the beginning of what it covers is taken away: all up to the
- * transport header, and a bit of that.
- */
-static __always_inline int make_room(struct __sk_buff *skb, const struct frame *frame, __u32 length,
-				     __u32 ip_header)
-{
-	const __u32 taken = frame->payload + 2;
-
-	return bpf_skb_change_tail(skb, ETH_HLEN + taken + ip_header, 0) ||
-	       bpf_skb_adjust_room(skb, -(__s32)taken, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_change_tail(skb, length, 0);
 }
 
 struct expired_ipv4 {

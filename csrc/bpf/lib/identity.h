@@ -8,6 +8,7 @@
 #ifndef MZN_IDENTITY_H
 #define MZN_IDENTITY_H
 
+#include "sk_buff.h"
 #include "tunnel.h"
 
 #ifdef MZN_NO_ROUTE_IDENTITY
@@ -27,27 +28,6 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 }
 
 #else
-
-enum {
-	FAMILY_NONE = 0, /* the socket of a tap */
-	FAMILY_PACKET = 17,
-	FAMILY_XDP = 44,
-};
-
-enum origin_kind {
-	ORIGIN_NONE,
-	ORIGIN_DEVICE, /* that the packet was routed through */
-	ORIGIN_SOCKET, /* of a packet without a route */
-};
-
-struct origin {
-	enum origin_kind kind;
-	__u32 ifindex; /* device */
-	__u64 netns_cookie;
-	__u16 family; /* socket */
-};
-
-#include "origin.h"
 
 static __always_inline int identify_device(const struct origin *origin, const struct mzn_interface *sender)
 {

@@ -78,7 +78,10 @@ static __always_inline bool same_mac(const volatile __u8 *a, const volatile __u8
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
 }
 
-/* Makes the headers linear: frames of a tap may have no more than 14 bytes there. */
+/*
+ * Makes what is judged linear: frames of a tap may have no more than 14 bytes there, and the pages with the rest may be
+ * shared with the sender, who could go on writing (rings of packet sockets, zero copy of virtual machines).
+ */
 static __always_inline int pull(struct __sk_buff *skb, __u32 bytes)
 {
 	if (bytes > skb->len)
@@ -141,9 +144,11 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 		if (frame->payload > HEADERS + EXTENSION_BYTES)
 			return MZN_EXTENSION_HEADERS;
 		/* RFC 7112: all headers are in the first fragment, or nobody can judge the packet. */
-		if (frame->payload + sizeof(extension) > frame->end ||
-		    bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
+		if (frame->payload + sizeof(extension) > frame->end)
 			return MZN_TRUNCATED;
+		if (pull(skb, frame->payload + sizeof(extension)) ||
+		    bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
+			return MZN_UNREADABLE;
 		frame->payload += extension_size(frame->protocol, &extension);
 		if (frame->protocol == IPPROTO_FRAGMENT)
 			frame->fragment = true;

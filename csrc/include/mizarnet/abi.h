@@ -50,6 +50,7 @@ enum mzn_verdict {
 	MZN_PASSED_OTHER_INTERFACE = 11, /* Switch: next hop is behind another device, left to the guard. */
 	MZN_PASSED_CHECKSUM = 12, /* Switch: outer checksum on a generic hook, left to the guard. */
 	MZN_PASSED_NO_ROUTE = 13, /* Switch: no usable route to the next hop, left to the guard. */
+	MZN_COPIED = 14, /* Guard: a copy without the sender's socket takes the place of the agent's own frame. */
 
 	MZN_TRUNCATED = 16, /* A header does not fit into the frame. */
 	MZN_VLAN_TAGGED = 17, /* A VLAN tag, in the bytes or beside them. */
@@ -85,6 +86,7 @@ enum mzn_verdict {
 	MZN_OUTER_HOP_LIMIT = 47, /* Guard: bounced too often. */
 	MZN_GENEVE_OPTIONS = 48, /* Guard: a control frame, or an option that must be understood. */
 	MZN_OVERSIZED = 49, /* Longer than the tunnel's MTU, and not to be segmented. */
+	MZN_BAD_OFFLOAD = 50, /* A checksum left to the device would be written over headers that were checked. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */

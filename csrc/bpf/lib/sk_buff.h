@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Where a frame's origin stands in the kernel's own structures. */
-#ifndef MZN_ORIGIN_H
-#define MZN_ORIGIN_H
+/* What is read from the kernel's own packet: where it comes from, and the checksum that is left to a device. */
+#ifndef MZN_SK_BUFF_H
+#define MZN_SK_BUFF_H
 
 #include <bpf/bpf_core_read.h>
+
+#include "metadata.h"
 
 /* The few members that are read, relocated to the running kernel's layout at load. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -30,11 +32,29 @@ struct dst_entry {
 struct sk_buff {
 	struct sock *sk;
 	unsigned long _skb_refdst;
+	unsigned char *head, *data;
+	__u16 csum_start, csum_offset; /* from the head; from there */
+	__u8 ip_summed : 2;
 };
 #pragma clang attribute pop
 
+enum { CHECKSUM_PARTIAL = 3 };
+
+#ifdef MZN_NO_ROUTE_IDENTITY
+
+/* Before 6.2 the context cannot be cast to the packet that it is, but its bytes can be copied. */
+#define packet_of(skb) ((struct sk_buff *)(skb))
+#define read(packet, member) BPF_CORE_READ(packet, member)
+#define read_bits(packet, member) BPF_CORE_READ_BITFIELD_PROBED(packet, member)
+
+#else
+
 extern void *bpf_cast_to_kern_ctx(void *obj) __ksym;
 extern void *bpf_rdonly_cast(void *obj, __u32 btf_id) __ksym;
+
+#define packet_of(skb) ((struct sk_buff *)bpf_cast_to_kern_ctx(skb))
+#define read(packet, member) ((packet)->member)
+#define read_bits(packet, member) BPF_CORE_READ_BITFIELD(packet, member)
 
 enum { DST_NOREF = 1 }; /* the low bit of _skb_refdst is a flag */
 
@@ -52,7 +72,7 @@ static __always_inline struct net_device *routed_device(struct sk_buff *packet)
 
 static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
 {
-	struct sk_buff *packet = bpf_cast_to_kern_ctx(skb);
+	struct sk_buff *packet = packet_of(skb);
 	struct net_device *device = routed_device(packet);
 	struct sock *socket;
 
@@ -70,5 +90,23 @@ static __always_inline void read_origin(struct __sk_buff *skb, struct origin *or
 	origin->netns_cookie = socket->__sk_common.skc_net.net->net_cookie;
 	origin->family = socket->__sk_common.skc_family;
 }
+
+#endif
+
+/* False if no checksum is left to a device. */
+static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)
+{
+	struct sk_buff *packet = packet_of(skb);
+
+	if (read_bits(packet, ip_summed) != CHECKSUM_PARTIAL)
+		return false;
+	checksum->start = read(packet, csum_start) - (__u32)(read(packet, data) - read(packet, head));
+	checksum->place = checksum->start + read(packet, csum_offset);
+	return true;
+}
+
+#undef packet_of
+#undef read
+#undef read_bits
 
 #endif
