@@ -241,9 +241,8 @@ class TransitAgent:
 
 
 def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
-    if isinstance(peers, str) or not isinstance(peers, Iterable):
-        raise InvalidTypeError("peers must be a sequence of prefixes", argument="peers")
-    return [checks.check_prefix(prefix, argument="peers") for prefix in peers]
+    given = checks.check_items(peers, argument="peers", what="prefixes")
+    return [checks.check_prefix(prefix, argument="peers") for prefix in given]
 
 
 def _ifindex(tunnel: Tunnel) -> int | None:

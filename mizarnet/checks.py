@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TypeAlias, TypeVar, cast
 
@@ -26,6 +26,7 @@ LARGEST_MTU = 65535
 NETNS_DIRECTORY = "/run/netns"
 
 _A = TypeVar("_A", bound=IPAddress | IPInterface | IPNetwork)
+_I = TypeVar("_I", bound=Iterable[object])
 
 
 def check_int(value: int, *, argument: str, low: int, high: int, hint: str = "") -> int:
@@ -33,8 +34,10 @@ def check_int(value: int, *, argument: str, low: int, high: int, hint: str = "")
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidTypeError(f"{argument} must be an int, not {type(value).__name__}", argument=argument)
     if not low <= value <= high:
+        # Python writes no integer of more than some thousand digits.
+        shown = value if value.bit_length() <= 64 else f"of {value.bit_length()} bits"
         raise InvalidValueError(
-            f"{argument} {value} is not from {low} to {high}", argument=argument, value=value, hint=hint
+            f"{argument} {shown} is not from {low} to {high}", argument=argument, value=value, hint=hint
         )
     return value
 
@@ -59,9 +62,19 @@ def check_bool(value: bool, *, argument: str) -> bool:
     return value
 
 
+def check_items(values: _I, *, argument: str, what: str) -> _I:
+    """``values`` itself, if it can be gone through and is not text; the items are the caller's to judge."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidTypeError(
+            f"{argument} must be a sequence of {what}, not {type(values).__name__}", argument=argument
+        )
+    return values
+
+
 def check_vni(vni: int) -> int:
     """A VNI: 1 to 2^24-1."""
-    return check_int(vni, argument="vni", low=1, high=Limit.VNI_MAX, hint="VNI 0 is not a network of its own")
+    hint = "VNI 0 is not a network of its own" if vni == 0 else ""
+    return check_int(vni, argument="vni", low=1, high=Limit.VNI_MAX, hint=hint)
 
 
 def check_port(port: int) -> int:

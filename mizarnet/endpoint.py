@@ -161,7 +161,8 @@ class Endpoint:
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
         """
-        wanted = [_specification(spec, {}) for spec in specs]
+        given = checks.check_items(specs, argument="specs", what="EndpointSpec")
+        wanted = [_specification(spec, {}) for spec in given]
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
         for spec in wanted:
@@ -290,9 +291,8 @@ class Endpoint:
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
         """
-        if isinstance(names, str):
-            raise InvalidTypeError("names must be a sequence of names", argument="names")
-        wanted = [checks.check_endpoint_name(name) for name in names]
+        given = checks.check_items(names, argument="names", what="names")
+        wanted = [checks.check_endpoint_name(name) for name in given]
         failed: dict[str, Exception] = {}
         for name in wanted:
             try:

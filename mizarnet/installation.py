@@ -21,11 +21,8 @@ from mizarnet.netlink import get_link, on_link_prefixes, set_link
 from mizarnet.numbers import Limit
 from mizarnet.store import Maps, read_meta
 from mizarnet.tables import write_peers
-from mizarnet.tunnel import Tunnel
-from mizarnet.values import Hook, MacAddress
-
-VIRTUAL_MAC = MacAddress.parse("02:6d:7a:6e:00:01")
-"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+from mizarnet.tunnel import Tunnel, port_holders
+from mizarnet.values import VIRTUAL_MAC, Hook, MacAddress
 
 
 def is_complete(directory: Path, tunnel: Tunnel) -> bool:
@@ -61,17 +58,29 @@ def install(
 
 
 def bring_up(tunnel: Tunnel) -> None:
-    """Set the tunnel up; raises ``ExistsError`` if a socket of this host has its UDP port."""
+    """Set the tunnel up; raises ``ExistsError`` if a device or a socket of this host has its UDP port."""
     try:
         set_link(tunnel.session, tunnel.ifindex, up=True)
     except KernelError as refused:
         if refused.errno != errno.EADDRINUSE:
             raise
-        raise ExistsError(
-            f"UDP port {tunnel.port} is taken by another socket of this host",
-            holder=f"UDP port {tunnel.port}",
-            hint="stop that service, or create the tunnel with another port=",
-        ) from None
+        raise _taken_port(tunnel) from None
+
+
+def _taken_port(tunnel: Tunnel) -> ExistsError:
+    port = f"UDP port {tunnel.port}"
+    for link in port_holders(tunnel.session, tunnel.port):
+        if link.ifindex != tunnel.ifindex and link.up:
+            return ExistsError(
+                f"{link.kind} device {link.name} uses {port}",
+                holder=link.name,
+                hint="delete it, or create the tunnel with another port=",
+            )
+    return ExistsError(
+        f"{port} is taken by another socket of this host",
+        holder=port,
+        hint="stop that service, or create the tunnel with another port=",
+    )
 
 
 def _refuse_strangers(tunnel: Tunnel, hook: Hook) -> None:

@@ -12,17 +12,18 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mizarnet import attachment, store
+from mizarnet.bpf.pin import check_pin_directory
 from mizarnet.checks import NETNS_DIRECTORY
-from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
+from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError, NotFoundError
 from mizarnet.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
     Session,
     create_netns,
     delete_netns,
+    delete_unmounted,
     get_link,
     resolve,
-    set_link,
 )
 
 FABRIC = "fabric"
@@ -37,19 +38,13 @@ def make(lab: str, name: str) -> str:
     """
     netns = f"{lab}-{name}"
     try:
-        create_netns(netns)
+        create_netns(netns, alias=_mark(lab))
     except ExistsError as refused:
         raise ExistsError(
             str(refused),
             holder=netns,
             hint=f"if it is of no use: ip netns delete {netns}; or name the lab otherwise",
         ) from None
-    try:
-        with Session.open(netns) as session:
-            set_link(session, LOOPBACK_IFINDEX, alias=_mark(lab))
-    except BaseException:
-        delete_netns(netns)
-        raise
     return netns
 
 
@@ -126,12 +121,15 @@ def _remove(netns: str, lab: str) -> None:
                 return
             _remove_pins(session)
     except NetnsNotFoundError:
-        return  # deleted meanwhile, or a file that is no namespace
+        delete_unmounted(netns)  # or it was deleted meanwhile, or is a file that was never one
+        return
     delete_netns(netns)
 
 
 def _remove_pins(session: Session) -> None:
-    if not store.host_directory(session.cookie).is_dir():
+    try:
+        check_pin_directory(str(store.host_directory(session.cookie)))
+    except NotFoundError:
         return
     with store.locked(session.cookie) as host:
         for pins in list(host.iterdir()):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mizarnet import attachment, bpf, store
 from mizarnet.bpf import Link
+from mizarnet.bpf.pin import check_pin_directory
 from mizarnet.checks import NETNS_DIRECTORY
 from mizarnet.errors import NetnsNotFoundError, NotFoundError
 from mizarnet.netlink import Session
@@ -20,10 +21,14 @@ def sweep() -> list[Path]:
     on clsact hooks (kernels before 6.6), of which nothing tells whether the device exists.
 
     Raises:
-        PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+        PrivilegeError: ``CAP_SYS_ADMIN`` is missing, or the pins are another user's.
         LockTimeoutError: Somebody works on such a host all the time.
     """
     bpf.ensure_bpffs()
+    try:
+        check_pin_directory(str(store.ROOT))
+    except NotFoundError:
+        return []
     orphans = [directory for directory in store.ROOT.glob("*/*") if _is_detached(directory)]
     if not orphans:
         return []

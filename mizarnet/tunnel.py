@@ -118,7 +118,8 @@ class Tunnel:
             underlay: Device that leads to the other hosts.
             local: Own underlay address; None: the underlay's first global one, IPv4 before IPv6.
             port: UDP port; None: the one IANA assigned (VXLAN 4789, Geneve 6081).
-            mtu: Of inner packets, in bytes; None: what fits, the underlay's less 50 (IPv4) or 70 (IPv6).
+            mtu: Of inner packets, in bytes; None: what fits, the underlay's less 50 (IPv4) or 70 (IPv6). Endpoints
+                with IPv6 addresses need 1280.
             netns: Host namespace, a name under ``/run/netns`` or a path; None: the calling thread's.
 
         Returns:
@@ -243,6 +244,11 @@ def refuse_in_use(tunnel: Tunnel) -> None:
         )
 
 
+def port_holders(session: Session, port: int) -> list[Link]:
+    """The devices of that UDP port, ours and others'."""
+    return [link for kind in Encap for link in dump_links(session, kind=kind.value) if link.port == port]
+
+
 def _find(session: Session, name: str) -> tuple[Link, bool]:
     link = get_link(session, name)
     if link is None:
@@ -355,7 +361,7 @@ def _explain(
     if isinstance(refused, KernelError) and refused.errno not in (errno.EEXIST, errno.EBUSY):
         return refused
     # A PrivilegeError may be geneve's way to say that the port has a device of the other mode.
-    holders = [link for kind in Encap for link in dump_links(session, kind=kind.value) if link.port == port]
+    holders = port_holders(session, port)
     if not holders:
         return refused
     holder = holders[0]

@@ -128,6 +128,10 @@ class MacAddress:
         return self.packed.hex(":")
 
 
+VIRTUAL_MAC = MacAddress(bytes.fromhex("026d7a6e0001"))
+"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+
+
 def _mac_bytes(text: str) -> bytes | None:
     parts = text.split(":")
     if len(parts) != 6 or not all(len(part) == 2 and part.isascii() for part in parts):
@@ -166,8 +170,11 @@ class NetworkKey(NamedTuple):
 
 def _pair(value: object, shape: str) -> tuple[int, str]:
     # The checks that follow judge the items' types; here only the shape is known.
-    if not isinstance(value, tuple) or len(pair := cast("tuple[int, str]", value)) != 2:
-        raise InvalidTypeError(f"a key is {shape}, not {value!r}", argument="key")
+    if not isinstance(value, tuple):
+        raise InvalidTypeError(f"a key is {shape}, not {type(value).__name__}", argument="key")
+    pair = cast("tuple[int, str]", value)
+    if len(pair) != 2:
+        raise InvalidTypeError(f"a key is {shape}, not a tuple of {len(pair)}", argument="key")
     return pair
 
 
@@ -204,12 +211,14 @@ def _to_gateway(value: AddressLike | None) -> IPAddress | None:
 
 
 def _to_switches(values: Iterable[AddressLike]) -> tuple[IPAddress, ...]:
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise InvalidTypeError("switches must be a sequence of addresses", argument="switches")
-    switches = tuple(checks.check_host_address(value, argument="switches") for value in values)
-    if len(switches) > Limit.SWITCHES or len(set(switches)) < len(switches):
+    given = checks.check_items(values, argument="switches", what="addresses")
+    switches = tuple(checks.check_host_address(value, argument="switches") for value in given)
+    if len(set(switches)) < len(switches):
+        twice = next(each for each in switches if switches.count(each) > 1)
+        raise InvalidValueError(f"switch {twice} is given twice", argument="switches", value=switches)
+    if len(switches) > Limit.SWITCHES:
         raise InvalidValueError(
-            f"switches must be at most {Limit.SWITCHES} different addresses",
+            f"{len(switches)} switches are given, a network has at most {Limit.SWITCHES}",
             argument="switches",
             value=switches,
         )
@@ -253,7 +262,17 @@ def _items(values: object) -> Iterable[str]:
 
 
 def _to_mac(value: MacLike | None) -> MacAddress | None:
-    return None if value is None else MacAddress.parse(value)
+    if value is None:
+        return None
+    mac = MacAddress.parse(value)
+    if mac == VIRTUAL_MAC:
+        raise InvalidValueError(
+            f"mac {mac} is what every agent answers with for endpoints of other hosts",
+            argument="mac",
+            value=value,
+            hint="give another one, or none",
+        )
+    return mac
 
 
 def _to_kind(value: Kind | Literal["macvlan", "macvtap"]) -> Kind:

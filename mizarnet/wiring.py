@@ -18,7 +18,7 @@ import attrs
 
 from mizarnet.abi import records
 from mizarnet.abi.records import INTERFACE, Record
-from mizarnet.checks import IPAddress
+from mizarnet.checks import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet.errors import (
     CapacityError,
     ExistsError,
@@ -56,7 +56,7 @@ def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record
     Raises:
         ExistsError: Its address, its MAC, the device's name or the default route is taken.
         CapacityError: A table is full.
-        MtuError: Its MTU is larger than the tunnel's.
+        MtuError: Its MTU is larger than the tunnel's, or that is too small for IPv6.
         NetnsNotFoundError: There is no such namespace.
         UntrustedNamespaceError: It belongs to another user namespace.
     """
@@ -98,6 +98,13 @@ def _complete(maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> EndpointSpec:
             argument="mtu",
             value=mtu,
             hint=f"give at most {tunnel.mtu}",
+        )
+    if mtu < SMALLEST_IPV6_MTU and spec.ip[-1].version == 6:
+        raise MtuError(
+            f"{spec.ip[-1]}: IPv6 needs an MTU of {SMALLEST_IPV6_MTU}, the tunnel's is {mtu}",
+            argument="mtu",
+            value=mtu,
+            hint="use IPv4 only, or a tunnel with a larger mtu=",
         )
     mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
     gateways = _gateways(maps, spec) if spec.gateway is None else spec.gateway

@@ -19,6 +19,7 @@ from mizarnet.errors import BpfError, ExistsError, MizarnetError, NotFoundError,
 _MOUNT_NEEDS = ("CAP_SYS_ADMIN",)
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _REMOVE = "find out who made it, and remove it"
+_BE_ROOT = "run as root"
 
 
 class Kind(enum.Enum):
@@ -124,14 +125,19 @@ def _refusal(operation: str, path: str, refused: OSError) -> MizarnetError:
     if refused.errno == _errno.ENOENT:
         return NotFoundError(f"there is no {path}")
     if refused.errno == _errno.EACCES:
-        missing = ("CAP_DAC_OVERRIDE",)
-        return PrivilegeError(f"{path} is in a directory of somebody else", missing=missing)
+        return PrivilegeError(
+            f"{path} is in a directory of somebody else", missing=("CAP_DAC_OVERRIDE",), hint=_BE_ROOT
+        )
     return failure(f"{operation} {path}", refused.errno or _errno.EIO)
 
 
 def _check_owner(path: str, found: os.stat_result, *, mode: int) -> None:
     if found.st_uid == os.geteuid() and not found.st_mode & _OTHERS:
         return
+    if not found.st_uid and not found.st_mode & _OTHERS:
+        raise PrivilegeError(
+            f"{path} belongs to root, as it should", missing=("CAP_DAC_OVERRIDE",), hint=_BE_ROOT
+        )
     raise PrivilegeError(
         f"{path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
         missing=("CAP_DAC_OVERRIDE",),

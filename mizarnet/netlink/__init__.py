@@ -27,7 +27,7 @@ from mizarnet.netlink.links import (
     set_link,
 )
 from mizarnet.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
-from mizarnet.netlink.named import anonymous_netns, create_netns, delete_netns
+from mizarnet.netlink.named import anonymous_netns, create_netns, delete_netns, delete_unmounted
 from mizarnet.netlink.netns import Netns, NetnsHandle, is_current, netns_path, owner_is_initial, resolve
 from mizarnet.netlink.nsid import nsid_of
 from mizarnet.netlink.routes import Route, add_default_route, list_routes, on_link_prefixes
@@ -55,6 +55,7 @@ __all__ = [
     "delete_address",
     "delete_link",
     "delete_netns",
+    "delete_unmounted",
     "dump_links",
     "get_link",
     "has_gro",

@@ -8,7 +8,6 @@ and one. So the socket is a plain one, and pyroute2 encodes and decodes the mess
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 import sys
@@ -91,5 +90,9 @@ def _raise_refusal(operation: str, flags: int, message: bytes) -> None:
 def _refusal(operation: str, number: int, text: str) -> MizarnetError:
     if number == errno.EPERM:
         said = f" ({text})" if text else ""
-        return PrivilegeError(f"{operation}: {os.strerror(number)}{said}", missing=("CAP_NET_ADMIN",))
+        return PrivilegeError(
+            f"{operation}: not permitted, missing CAP_NET_ADMIN{said}",
+            missing=("CAP_NET_ADMIN",),
+            hint="run as root, or grant it",
+        )
     return NetlinkError(operation, errno=number, kernel_message=text)

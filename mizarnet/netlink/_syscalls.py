@@ -41,7 +41,11 @@ def _libc() -> ctypes.CDLL:
 def refused(operation: str, number: int, *, capability: str = "CAP_SYS_ADMIN") -> MizarnetError:
     """Return the error for a system call that failed with errno ``number``."""
     if number in (errno.EPERM, errno.EACCES):
-        return PrivilegeError(f"{operation}: {os.strerror(number)}", missing=(capability,))
+        return PrivilegeError(
+            f"{operation}: not permitted, missing {capability}",
+            missing=(capability,),
+            hint="run as root, or grant it",
+        )
     return KernelError(operation, errno=number)
 
 

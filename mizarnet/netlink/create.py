@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from mizarnet.checks import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
 from mizarnet.netlink._messages import Attribute, Flag, Request, Rtm, nested
 from mizarnet.netlink.links import IFF_UP, Link, delete_link, get_link, set_link
@@ -78,25 +79,34 @@ def silence(
     Args:
         session: Of the link's namespace.
         link: The link.
-        mtu: Changed in the same message, in bytes (>= 1280: below, the kernel forgets that IPv6 is off).
+        mtu: Changed in the same message, in bytes. Below 1280 the kernel takes IPv6 off; it comes back, and speaks,
+            if somebody raises the MTU.
         alias: Changed in the same message.
         name: Changed in the same message.
     """
-    try:
-        write_sysctl(session, f"ipv6/conf/{link.name}/disable_ipv6", "1")
-    except KernelError as error:
-        if error.errno != errno.ENOENT:  # a kernel without IPv6: nothing to silence
-            raise
+    # On a link without IPv6 the kernel refuses to set anything of it.
+    ipv6 = (mtu is None or mtu >= SMALLEST_IPV6_MTU) and _disable_ipv6(session, link)
     set_link(
         session,
         link.ifindex,
         arp=False,
         multicast=False,
-        address_generation="none",
+        address_generation="none" if ipv6 else None,
         mtu=mtu,
         alias=alias,
         name=name,
     )
+
+
+def _disable_ipv6(session: Session, link: Link) -> bool:
+    """False when the link has no IPv6: below 1280 bytes, or on a kernel without it."""
+    try:
+        write_sysctl(session, f"ipv6/conf/{link.name}/disable_ipv6", "1")
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
 
 
 def create_macvlan(

@@ -6,23 +6,31 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import TypeVar
+
+import attrs
 
 from mizarnet.checks import NETNS_DIRECTORY
 from mizarnet.errors import ExistsError, InvalidValueError, KernelError
 from mizarnet.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, refused, unmount
 from mizarnet.netlink.links import LOOPBACK_IFINDEX, set_link
-from mizarnet.netlink.netns import OWN_NETNS, Netns, NetnsHandle, netns_path, resolve
+from mizarnet.netlink.netns import Netns, NetnsHandle, netns_path, resolve
 from mizarnet.netlink.session import Session
 
 T = TypeVar("T")
 
 
-def create_netns(name: str) -> Netns:
+def create_netns(name: str, *, alias: str | None = None) -> Netns:
     """Create a named network namespace with lo up, without forking. On failure nothing is left behind.
+
+    Args:
+        name: A name under ``/run/netns``.
+        alias: Free text for lo. It is there before the name is: whoever finds the namespace finds it marked.
 
     Raises:
         ExistsError: The name is taken.
@@ -30,16 +38,17 @@ def create_netns(name: str) -> Netns:
         PrivilegeError: CAP_SYS_ADMIN is missing.
     """
     path = _path(name)
-    _prepare_directory()
-    _claim(path)
-    try:
-        _in_new_netns(lambda: mount(OWN_NETNS, path, MS_BIND))
-        with Session.open(path) as session:
-            set_link(session, LOOPBACK_IFINDEX, up=True)
-            return session.netns
-    except BaseException:
-        delete_netns(name)
-        raise
+    with anonymous_netns() as handle:
+        with Session.open(handle) as session:
+            set_link(session, LOOPBACK_IFINDEX, up=True, alias=alias)
+        with _locked_directory():
+            _claim(path)
+            try:
+                mount(f"/proc/self/fd/{handle.fileno()}", path, MS_BIND)
+            except BaseException:
+                delete_netns(name)
+                raise
+        return attrs.evolve(handle.netns, path=path)
 
 
 def anonymous_netns() -> NetnsHandle:
@@ -71,8 +80,32 @@ def delete_netns(name: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise refused(f"delete {path}", error.errno or errno.EIO) from None
+        raise refused(f"delete {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
     return True
+
+
+def delete_unmounted(name: str) -> bool:
+    """Delete a name without a namespace: what is left of one whose maker, or deleter, died halfway through.
+
+    Returns:
+        False when the name means a namespace, or something else, or is gone.
+
+    Raises:
+        InvalidValueError: ``name`` is a path or no name at all.
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+    """
+    path = _path(name)
+    with _locked_directory():  # a maker holds the lock between taking the name and mounting
+        return _is_unmounted(path) and delete_netns(name)
+
+
+def _is_unmounted(path: str) -> bool:
+    """Whether there is no more than the empty file that a namespace is to be mounted on."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size and not stat.S_IMODE(found.st_mode)
 
 
 def _path(name: str) -> str:
@@ -82,16 +115,20 @@ def _path(name: str) -> str:
     return path
 
 
-def _prepare_directory() -> None:
-    """Make /run/netns a shared mount: names come and go in other mount namespaces, too."""
+@contextmanager
+def _locked_directory() -> Generator[None, None, None]:
+    """Hold the lock of /run/netns, and make it a shared mount: names come and go in other mount namespaces, too."""
     try:
         os.makedirs(NETNS_DIRECTORY, mode=0o755, exist_ok=True)
         fd = os.open(NETNS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise refused(f"make {NETNS_DIRECTORY}", error.errno or errno.EIO) from None
+        raise refused(
+            f"make {NETNS_DIRECTORY}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE"
+        ) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # ip netns takes it too: only one may mount the directory on itself
         _share_directory()
+        yield
     finally:
         os.close(fd)
 
@@ -112,7 +149,7 @@ def _claim(path: str) -> None:
     except FileExistsError:
         raise ExistsError(f"the network namespace {path} exists", holder=path) from None
     except OSError as error:
-        raise refused(f"create {path}", error.errno or errno.EIO) from None
+        raise refused(f"create {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
     os.close(fd)
 
 

@@ -7,8 +7,8 @@ from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar, cast
 
 from mizarnet.bpf import Map
-from mizarnet.checks import IPAddress
-from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidValueError
+from mizarnet.checks import IPAddress, check_items
+from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidTypeError, InvalidValueError
 from mizarnet.html import table
 from mizarnet.store import Maps, Store
 
@@ -91,8 +91,20 @@ def _flat(key: object) -> tuple[object, ...]:
 
 
 def pairs(entries: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterable[tuple[K, V]]:
-    """What ``update`` and ``sync`` are given, as keys with their values."""
-    return cast("Mapping[K, V]", entries).items() if isinstance(entries, Mapping) else entries
+    """What ``update`` and ``sync`` are given, as keys with their values; the types of those are not looked at."""
+    if isinstance(entries, Mapping):
+        return cast("Mapping[K, V]", entries).items()
+    return map(_pair, check_items(entries, argument="entries", what="pairs of key and value"))
+
+
+def _pair(entry: tuple[K, V]) -> tuple[K, V]:
+    try:
+        key, value = entry
+    except (TypeError, ValueError):
+        raise InvalidTypeError(
+            f"an entry is a pair of key and value, not {type(entry).__name__}", argument="entries"
+        ) from None
+    return key, value
 
 
 def write(target: Map, entries: Mapping[bytes, bytes]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 from mizarnet.abi import records
-from mizarnet.checks import IPNetwork, check_address, check_prefix
+from mizarnet.checks import IPNetwork, check_address, check_items, check_prefix
 from mizarnet.store import Maps, Store
 from mizarnet.tables._table import write
 from mizarnet.values import AddressLike, PrefixLike
@@ -59,7 +59,8 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
         """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
-        checked = [check_prefix(prefix) for prefix in prefixes]
+        given = check_items(prefixes, argument="prefixes", what="prefixes")
+        checked = [check_prefix(prefix) for prefix in given]
         with self._store.writing() as maps:
             write_peers(maps, checked)
 

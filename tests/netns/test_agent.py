@@ -33,6 +33,22 @@ def test_attaching_brings_the_tunnel_up(host: Host) -> None:
     assert host.tunnel.state().qdisc == "noqueue"
 
 
+def test_the_device_that_has_the_port_is_named() -> None:
+    """A plain VXLAN that is up; a metadata-mode device of that port is refused earlier."""
+    with World("vxlan", hosts=1) as world:
+        host = world.hosts[0]
+        host.agent.detach()
+        for command in ("add name plain type vxlan id 7 dstport 4789", "set plain up"):
+            host.namespace.run("ip", "link", *command.split())
+        with pytest.raises(mz.ExistsError, match="vxlan device plain uses UDP port 4789") as caught:
+            mz.TransitAgent.attach(host.tunnel)
+        assert caught.value.holder == "plain"
+        assert not pinned(host)
+        host.namespace.run("ip", "link", "set", "plain", "down")
+        with mz.TransitAgent.attach(host.tunnel) as agent:
+            assert agent.state().up
+
+
 def test_an_agent_whose_pins_are_not_all_there_is_attached_anew(host: Host) -> None:
     (host.agent.store.directory / "networks").unlink()
     with pytest.raises(mz.AgentNotFoundError):

@@ -20,6 +20,8 @@ from mizarnet.netlink import Session, create_netns, delete_link, delete_netns, d
 from mizarnet.store import ROOT as PINS
 from mizarnet.store import host_directory
 from mizarnet.sweep import sweep
+from tests.support.process import finish, in_child, start_python
+from tests.support.user import CAPABILITIES, become_nobody_with
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -212,6 +214,46 @@ def _state(pid: int) -> str:
     return "" if stat.rpartition(")")[2].split()[0] == "Z" else f"({pid})"
 
 
+# Each kills the process at one point of making or deleting a namespace, in the call whose last path ends so.
+POINTS = {
+    "after taking the name": "_claim",
+    "after mounting it": "mount",
+    "after unmounting it": "unmount",
+}
+DYING = """
+from mizarnet.netlink import named
+name, call, end = sys.argv[1:]
+original = getattr(named, call)
+def die(*arguments):
+    original(*arguments)
+    if any(str(each).endswith(end) for each in arguments):
+        os.kill(os.getpid(), signal.SIGKILL)
+setattr(named, call, die)
+mz.Lab(hosts=1, name=name).delete()
+"""
+
+
+@pytest.mark.parametrize("end", ["fabric", "h1"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_lab_can_be_made_whenever_its_maker_was_killed(point: str, end: str) -> None:
+    assert finish(start_python(DYING, NAME, POINTS[point], f"-{end}")) == (-signal.SIGKILL, "")
+    assert f"{NAME}-{end}" in _netns()
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        assert lab.hosts[0].agent.state().up
+    assert _netns() == []
+
+
+def test_a_file_that_is_no_namespace_is_left_alone() -> None:
+    path = Path(f"/run/netns/{NAME}-h1")
+    path.write_text("precious")
+    try:
+        with pytest.raises(mz.ExistsError, match=f"{NAME}-h1"):
+            mz.Lab(hosts=1, name=NAME)
+        assert path.read_text() == "precious"
+    finally:
+        path.unlink()
+
+
 def test_names_that_begin_alike_are_not_mixed_up() -> None:
     with mz.Lab(hosts=1, name=f"{NAME}-a") as other:
         with mz.Lab(hosts=1, name=NAME):
@@ -289,6 +331,18 @@ def test_run_kills_what_takes_too_long() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             lab.run("h1", "sh", "-c", "sleep 100 & sleep 100", timeout=0.2)
         assert time.monotonic() - started < 10
+
+
+def test_another_user_with_the_capabilities_is_told_to_be_root() -> None:
+    def attempt() -> None:
+        become_nobody_with(*CAPABILITIES)
+        for call in (sweep, lambda: mz.Lab(hosts=1, name=f"{NAME}-other"), lab.delete):
+            with pytest.raises(mz.PrivilegeError, match=r"; run as root$"):
+                call()
+
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        in_child(attempt)
+        assert lab.hosts[0].agent.state().up
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,9 @@ from mizarnet.store import ROOT
 from tests.support.calls import BPF_SYSCALL
 from tests.support.process import in_child
 from tests.support.tables import unchanged
-from tests.support.topology import Host
+from tests.support.topology import TUNNEL, Host
+from tests.support.user import CAPABILITIES, NOBODY, become_nobody_with
 
-NOBODY = 65534
 MAP_CREATE = 0  # enum bpf_cmd
 LEVELS = ("all hosts", "the host", "the tunnel")
 
@@ -76,13 +76,6 @@ def instead(path: Path, squat: Callable[[Path], object]) -> Iterator[Path]:
         aside.rename(path)
 
 
-def drop_everything() -> None:
-    """Become a user without any privilege, for good."""
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-
-
 # -- whose they are ----------------------------------------------------------------------------------------
 
 
@@ -108,7 +101,7 @@ def test_a_user_without_privileges_reaches_none_of_them(host: Host) -> None:
     (pins / "endpoints").chmod(0o644)
 
     def attempts() -> None:
-        drop_everything()
+        become_nobody_with()
         for which in LEVELS:
             with pytest.raises(PermissionError):
                 os.listdir(level(host, which))
@@ -123,9 +116,38 @@ def test_a_user_without_privileges_reaches_none_of_them(host: Host) -> None:
     (pins / "endpoints").chmod(0o600)
 
 
+def test_a_user_who_is_not_root_is_told_to_be(host: Host) -> None:
+    """Not to remove what root made; also with every capability that root needs."""
+
+    def attempts(why: str, *capabilities: str) -> None:
+        become_nobody_with(*capabilities)
+        calls: list[Callable[[], object]] = [
+            lambda: bpf.Map.open_pinned(str(host.agent.store.directory / "meta"))
+        ]
+        if capabilities:  # without, it cannot even enter the host's namespace
+            calls.append(lambda: mz.TransitAgent.open(TUNNEL, netns=host.namespace.name))
+            calls.append(lambda: mz.Tunnel.open(TUNNEL, netns=host.namespace.name).delete())
+        for call in calls:
+            with pytest.raises(mz.PrivilegeError, match=rf"^{ROOT} {why}; run as root$"):
+                call()
+
+    mode = stat.S_IMODE(ROOT.parent.stat().st_mode)
+    try:
+        for root, why in (
+            (0o700, "is in a directory of somebody else"),
+            (0o755, "belongs to root, as it should"),
+        ):
+            ROOT.parent.chmod(root)
+            for capabilities in ((), CAPABILITIES):
+                in_child(partial(attempts, why, *capabilities))
+    finally:
+        ROOT.parent.chmod(mode)
+    assert host.agent.state().up
+
+
 def test_a_file_system_that_the_library_mounts_is_for_root_alone(tmp_path: Path) -> None:
     def attempts() -> None:
-        drop_everything()
+        become_nobody_with()
         with pytest.raises(PermissionError):
             (tmp_path / "mizarnet").mkdir()
 
@@ -189,7 +211,7 @@ def test_a_name_that_was_taken_first_is_refused(
 
 
 def as_nobody(squat: Callable[[Path], object], path: Path) -> None:
-    drop_everything()
+    become_nobody_with()
     squat(path)
 
 

@@ -12,6 +12,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import EndpointKey, Verdict, bpf
 from mizarnet.netlink import Session, dump_links
+from tests.support.calls import MAPS, PROGRAMS, numbers, users
 from tests.support.counting import counted
 from tests.support.namespace import Namespace
 from tests.support.packets import Outer
@@ -70,10 +71,12 @@ def test_s1_one_tunnel_carries_all_endpoints_of_all_vnis(net: Net, wire: Capture
 
 
 def test_s3_one_program_on_each_hook_serves_every_endpoint(net: Net) -> None:
-    before = programs_on(net.first)
+    before, used = programs_on(net.first), users(net.first.agent.store.maps.endpoints.id)
     container = net.world.container(net.first, BLUE, "10.0.0.77/24")
     assert_ping(container.namespace, net.blue3.ip)
     assert programs_on(net.first) == before
+    assert users(net.first.agent.store.maps.endpoints.id) == used
+    assert set(used) >= set(net.first.agent.state().programs.values())
     assert sorted(number for numbers in before.values() for number in numbers) == sorted(
         net.first.agent.state().programs.values()
     )
@@ -142,7 +145,7 @@ def test_s7_what_arrives_needs_no_redirect(net: Net) -> None:
 def test_s9_kernel_memory_does_not_depend_on_the_number_of_endpoints(encap: EncapName) -> None:
     with World(encap, hosts=1, max_endpoints=1024, max_local=256) as world:
         host, namespace = world.hosts[0], world.namespace("many")
-        pins, seen = host.agent.store.directory, []
+        pins, table, seen, made = host.agent.store.directory, host.agent.store.maps.endpoints.id, [], []
         for first, last in ((0, 1), (1, 10), (10, 200)):
             mz.Endpoint.create_many(
                 host.agent,
@@ -152,9 +155,15 @@ def test_s9_kernel_memory_does_not_depend_on_the_number_of_endpoints(encap: Enca
                 ],
             )
             state = host.agent.state()
-            seen.append((state.memory, dict(state.programs), sorted(pin.name for pin in pins.iterdir())))
+            names = sorted(pin.name for pin in pins.iterdir())
+            seen.append((state.memory, dict(state.programs), users(table), names))
+            made.append((numbers(PROGRAMS), numbers(MAPS)))
         assert len(host.agent.endpoints) == 200
         assert seen[0] == seen[1] == seen[2]
+        # Others use this kernel too, and load what they need meanwhile; but not one for each of our endpoints.
+        assert set(host.agent.state().programs.values()) <= made[0][0]
+        for before, after in zip(made[1], made[2], strict=True):
+            assert len(after - before) < 190
 
 
 def test_s11_an_endpoint_is_five_steps_and_map_entries(net: Net) -> None:

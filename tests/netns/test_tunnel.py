@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
+from mizarnet import Verdict
 from mizarnet.netlink import Session, create_veth
 from tests.support.namespace import Namespace
-from tests.support.topology import ADDRESSES, UNDERLAY, World, cable, device, new_namespace
+from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, World, cable, device, new_namespace
+from tests.support.traffic import Capture, assert_ping
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -121,6 +124,48 @@ def test_an_mtu_that_does_not_fit_says_what_would(host: Namespace, mtu: int) -> 
     with pytest.raises(mz.MtuError, match="1450") as caught:
         create(host, mtu=mtu)
     assert caught.value.value == mtu
+
+
+@pytest.mark.parametrize("mtu", [68, 1279, 1280])
+def test_a_small_mtu_is_as_good_as_any(host: Namespace, mtu: int) -> None:
+    with create(host, mtu=mtu) as tunnel:
+        state = tunnel.state()
+        assert (state.up, state.mtu, state.silent) == (False, mtu, True)
+    assert [each["ifname"] for each in json.loads(host.run("ip", "-j", "link"))] == [
+        "lo",
+        UNDERLAY,
+        "tunnel0",
+    ]
+
+
+@pytest.mark.vm
+def test_a_tunnel_below_1280_bytes_carries_ipv4_and_refuses_ipv6() -> None:
+    with World("vxlan", mtu=1000 + 50) as world:
+        near, far = world.hosts
+        assert near.tunnel.mtu == 1000
+        one, local = (world.container(near, 7, f"10.0.0.{number}/24") for number in (1, 2))
+        other = world.container(far, 7, "10.0.0.3/24")
+        assert device(one.namespace, "eth0").mtu == 1000
+        for there in (local, other):
+            assert_ping(one.namespace, there.ip, size=1000 - 28)
+        vm = mz.Endpoint.create(near.agent, vni=7, ip="10.0.0.4/24", kind="macvtap")
+        with vm.open_tap():
+            assert (vm.state().up, vm.state().mtu) == (True, 1000)
+        for kind in mz.Kind:
+            with pytest.raises(mz.MtuError, match="IPv6 needs an MTU of 1280, the tunnel's is 1000"):
+                mz.Endpoint.create(near.agent, vni=7, ip=["10.0.0.5/24", "fd00::5/64"], kind=kind)
+        assert len(mz.Endpoint.list(near.agent)) == 3
+
+
+def test_what_an_mtu_raised_by_hand_makes_the_tunnel_say_is_dropped() -> None:
+    """The kernel turns IPv6 on again with it."""
+    with World("vxlan", mtu=1000 + 50) as world, Capture(world.spaces[1], UNDERLAY) as wire:
+        host = world.hosts[0]
+        host.namespace.run("ip", "link", "set", TUNNEL, "mtu", "1400")
+        wait_until(lambda: host.agent.stats().agent[Verdict.TUNNEL_OWN].packets)
+        assert_ping(host.namespace, world.hosts[1].address)
+        seen = wire.until(lambda frame: frame[12:14] == b"\x08\x00" and frame[23] == 1)
+        assert not [frame for frame in seen if frame[23] == 17]
 
 
 def test_a_failed_call_leaves_no_device(host: Namespace) -> None:

@@ -38,7 +38,11 @@ def _names(directory: str) -> frozenset[str]:
 
 @attrs.frozen
 class Snapshot:
-    """Everything of that kind at one moment."""
+    """Everything of that kind at one moment.
+
+    No programs: the kernel does not say who loaded one, and other runs of the tests load some of the same names. What
+    keeps one is here: a descriptor, a pin, or a namespace with a device. `World` waits for the end of its own.
+    """
 
     descriptors: frozenset[str]
     threads: frozenset[str]

@@ -14,6 +14,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import EndpointKey, EndpointSpec, MacAddress, Network, NetworkKey, Remote
+from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 
 Value, Type = mz.InvalidValueError, mz.InvalidTypeError
 BadCall = Callable[[], object]
@@ -32,11 +33,24 @@ def endpoint(**changes: Any) -> mz.Endpoint:
     return mz.Endpoint.create(cast("mz.TransitAgent", None), **{"vni": 7, "ip": "10.0.0.5/24", **changes})
 
 
+NO_STORE: Any = None
+"""The tables judge what they are given before they look at the agent's maps."""
+
+
+def endpoints() -> EndpointTable:
+    return EndpointTable(NO_STORE, ip_address("192.0.2.1"), release=lambda *_: False)
+
+
+def networks() -> NetworkTable:
+    return NetworkTable(NO_STORE, ip_address("192.0.2.1"))
+
+
 # (what is wrong, the error's class, the argument it names, the call)
 CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("VNI zero", Value, "vni", lambda: spec(vni=0)),
     ("VNI negative", Value, "vni", lambda: spec(vni=-1)),
     ("VNI of 25 bits", Value, "vni", lambda: spec(vni=1 << 24)),
+    ("VNI that Python cannot write", Value, "vni", lambda: spec(vni=10**5000)),
     ("VNI True", Type, "vni", lambda: spec(vni=True)),
     ("VNI as text", Type, "vni", lambda: spec(vni="7")),
     ("VNI as float", Type, "vni", lambda: spec(vni=7.0)),
@@ -67,6 +81,7 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("MAC multicast", Value, "mac", lambda: spec(mac="01:00:5e:00:00:01")),
     ("MAC broadcast", Value, "mac", lambda: spec(mac="ff:ff:ff:ff:ff:ff")),
     ("MAC zero", Value, "mac", lambda: spec(mac=bytes(6))),
+    ("MAC that agents answer with", Value, "mac", lambda: spec(mac="02:6d:7a:6e:00:01")),
     ("MAC of five bytes", Value, "mac", lambda: spec(mac=bytes(5))),
     ("MAC as a number", Type, "mac", lambda: spec(mac=2)),
     ("MAC in full-width digits", Value, "mac", lambda: MacAddress.parse("０2:00:00:00:00:01")),
@@ -124,6 +139,10 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("endpoint without an agent", Type, "agent", lambda: endpoint()),
     ("endpoint by specification and keywords", Type, "spec",
      lambda: cast("Any", mz.Endpoint.create)(None, spec(), mtu=1400)),
+    ("no specifications", Type, "specs",
+     lambda: mz.Endpoint.create_many(cast("mz.TransitAgent", None), cast("Any", None))),
+    ("no names", Type, "names",
+     lambda: mz.Endpoint.delete_many(cast("mz.TransitAgent", None), cast("Any", None))),
     ("delete a name that is none", Type, "name",
      lambda: mz.Endpoint.delete_many(cast("mz.TransitAgent", None), cast("Any", [5]))),
     ("host of an entry: a name", Value, "host", lambda: Remote("host2")),
@@ -136,11 +155,20 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("gateway of a network: multicast", Value, "gateway", lambda: Network(gateway="224.0.0.1")),
     ("key that is no pair", Type, "key", lambda: EndpointKey.parse("10.0.0.5")),
     ("key of three", Type, "key", lambda: EndpointKey.parse((7, "10.0.0.5", 1))),
+    ("key that Python cannot write", Type, "key", lambda: EndpointKey.parse(10**5000)),
     ("key with VNI 0", Value, "vni", lambda: EndpointKey.parse((0, "10.0.0.5"))),
     ("prefix with host bits", Value, "prefix", lambda: NetworkKey.parse((7, "10.0.0.5/24"))),
     ("prefix that is an address object", Type, "prefix",
      lambda: NetworkKey.parse((7, cast("Any", ip_interface("10.0.0.5/24"))))),
     ("mapped prefix", Value, "prefix", lambda: NetworkKey.parse((7, "::ffff:0:0/96"))),
+    ("no entries", Type, "entries", lambda: endpoints().update(cast("Any", None))),
+    ("entries as text", Type, "entries", lambda: endpoints().sync(cast("Any", "10.0.0.5"))),
+    ("entries that are no pairs", Type, "entries", lambda: endpoints().update(cast("Any", [7]))),
+    ("entries of three", Type, "entries", lambda: endpoints().update(cast("Any", [(7, "10.0.0.5", None)]))),
+    ("an entry without a value", Type, "value", lambda: endpoints().update({(7, "10.0.0.5"): cast("Any", None)})),
+    ("no networks", Type, "entries", lambda: networks().update(cast("Any", None))),
+    ("no peers", Type, "prefixes", lambda: PeerSet(NO_STORE).update(cast("Any", None))),
+    ("one peer as text", Type, "prefixes", lambda: PeerSet(NO_STORE).update("192.0.2.0/24")),
     ("delete what cannot be deleted", Type, "thing", lambda: mz.deleting(cast("Any", 5)).__enter__()),
 ]  # fmt: skip
 
@@ -199,6 +227,30 @@ def test_a_bad_value_is_a_value_error_and_a_bad_type_a_type_error() -> None:
         spec(vni=0)
     with pytest.raises(TypeError, match="vni must be an int"):
         spec(vni="7")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: spec(vni=0), "vni 0 is not from 1 to 16777215; VNI 0 is not a network of its own"),
+        (lambda: spec(vni=-1), "vni -1 is not from 1 to 16777215"),
+        (lambda: spec(vni=1 << 24), "vni 16777216 is not from 1 to 16777215"),
+        (lambda: spec(vni=1 << 5000), "vni of 5001 bits is not from 1 to 16777215"),
+        (
+            lambda: Network(switches=["192.0.2.9", "192.0.2.8", "192.0.2.9"]),
+            "switch 192.0.2.9 is given twice",
+        ),
+        (
+            lambda: Network(switches=[f"192.0.2.{n}" for n in range(1, 18)]),
+            "17 switches are given, a network has at most 16",
+        ),
+        (lambda: EndpointKey.parse((7, "10.0.0.5", 1)), "a key is (vni, ip), not a tuple of 3"),
+    ],
+)
+def test_the_message_says_what_is_wrong_and_nothing_else(call: BadCall, message: str) -> None:
+    with pytest.raises((Value, Type)) as caught:
+        call()
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("vni", [1, 0xFFFFFF])

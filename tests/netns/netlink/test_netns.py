@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from mizarnet.netlink import (
     anonymous_netns,
     create_netns,
     delete_netns,
+    delete_unmounted,
     get_link,
     is_current,
     netns_path,
@@ -30,6 +32,7 @@ from mizarnet.netlink import (
     owner_is_initial,
     resolve,
 )
+from tests.support.process import UNPRIVILEGED
 
 
 def run(*argv: str) -> str:
@@ -140,6 +143,56 @@ def test_a_namespace_of_another_user_namespace_is_told_apart() -> None:
                 assert not owner_is_initial(handle.fileno())
         finally:
             process.communicate("\n", timeout=10)
+
+
+def test_what_is_refused_names_the_capability(new_name: Callable[[], str], session: Session) -> None:
+    name = new_name()
+    create_netns(name)
+    code = (
+        "import sys\n"
+        "from mizarnet.errors import PrivilegeError\n"
+        "from mizarnet.netlink import *\n"
+        "name = sys.argv[1]\n"
+        "calls = (lambda: create_netns('mzl-none'), lambda: delete_netns(name))\n"
+        "s = Session.open()\n"
+        "for call in (*calls, lambda: Session.open(name), lambda: set_link(s, 1, mtu=1500)):\n"
+        "    try: call()\n"
+        "    except PrivilegeError as error: print(error)\n"
+        "s.close()\n"
+    )
+    argv = [*UNPRIVILEGED, sys.executable, "-c", code, name]
+    done = session.run(subprocess.run, argv, capture_output=True, text=True, timeout=30)
+    said = "not permitted, missing {}; run as root, or grant it"
+    assert done.stdout.splitlines() == [
+        "make a network namespace: " + said.format("CAP_SYS_ADMIN"),
+        f"unmount /run/netns/{name}: " + said.format("CAP_SYS_ADMIN"),
+        "enter the network namespace: " + said.format("CAP_SYS_ADMIN"),
+        "change link 1: " + said.format("CAP_NET_ADMIN"),
+    ]
+
+
+def test_a_name_without_a_namespace_is_deleted(new_name: Callable[[], str]) -> None:
+    name = new_name()
+    path = Path("/run/netns") / name
+    path.touch(mode=0)
+    assert delete_unmounted(name)
+    assert not delete_unmounted(name)
+    create_netns(name)
+    assert not delete_unmounted(name)
+    assert delete_netns(name)
+    for strange in (lambda: path.touch(mode=0o644), lambda: path.symlink_to("nothing"), lambda: path.mkdir()):
+        strange()
+        assert not delete_unmounted(name)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_new_namespace_is_marked(new_name: Callable[[], str]) -> None:
+    name = new_name()
+    create_netns(name, alias="a mark")
+    with Session.open(name) as session:
+        lo = get_link(session, "lo")
+    assert lo is not None
+    assert (lo.alias, lo.up) == ("a mark", True)
 
 
 def test_an_anonymous_namespace_lives_by_its_handle(session: Session) -> None:
