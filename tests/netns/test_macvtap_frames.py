@@ -193,7 +193,7 @@ def test_time_exceeded_has_a_right_checksum(
     assert reply[62:] == question[:8]
 
 
-@pytest.mark.parametrize("options", [0, 8, 16, 32, 48, 64, 256])
+@pytest.mark.parametrize("options", [0, 16, 64, 256])
 @pytest.mark.parametrize("flags", [0, NEEDS_CHECKSUM], ids=["complete", "partial"])
 def test_time_exceeded_over_ipv6_has_a_right_checksum(
     vm: mz.Endpoint, plain: Vmm, flags: int, options: int

@@ -85,7 +85,10 @@ def test_s7_what_arrives_for_a_local_endpoint_meets_no_redirect(fabric: Fabric) 
     near, far = fabric.containers[2:]
     guard = calls(far.host, "transit_guard")
     redirects = sorted(name for name in guard if "redirect" in name)
-    assert redirects == ["bpf_clone_redirect", "bpf_redirect"]  # a copy of the agent's own frame, and the bounce
+    assert redirects == [
+        "bpf_clone_redirect",
+        "bpf_redirect",
+    ]  # a copy of the agent's own frame, and the bounce
     before, received = far.host.agent.stats(), far.endpoint.stats().received
     common_tests(near, far, 4)
     since = far.host.agent.stats().since(before).guard

@@ -31,7 +31,7 @@ FULL_SECONDS = 3 * 3600
 TAIL_LINES = 60
 
 # A process in emulation takes fifteen times as long: attacks have fewer frames there (tests/support/flood.py).
-FRAMES = 10_000
+FRAMES, FRAMES_OF_SELECTION = 10_000, 3_000
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,13 @@ def log(series: str) -> Path:
 
 
 def _command(series: str, out: Path, *, full: bool) -> list[str]:
-    limit = FULL_SECONDS if full else SELECTION_SECONDS
+    limit, frames = (FULL_SECONDS, FRAMES) if full else (SELECTION_SECONDS, FRAMES_OF_SELECTION)
     machine = [
         *(sys.executable, "tests/vm/run.py", "--kernel", series),
         # In emulation a second processor makes serial tests no faster, and the other kernel needs one too.
         *("--cpus", "1", "--memory", "2G", "--timeout", str(limit)),
         *("--out", str(out), "--log", str(BUILD / f"vm-{series}-kernel.log")),
-        *("--env", f"MIZARNET_TEST_FRAMES={FRAMES}"),
+        *("--env", f"MIZARNET_TEST_FRAMES={frames}"),
     ]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=/mnt/out/junit.xml", "-v"]
     selection = [] if full else ["-m", "vm"]
