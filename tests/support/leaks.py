@@ -16,13 +16,17 @@ PINS = Path("/sys/fs/bpf")
 
 
 def descriptors() -> frozenset[str]:
-    """What this process has open."""
+    """What this process has open.
+
+    By file, and not by path: that of a tap changes when the kernel is done with the mount it was opened in.
+    """
     found: set[str] = set()
     for number in os.listdir("/proc/self/fd"):
         try:
-            found.add(f"{number} {os.readlink(f'/proc/self/fd/{number}')}")
-        except FileNotFoundError:  # the listing's own
+            target, file = os.readlink(f"/proc/self/fd/{number}"), os.fstat(int(number))
+        except OSError:  # the listing's own
             continue
+        found.add(f"{number} {Path(target).name} {file.st_dev}:{file.st_ino}")
     return frozenset(found)
 
 
