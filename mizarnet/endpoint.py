@@ -163,6 +163,7 @@ class Endpoint:
         """
         given = checks.check_items(specs, argument="specs", what="EndpointSpec")
         wanted = [_specification(spec, {}) for spec in given]
+        _checked(agent)
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
         for spec in wanted:
@@ -221,6 +222,8 @@ class Endpoint:
             prefix: Only those whose name begins so.
             vni: Only those of that VNI.
         """
+        if prefix != "":
+            checks.check_str(prefix, argument="prefix")
         if vni is not None:
             checks.check_vni(vni)
         return [
@@ -293,10 +296,11 @@ class Endpoint:
         """
         given = checks.check_items(names, argument="names", what="names")
         wanted = [checks.check_endpoint_name(name) for name in given]
+        _checked(agent)
         failed: dict[str, Exception] = {}
         for name in wanted:
             try:
-                with _checked(agent).store.writing() as maps:
+                with agent.store.writing() as maps:
                     record = agent.store.record(name)
                     if record is not None:
                         remove(maps, agent.session, record)
