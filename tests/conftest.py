@@ -2,7 +2,8 @@
 """Tiers, time limits, isolation, the look for what leaked, and the counters that must add up.
 
 The directory of a test is its tier: ``unit`` runs anywhere, ``bpf`` and ``netns`` need root. The marker ``vm``
-puts a test into the selection that also runs inside the emulated kernels.
+puts a test into the selection that also runs inside the emulated kernels; what runs with each encapsulation on
+this machine runs there with Geneve, and if it has the marker ``demand`` with VXLAN too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def offered_encapsulations() -> tuple[str, ...]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "encap" in metafunc.fixturenames and tier(metafunc.definition) != "unit":
-        metafunc.parametrize("encap", offered_encapsulations(), scope="module")
+        each = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in offered_encapsulations()]
+        metafunc.parametrize("encap", each, scope="module")
 
 
 def tier(node: pytest.Item | pytest.Collector) -> str:

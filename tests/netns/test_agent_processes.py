@@ -44,7 +44,6 @@ def test_another_process_finds_it(host: Host) -> None:
     assert host.agent.endpoints[7, "10.0.0.9"] == mz.Remote("192.0.2.2")
 
 
-@pytest.mark.vm
 def test_what_a_killed_process_made_stays_and_works() -> None:
     with World("vxlan") as world:
         first, second = world.hosts

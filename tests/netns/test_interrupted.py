@@ -41,9 +41,7 @@ def die(host: Host, netns: str, point: str) -> None:
     assert status == 9, output
 
 
-@pytest.mark.parametrize(
-    "point", [pytest.param(point, marks=pytest.mark.vm if "reach" in point else ()) for point in DEATHS]
-)
+@pytest.mark.parametrize("point", DEATHS)
 def test_an_endpoint_can_be_created_after_its_maker_died(world: World, point: str) -> None:
     host, namespace = world.hosts[0], world.namespace("web")
     neighbour = world.container(host, 7, "10.0.0.2/24")

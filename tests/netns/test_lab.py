@@ -196,7 +196,6 @@ def test_failure_half_way_leaves_nothing() -> None:
         delete_netns(f"{NAME}-h2")
 
 
-@pytest.mark.vm
 def test_lab_of_a_killed_process_is_replaced() -> None:
     with _killed_owner() as pid:
         os.kill(pid, signal.SIGKILL)

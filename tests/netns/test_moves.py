@@ -159,7 +159,7 @@ def tell_neighbours(host: Host) -> None:
 @pytest.mark.parametrize(
     ("version", "which"),
     [
-        pytest.param(4, 1, id="ipv4-host"),
+        pytest.param(4, 1, id="ipv4-host", marks=pytest.mark.vm),
         pytest.param(4, 2, id="ipv4-switch"),
         pytest.param(6, 1, id="ipv6-host"),
         pytest.param(6, 2, id="ipv6-switch"),

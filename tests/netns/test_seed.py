@@ -20,7 +20,7 @@ from tests.support.tenants import BLUE, GREEN, RED, Net
 from tests.support.topology import TUNNEL, UNDERLAY, EncapName, Host, World, device
 from tests.support.traffic import Capture, assert_ping, ping, transfer, udp_ask, udp_echo
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.demand]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.support.process import run_python
 from tests.support.tables import contents
 from tests.support.topology import TUNNEL, UNDERLAY, Container, EncapName, Host, device, mac_of
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.demand]
 VNI = 3
 NET = Net(VNI, 1)
 

@@ -194,7 +194,6 @@ def test_killed_while_detaching(host: Host, version: int, step: tuple[str, int])
     assert (settings(host), programs(host)) == (OFF, [])
 
 
-@pytest.mark.vm
 @pytest.mark.parametrize("step", [("mizarnet.forwarding.enable", 1)], ids=step_name)
 def test_killed_and_taken_off_with_the_agent(host: Host, step: tuple[str, int]) -> None:
     die(host, step, "attach")

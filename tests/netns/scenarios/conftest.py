@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+@pytest.fixture(params=[4, pytest.param(6, marks=pytest.mark.twin)], ids=["ipv4", "ipv6"])
 def version(request: pytest.FixtureRequest) -> int:
     """The family that the endpoints speak."""
     found: int = request.param

@@ -21,6 +21,7 @@ VNI = 3
 NET = Net(VNI, 1)
 
 
+@pytest.mark.vm
 def test_t36_tcp_is_not_segmented_before_the_agent_nor_at_the_switch(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=3) as fabric:
         h1, h2, switch = fabric.hosts
@@ -74,6 +75,7 @@ def test_t40_the_switch_passes_or_transmits_and_nothing_else(encap: EncapName, v
 XDP_PASS = 2
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("where", [0, 1], ids=["same host", "other host"])
 def test_t42_a_stack_in_user_space_speaks_through_a_tap(encap: EncapName, where: int) -> None:
     with Fabric(encap, hosts=2) as fabric:

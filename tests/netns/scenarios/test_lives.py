@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import pytest
+
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet.netlink import Session, dump_links
@@ -29,6 +31,7 @@ def test_t12_an_endpoint_comes_again_on_its_host(encap: EncapName, version: int)
         common_tests(one, fabric.container(h2, A, 3), version)
 
 
+@pytest.mark.vm
 def test_t12_an_endpoint_comes_again_on_another_host(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=4) as fabric:
         h1, h2, h3, switch = fabric.hosts
@@ -44,6 +47,7 @@ def test_t12_an_endpoint_comes_again_on_another_host(encap: EncapName, version: 
         common_tests(one, other, version)
 
 
+@pytest.mark.vm
 def test_t15_a_deleted_endpoint_is_gone(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=2) as fabric:
         h1, h2 = fabric.hosts
@@ -97,6 +101,7 @@ def test_t16_several_endpoints_of_a_host_go_one_at_a_time(encap: EncapName) -> N
         assert devices(fabric) == []
 
 
+@pytest.mark.vm
 def test_t16_all_endpoints_of_a_network_go_at_once(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=2) as fabric:
         for net in (A, B):
@@ -144,6 +149,7 @@ def test_t17_a_vni_goes_after_its_switch_and_router_were_replaced(encap: EncapNa
         assert not any(ROUTES[0] in map(str, host.agent.networks) for host in fabric.hosts)
 
 
+@pytest.mark.vm
 def test_t17_a_vni_goes_whole_and_another_one_stays(encap: EncapName, version: int) -> None:
     other = Net(4, 1)
     with Fabric(encap, hosts=3) as fabric:

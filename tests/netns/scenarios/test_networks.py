@@ -20,10 +20,10 @@ A, B = Net(VNI, 1), Net(VNI, 20)
 both_underlays = pytest.mark.parametrize(
     ("underlay", "version"),
     [
-        pytest.param(4, 4, id="ipv4-over-ipv4", marks=pytest.mark.vm),
-        pytest.param(4, 6, id="ipv6-over-ipv4"),
-        pytest.param(6, 4, id="ipv4-over-ipv6"),
-        pytest.param(6, 6, id="ipv6-over-ipv6", marks=pytest.mark.vm),
+        pytest.param(4, 4, id="ipv4-over-ipv4"),
+        pytest.param(4, 6, id="ipv6-over-ipv4", marks=pytest.mark.twin),
+        pytest.param(6, 4, id="ipv4-over-ipv6", marks=pytest.mark.twin),
+        pytest.param(6, 6, id="ipv6-over-ipv6", marks=pytest.mark.twin),
     ],
 )
 
@@ -37,6 +37,7 @@ def switched(fabric: Fabric, switch: Host, homes: tuple[Host, Host]) -> tuple[Co
     return pair
 
 
+@pytest.mark.vm
 @both_underlays
 def test_t1_one_network_with_a_transit_switch(encap: EncapName, underlay: int, version: int) -> None:
     with Fabric(encap, hosts=3, ipv6=underlay == 6) as fabric:
@@ -48,6 +49,7 @@ def test_t1_one_network_with_a_transit_switch(encap: EncapName, underlay: int, v
         assert total([h1, h2], "guard", Verdict.BOUNCED) == 0
 
 
+@pytest.mark.vm
 def test_t2_the_switch_is_on_the_host_of_an_endpoint(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=2) as fabric:
         h1, h2 = fabric.hosts
@@ -67,18 +69,21 @@ def nothing_on_the_wire(fabric: Fabric, one: Container, other: Container, versio
     assert [outer for outer in map(Outer.parse, frames) if outer] == []
 
 
+@pytest.mark.vm
 def test_t3_both_endpoints_on_one_host(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=2) as fabric:
         h1, h2 = fabric.hosts
         nothing_on_the_wire(fabric, *switched(fabric, h2, (h1, h1)), version)
 
 
+@pytest.mark.vm
 def test_t4_endpoints_and_switch_on_one_host(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=2) as fabric:
         h1, _ = fabric.hosts
         nothing_on_the_wire(fabric, *switched(fabric, h1, (h1, h1)), version)
 
 
+@pytest.mark.vm
 def test_t5_many_switches_share_the_flows_of_a_network(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=6) as fabric:
         switches, homes = fabric.hosts[:3], fabric.hosts[3:]
@@ -118,6 +123,7 @@ def all_pairs(fabric: Fabric, version: int) -> None:
         common_tests(one, other, version)
 
 
+@pytest.mark.vm
 @both_underlays
 def test_t6_two_networks_and_a_router(encap: EncapName, underlay: int, version: int) -> None:
     with Fabric(encap, hosts=5, ipv6=underlay == 6) as fabric:
@@ -152,6 +158,7 @@ def test_t7_three_switches_each_and_hosts_of_several_roles(encap: EncapName, ver
         assert total([router], "switch", Verdict.BOUNCED) > 50
 
 
+@pytest.mark.vm
 def test_t7_three_routers_that_know_every_endpoint(encap: EncapName, version: int) -> None:
     with Fabric(encap, hosts=7) as fabric:
         h1, h2, h3, h4, *routers = fabric.hosts

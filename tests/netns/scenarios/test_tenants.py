@@ -21,6 +21,7 @@ def with_switch(fabric: Fabric, *nets: Net) -> None:
     fabric.switch(fabric.hosts[-1])
 
 
+@pytest.mark.vm
 def test_t8_tenants_do_not_reach_each_other(encap: EncapName, version: int) -> None:
     blue, green = Net(BLUE, 1), Net(GREEN, 2)
     with Fabric(encap, hosts=3) as fabric:
@@ -60,6 +61,7 @@ def test_t9_tenants_with_the_same_addresses(encap: EncapName, version: int) -> N
         assert [each.endpoint.stats().received for each in greens] == [each.received for each in before]
 
 
+@pytest.mark.vm
 def test_t11_the_host_itself_is_an_endpoint(encap: EncapName, version: int) -> None:
     net = Net(BLUE, 1)
     with Fabric(encap, hosts=2) as fabric:
