@@ -147,8 +147,10 @@ def test_routed_packet_with_a_neighbours_mac(world: World, observer: Path) -> No
 def bridged(world: World) -> Iterator[Container]:
     """An endpoint whose container made its device the port of a bridge ``br0``."""
     with world.extra("bridged", "10.0.0.13/24") as made:
-        write_sysctl(made.session, "ipv6/conf/default/disable_ipv6", "1")  # or the bridge speaks for itself
-        world.ip("bridged", "link add br0 type bridge", "link set br0 up", "link set eth0 master br0")
+        # Or the bridge speaks for itself: neighbour discovery, and IGMP as one that snoops (224.0.0.106).
+        write_sysctl(made.session, "ipv6/conf/default/disable_ipv6", "1")
+        bridge = "link add br0 type bridge mcast_snooping 0"
+        world.ip("bridged", bridge, "link set br0 up", "link set eth0 master br0")
         until(
             lambda: "forwarding" in world.lab.run("bridged", "bridge", "link").stdout, "port not forwarding"
         )
