@@ -20,6 +20,7 @@ REMARKS = {
     Verdict.NEIGHBOUR_ANSWERED: "ARP, answered on the spot",
     Verdict.ACCEPTED: "came from the other host",
     Verdict.ACCEPTED_LOCALLY: "came from the own host, ARP answers too",
+    Verdict.COPIED: "of these, the kernel's own answers to pings",
     Verdict.OWN_ADDRESS_ASKED: "IPv6: is my own address free?",
     Verdict.FOREIGN_SOURCE: "IPv6 chatter of containers that have IPv4 only",
     Verdict.MULTICAST: "IPv6 chatter of containers that have IPv4 only",

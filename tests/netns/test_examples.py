@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NOT_EXPLAINED = " ? "  # a verdict without a remark
 BOOTS_A_MACHINE, DEMO = "vm.py", "two_hosts.py"
 LONGEST = 40
 SECONDS = 100
@@ -70,6 +71,7 @@ def test_example(path: Path) -> None:
         process.kill()
     assert (process.returncode, errors) == (0, ""), output + errors
     assert [line for line in SEEN[path.name] if line not in output] == [], output
+    assert NOT_EXPLAINED not in output
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
