@@ -211,8 +211,13 @@ def introduce(world: World, made: Mapping[str, Container]) -> None:
 
 
 def know(space: Namespace, address: str, device: str, mac: str, state: str) -> None:
-    """Write an entry of a neighbour table."""
-    space.run("ip", "neighbour", "replace", address, "dev", device, "lladdr", mac, "nud", state)
+    """Write an entry of a neighbour table.
+
+    The kernel forgets old entries when all namespaces together have many; not those learned elsewhere, which
+    believe a lie as others do.
+    """
+    entry = (address, "dev", device, "lladdr", mac, "nud", state, "extern_learn")
+    space.run("ip", "neighbour", "replace", *entry)
 
 
 def settle(world: World) -> None:
