@@ -98,7 +98,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         packed = self._pack_all(entries)
         with self._store.writing() as maps:
             self._refuse_locals(maps, packed)
-            write(self._map(maps), packed)
+            write(maps.endpoints, packed)
 
     def sync(
         self,
@@ -108,7 +108,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     ) -> Changes:
         """Make the remote entries (of one VNI, or all) be exactly ``remotes``; local ones stay.
 
-        What is new or different is written before what is superfluous goes. Raises as :meth:`update`.
+        What is superfluous goes first, so a full table can be renewed. Raises as :meth:`update`.
         """
         if vni is not None:
             check_vni(vni)
@@ -120,8 +120,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             present = dict(self._remotes(maps, vni))
             different = {key: value for key, value in wanted.items() if present.get(key) != value}
             superfluous = [key for key in present if key not in wanted]
-            write(self._map(maps), different)
-            maps.endpoints.delete_many(superfluous)
+            write(maps.endpoints, different, leaving=superfluous)
         added = sum(key not in present for key in different)
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 

@@ -151,6 +151,21 @@ def test_sync_makes_it_so_and_says_what_it_did(agent: mz.TransitAgent) -> None:
     assert remotes == {("7", "10.0.0.9"): HOST3, ("7", "10.0.0.10"): HOST3, ("8", "10.0.0.8"): HOST2}
 
 
+def test_sync_renews_a_full_table(agent: mz.TransitAgent) -> None:
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(62)})
+    renewed = {(7, f"10.1.0.{n}"): HOST3 for n in range(61, 123)}
+    assert agent.endpoints.sync(renewed) == Changes(added=61, changed=1, removed=61)
+    remotes = [value for value in agent.endpoints.values() if isinstance(value, Remote)]
+    assert remotes == [HOST3] * 62
+
+
+def test_sync_that_does_not_fit_changes_nothing(agent: mz.TransitAgent) -> None:
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(62)})
+    with unchanged(agent), pytest.raises(mz.CapacityError) as caught:
+        agent.endpoints.sync({(7, f"10.2.0.{n}"): HOST3 for n in range(63)})
+    assert (caught.value.used, caught.value.capacity) == (2, 64)
+
+
 def test_sync_again_does_nothing(agent: mz.TransitAgent) -> None:
     wanted = {(7, "10.0.0.9"): HOST2}
     agent.endpoints.sync(wanted)
