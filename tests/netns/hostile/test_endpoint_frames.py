@@ -3,11 +3,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.netns.hostile.endpoint import neighbours, shapes, sources
-from tests.netns.hostile.endpoint.net import VIRTUAL, Neighbourhood, know
+from tests.netns.hostile.endpoint.ipv6 import ICMPV6, icmpv6, ipv6
+from tests.netns.hostile.endpoint.net import VIRTUAL, Neighbourhood, calm, know
 from tests.netns.hostile.endpoint.trial import Kind, PacketSocket, assert_all_refused, shots_of
+from tests.support.namespace import Namespace
+from tests.support.packets import BROADCAST, arp, ethernet
+from tests.support.traffic import send_frame
+from tests.support.wait import wait_until
 
 KINDS: dict[str, Kind] = {**sources.KINDS, **neighbours.KINDS, **shapes.KINDS}
 IN_EMULATION = ("another tenant's MAC", "ND in others' names", "storms")
@@ -34,3 +41,42 @@ def test_a_victim_that_believed_a_lie_would_be_noticed(hood: Neighbourhood) -> N
     assert hood.knowledge() != before
     know(near, far, "eth0", VIRTUAL.hex(":"), "stale")
     assert hood.knowledge() == before
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Namespace, Namespace]]:
+    """A namespace that believes, and a liar at the other end of its cable: no agent is between them."""
+    victim, liar = Namespace("mzn-victim"), Namespace("mzn-liar")
+    try:
+        for one in (victim, liar):
+            calm(one)
+        victim.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", liar.name)
+        for one, address in ((victim, 1), (liar, 2)):
+            one.run("ip", "address", "add", f"10.0.0.{address}/24", "dev", "eth0")
+            one.run("ip", "address", "add", f"fd00::{address}/64", "dev", "eth0", "nodad")
+            one.run("ip", "link", "set", "eth0", "up")
+        yield victim, liar
+    finally:
+        victim.delete()
+        liar.delete()
+
+
+@pytest.mark.vm
+def test_what_the_victims_know_would_give_way_to_a_lie(pair: tuple[Namespace, Namespace]) -> None:
+    """The same lies change such entries where no agent stops them."""
+    victim, liar = pair
+    honest, wrong = VIRTUAL.hex(":"), bytes.fromhex("0600000000aa")
+    for address in ("10.0.0.9", "fd00::9"):
+        know(victim, address, "eth0", honest, "stale")
+    reply = arp(wrong, "10.0.0.9", "10.0.0.9", operation=neighbours.REPLY)
+    news = icmpv6("fd00::9", neighbours.ALL_NODES, *neighbours.advertisement("fd00::9", wrong))
+    packet = ipv6("fd00::9", neighbours.ALL_NODES, news, protocol=ICMPV6, hops=255)
+    wait_until(lambda: "LOWER_UP" in victim.run("ip", "link", "show", "eth0"), "the cable is not up")
+    assert victim.run("ip", "neighbour").count(honest) == 2
+
+    def believed() -> bool:  # ARP holds on to an entry in its first second: so again and again
+        send_frame(liar, "eth0", ethernet(BROADCAST, wrong, 0x0806, reply))
+        send_frame(liar, "eth0", ethernet(neighbours.ALL_NODES_MAC, wrong, 0x86DD, packet))
+        return victim.run("ip", "neighbour").count(wrong.hex(":")) == 2
+
+    wait_until(believed, "a lie was not believed")
