@@ -26,12 +26,12 @@ class Limit:
     """A namespace's path with its final zero."""
     DEVICE_BYTES: Final = 16
     """A device's name with its final zero (the kernel's IFNAMSIZ)."""
-    VERDICTS: Final = 64
+    VERDICTS: Final = 256
     """Room for verdicts of one program in the map ``verdicts``."""
     PROGRAMS: Final = 3
     """Programs that count verdicts."""
-    FIRST_DROP: Final = 16
-    """Verdicts from this number on are drop reasons."""
+    FIRST_DROP: Final = 64
+    """Verdicts from this number on are drop reasons; below it, frames went on."""
 
 
 class Program(enum.IntEnum):
@@ -77,77 +77,77 @@ class Verdict(enum.IntEnum):
     PASSED_NO_ROUTE = 13
     """Switch: no usable route to the next hop, left to the guard."""
     COPIED = 14
-    """Guard: a copy without the sender's socket takes the place of the agent's own frame."""
-    TRUNCATED = 16
+    """Guard: a copy without the sender's socket replaces the agent's own frame."""
+    TRUNCATED = 64
     """A header does not fit into the frame."""
-    VLAN_TAGGED = 17
+    VLAN_TAGGED = 65
     """A VLAN tag, in the bytes or beside them."""
-    UNKNOWN_ETHERTYPE = 18
+    UNKNOWN_ETHERTYPE = 66
     """Neither IPv4 nor IPv6 nor ARP."""
-    BAD_IPV4 = 19
+    BAD_IPV4 = 67
     """IPv4 version, header length or total length."""
-    BAD_IPV6 = 20
+    BAD_IPV6 = 68
     """IPv6 version or payload length."""
-    BAD_ARP = 21
+    BAD_ARP = 69
     """ARP for anything but IPv4 over Ethernet, or no request."""
-    TUNNEL_OWN = 22
+    TUNNEL_OWN = 70
     """Sent by the tunnel device itself, which has nothing to say."""
-    UNKNOWN_SENDER = 23
+    UNKNOWN_SENDER = 71
     """Source MAC without a record."""
-    FOREIGN_DEVICE = 24
+    FOREIGN_DEVICE = 72
     """Routed through a device that is not the sender's."""
-    FOREIGN_SOCKET = 25
+    FOREIGN_SOCKET = 73
     """Sent by a socket of another namespace."""
-    REFLECTED = 26
+    REFLECTED = 74
     """Socket of a routed family without a route: a frame that was received before."""
-    NO_ORIGIN = 27
+    NO_ORIGIN = 75
     """Neither route nor socket, and not ARP."""
-    FOREIGN_SOURCE = 28
+    FOREIGN_SOURCE = 76
     """Source address that is not the sender's."""
-    ARP_SPOOFED = 29
+    ARP_SPOOFED = 77
     """ARP in another's name."""
-    OWN_ADDRESS_ASKED = 30
+    OWN_ADDRESS_ASKED = 78
     """Question about or announcement of the own address: consumed."""
-    NEIGHBOUR_UNKNOWN = 31
+    NEIGHBOUR_UNKNOWN = 79
     """Question about an address that nobody has."""
-    MULTICAST = 32
+    MULTICAST = 80
     """Multicast or broadcast destination."""
-    NO_DESTINATION = 33
+    NO_DESTINATION = 81
     """Neither an endpoint nor a network of the VNI."""
-    HAIRPIN = 34
+    HAIRPIN = 82
     """Destination is the sender."""
-    HOP_LIMIT = 35
+    HOP_LIMIT = 83
     """TTL or hop limit used up."""
-    NO_SWITCH = 36
+    NO_SWITCH = 84
     """The network has no transit switch and no entry for the destination."""
-    TUNNEL_KEY_REFUSED = 37
+    TUNNEL_KEY_REFUSED = 85
     """The kernel did not take the tunnel key."""
-    NO_TUNNEL_KEY = 38
+    NO_TUNNEL_KEY = 86
     """Guard: no tunnel key and not marked by the agent."""
-    FOREIGN_PEER = 39
+    FOREIGN_PEER = 87
     """Guard: outer source is no peer."""
-    FOREIGN_LOCAL = 40
+    FOREIGN_LOCAL = 88
     """Guard: outer destination is not the tunnel's address."""
-    TUNNEL_MAC = 41
+    TUNNEL_MAC = 89
     """Guard: addressed to the tunnel device itself."""
-    SOURCE_IS_LOCAL = 42
+    SOURCE_IS_LOCAL = 90
     """Guard: a remote host speaks for an endpoint of this one."""
-    UNREADABLE = 43
+    UNREADABLE = 91
     """The kernel could not make the headers readable or writable."""
-    BAD_ND = 44
+    BAD_ND = 92
     """Malformed neighbour discovery, or any from a remote host."""
-    ND_SPOOFED = 45
+    ND_SPOOFED = 93
     """Neighbour discovery in another's name, or in a router's."""
-    EXTENSION_HEADERS = 46
+    EXTENSION_HEADERS = 94
     """More IPv6 extension headers than are walked."""
-    OUTER_HOP_LIMIT = 47
+    OUTER_HOP_LIMIT = 95
     """Guard: bounced too often."""
-    GENEVE_OPTIONS = 48
+    GENEVE_OPTIONS = 96
     """Guard: a control frame, or an option that must be understood."""
-    OVERSIZED = 49
+    OVERSIZED = 97
     """Longer than the tunnel's MTU, and not to be segmented."""
-    BAD_OFFLOAD = 50
-    """A checksum left to the device would be written over headers that were checked."""
+    BAD_OFFLOAD = 98
+    """A checksum left to the device would change headers that were checked."""
 
     @property
     def dropped(self) -> bool:
@@ -172,7 +172,7 @@ class InterfaceFlag(enum.IntEnum):
     TRUSTED_NETNS = 2
     """Of the record only: another user namespace may own the namespace."""
     PRIVATE_NETNS = 4
-    """Of the record only: the namespace was made for the endpoint and ends with it."""
+    """Of the record only: the namespace is the endpoint's and ends with it."""
 
 
 class KindNumber(enum.IntEnum):
@@ -208,96 +208,96 @@ class SwitchFlag(enum.IntEnum):
 
 ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "mzn_limit": {
-        "MZN_SCHEMA": Limit.SCHEMA,
-        "MZN_VNI_MAX": Limit.VNI_MAX,
-        "MZN_ADDRESSES": Limit.ADDRESSES,
-        "MZN_SWITCHES": Limit.SWITCHES,
-        "MZN_NAME_BYTES": Limit.NAME_BYTES,
-        "MZN_PATH_BYTES": Limit.PATH_BYTES,
-        "MZN_DEVICE_BYTES": Limit.DEVICE_BYTES,
-        "MZN_VERDICTS": Limit.VERDICTS,
-        "MZN_PROGRAMS": Limit.PROGRAMS,
-        "MZN_FIRST_DROP": Limit.FIRST_DROP,
+        "MZN_LIMIT_SCHEMA": Limit.SCHEMA,
+        "MZN_LIMIT_VNI_MAX": Limit.VNI_MAX,
+        "MZN_LIMIT_ADDRESSES": Limit.ADDRESSES,
+        "MZN_LIMIT_SWITCHES": Limit.SWITCHES,
+        "MZN_LIMIT_NAME_BYTES": Limit.NAME_BYTES,
+        "MZN_LIMIT_PATH_BYTES": Limit.PATH_BYTES,
+        "MZN_LIMIT_DEVICE_BYTES": Limit.DEVICE_BYTES,
+        "MZN_LIMIT_VERDICTS": Limit.VERDICTS,
+        "MZN_LIMIT_PROGRAMS": Limit.PROGRAMS,
+        "MZN_LIMIT_FIRST_DROP": Limit.FIRST_DROP,
     },
     "mzn_program": {
-        "MZN_AGENT": Program.AGENT,
-        "MZN_GUARD": Program.GUARD,
-        "MZN_SWITCH": Program.SWITCH,
+        "MZN_PROGRAM_AGENT": Program.AGENT,
+        "MZN_PROGRAM_GUARD": Program.GUARD,
+        "MZN_PROGRAM_SWITCH": Program.SWITCH,
     },
     "mzn_verdict": {
-        "MZN_ENCAPSULATED": Verdict.ENCAPSULATED,
-        "MZN_DELIVERED_LOCALLY": Verdict.DELIVERED_LOCALLY,
-        "MZN_NEIGHBOUR_ANSWERED": Verdict.NEIGHBOUR_ANSWERED,
-        "MZN_GATEWAY_ANSWERED": Verdict.GATEWAY_ANSWERED,
-        "MZN_BOUNCE_ADMITTED": Verdict.BOUNCE_ADMITTED,
-        "MZN_ACCEPTED": Verdict.ACCEPTED,
-        "MZN_ACCEPTED_LOCALLY": Verdict.ACCEPTED_LOCALLY,
-        "MZN_BOUNCED": Verdict.BOUNCED,
-        "MZN_PASSED": Verdict.PASSED,
-        "MZN_PASSED_NO_NEIGHBOUR": Verdict.PASSED_NO_NEIGHBOUR,
-        "MZN_PASSED_FORWARDING_OFF": Verdict.PASSED_FORWARDING_OFF,
-        "MZN_PASSED_OTHER_INTERFACE": Verdict.PASSED_OTHER_INTERFACE,
-        "MZN_PASSED_CHECKSUM": Verdict.PASSED_CHECKSUM,
-        "MZN_PASSED_NO_ROUTE": Verdict.PASSED_NO_ROUTE,
-        "MZN_COPIED": Verdict.COPIED,
-        "MZN_TRUNCATED": Verdict.TRUNCATED,
-        "MZN_VLAN_TAGGED": Verdict.VLAN_TAGGED,
-        "MZN_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,
-        "MZN_BAD_IPV4": Verdict.BAD_IPV4,
-        "MZN_BAD_IPV6": Verdict.BAD_IPV6,
-        "MZN_BAD_ARP": Verdict.BAD_ARP,
-        "MZN_TUNNEL_OWN": Verdict.TUNNEL_OWN,
-        "MZN_UNKNOWN_SENDER": Verdict.UNKNOWN_SENDER,
-        "MZN_FOREIGN_DEVICE": Verdict.FOREIGN_DEVICE,
-        "MZN_FOREIGN_SOCKET": Verdict.FOREIGN_SOCKET,
-        "MZN_REFLECTED": Verdict.REFLECTED,
-        "MZN_NO_ORIGIN": Verdict.NO_ORIGIN,
-        "MZN_FOREIGN_SOURCE": Verdict.FOREIGN_SOURCE,
-        "MZN_ARP_SPOOFED": Verdict.ARP_SPOOFED,
-        "MZN_OWN_ADDRESS_ASKED": Verdict.OWN_ADDRESS_ASKED,
-        "MZN_NEIGHBOUR_UNKNOWN": Verdict.NEIGHBOUR_UNKNOWN,
-        "MZN_MULTICAST": Verdict.MULTICAST,
-        "MZN_NO_DESTINATION": Verdict.NO_DESTINATION,
-        "MZN_HAIRPIN": Verdict.HAIRPIN,
-        "MZN_HOP_LIMIT": Verdict.HOP_LIMIT,
-        "MZN_NO_SWITCH": Verdict.NO_SWITCH,
-        "MZN_TUNNEL_KEY_REFUSED": Verdict.TUNNEL_KEY_REFUSED,
-        "MZN_NO_TUNNEL_KEY": Verdict.NO_TUNNEL_KEY,
-        "MZN_FOREIGN_PEER": Verdict.FOREIGN_PEER,
-        "MZN_FOREIGN_LOCAL": Verdict.FOREIGN_LOCAL,
-        "MZN_TUNNEL_MAC": Verdict.TUNNEL_MAC,
-        "MZN_SOURCE_IS_LOCAL": Verdict.SOURCE_IS_LOCAL,
-        "MZN_UNREADABLE": Verdict.UNREADABLE,
-        "MZN_BAD_ND": Verdict.BAD_ND,
-        "MZN_ND_SPOOFED": Verdict.ND_SPOOFED,
-        "MZN_EXTENSION_HEADERS": Verdict.EXTENSION_HEADERS,
-        "MZN_OUTER_HOP_LIMIT": Verdict.OUTER_HOP_LIMIT,
-        "MZN_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
-        "MZN_OVERSIZED": Verdict.OVERSIZED,
-        "MZN_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
+        "MZN_PASS_ENCAPSULATED": Verdict.ENCAPSULATED,
+        "MZN_PASS_DELIVERED_LOCALLY": Verdict.DELIVERED_LOCALLY,
+        "MZN_PASS_NEIGHBOUR_ANSWERED": Verdict.NEIGHBOUR_ANSWERED,
+        "MZN_PASS_GATEWAY_ANSWERED": Verdict.GATEWAY_ANSWERED,
+        "MZN_PASS_BOUNCE_ADMITTED": Verdict.BOUNCE_ADMITTED,
+        "MZN_PASS_ACCEPTED": Verdict.ACCEPTED,
+        "MZN_PASS_ACCEPTED_LOCALLY": Verdict.ACCEPTED_LOCALLY,
+        "MZN_PASS_BOUNCED": Verdict.BOUNCED,
+        "MZN_PASS_PASSED": Verdict.PASSED,
+        "MZN_PASS_PASSED_NO_NEIGHBOUR": Verdict.PASSED_NO_NEIGHBOUR,
+        "MZN_PASS_PASSED_FORWARDING_OFF": Verdict.PASSED_FORWARDING_OFF,
+        "MZN_PASS_PASSED_OTHER_INTERFACE": Verdict.PASSED_OTHER_INTERFACE,
+        "MZN_PASS_PASSED_CHECKSUM": Verdict.PASSED_CHECKSUM,
+        "MZN_PASS_PASSED_NO_ROUTE": Verdict.PASSED_NO_ROUTE,
+        "MZN_PASS_COPIED": Verdict.COPIED,
+        "MZN_DROP_TRUNCATED": Verdict.TRUNCATED,
+        "MZN_DROP_VLAN_TAGGED": Verdict.VLAN_TAGGED,
+        "MZN_DROP_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,
+        "MZN_DROP_BAD_IPV4": Verdict.BAD_IPV4,
+        "MZN_DROP_BAD_IPV6": Verdict.BAD_IPV6,
+        "MZN_DROP_BAD_ARP": Verdict.BAD_ARP,
+        "MZN_DROP_TUNNEL_OWN": Verdict.TUNNEL_OWN,
+        "MZN_DROP_UNKNOWN_SENDER": Verdict.UNKNOWN_SENDER,
+        "MZN_DROP_FOREIGN_DEVICE": Verdict.FOREIGN_DEVICE,
+        "MZN_DROP_FOREIGN_SOCKET": Verdict.FOREIGN_SOCKET,
+        "MZN_DROP_REFLECTED": Verdict.REFLECTED,
+        "MZN_DROP_NO_ORIGIN": Verdict.NO_ORIGIN,
+        "MZN_DROP_FOREIGN_SOURCE": Verdict.FOREIGN_SOURCE,
+        "MZN_DROP_ARP_SPOOFED": Verdict.ARP_SPOOFED,
+        "MZN_DROP_OWN_ADDRESS_ASKED": Verdict.OWN_ADDRESS_ASKED,
+        "MZN_DROP_NEIGHBOUR_UNKNOWN": Verdict.NEIGHBOUR_UNKNOWN,
+        "MZN_DROP_MULTICAST": Verdict.MULTICAST,
+        "MZN_DROP_NO_DESTINATION": Verdict.NO_DESTINATION,
+        "MZN_DROP_HAIRPIN": Verdict.HAIRPIN,
+        "MZN_DROP_HOP_LIMIT": Verdict.HOP_LIMIT,
+        "MZN_DROP_NO_SWITCH": Verdict.NO_SWITCH,
+        "MZN_DROP_TUNNEL_KEY_REFUSED": Verdict.TUNNEL_KEY_REFUSED,
+        "MZN_DROP_NO_TUNNEL_KEY": Verdict.NO_TUNNEL_KEY,
+        "MZN_DROP_FOREIGN_PEER": Verdict.FOREIGN_PEER,
+        "MZN_DROP_FOREIGN_LOCAL": Verdict.FOREIGN_LOCAL,
+        "MZN_DROP_TUNNEL_MAC": Verdict.TUNNEL_MAC,
+        "MZN_DROP_SOURCE_IS_LOCAL": Verdict.SOURCE_IS_LOCAL,
+        "MZN_DROP_UNREADABLE": Verdict.UNREADABLE,
+        "MZN_DROP_BAD_ND": Verdict.BAD_ND,
+        "MZN_DROP_ND_SPOOFED": Verdict.ND_SPOOFED,
+        "MZN_DROP_EXTENSION_HEADERS": Verdict.EXTENSION_HEADERS,
+        "MZN_DROP_OUTER_HOP_LIMIT": Verdict.OUTER_HOP_LIMIT,
+        "MZN_DROP_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
+        "MZN_DROP_OVERSIZED": Verdict.OVERSIZED,
+        "MZN_DROP_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
     },
     "mzn_place": {
-        "MZN_LOCAL": Place.LOCAL,
-        "MZN_REMOTE": Place.REMOTE,
+        "MZN_PLACE_LOCAL": Place.LOCAL,
+        "MZN_PLACE_REMOTE": Place.REMOTE,
     },
     "mzn_interface_flag": {
-        "MZN_FORWARDING": InterfaceFlag.FORWARDING,
-        "MZN_TRUSTED_NETNS": InterfaceFlag.TRUSTED_NETNS,
-        "MZN_PRIVATE_NETNS": InterfaceFlag.PRIVATE_NETNS,
+        "MZN_FLAG_FORWARDING": InterfaceFlag.FORWARDING,
+        "MZN_FLAG_TRUSTED_NETNS": InterfaceFlag.TRUSTED_NETNS,
+        "MZN_FLAG_PRIVATE_NETNS": InterfaceFlag.PRIVATE_NETNS,
     },
     "mzn_kind": {
-        "MZN_MACVLAN": KindNumber.MACVLAN,
-        "MZN_MACVTAP": KindNumber.MACVTAP,
+        "MZN_KIND_MACVLAN": KindNumber.MACVLAN,
+        "MZN_KIND_MACVTAP": KindNumber.MACVTAP,
     },
     "mzn_encap": {
-        "MZN_VXLAN": EncapNumber.VXLAN,
-        "MZN_GENEVE": EncapNumber.GENEVE,
+        "MZN_ENCAP_VXLAN": EncapNumber.VXLAN,
+        "MZN_ENCAP_GENEVE": EncapNumber.GENEVE,
     },
     "mzn_switch_flag": {
-        "MZN_GENERIC_XDP": SwitchFlag.GENERIC_XDP,
-        "MZN_SET_FORWARDING_IPV4": SwitchFlag.SET_FORWARDING_IPV4,
-        "MZN_SET_FORWARDING_IPV6": SwitchFlag.SET_FORWARDING_IPV6,
-        "MZN_SET_ACCEPT_RA": SwitchFlag.SET_ACCEPT_RA,
+        "MZN_SWITCH_GENERIC_XDP": SwitchFlag.GENERIC_XDP,
+        "MZN_SWITCH_SET_FORWARDING_IPV4": SwitchFlag.SET_FORWARDING_IPV4,
+        "MZN_SWITCH_SET_FORWARDING_IPV6": SwitchFlag.SET_FORWARDING_IPV6,
+        "MZN_SWITCH_SET_ACCEPT_RA": SwitchFlag.SET_ACCEPT_RA,
     },
 }
 """The members of each C enumeration under their C names."""

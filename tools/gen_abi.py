@@ -9,22 +9,39 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "csrc/include/mizarnet/abi.h"
 TARGET = ROOT / "mizarnet/numbers.py"
 
 ENUM = re.compile(r"enum mzn_(\w+) \{(.*?)\};", re.DOTALL)
-MEMBER = re.compile(r"MZN_(\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)
-CLASSES = {
-    "limit": ("Limit", "Sizes and bounds that programs and user space share."),
-    "program": ("Program", "A program that counts verdicts."),
-    "verdict": ("Verdict", "What a program decided about a frame; numbers keep their meaning for good."),
-    "place": ("Place", "Where an endpoint lives, seen from this host."),
-    "interface_flag": ("InterfaceFlag", "What a local endpoint is allowed to do."),
-    "kind": ("KindNumber", "The kind of an endpoint's device, as recorded."),
-    "switch_flag": ("SwitchFlag", "How a transit switch was attached, and what that changed on its device."),
-    "encap": ("EncapNumber", "The encapsulation of a tunnel, as recorded."),
+MEMBER = re.compile(r"(MZN_\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)
+
+
+class Group(NamedTuple):
+    """How an enumeration is called in Python, and the first words of its members in C, which are left out there."""
+
+    name: str
+    summary: str
+    prefixes: tuple[str, ...]
+
+
+GROUPS = {
+    "limit": Group("Limit", "Sizes and bounds that programs and user space share.", ("LIMIT",)),
+    "program": Group("Program", "A program that counts verdicts.", ("PROGRAM",)),
+    "verdict": Group(
+        "Verdict",
+        "What a program decided about a frame; numbers keep their meaning for good.",
+        ("PASS", "DROP"),
+    ),
+    "place": Group("Place", "Where an endpoint lives, seen from this host.", ("PLACE",)),
+    "interface_flag": Group("InterfaceFlag", "What a local endpoint is allowed to do.", ("FLAG",)),
+    "kind": Group("KindNumber", "The kind of an endpoint's device, as recorded.", ("KIND",)),
+    "switch_flag": Group(
+        "SwitchFlag", "How a transit switch was attached, and what that changed on its device.", ("SWITCH",)
+    ),
+    "encap": Group("EncapNumber", "The encapsulation of a tunnel, as recorded.", ("ENCAP",)),
 }
 HEAD = '''# SPDX-License-Identifier: Apache-2.0
 # Generated from csrc/include/mizarnet/abi.h by tools/gen_abi.py; do not edit.
@@ -44,38 +61,67 @@ DROPPED = '''
 '''
 
 
-def render_class(enum_name: str, body: str) -> str:
-    name, summary = CLASSES[enum_name]
+class Member(NamedTuple):
+    """An enumerator, in C and in Python."""
+
+    c_name: str
+    name: str
+    number: str
+    comment: str
+
+
+def members_of(group: Group, body: str) -> list[Member]:
+    found: list[Member] = []
+    for c_name, number, comment in MEMBER.findall(body):
+        prefix, _, name = c_name.removeprefix("MZN_").partition("_")
+        if prefix not in group.prefixes:
+            raise SystemExit(f"{c_name} does not begin with its group: MZN_{' or MZN_'.join(group.prefixes)}")
+        found.append(Member(c_name, name, number.upper().replace("0X", "0x"), " ".join(comment.split())))
+    if len(found) != body.count(" = "):
+        raise SystemExit(f"a member of {group.name} is not `MZN_NAME = number, /* comment */` on one line")
+    return found
+
+
+def render_class(group: Group, members: list[Member]) -> str:
     # Limits are no enumeration in Python: equal ones would become aliases of each other.
-    base, kind = ("", ": Final") if name == "Limit" else ("(enum.IntEnum)", "")
-    lines = [f"class {name}{base}:", f'    """{summary}"""', ""]
-    for member, number, comment in MEMBER.findall(body):
-        text = " ".join(comment.split()).replace("`", "``")
-        lines += [
-            f"    {member}{kind} = {number.upper().replace('0X', '0x')}",
-            f'    """{text[0].upper()}{text[1:]}"""',
-        ]
-    return "\n".join(lines) + ("\n" + DROPPED if enum_name == "verdict" else "\n")
+    base, kind = ("", ": Final") if group.name == "Limit" else ("(enum.IntEnum)", "")
+    lines = [f"class {group.name}{base}:", f'    """{group.summary}"""', ""]
+    for _, name, number, comment in members:
+        text = comment.replace("`", "``")
+        lines += [f"    {name}{kind} = {number}", f'    """{text[0].upper()}{text[1:]}"""']
+    return "\n".join(lines) + ("\n" + DROPPED if group.name == "Verdict" else "\n")
+
+
+def render_index(enums: dict[str, list[Member]]) -> str:
+    lines = ["ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {"]
+    for enum_name, members in enums.items():
+        lines.append(f'    "mzn_{enum_name}": {{')
+        lines += [f'        "{each.c_name}": {GROUPS[enum_name].name}.{each.name},' for each in members]
+        lines.append("    },")
+    return "\n".join([*lines, "}", '"""The members of each C enumeration under their C names."""', ""])
 
 
 def render(header: str) -> str:
     found = dict(ENUM.findall(header))
-    if set(found) != set(CLASSES):
+    if set(found) != set(GROUPS):
         raise SystemExit(
-            f"enumerations of {HEADER.name} and {Path(__file__).name} differ: {set(found) ^ set(CLASSES)}"
+            f"enumerations of {HEADER.name} and {Path(__file__).name} differ: {set(found) ^ set(GROUPS)}"
         )
-    bodies = [render_class(name, body) for name, body in found.items()]
-    return HEAD + "\n\n" + "\n\n".join([*bodies, render_index(found)])
+    enums = {name: members_of(GROUPS[name], body) for name, body in found.items()}
+    check_verdicts(enums)
+    bodies = [render_class(GROUPS[name], members) for name, members in enums.items()]
+    return HEAD + "\n\n" + "\n\n".join([*bodies, render_index(enums)])
 
 
-def render_index(found: dict[str, str]) -> str:
-    lines = ["ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {"]
-    for enum_name, body in found.items():
-        name = CLASSES[enum_name][0]
-        lines.append(f'    "mzn_{enum_name}": {{')
-        lines += [f'        "MZN_{member}": {name}.{member},' for member, _, _ in MEMBER.findall(body)]
-        lines.append("    },")
-    return "\n".join([*lines, "}", '"""The members of each C enumeration under their C names."""', ""])
+def check_verdicts(enums: dict[str, list[Member]]) -> None:
+    """The number and the name of a verdict say the same: whether the frame ended there."""
+    limits = {each.name: int(each.number, 0) for each in enums["limit"]}
+    first_drop, room = limits["FIRST_DROP"], limits["VERDICTS"]
+    for each in enums["verdict"]:
+        passes = each.c_name.startswith("MZN_PASS_")
+        low, high = (0, first_drop) if passes else (first_drop, room)
+        if not low <= int(each.number, 0) < high:
+            raise SystemExit(f"{each.c_name} = {each.number} is not in {low}..{high - 1}")
 
 
 def main() -> int:

@@ -28,19 +28,19 @@ static __always_inline int deliver_locally(struct __sk_buff *skb, const struct f
 					   const struct mzn_interface *sender, const struct mzn_endpoint *to)
 {
 	if (to->interface == sender->interface)
-		return MZN_HAIRPIN; /* nothing else would end this loop */
+		return MZN_DROP_HAIRPIN; /* nothing else would end this loop */
 	if (!same_mac(frame->destination_mac, to->mac.bytes) &&
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), to->mac.bytes, ETH_ALEN, 0))
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	count_received(to->interface, skb->len);
-	return MZN_DELIVERED_LOCALLY;
+	return MZN_PASS_DELIVERED_LOCALLY;
 }
 
 static __always_inline int encapsulate(struct __sk_buff *skb, __u32 vni, const __u32 *host)
 {
 	int refused = set_outer(skb, vni, host, OUTER_TTL);
 
-	return refused ? refused : MZN_ENCAPSULATED;
+	return refused ? refused : MZN_PASS_ENCAPSULATED;
 }
 
 /* No entry of its own: the gateway itself, or a transit switch of the network. */
@@ -53,9 +53,9 @@ static __always_inline int send_to_network(struct __sk_buff *skb, struct frame *
 	if (is_gateway(sender, network, &frame->destination))
 		return answer_echo(skb, frame);
 	if (!network)
-		return MZN_NO_DESTINATION;
+		return MZN_DROP_NO_DESTINATION;
 	host = choose_switch(network, bpf_get_hash_recalc(skb));
-	return host ? encapsulate(skb, sender->vni, host) : MZN_NO_SWITCH;
+	return host ? encapsulate(skb, sender->vni, host) : MZN_DROP_NO_SWITCH;
 }
 
 static __always_inline int send_on(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
@@ -72,7 +72,7 @@ static __always_inline int send_on(struct __sk_buff *skb, struct frame *frame, s
 	}
 	if (!to)
 		return send_to_network(skb, frame, sender);
-	if (to->place == MZN_LOCAL)
+	if (to->place == MZN_PLACE_LOCAL)
 		return deliver_locally(skb, frame, sender, to);
 	return encapsulate(skb, sender->vni, to->host);
 }
@@ -80,23 +80,23 @@ static __always_inline int send_on(struct __sk_buff *skb, struct frame *frame, s
 /* On the link a stack also speaks from its link-local address, and from none while it makes sure of its own. */
 static __always_inline bool may_speak_on_link(const struct frame *frame, const struct mzn_interface *sender)
 {
-	return sender->flags & MZN_FORWARDING || owns(sender, &frame->source) ||
+	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &frame->source) ||
 	       is_link_local_of(&frame->source_mac, &frame->source) ||
 	       (is_unspecified(&frame->source) && is_multicast(frame));
 }
 
 static __always_inline int decide(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
 {
-	if (frame->ethertype == MZN_ARP)
+	if (frame->ethertype == ETHERTYPE_ARP)
 		return answer_arp(skb, frame, sender);
 	if (!may_speak_on_link(frame, sender))
-		return MZN_FOREIGN_SOURCE;
+		return MZN_DROP_FOREIGN_SOURCE;
 	if (is_nd(skb, frame))
 		return answer_nd(skb, frame, sender);
 	if (is_multicast(frame))
-		return MZN_MULTICAST;
-	if (!(sender->flags & MZN_FORWARDING) && !owns(sender, &frame->source))
-		return MZN_FOREIGN_SOURCE;
+		return MZN_DROP_MULTICAST;
+	if (!(sender->flags & MZN_FLAG_FORWARDING) && !owns(sender, &frame->source))
+		return MZN_DROP_FOREIGN_SOURCE;
 	return send_on(skb, frame, sender);
 }
 
@@ -124,13 +124,15 @@ static __always_inline bool is_checksum_misplaced(struct __sk_buff *skb, const s
 
 	if (!read_checksum(skb, &checksum))
 		return false;
-	return frame->ethertype == MZN_ARP || checksum.start < frame->payload ||
+	return frame->ethertype == ETHERTYPE_ARP || checksum.start < frame->payload ||
 	       checksum.place < frame->payload + sizeof(__sum16) || checksum.place + sizeof(__sum16) > skb->len;
 }
 
 static __always_inline int unknown_sender(const struct frame *frame)
 {
-	return same_mac(frame->source_mac.bytes, config.tunnel_mac.bytes) ? MZN_TUNNEL_OWN : MZN_UNKNOWN_SENDER;
+	if (same_mac(frame->source_mac.bytes, config.tunnel_mac.bytes))
+		return MZN_DROP_TUNNEL_OWN;
+	return MZN_DROP_UNKNOWN_SENDER;
 }
 
 /*
@@ -139,16 +141,16 @@ static __always_inline int unknown_sender(const struct frame *frame)
  */
 static __always_inline int act(struct __sk_buff *skb, int verdict)
 {
-	if (verdict < 0 || verdict > MZN_BOUNCE_ADMITTED) /* fail closed, whatever is added */
+	if (verdict < 0 || verdict > MZN_PASS_BOUNCE_ADMITTED) /* fail closed, whatever is added */
 		return TC_ACT_SHOT;
-	if (verdict == MZN_BOUNCE_ADMITTED) {
+	if (verdict == MZN_PASS_BOUNCE_ADMITTED) {
 		forget_signature(skb);
 		return TC_ACT_OK;
 	}
 	skb->mark = 0;
 	skb->priority = 0;
 	skb->tstamp = 0;
-	if (verdict == MZN_ENCAPSULATED)
+	if (verdict == MZN_PASS_ENCAPSULATED)
 		return TC_ACT_OK;
 	skb->mark = config.mark_local;
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
@@ -170,9 +172,9 @@ static __always_inline int admit(struct __sk_buff *skb)
 	if (verdict)
 		return verdict; /* somebody else's, who must not write into the sender's counters */
 	if (is_oversized(skb))
-		verdict = MZN_OVERSIZED;
+		verdict = MZN_DROP_OVERSIZED;
 	else if (is_checksum_misplaced(skb, &frame))
-		verdict = MZN_BAD_OFFLOAD;
+		verdict = MZN_DROP_BAD_OFFLOAD;
 	else
 		verdict = decide(skb, &frame, sender);
 	count_sent(sender->interface, verdict, bytes);
@@ -183,9 +185,9 @@ SEC("tc")
 int transit_agent(struct __sk_buff *skb)
 {
 	__u32 bytes = skb->len;
-	int verdict = is_bounced(skb) ? MZN_BOUNCE_ADMITTED : admit(skb);
+	int verdict = is_bounced(skb) ? MZN_PASS_BOUNCE_ADMITTED : admit(skb);
 
-	count_verdict(MZN_AGENT, verdict, bytes);
+	count_verdict(MZN_PROGRAM_AGENT, verdict, bytes);
 	return act(skb, verdict);
 }
 

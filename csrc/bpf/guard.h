@@ -18,12 +18,12 @@
 static __always_inline int check_outer(struct __sk_buff *skb, const struct outer *outer)
 {
 	if (!is_own_host(outer->local.words))
-		return MZN_FOREIGN_LOCAL;
+		return MZN_DROP_FOREIGN_LOCAL;
 	if (outer->flags & (OUTER_OAM | OUTER_CRITICAL))
-		return MZN_GENEVE_OPTIONS;
+		return MZN_DROP_GENEVE_OPTIONS;
 	if (outer->flags & OUTER_OPTIONS && has_critical_option(skb))
-		return MZN_GENEVE_OPTIONS;
-	return is_peer(&outer->remote) ? 0 : MZN_FOREIGN_PEER;
+		return MZN_DROP_GENEVE_OPTIONS;
+	return is_peer(&outer->remote) ? 0 : MZN_DROP_FOREIGN_PEER;
 }
 
 /*
@@ -35,16 +35,16 @@ static __always_inline bool is_local_sender(const struct frame *frame, __u32 vni
 	struct mzn_interface *known = bpf_map_lookup_elem(&interfaces, &frame->source_mac);
 	struct mzn_endpoint *from = find_endpoint(vni, &frame->source);
 
-	return (known && known->vni == vni) || (from && from->place == MZN_LOCAL);
+	return (known && known->vni == vni) || (from && from->place == MZN_PLACE_LOCAL);
 }
 
 static __always_inline int deliver(struct __sk_buff *skb, const struct mzn_endpoint *to)
 {
 	/* No checksum flag: at ingress skb->csum does not cover the Ethernet header. */
 	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), to->mac.bytes, ETH_ALEN, 0))
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	count_received(to->interface, skb->len);
-	return MZN_ACCEPTED;
+	return MZN_PASS_ACCEPTED;
 }
 
 /*
@@ -63,22 +63,22 @@ static __always_inline int bounce(struct __sk_buff *skb, const struct frame *fra
 		host = network ? choose_switch(network, bpf_get_hash_recalc(skb)) : NULL;
 	}
 	if (!host)
-		return MZN_NO_DESTINATION;
+		return MZN_DROP_NO_DESTINATION;
 	if (outer->ttl <= 1)
-		return MZN_OUTER_HOP_LIMIT;
+		return MZN_DROP_OUTER_HOP_LIMIT;
 	refused = set_outer(skb, outer->vni, host, outer->ttl - 1);
-	return refused ? refused : MZN_BOUNCED;
+	return refused ? refused : MZN_PASS_BOUNCED;
 }
 
 static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
 {
-	if (frame->ethertype == MZN_ARP)
-		return MZN_BAD_ARP; /* agents answer, they do not ask */
+	if (frame->ethertype == ETHERTYPE_ARP)
+		return MZN_DROP_BAD_ARP; /* agents answer, they do not ask */
 	if (is_nd(skb, frame))
-		return MZN_BAD_ND;
+		return MZN_DROP_BAD_ND;
 	if (is_multicast(frame))
-		return MZN_MULTICAST;
-	return same_mac(frame->destination_mac, config.tunnel_mac.bytes) ? MZN_TUNNEL_MAC : 0;
+		return MZN_DROP_MULTICAST;
+	return same_mac(frame->destination_mac, config.tunnel_mac.bytes) ? MZN_DROP_TUNNEL_MAC : 0;
 }
 
 static __always_inline int accept(struct __sk_buff *skb, const struct outer *outer)
@@ -94,9 +94,9 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 	if (refused)
 		return refused;
 	if (is_local_sender(&frame, outer->vni))
-		return MZN_SOURCE_IS_LOCAL;
+		return MZN_DROP_SOURCE_IS_LOCAL;
 	to = find_endpoint(outer->vni, &frame.destination);
-	if (!to || to->place != MZN_LOCAL)
+	if (!to || to->place != MZN_PLACE_LOCAL)
 		return bounce(skb, &frame, outer, to);
 	return deliver(skb, to);
 }
@@ -120,10 +120,10 @@ static __always_inline bool is_of_shared_socket(struct __sk_buff *skb)
 static __always_inline int accept_locally(struct __sk_buff *skb)
 {
 	if (skb->mark != config.mark_local)
-		return MZN_NO_TUNNEL_KEY;
+		return MZN_DROP_NO_TUNNEL_KEY;
 	if (is_of_shared_socket(skb) && bpf_clone_redirect(skb, skb->ifindex, BPF_F_INGRESS) >= 0)
-		return MZN_COPIED;
-	return MZN_ACCEPTED_LOCALLY;
+		return MZN_PASS_COPIED;
+	return MZN_PASS_ACCEPTED_LOCALLY;
 }
 
 SEC("tc")
@@ -134,13 +134,13 @@ int transit_guard(struct __sk_buff *skb)
 	int verdict;
 
 	verdict = get_outer(skb, &outer) ? accept(skb, &outer) : accept_locally(skb);
-	count_verdict(MZN_GUARD, verdict, bytes);
-	if (verdict == MZN_BOUNCED) {
+	count_verdict(MZN_PROGRAM_GUARD, verdict, bytes);
+	if (verdict == MZN_PASS_BOUNCED) {
 		sign_bounced(skb);
 		return bpf_redirect(skb->ifindex, 0);
 	}
 	skb->mark = 0;
-	return verdict < MZN_FIRST_DROP && verdict != MZN_COPIED ? TC_ACT_OK : TC_ACT_SHOT;
+	return verdict < MZN_LIMIT_FIRST_DROP && verdict != MZN_PASS_COPIED ? TC_ACT_OK : TC_ACT_SHOT;
 }
 
 #endif

@@ -40,7 +40,7 @@ static __always_inline bool find_ipv4(struct outer_headers *at)
 {
 	struct iphdr *ip = (void *)(at->eth + 1);
 
-	if (at->eth->h_proto != MZN_IPV4 || (void *)(ip + 1) > at->end)
+	if (at->eth->h_proto != ETHERTYPE_IPV4 || (void *)(ip + 1) > at->end)
 		return false;
 	/* Options and fragments are the kernel's: it reassembles, and the guard bounces. */
 	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
@@ -55,7 +55,7 @@ static __always_inline bool find_ipv6(struct outer_headers *at)
 {
 	struct ipv6hdr *ip = (void *)(at->eth + 1);
 
-	if (at->eth->h_proto != MZN_IPV6 || (void *)(ip + 1) > at->end)
+	if (at->eth->h_proto != ETHERTYPE_IPV6 || (void *)(ip + 1) > at->end)
 		return false;
 	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !is_own_host(ip->daddr.in6_u.u6_addr32))
 		return false;
@@ -67,7 +67,7 @@ static __always_inline bool find_ipv6(struct outer_headers *at)
 /* The length of the tunnel header, or zero for one that is the kernel's to judge. */
 static __always_inline __u32 tunnel_header(const __u8 *tunnel)
 {
-	if (config.encap == MZN_VXLAN)
+	if (config.encap == MZN_ENCAP_VXLAN)
 		return tunnel[0] == VXLAN_FLAGS && !(tunnel[1] | tunnel[2] | tunnel[3] | tunnel[7]) ?
 			       TUNNEL_HEADER :
 			       0;
@@ -101,11 +101,11 @@ static __always_inline bool inner_destination(const struct outer_headers *at, st
 
 	if ((void *)(ip4 + 1) > at->end)
 		return false;
-	if (eth->h_proto == MZN_IPV4) {
+	if (eth->h_proto == ETHERTYPE_IPV4) {
 		set_ipv4(to, ip4->daddr);
 		return true;
 	}
-	if (eth->h_proto != MZN_IPV6 || (void *)(ip6 + 1) > at->end)
+	if (eth->h_proto != ETHERTYPE_IPV6 || (void *)(ip6 + 1) > at->end)
 		return false;
 	set_ipv6(to, &ip6->daddr);
 	return true;
@@ -134,7 +134,7 @@ static __always_inline const __u32 *next_host(const struct outer_headers *at)
 		return NULL;
 	endpoint = find_endpoint(vni, &to);
 	if (endpoint)
-		return endpoint->place == MZN_REMOTE ? endpoint->host : NULL;
+		return endpoint->place == MZN_PLACE_REMOTE ? endpoint->host : NULL;
 	network = find_network(vni, &to);
 	/* The source port is the sender's hash of the inner flow. */
 	return network ? choose_switch(network, bpf_ntohs(at->udp->source)) : NULL;
@@ -158,13 +158,13 @@ static __always_inline int find_next_hop(struct xdp_md *ctx, const __u32 *host, 
 	}
 	switch (bpf_fib_lookup(ctx, hop, sizeof(*hop), 0)) {
 	case BPF_FIB_LKUP_RET_SUCCESS:
-		return hop->ifindex == ctx->ingress_ifindex ? MZN_BOUNCED : MZN_PASSED_OTHER_INTERFACE;
+		return hop->ifindex == ctx->ingress_ifindex ? MZN_PASS_BOUNCED : MZN_PASS_PASSED_OTHER_INTERFACE;
 	case BPF_FIB_LKUP_RET_NO_NEIGH:
-		return MZN_PASSED_NO_NEIGHBOUR;
+		return MZN_PASS_PASSED_NO_NEIGHBOUR;
 	case BPF_FIB_LKUP_RET_FWD_DISABLED:
-		return MZN_PASSED_FORWARDING_OFF;
+		return MZN_PASS_PASSED_FORWARDING_OFF;
 	default:
-		return MZN_PASSED_NO_ROUTE;
+		return MZN_PASS_PASSED_NO_ROUTE;
 	}
 }
 
@@ -216,7 +216,7 @@ static __always_inline bool is_checksum_unsure(const struct udphdr *udp)
 	__u32 zero = 0;
 	struct mzn_meta *known = bpf_map_lookup_elem(&meta, &zero);
 
-	return udp->check && (!known || known->switch_flags & MZN_GENERIC_XDP);
+	return udp->check && (!known || known->switch_flags & MZN_SWITCH_GENERIC_XDP);
 }
 
 static __always_inline int bounce_on(struct xdp_md *ctx)
@@ -227,14 +227,14 @@ static __always_inline int bounce_on(struct xdp_md *ctx)
 	int verdict;
 
 	if (!find_outer(ctx, &at))
-		return MZN_PASSED;
+		return MZN_PASS_PASSED;
 	host = next_host(&at);
 	if (!host || (is_ipv6_underlay() ? at.ip6->hop_limit : at.ip4->ttl) <= 1)
-		return MZN_PASSED;
+		return MZN_PASS_PASSED;
 	if (is_checksum_unsure(at.udp))
-		return MZN_PASSED_CHECKSUM;
+		return MZN_PASS_PASSED_CHECKSUM;
 	verdict = find_next_hop(ctx, host, &hop);
-	if (verdict != MZN_BOUNCED)
+	if (verdict != MZN_PASS_BOUNCED)
 		return verdict;
 	__builtin_memcpy(at.eth->h_dest, hop.dmac, ETH_ALEN);
 	__builtin_memcpy(at.eth->h_source, hop.smac, ETH_ALEN);
@@ -251,8 +251,8 @@ int transit_switch(struct xdp_md *ctx)
 	__u32 bytes = ctx->data_end - ctx->data; /* of a frame in several buffers, the first */
 	int verdict = bounce_on(ctx);
 
-	count_verdict(MZN_SWITCH, verdict, bytes);
-	return verdict == MZN_BOUNCED ? XDP_TX : XDP_PASS;
+	count_verdict(MZN_PROGRAM_SWITCH, verdict, bytes);
+	return verdict == MZN_PASS_BOUNCED ? XDP_TX : XDP_PASS;
 }
 
 #endif

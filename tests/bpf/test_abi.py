@@ -78,9 +78,9 @@ def test_an_unchanged_copy_agrees(tmp_path: Path) -> None:
         ("mzn_peer_key", "size", ("\t__u32 prefix_length; /* in bits, counted over family and address */",
                                   "\t__u32 prefix_length;\n\t__u32 more;")),
         ("mzn_meta", "port", ("\t__u32 port;\n", "\t__u32 gate;\n")),
-        ("mzn_verdict", "MZN_HAIRPIN", ("MZN_HAIRPIN = 34", "MZN_HAIRPIN = 44")),
-        ("mzn_verdict", "MZN_NEW", ("MZN_UNREADABLE = 43,", "MZN_UNREADABLE = 43, MZN_NEW = 45,")),
-        ("mzn_limit", "MZN_SCHEMA", ("MZN_SCHEMA = 1", "MZN_SCHEMA = 2")),
+        ("mzn_verdict", "MZN_DROP_HAIRPIN", ("MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 92")),
+        ("mzn_verdict", "MZN_DROP_NEW", ("MZN_DROP_BAD_ND = 92,", "MZN_DROP_BAD_ND = 92, MZN_DROP_NEW = 99,")),
+        ("mzn_limit", "MZN_LIMIT_SCHEMA", ("MZN_LIMIT_SCHEMA = 1", "MZN_LIMIT_SCHEMA = 2")),
     ],
 )  # fmt: skip
 def test_a_change_on_one_side_is_named(
@@ -93,7 +93,7 @@ def test_a_change_on_one_side_is_named(
 
 
 def test_a_wrong_object_is_not_loaded(tmp_path: Path) -> None:
-    path = compile_copy(tmp_path, [("MZN_SCHEMA = 1", "MZN_SCHEMA = 2")])
+    path = compile_copy(tmp_path, [("MZN_LIMIT_SCHEMA = 1", "MZN_LIMIT_SCHEMA = 2")])
     with pytest.raises(LayoutError):
         attachment.load(path, b"", attachment.Capacity(max_endpoints=1, max_local=1))
 
@@ -108,7 +108,7 @@ def test_numbers_out_of_date_are_found(tmp_path: Path) -> None:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     header = tmp_path / "csrc/include/mizarnet/abi.h"
-    header.write_text(header.read_text().replace("MZN_HAIRPIN = 34", "MZN_HAIRPIN = 44"))
+    header.write_text(header.read_text().replace("MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 92"))
     done = run(sys.executable, "tools/gen_abi.py", "--check", cwd=tmp_path)
     assert done.returncode == 1
     assert "out of date" in done.stderr

@@ -35,7 +35,7 @@ static __always_inline bool find_neighbour(const struct mzn_interface *sender, c
 {
 	struct mzn_endpoint *endpoint = find_endpoint(sender->vni, ip);
 
-	if (endpoint && endpoint->place == MZN_LOCAL) {
+	if (endpoint && endpoint->place == MZN_PLACE_LOCAL) {
 		__builtin_memcpy(mac, endpoint->mac.bytes, ETH_ALEN);
 		return true;
 	}
@@ -43,7 +43,7 @@ static __always_inline bool find_neighbour(const struct mzn_interface *sender, c
 		mac[i] = config.virtual_mac.bytes[i];
 	if (endpoint || find_network(sender->vni, ip))
 		return true;
-	for (int i = 0; i < MZN_ADDRESSES; i++)
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&sender->gateways[i], ip))
 			return true;
 	return false;
@@ -54,17 +54,17 @@ static __always_inline int check_arp(const struct arp *arp, const struct frame *
 {
 	struct mzn_ip from;
 
-	if (arp->hardware != bpf_htons(ARP_ETHERNET) || arp->protocol != MZN_IPV4 ||
+	if (arp->hardware != bpf_htons(ARP_ETHERNET) || arp->protocol != ETHERTYPE_IPV4 ||
 	    arp->hardware_length != ETH_ALEN || arp->protocol_length != sizeof(arp->sender_ip) ||
 	    arp->operation != bpf_htons(ARP_REQUEST))
-		return MZN_BAD_ARP;
+		return MZN_DROP_BAD_ARP;
 	if (!same_mac(arp->sender_mac, frame->source_mac.bytes))
-		return MZN_ARP_SPOOFED;
+		return MZN_DROP_ARP_SPOOFED;
 	set_ipv4(&from, arp->sender_ip);
 	/* Probe (sender 0.0.0.0) or announcement: an answer would read as "taken". */
 	if (owns(sender, target) && (!arp->sender_ip || owns(sender, &from)))
-		return MZN_OWN_ADDRESS_ASKED;
-	return owns(sender, &from) ? 0 : MZN_ARP_SPOOFED;
+		return MZN_DROP_OWN_ADDRESS_ASKED;
+	return owns(sender, &from) ? 0 : MZN_DROP_ARP_SPOOFED;
 }
 
 /* Turns a request into its answer; the caller sends it back. */
@@ -76,7 +76,7 @@ static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame 
 	int refused;
 
 	if (bpf_skb_load_bytes(skb, 0, &arp, sizeof(arp)))
-		return MZN_TRUNCATED;
+		return MZN_DROP_TRUNCATED;
 	set_ipv4(&target, arp.target_ip);
 	refused = check_arp(&arp, frame, sender, &target);
 	if (refused)
@@ -84,15 +84,15 @@ static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame 
 	__builtin_memcpy(arp.target_mac, arp.sender_mac, ETH_ALEN);
 	arp.target_ip = arp.sender_ip;
 	if (!find_neighbour(sender, &target, arp.sender_mac))
-		return MZN_NEIGHBOUR_UNKNOWN;
+		return MZN_DROP_NEIGHBOUR_UNKNOWN;
 	arp.sender_ip = target.words[3];
 	arp.operation = bpf_htons(ARP_REPLY);
 	__builtin_memcpy(arp.eth.h_dest, arp.target_mac, ETH_ALEN);
 	__builtin_memcpy(arp.eth.h_source, arp.sender_mac, ETH_ALEN);
 	/* Whoever asks without an origin may ask in another's name: nothing else of the question goes there. */
 	if (bpf_skb_change_tail(skb, sizeof(arp), 0) || bpf_skb_store_bytes(skb, 0, &arp, sizeof(arp), 0))
-		return MZN_UNREADABLE;
-	return MZN_NEIGHBOUR_ANSWERED;
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_NEIGHBOUR_ANSWERED;
 }
 
 enum {
@@ -132,7 +132,7 @@ static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *fra
 {
 	__u8 type;
 
-	if (frame->ethertype != MZN_IPV6 || frame->protocol != IPPROTO_ICMPV6)
+	if (frame->ethertype != ETHERTYPE_IPV6 || frame->protocol != IPPROTO_ICMPV6)
 		return false;
 	/* A type that cannot be read may be anything. */
 	if (frame->payload >= frame->end || pull(skb, frame->payload + sizeof(type)) ||
@@ -148,20 +148,22 @@ static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *f
 	struct nd_option option;
 
 	if (frame->hop_limit != ND_HOPS || message->code || frame->fragment || frame->payload != HEADERS)
-		return MZN_BAD_ND;
+		return MZN_DROP_BAD_ND;
 	if (message->type == ND_ADVERTISEMENT)
-		return own ? MZN_OWN_ADDRESS_ASKED : MZN_ND_SPOOFED;
+		return own ? MZN_DROP_OWN_ADDRESS_ASKED : MZN_DROP_ND_SPOOFED;
 	if (message->type != ND_SOLICITATION)
-		return MZN_ND_SPOOFED;
+		return MZN_DROP_ND_SPOOFED;
 	if (own)
-		return MZN_OWN_ADDRESS_ASKED; /* duplicate address detection: an answer would read as "taken" */
+		return MZN_DROP_OWN_ADDRESS_ASKED; /* duplicate address detection: an answer would read as "taken" */
 	if (is_unspecified(&frame->source))
-		return MZN_ND_SPOOFED;
+		return MZN_DROP_ND_SPOOFED;
 	if (frame->payload + sizeof(*message) + sizeof(option) > frame->end)
 		return 0; /* no option */
 	if (bpf_skb_load_bytes(skb, HEADERS + sizeof(*message), &option, sizeof(option)))
-		return MZN_UNREADABLE;
-	return option.type == ND_SOURCE_MAC && !same_mac(option.mac, frame->source_mac.bytes) ? MZN_ND_SPOOFED : 0;
+		return MZN_DROP_UNREADABLE;
+	if (option.type == ND_SOURCE_MAC && !same_mac(option.mac, frame->source_mac.bytes))
+		return MZN_DROP_ND_SPOOFED;
+	return 0;
 }
 
 static __always_inline int write_advertisement(struct __sk_buff *skb, const struct frame *frame,
@@ -169,7 +171,7 @@ static __always_inline int write_advertisement(struct __sk_buff *skb, const stru
 {
 	const __u32 length = sizeof(*answer) - sizeof(answer->pseudo);
 	struct ipv6hdr ip = { .version = 6, .nexthdr = IPPROTO_ICMPV6, .hop_limit = ND_HOPS };
-	struct ethhdr eth = { .h_proto = MZN_IPV6 };
+	struct ethhdr eth = { .h_proto = ETHERTYPE_IPV6 };
 
 	answer->pseudo.length = bpf_htonl(length);
 	answer->pseudo.protocol = bpf_htonl(IPPROTO_ICMPV6);
@@ -183,8 +185,8 @@ static __always_inline int write_advertisement(struct __sk_buff *skb, const stru
 	    bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	    bpf_skb_store_bytes(skb, HEADERS, &answer->message, length, 0))
-		return MZN_UNREADABLE;
-	return MZN_NEIGHBOUR_ANSWERED;
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_NEIGHBOUR_ANSWERED;
 }
 
 /* As for ARP: the answer goes to the asker alone, at both layers. */
@@ -195,16 +197,16 @@ __noinline int answer_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_
 	int refused;
 
 	if (!frame || !sender)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	if (frame->payload + sizeof(answer.message) > frame->end ||
 	    bpf_skb_load_bytes(skb, frame->payload, &answer.message, sizeof(answer.message)))
-		return MZN_BAD_ND;
+		return MZN_DROP_BAD_ND;
 	__builtin_memcpy(target.words, answer.message.target, sizeof(target.words));
 	refused = check_nd(skb, frame, sender, &answer.message, &target);
 	if (refused)
 		return refused;
 	if (!find_neighbour(sender, &target, answer.option.mac))
-		return MZN_NEIGHBOUR_UNKNOWN;
+		return MZN_DROP_NEIGHBOUR_UNKNOWN;
 	answer.message.type = ND_ADVERTISEMENT;
 	answer.message.checksum = 0;
 	answer.message.flags = bpf_htonl(0x60000000); /* solicited, override */

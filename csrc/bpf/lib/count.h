@@ -13,7 +13,7 @@ static __always_inline void add(struct mzn_counter *counter, __u32 bytes)
 
 static __always_inline void count_verdict(enum mzn_program program, __u32 verdict, __u32 bytes)
 {
-	__u32 index = program * MZN_VERDICTS + verdict;
+	__u32 index = program * MZN_LIMIT_VERDICTS + verdict;
 	struct mzn_counter *counter = bpf_map_lookup_elem(&verdicts, &index);
 
 	if (counter)
@@ -25,7 +25,7 @@ static __always_inline void count_sent(__u32 interface, __u32 verdict, __u32 byt
 	struct mzn_traffic *of = bpf_map_lookup_elem(&traffic, &interface);
 
 	if (of)
-		add(verdict < MZN_FIRST_DROP ? &of->sent : &of->dropped, bytes);
+		add(verdict < MZN_LIMIT_FIRST_DROP ? &of->sent : &of->dropped, bytes);
 }
 
 static __always_inline void count_received(__u32 interface, __u32 bytes)

@@ -39,7 +39,7 @@ static __always_inline bool is_gateway(const struct mzn_interface *sender, const
 {
 	if (network && same_ip(&network->gateway, ip))
 		return true;
-	for (int i = 0; i < MZN_ADDRESSES; i++)
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&sender->gateways[i], ip))
 			return true;
 	return false;
@@ -78,11 +78,11 @@ __noinline int answer_echo(struct __sk_buff *skb, struct frame *frame)
 	__u8 type;
 
 	if (!frame)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	if (frame->fragment || frame->protocol != (is_ipv4 ? IPPROTO_ICMP : IPPROTO_ICMPV6) ||
 	    frame->payload + sizeof(struct icmp) > frame->end ||
 	    bpf_skb_load_bytes(skb, frame->payload, &type, sizeof(type)) || type != request)
-		return MZN_NO_DESTINATION;
+		return MZN_DROP_NO_DESTINATION;
 	to_sender(&macs, frame);
 	/* Exchanged addresses leave every checksum as it is; only the type has to be made good. */
 	if (bpf_l4_csum_replace(skb, frame->payload + offsetof(struct icmp, checksum), bpf_htons(request << 8),
@@ -90,8 +90,8 @@ __noinline int answer_echo(struct __sk_buff *skb, struct frame *frame)
 	    bpf_skb_store_bytes(skb, frame->payload, &reply, sizeof(reply), 0) ||
 	    (is_ipv4 ? turn_ipv4(skb, frame) : turn_ipv6(skb, frame)) ||
 	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
-		return MZN_UNREADABLE;
-	return MZN_GATEWAY_ANSWERED;
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_GATEWAY_ANSWERED;
 }
 
 struct expired_ipv4 {
@@ -107,11 +107,11 @@ __noinline int expire_ipv4(struct __sk_buff *skb, struct frame *frame, struct mz
 	struct macs macs;
 
 	if (!frame || !gateway)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	/* With IP options the quotation would be longer; that is not worth a variable-length copy. */
 	if (frame->payload != ETH_HLEN + sizeof(reply.quoted) || frame->payload + QUOTED > frame->end ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &reply.quoted, sizeof(reply.quoted) + QUOTED))
-		return MZN_HOP_LIMIT;
+		return MZN_DROP_HOP_LIMIT;
 	reply.ip.version = 4;
 	reply.ip.ihl = sizeof(reply.ip) / 4;
 	reply.ip.tot_len = bpf_htons(sizeof(reply));
@@ -126,8 +126,8 @@ __noinline int expire_ipv4(struct __sk_buff *skb, struct frame *frame, struct mz
 	if (make_room(skb, frame, ETH_HLEN + sizeof(reply), sizeof(reply.ip)) ||
 	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &reply, sizeof(reply), 0))
-		return MZN_UNREADABLE;
-	return MZN_GATEWAY_ANSWERED;
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_GATEWAY_ANSWERED;
 }
 
 struct expired_ipv6 {
@@ -145,10 +145,10 @@ __noinline int expire_ipv6(struct __sk_buff *skb, struct frame *frame, struct mz
 	struct macs macs;
 
 	if (!frame || !gateway)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	if (HEADERS + QUOTED > frame->end ||
 	    bpf_skb_load_bytes(skb, ETH_HLEN, &reply.quoted, sizeof(reply.quoted) + QUOTED))
-		return MZN_HOP_LIMIT;
+		return MZN_DROP_HOP_LIMIT;
 	__builtin_memcpy(reply.pseudo.source, gateway->words, 16);
 	__builtin_memcpy(reply.pseudo.destination, frame->source.words, 16);
 	reply.pseudo.length = bpf_htonl(length);
@@ -162,8 +162,8 @@ __noinline int expire_ipv6(struct __sk_buff *skb, struct frame *frame, struct mz
 	    bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0) ||
 	    bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), 0) ||
 	    bpf_skb_store_bytes(skb, HEADERS, &reply.icmp, length, 0))
-		return MZN_UNREADABLE;
-	return MZN_GATEWAY_ANSWERED;
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_GATEWAY_ANSWERED;
 }
 
 /* Errors are never answered with errors (RFC 1122, 3.2.2; RFC 4443, 2.4). */
@@ -185,15 +185,15 @@ static __always_inline bool is_icmp_error(struct __sk_buff *skb, const struct fr
 static __always_inline int expire(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
 {
 	if (frame->protocol == NO_PROTOCOL || is_icmp_error(skb, frame))
-		return MZN_HOP_LIMIT;
+		return MZN_DROP_HOP_LIMIT;
 	/* Gateways are ordered by family, so an IPv6 one may stand first. */
-	for (int i = 0; i < MZN_ADDRESSES; i++) {
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++) {
 		if (sender->gateways[i].family != frame->destination.family)
 			continue;
 		return frame->destination.family == 4 ? expire_ipv4(skb, frame, &sender->gateways[i]) :
 							expire_ipv6(skb, frame, &sender->gateways[i]);
 	}
-	return MZN_HOP_LIMIT;
+	return MZN_DROP_HOP_LIMIT;
 }
 
 #endif

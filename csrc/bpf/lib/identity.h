@@ -32,16 +32,16 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 static __always_inline int identify_device(const struct origin *origin, const struct mzn_interface *sender)
 {
 	if (origin->netns_cookie != sender->netns_cookie)
-		return MZN_FOREIGN_DEVICE;
+		return MZN_DROP_FOREIGN_DEVICE;
 	/* Between its creation and its record's completion the index of the device is not known. */
-	return sender->ifindex && origin->ifindex != sender->ifindex ? MZN_FOREIGN_DEVICE : 0;
+	return sender->ifindex && origin->ifindex != sender->ifindex ? MZN_DROP_FOREIGN_DEVICE : 0;
 }
 
 static __always_inline int identify_socket(const struct origin *origin, const struct mzn_interface *sender)
 {
 	if (origin->family != FAMILY_PACKET && origin->family != FAMILY_XDP && origin->family != FAMILY_NONE)
-		return MZN_REFLECTED;
-	return origin->netns_cookie != sender->netns_cookie ? MZN_FOREIGN_SOCKET : 0;
+		return MZN_DROP_REFLECTED;
+	return origin->netns_cookie != sender->netns_cookie ? MZN_DROP_FOREIGN_SOCKET : 0;
 }
 
 static __always_inline int identify(struct __sk_buff *skb, const struct frame *frame,
@@ -54,7 +54,7 @@ static __always_inline int identify(struct __sk_buff *skb, const struct frame *f
 		return identify_device(&origin, sender);
 	if (origin.kind == ORIGIN_SOCKET)
 		return identify_socket(&origin, sender);
-	return frame->ethertype == MZN_ARP ? 0 : MZN_NO_ORIGIN;
+	return frame->ethertype == ETHERTYPE_ARP ? 0 : MZN_DROP_NO_ORIGIN;
 }
 
 static __always_inline bool has_no_origin(struct __sk_buff *skb)
@@ -84,7 +84,7 @@ static __always_inline bool is_link_local_of(const struct mzn_mac *mac, const st
 
 static __always_inline bool owns(const struct mzn_interface *interface, const struct mzn_ip *ip)
 {
-	for (int i = 0; i < MZN_ADDRESSES; i++)
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&interface->addresses[i].ip, ip))
 			return true;
 	return false;

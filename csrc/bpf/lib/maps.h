@@ -44,9 +44,9 @@ struct {
 	__type(value, __u32);
 } peers SEC(".maps");
 
-enum { VERDICT_COUNTERS = MZN_PROGRAMS * MZN_VERDICTS };
+enum { VERDICT_COUNTERS = MZN_LIMIT_PROGRAMS * MZN_LIMIT_VERDICTS };
 
-/* program * MZN_VERDICTS + verdict */
+/* program * MZN_LIMIT_VERDICTS + verdict */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, VERDICT_COUNTERS);

@@ -17,9 +17,9 @@
 
 #include "maps.h"
 
-#define MZN_IPV4 bpf_htons(ETH_P_IP)
-#define MZN_IPV6 bpf_htons(ETH_P_IPV6)
-#define MZN_ARP bpf_htons(ETH_P_ARP)
+#define ETHERTYPE_IPV4 bpf_htons(ETH_P_IP)
+#define ETHERTYPE_IPV6 bpf_htons(ETH_P_IPV6)
+#define ETHERTYPE_ARP bpf_htons(ETH_P_ARP)
 
 enum {
 	HEADERS = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), /* the longest of the headers read here */
@@ -88,7 +88,7 @@ static __always_inline int pull(struct __sk_buff *skb, __u32 bytes)
 		bytes = skb->len;
 	if ((__u64)skb->data + bytes <= skb->data_end)
 		return 0;
-	return bpf_skb_pull_data(skb, bytes) ? MZN_UNREADABLE : 0;
+	return bpf_skb_pull_data(skb, bytes) ? MZN_DROP_UNREADABLE : 0;
 }
 
 static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
@@ -97,12 +97,12 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame
 	__u32 total, header;
 
 	if ((void *)(ip + 1) > end)
-		return MZN_TRUNCATED;
+		return MZN_DROP_TRUNCATED;
 	total = bpf_ntohs(ip->tot_len);
 	header = ip->ihl * 4;
 	/* A total of zero is "BIG TCP", which tunnels of this kind do not carry. */
 	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > skb->len - ETH_HLEN)
-		return MZN_BAD_IPV4;
+		return MZN_DROP_BAD_IPV4;
 	frame->hop_limit = ip->ttl;
 	frame->fragment = ip->frag_off & bpf_htons(0x3fff); /* more to come, or an offset */
 	frame->protocol = ip->frag_off & bpf_htons(0x1fff) ? NO_PROTOCOL : ip->protocol;
@@ -135,20 +135,20 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 	struct extension extension;
 
 	if (!frame)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 		/* Unrolled: 6.1 refuses the back edge that clang makes of this loop. */
 #pragma unroll
 	for (int i = 0; i < EXTENSIONS; i++) {
 		if (!is_extension(frame->protocol))
 			return 0;
 		if (frame->payload > HEADERS + EXTENSION_BYTES)
-			return MZN_EXTENSION_HEADERS;
+			return MZN_DROP_EXTENSION_HEADERS;
 		/* RFC 7112: all headers are in the first fragment, or nobody can judge the packet. */
 		if (frame->payload + sizeof(extension) > frame->end)
-			return MZN_TRUNCATED;
+			return MZN_DROP_TRUNCATED;
 		if (pull(skb, frame->payload + sizeof(extension)) ||
 		    bpf_skb_load_bytes(skb, frame->payload, &extension, sizeof(extension)))
-			return MZN_UNREADABLE;
+			return MZN_DROP_UNREADABLE;
 		frame->payload += extension_size(frame->protocol, &extension);
 		if (frame->protocol == IPPROTO_FRAGMENT)
 			frame->fragment = true;
@@ -157,7 +157,7 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 		else
 			frame->protocol = extension.next;
 	}
-	return is_extension(frame->protocol) ? MZN_EXTENSION_HEADERS : 0;
+	return is_extension(frame->protocol) ? MZN_DROP_EXTENSION_HEADERS : 0;
 }
 
 static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
@@ -165,12 +165,12 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame
 	struct ipv6hdr *ip = at;
 
 	if ((void *)(ip + 1) > end)
-		return MZN_TRUNCATED;
+		return MZN_DROP_TRUNCATED;
 	if (ip->version != 6 || bpf_ntohs(ip->payload_len) > skb->len - ETH_HLEN - sizeof(*ip))
-		return MZN_BAD_IPV6;
+		return MZN_DROP_BAD_IPV6;
 	/* A payload of zero with more behind it than padding is "BIG TCP" again. */
 	if (!ip->payload_len && skb->len > ETH_ZLEN)
-		return MZN_BAD_IPV6;
+		return MZN_DROP_BAD_IPV6;
 	frame->hop_limit = ip->hop_limit;
 	frame->protocol = ip->nexthdr;
 	frame->payload = HEADERS;
@@ -188,21 +188,21 @@ __noinline int parse(struct __sk_buff *skb, struct frame *frame)
 	struct ethhdr *eth = (void *)(long)skb->data;
 
 	if (!frame || refused)
-		return MZN_UNREADABLE;
+		return MZN_DROP_UNREADABLE;
 	if ((void *)(eth + 1) > end)
-		return MZN_TRUNCATED;
+		return MZN_DROP_TRUNCATED;
 	__builtin_memcpy(frame->destination_mac, eth->h_dest, ETH_ALEN);
 	__builtin_memcpy(frame->source_mac.bytes, eth->h_source, ETH_ALEN);
 	frame->ethertype = eth->h_proto;
 	/* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
 	if (skb->vlan_present || eth->h_proto == bpf_htons(ETH_P_8021Q) ||
 	    eth->h_proto == bpf_htons(ETH_P_8021AD) || eth->h_proto == bpf_htons(ETH_P_QINQ1))
-		return MZN_VLAN_TAGGED;
-	if (eth->h_proto == MZN_IPV4)
+		return MZN_DROP_VLAN_TAGGED;
+	if (eth->h_proto == ETHERTYPE_IPV4)
 		return parse_ipv4(skb, frame, eth + 1, end);
-	if (eth->h_proto == MZN_IPV6)
+	if (eth->h_proto == ETHERTYPE_IPV6)
 		return parse_ipv6(skb, frame, eth + 1, end);
-	return eth->h_proto == MZN_ARP ? 0 : MZN_UNKNOWN_ETHERTYPE;
+	return eth->h_proto == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
 }
 
 static __always_inline bool is_multicast(const struct frame *frame)

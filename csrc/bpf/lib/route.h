@@ -36,15 +36,15 @@ static __always_inline const __u32 *choose_switch(const struct mzn_network *netw
 	__u32 count = network->switch_count;
 	__u32 chosen;
 
-	if (!count || count > MZN_SWITCHES)
+	if (!count || count > MZN_LIMIT_SWITCHES)
 		return NULL;
-	for (__u32 i = 0; i < MZN_SWITCHES; i++)
+	for (__u32 i = 0; i < MZN_LIMIT_SWITCHES; i++)
 		if (i < count && is_own_host(network->switches[i]))
 			return NULL;
 	chosen = hash % count;
 	/* The verifier cannot see that a remainder is small, and clang would drop the check. */
 	barrier_var(chosen);
-	if (chosen >= MZN_SWITCHES)
+	if (chosen >= MZN_LIMIT_SWITCHES)
 		return NULL;
 	return network->switches[chosen];
 }
@@ -70,7 +70,7 @@ static __always_inline bool on_link(const struct mzn_own_address *own, const str
 
 static __always_inline bool is_routed(const struct mzn_interface *sender, const struct mzn_ip *destination)
 {
-	for (int i = 0; i < MZN_ADDRESSES; i++)
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (on_link(&sender->addresses[i], destination))
 			return false;
 	return true;
@@ -85,8 +85,8 @@ static __always_inline int decrement_ipv4(struct __sk_buff *skb, const struct fr
 	__be16 after = bpf_htons(lower << 8);
 
 	if (bpf_l3_csum_replace(skb, check, before, after, sizeof(after)))
-		return MZN_UNREADABLE;
-	return bpf_skb_store_bytes(skb, ttl, &lower, sizeof(lower), 0) ? MZN_UNREADABLE : 0;
+		return MZN_DROP_UNREADABLE;
+	return bpf_skb_store_bytes(skb, ttl, &lower, sizeof(lower), 0) ? MZN_DROP_UNREADABLE : 0;
 }
 
 /* At egress the checksum of an IPv6 packet does not cover its hop limit: nothing else to mend. */
@@ -95,7 +95,7 @@ static __always_inline int decrement_ipv6(struct __sk_buff *skb, const struct fr
 	__u8 lower = frame->hop_limit - 1;
 
 	return bpf_skb_store_bytes(skb, ETH_HLEN + offsetof(struct ipv6hdr, hop_limit), &lower, sizeof(lower), 0) ?
-		       MZN_UNREADABLE :
+		       MZN_DROP_UNREADABLE :
 		       0;
 }
 

@@ -55,7 +55,7 @@ static __always_inline int set_outer(struct __sk_buff *skb, __u32 vni, const __u
 		key.remote_ipv4 = bpf_ntohl(host[3]);
 		key.local_ipv4 = bpf_ntohl(config.local.words[3]);
 	}
-	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? MZN_TUNNEL_KEY_REFUSED : 0;
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? MZN_DROP_TUNNEL_KEY_REFUSED : 0;
 }
 
 /* False if the frame did not come out of the tunnel, or came over the other address family. */

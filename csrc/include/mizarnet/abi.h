@@ -5,7 +5,8 @@
  * This is their only definition. Python's numbers are generated from the enumerations below
  * (tools/gen_abi.py) and its records are compared with the BTF of the object before it is loaded.
  * Padding is spelled out, because user space writes whole keys and the kernel compares whole keys.
- * Addresses are in network byte order, all other numbers in the host's.
+ * Addresses are in network byte order, all other numbers in the host's. The first word of an enumerator is its group,
+ * which Python leaves out: its class says it.
  */
 #ifndef MIZARNET_ABI_H
 #define MIZARNET_ABI_H
@@ -13,22 +14,22 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_SCHEMA = 1, /* Version of the layouts in this file. */
-	MZN_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
-	MZN_ADDRESSES = 2, /* Own addresses of an interface: one IPv4 and one IPv6. */
-	MZN_SWITCHES = 16, /* Transit switches of a network. */
-	MZN_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
-	MZN_PATH_BYTES = 256, /* A namespace's path with its final zero. */
-	MZN_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
-	MZN_VERDICTS = 64, /* Room for verdicts of one program in the map `verdicts`. */
-	MZN_PROGRAMS = 3, /* Programs that count verdicts. */
-	MZN_FIRST_DROP = 16, /* Verdicts from this number on are drop reasons. */
+	MZN_LIMIT_SCHEMA = 1, /* Version of the layouts in this file. */
+	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
+	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of an interface: one IPv4 and one IPv6. */
+	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
+	MZN_LIMIT_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
+	MZN_LIMIT_PATH_BYTES = 256, /* A namespace's path with its final zero. */
+	MZN_LIMIT_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
+	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
+	MZN_LIMIT_PROGRAMS = 3, /* Programs that count verdicts. */
+	MZN_LIMIT_FIRST_DROP = 64, /* Verdicts from this number on are drop reasons; below it, frames went on. */
 };
 
 enum mzn_program {
-	MZN_AGENT = 0, /* TC, egress of the tunnel. */
-	MZN_GUARD = 1, /* TC, ingress of the tunnel. */
-	MZN_SWITCH = 2, /* XDP, ingress of the underlay. */
+	MZN_PROGRAM_AGENT = 0, /* TC, egress of the tunnel. */
+	MZN_PROGRAM_GUARD = 1, /* TC, ingress of the tunnel. */
+	MZN_PROGRAM_SWITCH = 2, /* XDP, ingress of the underlay. */
 };
 
 /*
@@ -36,57 +37,57 @@ enum mzn_program {
  * A frame that the stack segments later (GSO) is decided and counted once.
  */
 enum mzn_verdict {
-	MZN_ENCAPSULATED = 0, /* Agent: tunnel key set, leaves towards a host or transit switch. */
-	MZN_DELIVERED_LOCALLY = 1, /* Agent: handed to the tunnel's own ingress for a local endpoint. */
-	MZN_NEIGHBOUR_ANSWERED = 2, /* Agent: ARP request or neighbour solicitation answered. */
-	MZN_GATEWAY_ANSWERED = 3, /* Agent: answered in the gateway's name (echo, time exceeded). */
-	MZN_BOUNCE_ADMITTED = 4, /* Agent: the guard's bounced frame let out. */
-	MZN_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
-	MZN_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
-	MZN_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
-	MZN_PASSED = 8, /* Switch: not its business, left to the kernel. */
-	MZN_PASSED_NO_NEIGHBOUR = 9, /* Switch: next hop not resolved, left to the guard. */
-	MZN_PASSED_FORWARDING_OFF = 10, /* Switch: forwarding is off on the underlay, left to the guard. */
-	MZN_PASSED_OTHER_INTERFACE = 11, /* Switch: next hop is behind another device, left to the guard. */
-	MZN_PASSED_CHECKSUM = 12, /* Switch: outer checksum on a generic hook, left to the guard. */
-	MZN_PASSED_NO_ROUTE = 13, /* Switch: no usable route to the next hop, left to the guard. */
-	MZN_COPIED = 14, /* Guard: a copy without the sender's socket takes the place of the agent's own frame. */
+	MZN_PASS_ENCAPSULATED = 0, /* Agent: tunnel key set, leaves towards a host or transit switch. */
+	MZN_PASS_DELIVERED_LOCALLY = 1, /* Agent: handed to the tunnel's own ingress for a local endpoint. */
+	MZN_PASS_NEIGHBOUR_ANSWERED = 2, /* Agent: ARP request or neighbour solicitation answered. */
+	MZN_PASS_GATEWAY_ANSWERED = 3, /* Agent: answered in the gateway's name (echo, time exceeded). */
+	MZN_PASS_BOUNCE_ADMITTED = 4, /* Agent: the guard's bounced frame let out. */
+	MZN_PASS_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
+	MZN_PASS_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
+	MZN_PASS_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
+	MZN_PASS_PASSED = 8, /* Switch: not its business, left to the kernel. */
+	MZN_PASS_PASSED_NO_NEIGHBOUR = 9, /* Switch: next hop not resolved, left to the guard. */
+	MZN_PASS_PASSED_FORWARDING_OFF = 10, /* Switch: forwarding is off on the underlay, left to the guard. */
+	MZN_PASS_PASSED_OTHER_INTERFACE = 11, /* Switch: next hop is behind another device, left to the guard. */
+	MZN_PASS_PASSED_CHECKSUM = 12, /* Switch: outer checksum on a generic hook, left to the guard. */
+	MZN_PASS_PASSED_NO_ROUTE = 13, /* Switch: no usable route to the next hop, left to the guard. */
+	MZN_PASS_COPIED = 14, /* Guard: a copy without the sender's socket replaces the agent's own frame. */
 
-	MZN_TRUNCATED = 16, /* A header does not fit into the frame. */
-	MZN_VLAN_TAGGED = 17, /* A VLAN tag, in the bytes or beside them. */
-	MZN_UNKNOWN_ETHERTYPE = 18, /* Neither IPv4 nor IPv6 nor ARP. */
-	MZN_BAD_IPV4 = 19, /* IPv4 version, header length or total length. */
-	MZN_BAD_IPV6 = 20, /* IPv6 version or payload length. */
-	MZN_BAD_ARP = 21, /* ARP for anything but IPv4 over Ethernet, or no request. */
-	MZN_TUNNEL_OWN = 22, /* Sent by the tunnel device itself, which has nothing to say. */
-	MZN_UNKNOWN_SENDER = 23, /* Source MAC without a record. */
-	MZN_FOREIGN_DEVICE = 24, /* Routed through a device that is not the sender's. */
-	MZN_FOREIGN_SOCKET = 25, /* Sent by a socket of another namespace. */
-	MZN_REFLECTED = 26, /* Socket of a routed family without a route: a frame that was received before. */
-	MZN_NO_ORIGIN = 27, /* Neither route nor socket, and not ARP. */
-	MZN_FOREIGN_SOURCE = 28, /* Source address that is not the sender's. */
-	MZN_ARP_SPOOFED = 29, /* ARP in another's name. */
-	MZN_OWN_ADDRESS_ASKED = 30, /* Question about or announcement of the own address: consumed. */
-	MZN_NEIGHBOUR_UNKNOWN = 31, /* Question about an address that nobody has. */
-	MZN_MULTICAST = 32, /* Multicast or broadcast destination. */
-	MZN_NO_DESTINATION = 33, /* Neither an endpoint nor a network of the VNI. */
-	MZN_HAIRPIN = 34, /* Destination is the sender. */
-	MZN_HOP_LIMIT = 35, /* TTL or hop limit used up. */
-	MZN_NO_SWITCH = 36, /* The network has no transit switch and no entry for the destination. */
-	MZN_TUNNEL_KEY_REFUSED = 37, /* The kernel did not take the tunnel key. */
-	MZN_NO_TUNNEL_KEY = 38, /* Guard: no tunnel key and not marked by the agent. */
-	MZN_FOREIGN_PEER = 39, /* Guard: outer source is no peer. */
-	MZN_FOREIGN_LOCAL = 40, /* Guard: outer destination is not the tunnel's address. */
-	MZN_TUNNEL_MAC = 41, /* Guard: addressed to the tunnel device itself. */
-	MZN_SOURCE_IS_LOCAL = 42, /* Guard: a remote host speaks for an endpoint of this one. */
-	MZN_UNREADABLE = 43, /* The kernel could not make the headers readable or writable. */
-	MZN_BAD_ND = 44, /* Malformed neighbour discovery, or any from a remote host. */
-	MZN_ND_SPOOFED = 45, /* Neighbour discovery in another's name, or in a router's. */
-	MZN_EXTENSION_HEADERS = 46, /* More IPv6 extension headers than are walked. */
-	MZN_OUTER_HOP_LIMIT = 47, /* Guard: bounced too often. */
-	MZN_GENEVE_OPTIONS = 48, /* Guard: a control frame, or an option that must be understood. */
-	MZN_OVERSIZED = 49, /* Longer than the tunnel's MTU, and not to be segmented. */
-	MZN_BAD_OFFLOAD = 50, /* A checksum left to the device would be written over headers that were checked. */
+	MZN_DROP_TRUNCATED = 64, /* A header does not fit into the frame. */
+	MZN_DROP_VLAN_TAGGED = 65, /* A VLAN tag, in the bytes or beside them. */
+	MZN_DROP_UNKNOWN_ETHERTYPE = 66, /* Neither IPv4 nor IPv6 nor ARP. */
+	MZN_DROP_BAD_IPV4 = 67, /* IPv4 version, header length or total length. */
+	MZN_DROP_BAD_IPV6 = 68, /* IPv6 version or payload length. */
+	MZN_DROP_BAD_ARP = 69, /* ARP for anything but IPv4 over Ethernet, or no request. */
+	MZN_DROP_TUNNEL_OWN = 70, /* Sent by the tunnel device itself, which has nothing to say. */
+	MZN_DROP_UNKNOWN_SENDER = 71, /* Source MAC without a record. */
+	MZN_DROP_FOREIGN_DEVICE = 72, /* Routed through a device that is not the sender's. */
+	MZN_DROP_FOREIGN_SOCKET = 73, /* Sent by a socket of another namespace. */
+	MZN_DROP_REFLECTED = 74, /* Socket of a routed family without a route: a frame that was received before. */
+	MZN_DROP_NO_ORIGIN = 75, /* Neither route nor socket, and not ARP. */
+	MZN_DROP_FOREIGN_SOURCE = 76, /* Source address that is not the sender's. */
+	MZN_DROP_ARP_SPOOFED = 77, /* ARP in another's name. */
+	MZN_DROP_OWN_ADDRESS_ASKED = 78, /* Question about or announcement of the own address: consumed. */
+	MZN_DROP_NEIGHBOUR_UNKNOWN = 79, /* Question about an address that nobody has. */
+	MZN_DROP_MULTICAST = 80, /* Multicast or broadcast destination. */
+	MZN_DROP_NO_DESTINATION = 81, /* Neither an endpoint nor a network of the VNI. */
+	MZN_DROP_HAIRPIN = 82, /* Destination is the sender. */
+	MZN_DROP_HOP_LIMIT = 83, /* TTL or hop limit used up. */
+	MZN_DROP_NO_SWITCH = 84, /* The network has no transit switch and no entry for the destination. */
+	MZN_DROP_TUNNEL_KEY_REFUSED = 85, /* The kernel did not take the tunnel key. */
+	MZN_DROP_NO_TUNNEL_KEY = 86, /* Guard: no tunnel key and not marked by the agent. */
+	MZN_DROP_FOREIGN_PEER = 87, /* Guard: outer source is no peer. */
+	MZN_DROP_FOREIGN_LOCAL = 88, /* Guard: outer destination is not the tunnel's address. */
+	MZN_DROP_TUNNEL_MAC = 89, /* Guard: addressed to the tunnel device itself. */
+	MZN_DROP_SOURCE_IS_LOCAL = 90, /* Guard: a remote host speaks for an endpoint of this one. */
+	MZN_DROP_UNREADABLE = 91, /* The kernel could not make the headers readable or writable. */
+	MZN_DROP_BAD_ND = 92, /* Malformed neighbour discovery, or any from a remote host. */
+	MZN_DROP_ND_SPOOFED = 93, /* Neighbour discovery in another's name, or in a router's. */
+	MZN_DROP_EXTENSION_HEADERS = 94, /* More IPv6 extension headers than are walked. */
+	MZN_DROP_OUTER_HOP_LIMIT = 95, /* Guard: bounced too often. */
+	MZN_DROP_GENEVE_OPTIONS = 96, /* Guard: a control frame, or an option that must be understood. */
+	MZN_DROP_OVERSIZED = 97, /* Longer than the tunnel's MTU, and not to be segmented. */
+	MZN_DROP_BAD_OFFLOAD = 98, /* A checksum left to the device would change headers that were checked. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
@@ -106,8 +107,8 @@ struct mzn_endpoint_key {
 };
 
 enum mzn_place {
-	MZN_LOCAL = 1, /* On this host. */
-	MZN_REMOTE = 2, /* On another host. */
+	MZN_PLACE_LOCAL = 1, /* On this host. */
+	MZN_PLACE_REMOTE = 2, /* On another host. */
 };
 
 struct mzn_endpoint {
@@ -126,7 +127,7 @@ struct mzn_network_key {
 struct mzn_network {
 	struct mzn_ip gateway;
 	__u32 switch_count;
-	__u32 switches[MZN_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
+	__u32 switches[MZN_LIMIT_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
 };
 
 struct mzn_peer_key {
@@ -140,9 +141,9 @@ struct mzn_own_address {
 };
 
 enum mzn_interface_flag {
-	MZN_FORWARDING = 1, /* May send from addresses that are not its own. */
-	MZN_TRUSTED_NETNS = 2, /* Of the record only: another user namespace may own the namespace. */
-	MZN_PRIVATE_NETNS = 4, /* Of the record only: the namespace was made for the endpoint and ends with it. */
+	MZN_FLAG_FORWARDING = 1, /* May send from addresses that are not its own. */
+	MZN_FLAG_TRUSTED_NETNS = 2, /* Of the record only: another user namespace may own the namespace. */
+	MZN_FLAG_PRIVATE_NETNS = 4, /* Of the record only: the namespace is the endpoint's and ends with it. */
 };
 
 struct mzn_interface {
@@ -151,8 +152,8 @@ struct mzn_interface {
 	__u32 vni;
 	__u32 interface; /* index into `traffic` */
 	__u32 flags; /* enum mzn_interface_flag */
-	struct mzn_own_address addresses[MZN_ADDRESSES];
-	struct mzn_ip gateways[MZN_ADDRESSES];
+	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
+	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
 	__u8 record[16]; /* key in `records`; no program reads it */
 };
 
@@ -173,8 +174,8 @@ struct mzn_record_key {
 };
 
 enum mzn_kind {
-	MZN_MACVLAN = 1, /* A device in the container's namespace. */
-	MZN_MACVTAP = 2, /* A device with a descriptor for a VM. */
+	MZN_KIND_MACVLAN = 1, /* A device in the container's namespace. */
+	MZN_KIND_MACVTAP = 2, /* A device with a descriptor for a VM. */
 };
 
 struct mzn_record {
@@ -191,27 +192,27 @@ struct mzn_record {
 	__s32 nsid; /* the host namespace's number for the endpoint's */
 	__u32 pad;
 	struct mzn_mac mac;
-	struct mzn_own_address addresses[MZN_ADDRESSES];
-	struct mzn_ip gateways[MZN_ADDRESSES];
-	char ifname[MZN_DEVICE_BYTES];
-	char netns[MZN_PATH_BYTES];
-	char name[MZN_NAME_BYTES];
+	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
+	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
+	char ifname[MZN_LIMIT_DEVICE_BYTES];
+	char netns[MZN_LIMIT_PATH_BYTES];
+	char name[MZN_LIMIT_NAME_BYTES];
 };
 
 enum mzn_encap {
-	MZN_VXLAN = 1, /* RFC 7348. */
-	MZN_GENEVE = 2, /* RFC 8926. */
+	MZN_ENCAP_VXLAN = 1, /* RFC 7348. */
+	MZN_ENCAP_GENEVE = 2, /* RFC 8926. */
 };
 
 enum mzn_switch_flag {
-	MZN_GENERIC_XDP = 1, /* Attached to the generic hook, where checksums may be unfinished. */
-	MZN_SET_FORWARDING_IPV4 = 2, /* IPv4 forwarding of the device was off before. */
-	MZN_SET_FORWARDING_IPV6 = 4, /* IPv6 forwarding of the device was off before. */
-	MZN_SET_ACCEPT_RA = 8, /* Router advertisements were accepted only because forwarding was off. */
+	MZN_SWITCH_GENERIC_XDP = 1, /* Attached to the generic hook, where checksums may be unfinished. */
+	MZN_SWITCH_SET_FORWARDING_IPV4 = 2, /* IPv4 forwarding of the device was off before. */
+	MZN_SWITCH_SET_FORWARDING_IPV6 = 4, /* IPv6 forwarding of the device was off before. */
+	MZN_SWITCH_SET_ACCEPT_RA = 8, /* Router advertisements were accepted only because forwarding was off. */
 };
 
 struct mzn_meta {
-	__u32 schema; /* MZN_SCHEMA of whoever loaded the object; 0 while it is being set up */
+	__u32 schema; /* MZN_LIMIT_SCHEMA of whoever loaded the object; 0 while it is being set up */
 	__u32 encap; /* enum mzn_encap */
 	__u64 build; /* digest of the object */
 	__u32 tunnel_ifindex;
@@ -220,8 +221,8 @@ struct mzn_meta {
 	__u32 switch_ifindex; /* device of the transit switch; 0: none */
 	__u32 switch_flags; /* enum mzn_switch_flag */
 	struct mzn_ip local;
-	char tunnel[MZN_DEVICE_BYTES];
-	char underlay[MZN_DEVICE_BYTES];
+	char tunnel[MZN_LIMIT_DEVICE_BYTES];
+	char underlay[MZN_LIMIT_DEVICE_BYTES];
 };
 
 /* Constants of one attached agent, written before the programs are loaded. */
