@@ -20,6 +20,7 @@
 #include "lib/route.h"
 #include "lib/sk_buff.h"
 #include "lib/tunnel.h"
+#include "lib/verdict.h"
 
 enum { GSO_BY_FRAGS = 0xffff };
 
@@ -139,9 +140,11 @@ static __always_inline int unknown_sender(const struct frame *frame)
  * The tenant's mark, priority and departure time end here: on the outer packet they would steer the host's
  * routing rules and qdiscs.
  */
-static __always_inline int act(struct __sk_buff *skb, int verdict)
+static __always_inline int let_out(struct __sk_buff *skb, int verdict)
 {
-	if (verdict < 0 || verdict > MZN_PASS_BOUNCE_ADMITTED) /* fail closed, whatever is added */
+	enum fate fate = agent_fate(verdict);
+
+	if (fate == FATE_DROP)
 		return TC_ACT_SHOT;
 	if (verdict == MZN_PASS_BOUNCE_ADMITTED) {
 		forget_signature(skb);
@@ -150,7 +153,7 @@ static __always_inline int act(struct __sk_buff *skb, int verdict)
 	skb->mark = 0;
 	skb->priority = 0;
 	skb->tstamp = 0;
-	if (verdict == MZN_PASS_ENCAPSULATED)
+	if (fate == FATE_GO_ON)
 		return TC_ACT_OK;
 	skb->mark = config.mark_local;
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
@@ -188,7 +191,7 @@ int transit_agent(struct __sk_buff *skb)
 	int verdict = is_bounced(skb) ? MZN_PASS_BOUNCE_ADMITTED : admit(skb);
 
 	count_verdict(MZN_PROGRAM_AGENT, verdict, bytes);
-	return act(skb, verdict);
+	return let_out(skb, verdict);
 }
 
 #endif

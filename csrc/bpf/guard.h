@@ -14,6 +14,7 @@
 #include "lib/metadata.h"
 #include "lib/route.h"
 #include "lib/tunnel.h"
+#include "lib/verdict.h"
 
 static __always_inline int check_outer(struct __sk_buff *skb, const struct outer *outer)
 {
@@ -126,6 +127,20 @@ static __always_inline int accept_locally(struct __sk_buff *skb)
 	return MZN_PASS_ACCEPTED_LOCALLY;
 }
 
+static __always_inline int let_in(struct __sk_buff *skb, int verdict)
+{
+	switch (guard_fate(verdict)) {
+	case FATE_GO_ON:
+		skb->mark = 0;
+		return TC_ACT_OK;
+	case FATE_TURN:
+		sign_bounced(skb);
+		return bpf_redirect(skb->ifindex, 0);
+	default:
+		return TC_ACT_SHOT;
+	}
+}
+
 SEC("tc")
 int transit_guard(struct __sk_buff *skb)
 {
@@ -135,12 +150,7 @@ int transit_guard(struct __sk_buff *skb)
 
 	verdict = get_outer(skb, &outer) ? accept(skb, &outer) : accept_locally(skb);
 	count_verdict(MZN_PROGRAM_GUARD, verdict, bytes);
-	if (verdict == MZN_PASS_BOUNCED) {
-		sign_bounced(skb);
-		return bpf_redirect(skb->ifindex, 0);
-	}
-	skb->mark = 0;
-	return verdict < MZN_LIMIT_FIRST_DROP && verdict != MZN_PASS_COPIED ? TC_ACT_OK : TC_ACT_SHOT;
+	return let_in(skb, verdict);
 }
 
 #endif
