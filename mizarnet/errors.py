@@ -270,7 +270,7 @@ class CapacityError(MizarnetError, OSError):
 
 
 class LayoutError(MizarnetError, ValueError):
-    """The BPF object and the Python records disagree about a structure.
+    """The BPF object, or what stands in a map, and the Python records disagree about a structure.
 
     Attributes:
         struct: Name of the C structure or enumeration.

@@ -73,9 +73,14 @@ static __always_inline int send_on(struct __sk_buff *skb, struct frame *frame, s
 	}
 	if (!to)
 		return send_to_network(skb, frame, sender);
-	if (to->place == MZN_PLACE_LOCAL)
+	switch (to->place) {
+	case MZN_PLACE_LOCAL:
 		return deliver_locally(skb, frame, sender, to);
-	return encapsulate(skb, sender->vni, to->host);
+	case MZN_PLACE_REMOTE:
+		return encapsulate(skb, sender->vni, to->host);
+	default:
+		return MZN_DROP_NO_DESTINATION; /* a newer version's: what else it holds means something else */
+	}
 }
 
 /* On the link a stack also speaks from its link-local address, and from none while it makes sure of its own. */

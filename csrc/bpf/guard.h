@@ -48,21 +48,26 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct mzn_endpo
 	return MZN_PASS_ACCEPTED;
 }
 
-/*
- * Not here: on to the host or transit switch that the table names. The outer TTL ends the journey of a frame between
- * hosts that disagree, and must be checked here: a key with TTL zero would mean 64 to VXLAN.
- */
-static __always_inline int bounce(struct __sk_buff *skb, const struct frame *frame, const struct outer *outer,
-				  const struct mzn_endpoint *to)
+/* Not here: the host or transit switch that the table names. NULL if there is none. */
+static __always_inline const __u32 *next_stop(struct __sk_buff *skb, const struct frame *frame, __u32 vni,
+					      const struct mzn_endpoint *to)
 {
 	const struct mzn_network *network;
-	const __u32 *host = to ? to->host : NULL;
+
+	if (to)
+		return to->place == MZN_PLACE_REMOTE ? to->host : NULL;
+	network = find_network(vni, &frame->destination);
+	return network ? choose_switch(network, bpf_get_hash_recalc(skb)) : NULL;
+}
+
+/*
+ * The outer TTL ends the journey of a frame between hosts that disagree, and must be checked here: a key with TTL zero
+ * would mean 64 to VXLAN.
+ */
+static __always_inline int bounce(struct __sk_buff *skb, const struct outer *outer, const __u32 *host)
+{
 	int refused;
 
-	if (!to) {
-		network = find_network(outer->vni, &frame->destination);
-		host = network ? choose_switch(network, bpf_get_hash_recalc(skb)) : NULL;
-	}
 	if (!host)
 		return MZN_DROP_NO_DESTINATION;
 	if (outer->ttl <= 1)
@@ -97,9 +102,9 @@ static __always_inline int accept(struct __sk_buff *skb, const struct outer *out
 	if (is_local_sender(&frame, outer->vni))
 		return MZN_DROP_SOURCE_IS_LOCAL;
 	to = find_endpoint(outer->vni, &frame.destination);
-	if (!to || to->place != MZN_PLACE_LOCAL)
-		return bounce(skb, &frame, outer, to);
-	return deliver(skb, to);
+	if (to && to->place == MZN_PLACE_LOCAL)
+		return deliver(skb, to);
+	return bounce(skb, outer, next_stop(skb, &frame, outer->vni, to));
 }
 
 /*

@@ -16,6 +16,7 @@ import attrs
 
 from mizarnet.abi.layout import Layout
 from mizarnet.checks import IPAddress, IPInterface, IPNetwork
+from mizarnet.errors import LayoutError
 from mizarnet.numbers import EncapNumber, InterfaceFlag, KindNumber, Limit, Place
 from mizarnet.values import (
     Encap,
@@ -165,12 +166,28 @@ def pack_endpoint(value: Local | Remote) -> bytes:
 def unpack_endpoint(data: bytes) -> Local | Remote:
     """The reverse of :func:`pack_endpoint`."""
     place, interface, mac, host = ENDPOINT.unpack(data)
-    return Local(MacAddress(mac), interface) if place == Place.LOCAL else Remote(_host_from(host))
+    if place == Place.LOCAL:
+        return Local(MacAddress(mac), interface)
+    if place == Place.REMOTE:
+        return Remote(_host_from(host))
+    raise _unknown_place(place)
 
 
 def is_local(data: bytes) -> bool:
-    """Whether a packed ``mzn_endpoint`` lives on this host."""
-    return int.from_bytes(data[:4], sys.byteorder) == Place.LOCAL
+    """Whether a packed ``mzn_endpoint`` lives on this host; raises ``LayoutError`` if that cannot be known."""
+    place = int.from_bytes(data[:4], sys.byteorder)
+    if place not in (Place.LOCAL, Place.REMOTE):
+        raise _unknown_place(place)
+    return place == Place.LOCAL
+
+
+def _unknown_place(place: int) -> LayoutError:
+    return LayoutError(
+        f"an entry of endpoints has the place {place}, which this version of mizarnet does not know",
+        struct="mzn_endpoint",
+        differences=[f"place {place}"],
+        hint="another version, or something else, wrote it: use that version, or delete the tunnel with force=True",
+    )
 
 
 # -- networks and peers ------------------------------------------------------------------------------------

@@ -6,7 +6,19 @@ from __future__ import annotations
 import random
 from typing import Literal
 
-from tests.model.state import Config, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
+from tests.model.state import (
+    Config,
+    Elsewhere,
+    Interface,
+    Ip,
+    Local,
+    Mac,
+    Network,
+    Place,
+    Prefix,
+    Remote,
+    State,
+)
 
 KINDS = 8
 """Kinds of host, one after the other: encapsulation, family of the underlay, whether the route can be read."""
@@ -15,6 +27,7 @@ LIFE = 4096
 
 NUMBERS = 256
 """Traffic numbers are smaller."""
+UNKNOWN_PLACES = (0, 3, 4, 0x80000001, 0xFFFFFFFF)
 VIRTUAL_MAC = bytes.fromhex("026d7a6e0001")
 LENGTHS = {
     4: (24, 24, 24, 24, 24, 16, 16, 8, 0, 32, 32, 31, 30, 25, 1, 9, 17, 28),
@@ -183,10 +196,10 @@ class Builder:
 
     # -- endpoints
 
-    def _endpoints(self, interfaces: dict[Mac, Interface]) -> dict[tuple[int, Ip], Local | Remote]:
+    def _endpoints(self, interfaces: dict[Mac, Interface]) -> dict[tuple[int, Ip], Place]:
         """Of the interfaces' own addresses nearly all, and some more of them and of others."""
         rng = self.rng
-        found: dict[tuple[int, Ip], Local | Remote] = {}
+        found: dict[tuple[int, Ip], Place] = {}
         for _ in range(rng.randint(3, 16)):
             found[rng.choice(self.vnis), self._address(rng.choice((4, 16)))] = self._remote()
         for mac, known in interfaces.items():
@@ -194,6 +207,10 @@ class Builder:
             for ip, _ in (*known.addresses, *extra):
                 if rng.random() < 0.9:
                     found[known.vni, ip] = self._remote() if rng.random() < 0.06 else Local(known.number, mac)
+        if rng.random() < 0.3:
+            of, known = rng.choice([*interfaces.items()])
+            elsewhere = Elsewhere(rng.choice(UNKNOWN_PLACES), known.number, of, self._remote().host)
+            found[rng.choice([*found])] = elsewhere
         return found
 
     def _remote(self) -> Remote:

@@ -8,7 +8,7 @@ from tests.model import replies
 from tests.model.case import TC_OK, TC_REDIRECT, Case, Outcome, Outer, Received, Sent
 from tests.model.packet import ICMP, ICMPV6, Packet
 from tests.model.refused import Refused
-from tests.model.state import Config, Local
+from tests.model.state import Config, Elsewhere, Local
 from tests.model.tables import Sender, Tables
 
 TUNNEL_TTL = 64
@@ -29,6 +29,8 @@ def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent
     endpoint = tables.endpoints.get((vni, to))
     if isinstance(endpoint, Local):
         return _delivered(frame, endpoint, sender, tables.config, sent)
+    if isinstance(endpoint, Elsewhere):  # D5a
+        raise Refused(Verdict.NO_DESTINATION)
     if endpoint is not None:  # D5
         return _encapsulated(case, frame, Outer(vni, endpoint.host, tables.config.local, TUNNEL_TTL), sent)
     network = tables.network(vni, to)

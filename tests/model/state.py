@@ -85,6 +85,19 @@ class Remote:
 
 
 @attrs.frozen
+class Elsewhere:
+    """An entry of a place that this version does not know; the rest is what other places have there."""
+
+    place: int
+    number: int
+    mac: Mac
+    host: Ip
+
+
+Place: TypeAlias = Local | Remote | Elsewhere
+
+
+@attrs.frozen
 class Network:
     """A prefix of a VNI."""
 
@@ -106,7 +119,7 @@ class State:
 
     config: Config
     interfaces: Mapping[Mac, Interface]
-    endpoints: Mapping[tuple[int, Ip], Local | Remote]
+    endpoints: Mapping[tuple[int, Ip], Place]
     networks: Mapping[tuple[int, Prefix], Network]
     peers: frozenset[Prefix]
     generic: bool = False

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from tests.model.case import Case, TunnelKey
-from tests.model.state import Interface, Ip, Local, Mac, Network, Prefix, State
+from tests.model.state import Elsewhere, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
 
 Found = TypeVar("Found")
 
@@ -91,7 +91,7 @@ class Tables:
         """The host of another host's endpoint, or else a transit switch."""
         endpoint = self.endpoints.get((vni, ip))
         if endpoint is not None:
-            return None if isinstance(endpoint, Local) else endpoint.host
+            return endpoint.host if isinstance(endpoint, Remote) else None
         network = self.network(vni, ip)
         return self.switch(network, number) if network is not None else None
 
@@ -100,6 +100,8 @@ class Tables:
         endpoint = self.endpoints.get((sender.vni, ip))
         if isinstance(endpoint, Local):
             return endpoint.mac
+        if isinstance(endpoint, Elsewhere):
+            return None
         if endpoint is not None or self.network(sender.vni, ip) is not None or sender.is_gateway(ip):
             return self.config.virtual_mac
         return None

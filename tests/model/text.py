@@ -27,7 +27,7 @@ from tests.model.case import (
     SentBy,
     TunnelKey,
 )
-from tests.model.state import Config, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
+from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
 
 T = TypeVar("T")
 
@@ -100,12 +100,12 @@ def _record(kind: type[T]) -> Form[T]:
     return Form(write, read)
 
 
-def _one_of(mark: str, first: type[Any], second: type[Any]) -> Form[Any]:
-    """The first is the one that has the field `mark`."""
-    forms = _record(first), _record(second)
+def _one_of(*kinds: tuple[type[Any], str]) -> Form[Any]:
+    """The first of the kinds whose field, the one named by it, is there."""
+    forms = {kind: _record(kind) for kind, _ in kinds}
     return Form(
-        lambda value: forms[not isinstance(value, first)].write(value),
-        lambda data: forms[mark not in data].read(data),
+        lambda value: forms[type(value)].write(value),
+        lambda data: next(forms[kind] for kind, mark in kinds if mark in data).read(data),
     )
 
 
@@ -152,7 +152,7 @@ _FORMS: dict[str, Form] = {
     ),
     "Verdict": _named(Verdict),
     "HopResult": _named(HopResult),
-    "RoutedBy | SentBy | None": _optional(_one_of("ifindex", RoutedBy, SentBy)),
+    "RoutedBy | SentBy | None": _optional(_one_of((RoutedBy, "ifindex"), (SentBy, "family"))),
     "DeferredChecksum | None": _optional(_record(DeferredChecksum)),
     "TunnelKey | None": _optional(_record(TunnelKey)),
     "Hop | None": _optional(_record(Hop)),
@@ -161,7 +161,9 @@ _FORMS: dict[str, Form] = {
     "Received | None": _optional(_record(Received)),
     "Config": _record(Config),
     "Mapping[Mac, Interface]": _table(_MAC, _record(Interface)),
-    "Mapping[tuple[int, Ip], Local | Remote]": _table(_in_vni(_IP), _one_of("mac", Local, Remote)),
+    "Mapping[tuple[int, Ip], Place]": _table(
+        _in_vni(_IP), _one_of((Elsewhere, "place"), (Local, "mac"), (Remote, "host"))
+    ),
     "Mapping[tuple[int, Prefix], Network]": _table(_in_vni(_PREFIX), _record(Network)),
 }
 

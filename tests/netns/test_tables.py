@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -12,6 +13,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
+from mizarnet.abi import records
+from mizarnet.errors import LayoutError
 from tests.support.tables import contents, unchanged
 from tests.support.topology import World
 
@@ -38,6 +41,27 @@ def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.TransitAgent) -> None:
+    """As another version may write it."""
+    table, key = agent.store.maps.endpoints, records.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9")))
+    unknown = (3).to_bytes(4, sys.byteorder) + records.pack_endpoint(HOST2)[4:]
+    table.update(key, unknown)
+    calls: list[Callable[[], object]] = [
+        lambda: agent.endpoints[7, "10.0.0.9"],
+        lambda: dict(agent.endpoints),
+        lambda: agent.endpoints.update({(7, "10.0.0.9"): HOST2}),
+        lambda: agent.endpoints.sync({}),
+        lambda: agent.endpoints.__delitem__((7, "10.0.0.9")),
+    ]
+    try:
+        for call in calls:
+            with pytest.raises(LayoutError, match="place 3"):
+                call()
+        assert table.lookup(key) == unknown
+    finally:
+        table.delete(key)
 
 
 def test_what_is_written_is_read(agent: mz.TransitAgent) -> None:

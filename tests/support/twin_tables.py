@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from mizarnet import numbers
 from mizarnet.abi import records
-from mizarnet.numbers import EncapNumber, InterfaceFlag, Limit, Place, SwitchFlag
-from tests.model.state import Config, Interface, Ip, Local, Network, Prefix, Remote, State
+from mizarnet.numbers import EncapNumber, InterfaceFlag, Limit, SwitchFlag
+from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Network, Place, Prefix, State
 
 _NETWORK_BITS = 8 * (records.NETWORK_KEY.offset("ip.words") - records.NETWORK_KEY.offset("vni"))
 _PEER_BITS = 8 * records.PEER_KEY.offset("ip.words") - 8 * records.PEER_KEY.offset("ip.family")
@@ -52,11 +53,13 @@ def pack_interface(interface: Interface) -> bytes:
     )  # fmt: skip
 
 
-def pack_endpoint(place: Local | Remote) -> bytes:
+def pack_endpoint(place: Place) -> bytes:
     """``mzn_endpoint``."""
+    if isinstance(place, Elsewhere):
+        return records.ENDPOINT.pack(place.place, place.number, place.mac, words(place.host))
     if isinstance(place, Local):
-        return records.ENDPOINT.pack(Place.LOCAL, place.number, place.mac, bytes(16))
-    return records.ENDPOINT.pack(Place.REMOTE, 0, bytes(6), words(place.host))
+        return records.ENDPOINT.pack(numbers.Place.LOCAL, place.number, place.mac, bytes(16))
+    return records.ENDPOINT.pack(numbers.Place.REMOTE, 0, bytes(6), words(place.host))
 
 
 def pack_network(network: Network) -> bytes:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import sys
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from mizarnet.abi import records
 from mizarnet.abi.records import Record
+from mizarnet.errors import LayoutError
 from mizarnet.values import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
 
 MAC = MacAddress.parse("02:00:00:00:00:01")
@@ -26,6 +28,15 @@ def test_an_endpoint_key_comes_back(vni: int, ip: str) -> None:
 @pytest.mark.parametrize("value", [Local(MAC, 4095), Remote("192.0.2.1"), Remote("2001:db8::1")])
 def test_an_endpoint_comes_back(value: Local | Remote) -> None:
     assert records.unpack_endpoint(records.pack_endpoint(value)) == value
+
+
+@pytest.mark.parametrize("place", [0, 3, 2**32 - 1])
+def test_an_endpoint_of_an_unknown_place_is_nobodys(place: int) -> None:
+    packed = place.to_bytes(4, sys.byteorder) + records.pack_endpoint(Local(MAC, 1))[4:]
+    for read in (records.unpack_endpoint, records.is_local):
+        with pytest.raises(LayoutError, match=f"place {place}") as caught:
+            read(packed)
+        assert caught.value.struct == "mzn_endpoint"
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)

@@ -41,7 +41,9 @@ static __always_inline bool find_neighbour(const struct mzn_interface *sender, c
 	}
 	for (int i = 0; i < ETH_ALEN; i++)
 		mac[i] = config.virtual_mac.bytes[i];
-	if (endpoint || find_network(sender->vni, ip))
+	if (endpoint)
+		return endpoint->place == MZN_PLACE_REMOTE;
+	if (find_network(sender->vni, ip))
 		return true;
 	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&sender->gateways[i], ip))
