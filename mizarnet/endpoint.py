@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, final, overload
 import attrs
 
 from mizarnet import checks, wiring
-from mizarnet.abi.records import Record
+from mizarnet.abi.records import Record, u32
 from mizarnet.agent import TransitAgent
 from mizarnet.checks import IPAddress
 from mizarnet.errors import (
@@ -237,7 +237,7 @@ class Endpoint:
     def stats(self) -> EndpointStats:
         """Frames sent, received and refused; raises ``EndpointNotFoundError`` if the endpoint is gone."""
         self._current()
-        slices = self._agent.store.maps.traffic.lookup_per_cpu(self._record.interface.to_bytes(4, "little"))
+        slices = self._agent.store.maps.traffic.lookup_per_cpu(u32(self._record.interface))
         return EndpointStats.unpack(slices or [])
 
     def state(self) -> EndpointState:

@@ -179,7 +179,7 @@ def _free_interface(maps: Maps) -> int:
 def _write(maps: Maps, record: Record) -> None:
     """The cold half, then the hot half, by which the endpoint may send."""
     if not record.ifindex:
-        maps.traffic.update(record.interface.to_bytes(4, "little"), bytes(maps.traffic.slot_size))
+        maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
     maps.records.update(records.record_key(record.spec.name), record.pack())
     maps.interfaces.update(records.mac_key(record.mac), record.pack_interface())
 

@@ -115,6 +115,11 @@ _NO_IP = (0, bytes(16))
 _NO_MAC = bytes(6)
 
 
+def u32(number: int) -> bytes:
+    """``__u32``: the key of an array, or a value that is a number, in this machine's byte order."""
+    return number.to_bytes(4, sys.byteorder)
+
+
 def ip_parts(address: IPAddress | None) -> tuple[int, bytes]:
     """The two members of ``mzn_ip``; None is "no address"."""
     if address is None:
@@ -388,7 +393,7 @@ def _text(data: bytes) -> str:
 
 # -- the agent ---------------------------------------------------------------------------------------------
 
-META_KEY = bytes(4)
+META_KEY = u32(0)
 """The only key of the map ``meta``."""
 
 

@@ -13,7 +13,7 @@ from mizarnet.store import Maps, Store
 from mizarnet.tables._table import write
 from mizarnet.values import AddressLike, PrefixLike
 
-_PRESENT = (1).to_bytes(4, "little")
+_PRESENT = records.u32(1)
 """The value of every entry: only its presence is read."""
 
 

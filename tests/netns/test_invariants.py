@@ -11,6 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Program, Verdict
+from mizarnet.abi.records import u32
 from mizarnet.numbers import Limit
 from tests.support.invariants import account
 from tests.support.topology import World
@@ -28,7 +29,7 @@ def agent() -> Iterator[mz.TransitAgent]:
 @contextmanager
 def one_more(agent: mz.TransitAgent, program: Program, verdict: Verdict) -> Iterator[None]:
     """A frame in the counters that never was."""
-    key = (program * Limit.VERDICTS + verdict).to_bytes(4, sys.byteorder)
+    key = u32(program * Limit.VERDICTS + verdict)
     before = agent.store.maps.verdicts.lookup(key)
     assert before is not None
     packets = int.from_bytes(before[:8], sys.byteorder) + 1

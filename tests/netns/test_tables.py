@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
@@ -46,7 +45,7 @@ def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
 def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.TransitAgent) -> None:
     """As another version may write it."""
     table, key = agent.store.maps.endpoints, records.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9")))
-    unknown = (3).to_bytes(4, sys.byteorder) + records.pack_endpoint(HOST2)[4:]
+    unknown = records.u32(3) + records.pack_endpoint(HOST2)[4:]
     table.update(key, unknown)
     calls: list[Callable[[], object]] = [
         lambda: agent.endpoints[7, "10.0.0.9"],

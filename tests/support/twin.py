@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from mizarnet import Verdict
-from mizarnet.abi.records import META_KEY
+from mizarnet.abi.records import META_KEY, u32
 from mizarnet.bpf import Object, ObjectSpec
 from mizarnet.bpf._lib import check, ffi, lib
 from mizarnet.numbers import Limit, Program
@@ -103,7 +103,7 @@ class Twin:
         for name in ("verdicts", "traffic"):
             counters = self._loaded.maps[name]
             zero = bytes(counters.slot_size)
-            counters.update_many((struct.pack("=I", key), zero) for key in range(counters.max_entries))
+            counters.update_many((u32(key), zero) for key in range(counters.max_entries))
 
     def counters(self) -> tuple[array[int], array[int]]:
         """The words of ``verdicts`` and of ``traffic`` since the tables were filled."""

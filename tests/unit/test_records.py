@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -32,7 +31,7 @@ def test_an_endpoint_comes_back(value: Local | Remote) -> None:
 
 @pytest.mark.parametrize("place", [0, 3, 2**32 - 1])
 def test_an_endpoint_of_an_unknown_place_is_nobodys(place: int) -> None:
-    packed = place.to_bytes(4, sys.byteorder) + records.pack_endpoint(Local(MAC, 1))[4:]
+    packed = records.u32(place) + records.pack_endpoint(Local(MAC, 1))[4:]
     for read in (records.unpack_endpoint, records.is_local):
         with pytest.raises(LayoutError, match=f"place {place}") as caught:
             read(packed)
