@@ -17,7 +17,8 @@ import attrs
 
 from mizarnet import bpf, forwarding, numbers
 from mizarnet.abi.layout import Leaf, check_numbers
-from mizarnet.abi.records import LAYOUTS, RECORD, Record
+from mizarnet.abi.layouts import LAYOUTS, RECORD
+from mizarnet.abi.records import Record
 from mizarnet.bpf import ClsactLink, Direction, Link, Map, Object, ObjectSpec, Program, StructLayout
 from mizarnet.bpf.pin import check_pin_directory
 from mizarnet.errors import LayoutError, NotFoundError, UnsupportedError

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from mizarnet import attachment, bpf, checks
-from mizarnet.abi.records import CONFIG
+from mizarnet.abi.layouts import CONFIG
 from mizarnet.errors import MizarnetError, UnsupportedError
 from mizarnet.html import table
 from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth

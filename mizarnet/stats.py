@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import attrs
 
-from mizarnet.abi.records import TRAFFIC
+from mizarnet.abi import layouts
 from mizarnet.html import table
 from mizarnet.numbers import Limit, Program, Verdict
 
@@ -114,5 +114,14 @@ class EndpointStats:
     @classmethod
     def unpack(cls, slices: Iterable[bytes]) -> EndpointStats:
         """From the map ``traffic``: one packed value per CPU."""
-        sums = [sum(column) for column in zip(*(TRAFFIC.unpack(data) for data in slices), strict=True)]
-        return cls(Counter(*sums[0:2]), Counter(*sums[2:4]), Counter(*sums[4:6]))
+        cpus = [layouts.Traffic.unpack(data) for data in slices]
+        return cls(
+            sent=_sum(cpu.sent for cpu in cpus),
+            received=_sum(cpu.received for cpu in cpus),
+            dropped=_sum(cpu.dropped for cpu in cpus),
+        )
+
+
+def _sum(counters: Iterable[layouts.Counter]) -> Counter:
+    packets, sizes = zip(*counters, strict=True)
+    return Counter(sum(packets), sum(sizes))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,8 +17,8 @@ from pathlib import Path
 import attrs
 
 from mizarnet import bpf
-from mizarnet.abi import records
-from mizarnet.abi.records import META, META_KEY, Meta, Record
+from mizarnet.abi import layouts, records
+from mizarnet.abi.records import META_KEY, Meta, Record, schema_of
 from mizarnet.bpf import Map, MapType, Object
 from mizarnet.bpf.pin import check_pin_directory, wrong_pin
 from mizarnet.checks import IPAddress
@@ -41,14 +40,14 @@ LOCK_TIMEOUT = 10.0
 
 _NUMBER = 4  # bytes of a key or value that is a __u32
 _SHAPES = {
-    "endpoints": (MapType.HASH, records.ENDPOINT_KEY.size, records.ENDPOINT.size),
-    "interfaces": (MapType.HASH, records.MAC.size, records.INTERFACE.size),
-    "networks": (MapType.LPM_TRIE, records.NETWORK_KEY.size, records.NETWORK.size),
-    "peers": (MapType.LPM_TRIE, records.PEER_KEY.size, _NUMBER),
-    "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, records.COUNTER.size),
-    "traffic": (MapType.PERCPU_ARRAY, _NUMBER, records.TRAFFIC.size),
-    "records": (MapType.HASH, records.RECORD_KEY.size, records.RECORD.size),
-    "meta": (MapType.ARRAY, _NUMBER, META.size),
+    "endpoints": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size),
+    "interfaces": (MapType.HASH, layouts.MAC.size, layouts.INTERFACE.size),
+    "networks": (MapType.LPM_TRIE, layouts.NETWORK_KEY.size, layouts.NETWORK.size),
+    "peers": (MapType.LPM_TRIE, layouts.PEER_KEY.size, _NUMBER),
+    "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, layouts.COUNTER.size),
+    "traffic": (MapType.PERCPU_ARRAY, _NUMBER, layouts.TRAFFIC.size),
+    "records": (MapType.HASH, layouts.RECORD_KEY.size, layouts.RECORD.size),
+    "meta": (MapType.ARRAY, _NUMBER, layouts.META.size),
 }
 """Type of each map, and the bytes of a key and of a value."""
 
@@ -136,8 +135,8 @@ def read_meta(meta: Map) -> Meta | None:
             hint="find out who pinned it, and remove it",
         )
     data = meta.lookup(META_KEY) or bytes(meta.value_size)
-    schema = int.from_bytes(data[:4], sys.byteorder)
-    if schema and (schema != Limit.SCHEMA or len(data) != META.size):
+    schema = schema_of(data)
+    if schema and (schema != Limit.SCHEMA or len(data) != layouts.META.size):
         raise LayoutError(
             f"another version of mizarnet attached the transit agent (schema {schema}, this one has {Limit.SCHEMA})",
             struct="mzn_meta",
@@ -289,7 +288,7 @@ class Store:
         interface = self.maps.interfaces.lookup(records.mac_key(mac))
         if interface is None:
             return None
-        data = self.maps.records.lookup(interface[-16:])
+        data = self.maps.records.lookup(records.record_of(interface))
         return None if data is None else Record.unpack(data)
 
     def all_records(self) -> list[Record]:

@@ -17,7 +17,8 @@ from hashlib import blake2b
 import attrs
 
 from mizarnet.abi import records
-from mizarnet.abi.records import INTERFACE, Record
+from mizarnet.abi.layouts import INTERFACE
+from mizarnet.abi.records import Record
 from mizarnet.checks import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet.errors import (
     CapacityError,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes mizarnet/numbers.py from the enumerations of csrc/include/mizarnet/abi.h.
+"""Writes what Python knows of csrc/include/mizarnet/abi.h.
 
-``python tools/gen_abi.py`` writes the file, ``--check`` only compares and fails when it is out of date.
+Its enumerations become mizarnet/numbers.py, its structures mizarnet/abi/layouts.py. ``python tools/gen_abi.py`` writes
+the files, ``--check`` only compares and fails when one is out of date.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import abi_layouts
+
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "csrc/include/mizarnet/abi.h"
-TARGET = ROOT / "mizarnet/numbers.py"
+NUMBERS = ROOT / "mizarnet/numbers.py"
+LAYOUTS = ROOT / "mizarnet/abi/layouts.py"
 
 ENUM = re.compile(r"enum mzn_(\w+) \{(.*?)\};", re.DOTALL)
 MEMBER = re.compile(r"(MZN_\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)
@@ -101,7 +105,7 @@ def render_index(enums: dict[str, list[Member]]) -> str:
     return "\n".join([*lines, "}", '"""The members of each C enumeration under their C names."""', ""])
 
 
-def render(header: str) -> str:
+def render_numbers(header: str) -> str:
     found = dict(ENUM.findall(header))
     if set(found) != set(GROUPS):
         raise SystemExit(
@@ -124,15 +128,22 @@ def check_verdicts(enums: dict[str, list[Member]]) -> None:
             raise SystemExit(f"{each.c_name} = {each.number} is not in {low}..{high - 1}")
 
 
+def limits_of(header: str) -> dict[str, int]:
+    found = MEMBER.findall(dict(ENUM.findall(header))["limit"])
+    return {name.removeprefix("MZN_LIMIT_"): int(number, 0) for name, number, _ in found}
+
+
 def main() -> int:
-    text = render(HEADER.read_text())
+    header = HEADER.read_text()
+    rendered = {NUMBERS: render_numbers(header), LAYOUTS: abi_layouts.render(header, limits_of(header))}
+    changed = [path for path, text in rendered.items() if not path.exists() or path.read_text() != text]
     if "--check" not in sys.argv[1:]:
-        TARGET.write_text(text)
+        for path in changed:
+            path.write_text(rendered[path])
         return 0
-    if TARGET.read_text() == text:
-        return 0
-    print(f"{TARGET.relative_to(ROOT)} is out of date: run python tools/gen_abi.py", file=sys.stderr)
-    return 1
+    for path in changed:
+        print(f"{path.relative_to(ROOT)} is out of date: run python tools/gen_abi.py", file=sys.stderr)
+    return 1 if changed else 0
 
 
 if __name__ == "__main__":

@@ -5,9 +5,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from mizarnet.errors import LayoutError
+
+T = TypeVar("T")
+
+
+class _New(Protocol):
+    def __call__(self, kind: type[T], values: tuple[Any, ...], /) -> T: ...
+
+
+new: _New = cast("Any", tuple).__new__
+"""Makes a named tuple of values that are right, in half the time that its class takes."""
 
 Field: TypeAlias = "tuple[str, str] | tuple[str, Layout] | tuple[str, Layout, int]"
 
@@ -40,24 +50,33 @@ class Layout:
             kind = field[1]
             yield kind if isinstance(kind, str) else kind.format * (field[2] if len(field) == 3 else 1)
 
-    def leaves(self, prefix: str = "", base: int = 0) -> Iterator[Leaf]:
+    def leaves(self) -> Iterator[Leaf]:
         """The members at every depth, padding left out."""
+        return (leaf for leaf, _ in self._walk("", 0))
+
+    def _walk(self, prefix: str, base: int) -> Iterator[tuple[Leaf, str]]:
         for field in self._fields:
             kind, path = field[1], prefix + field[0]
             if isinstance(kind, str):
                 size = struct.calcsize("=" + kind)
                 if not kind.endswith("x"):
-                    yield Leaf(path, base, size)
+                    yield Leaf(path, base, size), kind
                 base += size
                 continue
             count = field[2] if len(field) == 3 else 0
             for index in range(count or 1):
-                yield from kind.leaves(f"{path}[{index}]." if count else f"{path}.", base)
+                yield from kind._walk(f"{path}[{index}]." if count else f"{path}.", base)
                 base += kind.size
 
     def offset(self, path: str) -> int:
         """Bytes before the member ``path``."""
         return next(leaf.offset for leaf in self.leaves() if leaf.path == path)
+
+    def reader(self, path: str) -> Callable[[bytes], Any]:
+        """What reads the member ``path`` of a packed structure, and nothing else of it."""
+        offset, code = next((leaf.offset, code) for leaf, code in self._walk("", 0) if leaf.path == path)
+        unpack_from = struct.Struct("=" + code).unpack_from
+        return lambda data: unpack_from(data, offset)[0]
 
     def check(self, compiled: Sequence[Leaf], size: int) -> None:
         """Compares with the compiler's view of the same structure.

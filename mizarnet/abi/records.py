@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every structure of ``mizarnet/abi.h`` as Python packs it, and the records that are read back as a whole.
+"""The library's values as the structures of ``mizarnet/abi.h``, and back.
 
-Names and order are the header's. Addresses are in network byte order, numbers in the host's.
+Addresses are in network byte order, numbers in the host's.
 """
 
 from __future__ import annotations
 
+import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
-from typing import Any
 
 import attrs
 
-from mizarnet.abi.layout import Layout
+from mizarnet.abi import layouts
 from mizarnet.checks import IPAddress, IPInterface, IPNetwork
 from mizarnet.errors import LayoutError
 from mizarnet.numbers import EncapNumber, InterfaceFlag, KindNumber, Limit, Place
@@ -30,89 +30,11 @@ from mizarnet.values import (
     Remote,
 )
 
-IP = Layout("mzn_ip", ("family", "I"), ("words", "16s"))
-MAC = Layout("mzn_mac", ("bytes", "6s"), ("pad", "2x"))
-OWN_ADDRESS = Layout("mzn_own_address", ("ip", IP), ("prefix_length", "I"))
-ENDPOINT_KEY = Layout("mzn_endpoint_key", ("vni", "I"), ("ip", IP))
-ENDPOINT = Layout("mzn_endpoint", ("place", "I"), ("interface", "I"), ("mac", MAC), ("host", "16s"))
-NETWORK_KEY = Layout("mzn_network_key", ("prefix_length", "I"), ("vni", "I"), ("ip", IP))
-NETWORK = Layout(
-    "mzn_network", ("gateway", IP), ("switch_count", "I"), ("switches", f"{16 * Limit.SWITCHES}s")
-)
-PEER_KEY = Layout("mzn_peer_key", ("prefix_length", "I"), ("ip", IP))
-INTERFACE = Layout(
-    "mzn_interface",
-    ("netns_cookie", "Q"),
-    ("ifindex", "I"),
-    ("vni", "I"),
-    ("interface", "I"),
-    ("flags", "I"),
-    ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
-    ("gateways", IP, Limit.ADDRESSES),
-    ("record", "16s"),
-)
-COUNTER = Layout("mzn_counter", ("packets", "Q"), ("bytes", "Q"))
-TRAFFIC = Layout("mzn_traffic", ("sent", COUNTER), ("received", COUNTER), ("dropped", COUNTER))
-RECORD_KEY = Layout("mzn_record_key", ("digest", "16s"))
-RECORD = Layout(
-    "mzn_record",
-    ("instance", "Q"),
-    ("netns_cookie", "Q"),
-    ("netns_device", "Q"),
-    ("netns_inode", "Q"),
-    ("vni", "I"),
-    ("interface", "I"),
-    ("ifindex", "I"),
-    ("mtu", "I"),
-    ("kind", "I"),
-    ("flags", "I"),
-    ("nsid", "i"),
-    ("pad", "4x"),
-    ("mac", MAC),
-    ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
-    ("gateways", IP, Limit.ADDRESSES),
-    ("ifname", f"{Limit.DEVICE_BYTES}s"),
-    ("netns", f"{Limit.PATH_BYTES}s"),
-    ("name", f"{Limit.NAME_BYTES}s"),
-)
-META = Layout(
-    "mzn_meta",
-    ("schema", "I"),
-    ("encap", "I"),
-    ("build", "Q"),
-    ("tunnel_ifindex", "I"),
-    ("port", "I"),
-    ("mtu", "I"),
-    ("switch_ifindex", "I"),
-    ("switch_flags", "I"),
-    ("local", IP),
-    ("tunnel", f"{Limit.DEVICE_BYTES}s"),
-    ("underlay", f"{Limit.DEVICE_BYTES}s"),
-)
-CONFIG = Layout(
-    "mzn_config",
-    ("mark_local", "I"),
-    ("mark_bounced", "I"),
-    ("token_bounced", "12s"),
-    ("local", IP),
-    ("virtual_mac", MAC),
-    ("tunnel_mac", MAC),
-    ("encap", "I"),
-    ("port", "I"),
-    ("mtu", "I"),
-)
-
-LAYOUTS = {
-    layout.name: layout
-    for layout in (
-        IP, MAC, OWN_ADDRESS, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, INTERFACE, COUNTER,
-        TRAFFIC, RECORD_KEY, RECORD, META, CONFIG,
-    )
-}  # fmt: skip
-
 _MAPPED = bytes(10) + b"\xff\xff"
-_NO_IP = (0, bytes(16))
-_NO_MAC = bytes(6)
+_NO_IP = layouts.Ip(family=0, words=bytes(16))
+_NO_MAC, _NO_HOST = bytes(6), bytes(16)
+_HOSTS = struct.Struct(f"{len(_NO_HOST)}s")
+_NO_ADDRESS = layouts.OwnAddress(ip=_NO_IP, prefix_length=0)
 
 
 def u32(number: int) -> bytes:
@@ -120,27 +42,32 @@ def u32(number: int) -> bytes:
     return number.to_bytes(4, sys.byteorder)
 
 
-def ip_parts(address: IPAddress | None) -> tuple[int, bytes]:
-    """The two members of ``mzn_ip``; None is "no address"."""
-    if address is None:
-        return _NO_IP
-    return address.version, _MAPPED + address.packed if address.version == 4 else address.packed
-
-
-def ip_from(family: int, words: bytes) -> IPAddress | None:
-    """The reverse of :func:`ip_parts`."""
-    if not family:
-        return None
-    return IPv4Address(words[12:]) if family == 4 else IPv6Address(words)
-
-
 def host_words(address: IPAddress) -> bytes:
-    """An underlay address where the family is known from the tunnel."""
-    return ip_parts(address)[1]
+    """An underlay address, where the family is known from the tunnel."""
+    return _MAPPED + address.packed if address.version == 4 else address.packed
+
+
+def ip_fields(address: IPAddress | None) -> layouts.Ip:
+    """``mzn_ip``; None is "no address"."""
+    return _NO_IP if address is None else layouts.Ip(address.version, host_words(address))
+
+
+def ip_from(fields: layouts.Ip) -> IPAddress | None:
+    """The reverse of :func:`ip_fields`."""
+    return _address(fields) if fields.family else None
+
+
+def _address(fields: layouts.Ip) -> IPAddress:
+    family, words = fields
+    if family == 4:
+        return IPv4Address(words.removeprefix(_MAPPED))
+    if family == 6:
+        return IPv6Address(words)
+    raise ValueError(f"an address of family {family} in a map")
 
 
 def _host_from(words: bytes) -> IPAddress:
-    return IPv4Address(words[12:]) if words.startswith(_MAPPED) else IPv6Address(words)
+    return IPv4Address(words.removeprefix(_MAPPED)) if words.startswith(_MAPPED) else IPv6Address(words)
 
 
 def _mapped_length(prefix: IPNetwork) -> int:
@@ -152,35 +79,40 @@ def _mapped_length(prefix: IPNetwork) -> int:
 
 def pack_endpoint_key(key: EndpointKey) -> bytes:
     """``mzn_endpoint_key``."""
-    return ENDPOINT_KEY.pack(key.vni, *ip_parts(key.ip))
+    return layouts.EndpointKey(vni=key.vni, ip=ip_fields(key.ip)).pack()
 
 
 def unpack_endpoint_key(data: bytes) -> EndpointKey:
     """The reverse of :func:`pack_endpoint_key`."""
-    vni, family, words = ENDPOINT_KEY.unpack(data)
-    return EndpointKey(vni, _present(ip_from(family, words)))
+    fields = layouts.EndpointKey.unpack(data)
+    return EndpointKey(fields.vni, _address(fields.ip))
 
 
 def pack_endpoint(value: Local | Remote) -> bytes:
     """``mzn_endpoint``."""
     if isinstance(value, Local):
-        return ENDPOINT.pack(Place.LOCAL, value.interface, value.mac.packed, bytes(16))
-    return ENDPOINT.pack(Place.REMOTE, 0, _NO_MAC, host_words(value.host))
+        place, interface, mac, host = Place.LOCAL, value.interface, value.mac.packed, _NO_HOST
+    else:
+        place, interface, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
+    return layouts.Endpoint(place=place, interface=interface, mac=mac, host=host).pack()
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
     """The reverse of :func:`pack_endpoint`."""
-    place, interface, mac, host = ENDPOINT.unpack(data)
-    if place == Place.LOCAL:
-        return Local(MacAddress(mac), interface)
-    if place == Place.REMOTE:
-        return Remote(_host_from(host))
-    raise _unknown_place(place)
+    fields = layouts.Endpoint.unpack(data)
+    if fields.place == Place.LOCAL:
+        return Local(MacAddress(fields.mac), fields.interface)
+    if fields.place == Place.REMOTE:
+        return Remote(_host_from(fields.host))
+    raise _unknown_place(fields.place)
+
+
+_place_of = layouts.ENDPOINT.reader("place")
 
 
 def is_local(data: bytes) -> bool:
     """Whether a packed ``mzn_endpoint`` lives on this host; raises ``LayoutError`` if that cannot be known."""
-    place = int.from_bytes(data[:4], sys.byteorder)
+    place: int = _place_of(data)
     if place not in (Place.LOCAL, Place.REMOTE):
         raise _unknown_place(place)
     return place == Place.LOCAL
@@ -197,20 +129,21 @@ def _unknown_place(place: int) -> LayoutError:
 
 # -- networks and peers ------------------------------------------------------------------------------------
 
-_NETWORK_KEY_FIXED = 8 * (NETWORK_KEY.offset("ip.words") - NETWORK_KEY.offset("vni"))
-_PEER_KEY_FIXED = 8 * (PEER_KEY.offset("ip.words") - PEER_KEY.offset("ip.family"))
+_NETWORK_KEY_FIXED = 8 * (layouts.NETWORK_KEY.offset("ip.words") - layouts.NETWORK_KEY.offset("vni"))
+_PEER_KEY_FIXED = 8 * (layouts.PEER_KEY.offset("ip.words") - layouts.PEER_KEY.offset("ip.family"))
 
 
 def pack_network_key(key: NetworkKey) -> bytes:
     """``mzn_network_key``: the VNI and the family are always compared whole."""
     length = _NETWORK_KEY_FIXED + _mapped_length(key.prefix)
-    return NETWORK_KEY.pack(length, key.vni, *ip_parts(key.prefix.network_address))
+    ip = ip_fields(key.prefix.network_address)
+    return layouts.NetworkKey(prefix_length=length, vni=key.vni, ip=ip).pack()
 
 
 def unpack_network_key(data: bytes) -> NetworkKey:
     """The reverse of :func:`pack_network_key`."""
-    length, vni, family, words = NETWORK_KEY.unpack(data)
-    return NetworkKey(vni, _prefix(length - _NETWORK_KEY_FIXED, family, words))
+    fields = layouts.NetworkKey.unpack(data)
+    return NetworkKey(fields.vni, _prefix(fields.prefix_length - _NETWORK_KEY_FIXED, fields.ip))
 
 
 def pack_host_key(vni: int, ip: IPAddress) -> bytes:
@@ -221,36 +154,32 @@ def pack_host_key(vni: int, ip: IPAddress) -> bytes:
 def pack_network(value: Network) -> bytes:
     """``mzn_network``."""
     switches = b"".join(map(host_words, value.switches))
-    return NETWORK.pack(*ip_parts(value.gateway), len(value.switches), switches)
+    gateway, count = ip_fields(value.gateway), len(value.switches)
+    return layouts.Network(gateway=gateway, switch_count=count, switches=switches).pack()
 
 
 def unpack_network(data: bytes) -> Network:
     """The reverse of :func:`pack_network`."""
-    family, words, count, switches = NETWORK.unpack(data)
-    hosts = [_host_from(switches[16 * i : 16 * (i + 1)]) for i in range(count)]
-    return Network(gateway=ip_from(family, words), switches=hosts)
+    fields = layouts.Network.unpack(data)
+    hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
+    return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
 
 
 def pack_peer_key(prefix: IPNetwork) -> bytes:
     """``mzn_peer_key``."""
-    return PEER_KEY.pack(_PEER_KEY_FIXED + _mapped_length(prefix), *ip_parts(prefix.network_address))
+    length, ip = _PEER_KEY_FIXED + _mapped_length(prefix), ip_fields(prefix.network_address)
+    return layouts.PeerKey(prefix_length=length, ip=ip).pack()
 
 
 def unpack_peer_key(data: bytes) -> IPNetwork:
     """The reverse of :func:`pack_peer_key`."""
-    length, family, words = PEER_KEY.unpack(data)
-    return _prefix(length - _PEER_KEY_FIXED, family, words)
+    fields = layouts.PeerKey.unpack(data)
+    return _prefix(fields.prefix_length - _PEER_KEY_FIXED, fields.ip)
 
 
-def _prefix(mapped_length: int, family: int, words: bytes) -> IPNetwork:
-    length = mapped_length - (96 if family == 4 else 0)
-    return ip_interface((_present(ip_from(family, words)), length)).network
-
-
-def _present(address: IPAddress | None) -> IPAddress:
-    if address is None:
-        raise ValueError("an address without a family in a map")
-    return address
+def _prefix(mapped_length: int, ip: layouts.Ip) -> IPNetwork:
+    length = mapped_length - (96 if ip.family == 4 else 0)
+    return ip_interface((_address(ip), length)).network
 
 
 # -- local endpoints ---------------------------------------------------------------------------------------
@@ -258,7 +187,11 @@ def _present(address: IPAddress | None) -> IPAddress:
 
 def mac_key(mac: MacAddress) -> bytes:
     """``mzn_mac``, the key of ``interfaces``."""
-    return MAC.pack(mac.packed)
+    return layouts.MAC.pack(mac.packed)
+
+
+record_of: Callable[[bytes], bytes] = layouts.INTERFACE.reader("record")
+"""The key in ``records`` of a packed ``mzn_interface``."""
 
 
 def record_key(name: str) -> bytes:
@@ -298,69 +231,68 @@ class Record:
     def pack(self) -> bytes:
         """``mzn_record``."""
         spec = self.spec
-        return RECORD.pack(
-            self.instance,
-            self.netns_cookie,
-            *self.netns_id,
-            spec.vni,
-            self.interface,
-            self.ifindex,
-            spec.mtu or 0,
-            KindNumber[spec.kind.name],
-            _flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
-            self.nsid,
-            self.mac.packed,
-            *_own_parts(spec.ip),
-            *_gateway_parts(spec.gateway or ()),
-            spec.ifname.encode(),
-            (spec.netns or "").encode(),
-            spec.name.encode(),
-        )
+        device, inode = self.netns_id
+        return layouts.Record(
+            instance=self.instance,
+            netns_cookie=self.netns_cookie,
+            netns_device=device,
+            netns_inode=inode,
+            vni=spec.vni,
+            interface=self.interface,
+            ifindex=self.ifindex,
+            mtu=spec.mtu or 0,
+            kind=KindNumber[spec.kind.name],
+            flags=_flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
+            nsid=self.nsid,
+            mac=self.mac.packed,
+            addresses=_own_addresses(spec.ip),
+            gateways=_gateways(spec.gateway or ()),
+            ifname=spec.ifname.encode(),
+            netns=(spec.netns or "").encode(),
+            name=spec.name.encode(),
+        ).pack()
 
     @classmethod
     def unpack(cls, data: bytes) -> Record:
         """The reverse of :meth:`pack`."""
-        instance, cookie, device, inode, vni, interface, ifindex, mtu, kind, flags, nsid, mac, *rest = (
-            RECORD.unpack(data)
-        )
-        own, gateways, (ifname, netns, name) = rest[:6], rest[6:10], rest[10:]
+        fields = layouts.Record.unpack(data)
         spec = EndpointSpec(
-            name=_text(name),
-            vni=vni,
-            ip=list(_interfaces(own)),
-            netns=_text(netns) or None,
-            ifname=_text(ifname),
-            mac=mac,
-            kind=Kind[KindNumber(kind).name],
-            gateway=[ip for ip in map(ip_from, gateways[::2], gateways[1::2]) if ip is not None],
-            mtu=mtu,
-            forwarding=bool(flags & InterfaceFlag.FORWARDING),
-            trust_user_namespace=bool(flags & InterfaceFlag.TRUSTED_NETNS),
+            name=_text(fields.name),
+            vni=fields.vni,
+            ip=list(_interfaces(fields.addresses)),
+            netns=_text(fields.netns) or None,
+            ifname=_text(fields.ifname),
+            mac=fields.mac,
+            kind=Kind[KindNumber(fields.kind).name],
+            gateway=[ip for ip in map(ip_from, fields.gateways) if ip is not None],
+            mtu=fields.mtu,
+            forwarding=bool(fields.flags & InterfaceFlag.FORWARDING),
+            trust_user_namespace=bool(fields.flags & InterfaceFlag.TRUSTED_NETNS),
         )
         return cls(
             spec=spec,
-            instance=instance,
-            interface=interface,
-            ifindex=ifindex,
-            netns_cookie=cookie,
-            netns_id=(device, inode),
-            nsid=nsid,
-            private=bool(flags & InterfaceFlag.PRIVATE_NETNS),
+            instance=fields.instance,
+            interface=fields.interface,
+            ifindex=fields.ifindex,
+            netns_cookie=fields.netns_cookie,
+            netns_id=(fields.netns_device, fields.netns_inode),
+            nsid=fields.nsid,
+            private=bool(fields.flags & InterfaceFlag.PRIVATE_NETNS),
         )
 
     def pack_interface(self) -> bytes:
         """``mzn_interface``: the hot half, which the programs read."""
         spec = self.spec
-        return INTERFACE.pack(
-            self.netns_cookie,
-            self.ifindex,
-            spec.vni,
-            self.interface,
-            _flags(spec),
-            *_own_parts(spec.ip),
-            *_gateway_parts(spec.gateway or ()),
-            record_key(spec.name),
-        )
+        return layouts.Interface(
+            netns_cookie=self.netns_cookie,
+            ifindex=self.ifindex,
+            vni=spec.vni,
+            interface=self.interface,
+            flags=_flags(spec),
+            addresses=_own_addresses(spec.ip),
+            gateways=_gateways(spec.gateway or ()),
+            record=record_key(spec.name),
+        ).pack()
 
 
 def _flags(spec: EndpointSpec) -> int:
@@ -368,23 +300,20 @@ def _flags(spec: EndpointSpec) -> int:
     return forwarding | (InterfaceFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
 
 
-def _own_parts(addresses: Sequence[IPInterface]) -> Iterator[int | bytes]:
-    for address in addresses:
-        yield from (*ip_parts(address.ip), address.network.prefixlen)
-    for _ in range(Limit.ADDRESSES - len(addresses)):
-        yield from (*_NO_IP, 0)
+def _own_addresses(given: Sequence[IPInterface]) -> tuple[layouts.OwnAddress, ...]:
+    own = [layouts.OwnAddress(ip_fields(each.ip), each.network.prefixlen) for each in given]
+    return (*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own)))
 
 
-def _gateway_parts(gateways: Sequence[IPAddress]) -> Iterator[int | bytes]:
-    for index in range(Limit.ADDRESSES):
-        yield from ip_parts(gateways[index] if index < len(gateways) else None)
+def _gateways(given: Sequence[IPAddress]) -> tuple[layouts.Ip, ...]:
+    return (*map(ip_fields, given), *[_NO_IP] * (Limit.ADDRESSES - len(given)))
 
 
-def _interfaces(parts: Sequence[Any]) -> Iterator[IPInterface]:
-    for family, words, length in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
-        address = ip_from(family, words)
+def _interfaces(own: Sequence[layouts.OwnAddress]) -> Iterator[IPInterface]:
+    for each in own:
+        address = ip_from(each.ip)
         if address is not None:
-            yield ip_interface((address, length))
+            yield ip_interface((address, each.prefix_length))
 
 
 def _text(data: bytes) -> str:
@@ -395,6 +324,10 @@ def _text(data: bytes) -> str:
 
 META_KEY = u32(0)
 """The only key of the map ``meta``."""
+
+
+schema_of: Callable[[bytes], int] = layouts.META.reader("schema")
+"""The schema in a packed ``mzn_meta``, which may be one of another version: it stands first in all of them."""
 
 
 @attrs.frozen(kw_only=True)
@@ -415,28 +348,36 @@ class Meta:
 
     def pack(self) -> bytes:
         """``mzn_meta``."""
-        encap = EncapNumber[self.encap.name]
-        numbers = (self.schema, encap, self.build, self.tunnel_ifindex, self.port, self.mtu)
-        switch = (self.switch_ifindex, self.switch_flags)
-        texts = (self.tunnel.encode(), self.underlay.encode())
-        return META.pack(*numbers, *switch, *ip_parts(self.local), *texts)
+        return layouts.Meta(
+            schema=self.schema,
+            encap=EncapNumber[self.encap.name],
+            build=self.build,
+            tunnel_ifindex=self.tunnel_ifindex,
+            port=self.port,
+            mtu=self.mtu,
+            switch_ifindex=self.switch_ifindex,
+            switch_flags=self.switch_flags,
+            local=ip_fields(self.local),
+            tunnel=self.tunnel.encode(),
+            underlay=self.underlay.encode(),
+        ).pack()
 
     @classmethod
     def unpack(cls, data: bytes) -> Meta:
         """The reverse of :meth:`pack`."""
-        schema, encap, build, ifindex, port, mtu, switch, flags, family, words, *texts = META.unpack(data)
+        fields = layouts.Meta.unpack(data)
         return cls(
-            schema=schema,
-            build=build,
-            encap=Encap[EncapNumber(encap).name],
-            tunnel_ifindex=ifindex,
-            port=port,
-            mtu=mtu,
-            local=_present(ip_from(family, words)),
-            tunnel=_text(texts[0]),
-            underlay=_text(texts[1]),
-            switch_ifindex=switch,
-            switch_flags=flags,
+            schema=fields.schema,
+            build=fields.build,
+            encap=Encap[EncapNumber(fields.encap).name],
+            tunnel_ifindex=fields.tunnel_ifindex,
+            port=fields.port,
+            mtu=fields.mtu,
+            local=_address(fields.local),
+            tunnel=_text(fields.tunnel),
+            underlay=_text(fields.underlay),
+            switch_ifindex=fields.switch_ifindex,
+            switch_flags=fields.switch_flags,
         )
 
 
@@ -456,7 +397,14 @@ class Config:
 
     def pack(self) -> bytes:
         """``mzn_config``."""
-        macs = (self.virtual_mac.packed, self.tunnel_mac.packed)
-        numbers = (EncapNumber[self.encap.name], self.port, self.mtu)
-        secret = (self.mark_local, self.mark_bounced, self.token_bounced)
-        return CONFIG.pack(*secret, *ip_parts(self.local), *macs, *numbers)
+        return layouts.Config(
+            mark_local=self.mark_local,
+            mark_bounced=self.mark_bounced,
+            token_bounced=self.token_bounced,
+            local=ip_fields(self.local),
+            virtual_mac=self.virtual_mac.packed,
+            tunnel_mac=self.tunnel_mac.packed,
+            encap=EncapNumber[self.encap.name],
+            port=self.port,
+            mtu=self.mtu,
+        ).pack()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One definition: the header, both objects, the generated numbers and Python's records say the same."""
+"""One definition: the header, both objects and what is generated for Python say the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ import pytest
 
 import mizarnet
 from mizarnet import attachment, numbers
-from mizarnet.abi.records import LAYOUTS
+from mizarnet.abi.layouts import LAYOUTS
 from mizarnet.bpf import ObjectSpec
 from mizarnet.errors import LayoutError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "csrc"
 OBJECTS = sorted((Path(mizarnet.__file__).parent / "_objects").glob("transit*.bpf.o"))
+GENERATOR = ("tools/gen_abi.py", "tools/abi_layouts.py")
+GENERATED = ("mizarnet/numbers.py", "mizarnet/abi/layouts.py")
 CLANG = ("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3")
 
 
@@ -98,20 +100,52 @@ def test_a_wrong_object_is_not_loaded(tmp_path: Path) -> None:
         attachment.load(path, b"", attachment.Capacity(max_endpoints=1, max_local=1))
 
 
-def test_the_generated_numbers_are_up_to_date() -> None:
+def test_what_is_generated_is_up_to_date() -> None:
     done = run(sys.executable, "tools/gen_abi.py", "--check")
     assert done.returncode == 0, done.stderr
 
 
-def test_numbers_out_of_date_are_found(tmp_path: Path) -> None:
-    for file in ("tools/gen_abi.py", "csrc/include/mizarnet/abi.h", "mizarnet/numbers.py"):
+def generate(tmp_path: Path, old: str, new: str) -> subprocess.CompletedProcess[str]:
+    """What the check says when the header was changed and nothing was generated since."""
+    for file in (*GENERATOR, "csrc/include/mizarnet/abi.h", *GENERATED):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, tmp_path / file)
     header = tmp_path / "csrc/include/mizarnet/abi.h"
-    header.write_text(header.read_text().replace("MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 92"))
-    done = run(sys.executable, "tools/gen_abi.py", "--check", cwd=tmp_path)
+    text = header.read_text()
+    assert text.count(old) == 1, old
+    header.write_text(text.replace(old, new))
+    return run(sys.executable, "tools/gen_abi.py", "--check", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("mizarnet/numbers.py", "MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 99"),
+        ("mizarnet/abi/layouts.py", "\t__u32 port;\n", "\t__u64 port;\n"),
+        ("mizarnet/abi/layouts.py", "\t__u64 netns_inode;\n", "\t__u64 netns_inode;\n\t__u64 new;\n"),
+    ],
+)
+def test_what_is_out_of_date_is_found(tmp_path: Path, file: str, old: str, new: str) -> None:
+    done = generate(tmp_path, old, new)
     assert done.returncode == 1
-    assert "out of date" in done.stderr
+    assert done.stderr.startswith(f"{file} is out of date")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("MZN_DROP_HAIRPIN = 82", "MZN_HAIRPIN = 82", "MZN_HAIRPIN does not begin with its group"),
+        ("MZN_DROP_HAIRPIN = 82", "MZN_PASS_HAIRPIN = 82", "MZN_PASS_HAIRPIN = 82 is not in 0..63"),
+        ("MZN_PASS_COPIED = 14", "MZN_DROP_COPIED = 14", "MZN_DROP_COPIED = 14 is not in 64..255"),
+        ("MZN_DROP_HAIRPIN = 82, /*", "MZN_DROP_HAIRPIN = 82,\n\t/*", "a member of Verdict is not"),
+        ("\t__u64 netns_inode;\n", "\t__u64 netns_inode : 4;\n", "mzn_record: one member on a line"),
+        ("\t__u64 netns_inode;\n", "\t__u128 netns_inode;\n", "mzn_record: one member on a line"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
+    done = generate(tmp_path, old, new)
+    assert done.returncode == 1
+    assert done.stderr.startswith(said)
 
 
 def c_view() -> dict[str, int]:

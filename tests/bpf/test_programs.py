@@ -29,7 +29,7 @@ from mizarnet import (
     Verdict,
     attachment,
 )
-from mizarnet.abi import records
+from mizarnet.abi import layouts, records
 from mizarnet.abi.records import Record
 from mizarnet.bpf import Object
 from mizarnet.netlink import Session
@@ -41,18 +41,17 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 MARK = 0xC0FFEE01
 SENDER, LOCAL, VIRTUAL, TUNNEL, STRANGER = (mac(f"02:00:00:00:00:{n:02x}") for n in range(1, 6))
 VNI = 7
-CONFIG: dict[str, object] = {
-    "mark_local": MARK,
-    "mark_bounced": MARK + 1,
-    "token_bounced": b"token of the",
-    "local.family": 4,
-    "local.words": records.ip_parts(ip_address("192.0.2.1"))[1],
-    "virtual_mac.bytes": VIRTUAL,
-    "tunnel_mac.bytes": TUNNEL,
-    "encap": EncapNumber.VXLAN,
-    "port": 4789,
-    "mtu": 1450,
-}
+CONFIG = layouts.Config(
+    mark_local=MARK,
+    mark_bounced=MARK + 1,
+    token_bounced=b"token of the",
+    local=records.ip_fields(ip_address("192.0.2.1")),
+    virtual_mac=VIRTUAL,
+    tunnel_mac=TUNNEL,
+    encap=EncapNumber.VXLAN,
+    port=4789,
+    mtu=1450,
+)
 
 
 def packed_interface(cookie: int) -> bytes:
@@ -121,9 +120,8 @@ class Bench:
 
 
 def load(name: str) -> Object:
-    config = records.CONFIG.pack(*(CONFIG.get(leaf.path, 0) for leaf in records.CONFIG.leaves()))
     capacity = mizarnet.Capacity(max_endpoints=16, max_local=4)
-    return attachment.load(OBJECTS / name, config, capacity)
+    return attachment.load(OBJECTS / name, CONFIG.pack(), capacity)
 
 
 @pytest.fixture(scope="module")

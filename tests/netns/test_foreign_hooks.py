@@ -10,7 +10,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import attachment, bpf
-from mizarnet.abi import records
+from mizarnet.abi import layouts
 from tests.support.topology import TUNNEL, Host, World
 from tests.support.traffic import assert_no_ping, assert_ping
 
@@ -21,7 +21,7 @@ INGRESS, EGRESS = bpf.Direction.INGRESS, bpf.Direction.EGRESS
 def stranger() -> Iterator[bpf.Program]:
     """A program that is not the agent's, and that drops everything on either hook."""
     capacity = mz.Capacity(max_endpoints=1, max_local=1)
-    with attachment.load(attachment.object_path(), bytes(records.CONFIG.size), capacity) as loaded:
+    with attachment.load(attachment.object_path(), bytes(layouts.CONFIG.size), capacity) as loaded:
         yield loaded.programs["transit_guard"]
 
 

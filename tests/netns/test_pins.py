@@ -19,7 +19,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import bpf
-from mizarnet.abi import records
+from mizarnet.abi import layouts
 from mizarnet.bpf import MapType
 from mizarnet.bpf._lib import lib
 from mizarnet.bpf.fd import Fd
@@ -258,7 +258,7 @@ def strange(*facts: int, kind: MapType = MapType.HASH) -> Callable[[Path], None]
     return lambda path: pin_map(path, *facts, kind=kind)
 
 
-KEY, PLACE = records.ENDPOINT_KEY.size, records.ENDPOINT.size
+KEY, PLACE = layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ KEY, PLACE = records.ENDPOINT_KEY.size, records.ENDPOINT.size
         ("endpoints", strange(4, PLACE, 8, kind=MapType.ARRAY), "holds a ARRAY that is not the agent's"),
         ("endpoints", strange(KEY - 4, PLACE, 8), "holds a HASH that is not the agent's"),
         ("endpoints", strange(KEY, PLACE + 4, 8), "holds a HASH that is not the agent's"),
-        ("peers", strange(records.PEER_KEY.size, 8, 8, kind=MapType.LPM_TRIE), "holds a LPM_TRIE that"),
-        ("records", strange(records.RECORD_KEY.size, records.RECORD.size, 1), "holds a HASH that"),
-        ("verdicts", strange(4, records.COUNTER.size, 64, kind=MapType.PERCPU_ARRAY), "holds a PERCPU_ARRAY"),
-        ("meta", strange(4, records.META.size, 1), "is no transit agent's"),
+        ("peers", strange(layouts.PEER_KEY.size, 8, 8, kind=MapType.LPM_TRIE), "holds a LPM_TRIE that"),
+        ("records", strange(layouts.RECORD_KEY.size, layouts.RECORD.size, 1), "holds a HASH that"),
+        ("verdicts", strange(4, layouts.COUNTER.size, 64, kind=MapType.PERCPU_ARRAY), "holds a PERCPU_ARRAY"),
+        ("meta", strange(4, layouts.META.size, 1), "is no transit agent's"),
         ("meta", symbolic_link, "is a symbolic link"),
         ("meta", another_pin("transit_agent"), "is a bpf-prog, not a map"),
         ("transit_agent", another_pin("meta"), "is a bpf-map, not a program"),

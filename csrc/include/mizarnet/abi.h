@@ -2,8 +2,8 @@
 /*
  * What the BPF programs and user space share: keys, values, verdicts and limits, and nothing else.
  *
- * This is their only definition. Python's numbers are generated from the enumerations below
- * (tools/gen_abi.py) and its records are compared with the BTF of the object before it is loaded.
+ * This is their only definition. Python's numbers and layouts are generated from it (tools/gen_abi.py, which wants one
+ * member on a line) and compared with the BTF of the object before it is loaded.
  * Padding is spelled out, because user space writes whole keys and the kernel compares whole keys.
  * Addresses are in network byte order, all other numbers in the host's. The first word of an enumerator is its group,
  * which Python leaves out: its class says it.
