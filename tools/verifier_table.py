@@ -17,8 +17,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeAlias
 
-from mizarnet import Capacity, Encap, MacAddress, attachment
-from mizarnet.abi.records import Config
+from mizarnet import Capacity, attachment
+from mizarnet.abi import layouts
+from mizarnet.abi.records import ip_fields
+from mizarnet.numbers import EncapNumber
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "mizarnet" / "_objects"
@@ -41,18 +43,8 @@ def counts() -> Counts:
 
 
 def _count(name: str) -> dict[str, int]:
-    mac = MacAddress(bytes(6))
-    config = Config(
-        mark_local=1,
-        mark_bounced=2,
-        token_bounced=bytes(12),
-        local=ip_address("192.0.2.1"),
-        virtual_mac=mac,
-        tunnel_mac=mac,
-        encap=Encap.VXLAN,
-        port=4789,
-        mtu=1450,
-    )
+    nothing = layouts.Config.unpack(bytes(layouts.CONFIG.size))
+    config = nothing._replace(local=ip_fields(ip_address("192.0.2.1")), encap=EncapNumber.VXLAN)
     capacity = Capacity(max_endpoints=16, max_local=4)
     with attachment.load(OBJECTS / name, config.pack(), capacity) as loaded:
         return {program: each.verified_instructions for program, each in sorted(loaded.programs.items())}

@@ -23,6 +23,7 @@ SOURCES = ROOT / "csrc"
 OBJECTS = sorted((Path(mizarnet.__file__).parent / "_objects").glob("transit*.bpf.o"))
 GENERATOR = ("tools/gen_abi.py", "tools/abi_layouts.py")
 GENERATED = ("mizarnet/numbers.py", "mizarnet/abi/layouts.py")
+SCHEMA = f"MZN_LIMIT_SCHEMA = {numbers.Limit.SCHEMA}"
 CLANG = ("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3")
 
 
@@ -82,7 +83,7 @@ def test_an_unchanged_copy_agrees(tmp_path: Path) -> None:
         ("mzn_meta", "port", ("\t__u32 port;\n", "\t__u32 gate;\n")),
         ("mzn_verdict", "MZN_DROP_HAIRPIN", ("MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 92")),
         ("mzn_verdict", "MZN_DROP_NEW", ("MZN_DROP_BAD_ND = 92,", "MZN_DROP_BAD_ND = 92, MZN_DROP_NEW = 99,")),
-        ("mzn_limit", "MZN_LIMIT_SCHEMA", ("MZN_LIMIT_SCHEMA = 1", "MZN_LIMIT_SCHEMA = 2")),
+        ("mzn_limit", "MZN_LIMIT_SCHEMA", (SCHEMA, f"{SCHEMA}0")),
     ],
 )  # fmt: skip
 def test_a_change_on_one_side_is_named(
@@ -95,7 +96,7 @@ def test_a_change_on_one_side_is_named(
 
 
 def test_a_wrong_object_is_not_loaded(tmp_path: Path) -> None:
-    path = compile_copy(tmp_path, [("MZN_LIMIT_SCHEMA = 1", "MZN_LIMIT_SCHEMA = 2")])
+    path = compile_copy(tmp_path, [(SCHEMA, f"{SCHEMA}0")])
     with pytest.raises(LayoutError):
         attachment.load(path, b"", attachment.Capacity(max_endpoints=1, max_local=1))
 

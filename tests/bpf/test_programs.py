@@ -29,11 +29,10 @@ from mizarnet import (
     Verdict,
     attachment,
 )
-from mizarnet.abi import layouts, records
-from mizarnet.abi.records import Record
+from mizarnet.abi import records
 from mizarnet.bpf import Object
 from mizarnet.netlink import Session
-from mizarnet.numbers import EncapNumber
+from tests.support import filled
 from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, mac, udp
 
 OBJECTS = Path(mizarnet.__file__).parent / "_objects"
@@ -41,25 +40,14 @@ TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
 MARK = 0xC0FFEE01
 SENDER, LOCAL, VIRTUAL, TUNNEL, STRANGER = (mac(f"02:00:00:00:00:{n:02x}") for n in range(1, 6))
 VNI = 7
-CONFIG = layouts.Config(
-    mark_local=MARK,
-    mark_bounced=MARK + 1,
-    token_bounced=b"token of the",
-    local=records.ip_fields(ip_address("192.0.2.1")),
-    virtual_mac=VIRTUAL,
-    tunnel_mac=TUNNEL,
-    encap=EncapNumber.VXLAN,
-    port=4789,
-    mtu=1450,
+CONFIG = filled.config(
+    mark_local=MARK, mark_bounced=MARK + 1, virtual_mac=MacAddress(VIRTUAL), tunnel_mac=MacAddress(TUNNEL)
 )
 
 
 def packed_interface(cookie: int) -> bytes:
     spec = EndpointSpec(vni=VNI, ip="10.0.0.1/24", mac=SENDER, gateway="10.0.0.254")
-    record = Record(
-        spec=spec, instance=1, interface=0, ifindex=0, netns_cookie=cookie, netns_id=(0, 0), nsid=0
-    )
-    return record.pack_interface()
+    return filled.record(spec, netns_cookie=cookie).pack_interface()
 
 
 def fill(loaded: Object, cookie: int) -> None:

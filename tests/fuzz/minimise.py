@@ -15,14 +15,7 @@ from tests.model import judge
 from tests.model.case import Case, Outcome, TunnelKey
 from tests.model.state import Config, State
 
-PLAIN = {
-    "port": 4789,
-    "mtu": 1450,
-    "tunnel_mac": bytes.fromhex("02000000000f"),
-    "mark_local": 0x11,
-    "mark_bounced": 0x22,
-    "token_bounced": b"a token in w",
-}
+PLAIN = {field.name: field.default for field in attrs.fields(Config) if field.default is not attrs.NOTHING}
 """Constants that say nothing; tried last, since each try loads the programs again."""
 _CHUNKS = (64, 16, 4, 1)
 

@@ -19,12 +19,12 @@ Prefix: TypeAlias = tuple[Ip, int]
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """Constants of one attached agent.
+    """Constants of one attached agent. A state says what matters; what it leaves out is as here.
 
     Attributes:
         encap: Encapsulation of the tunnel.
-        port: Its UDP port.
         local: Its underlay address.
+        port: Its UDP port.
         mtu: Longest packet it takes, from the IP header on.
         tunnel_mac: Its own.
         virtual_mac: Answers for everything that is not on this host.
@@ -35,15 +35,15 @@ class Config:
     """
 
     encap: Literal["vxlan", "geneve"]
-    port: int
     local: Ip
-    mtu: int
-    tunnel_mac: Mac
-    virtual_mac: Mac
-    mark_local: int
-    mark_bounced: int
-    token_bounced: bytes
-    route_identity: bool
+    port: int = 4789
+    mtu: int = 1450
+    tunnel_mac: Mac = b"\x02\0\0\0\1\1"
+    virtual_mac: Mac = b"\x02\0\0\0\1\2"
+    mark_local: int = 0x11223344
+    mark_bounced: int = 0x55667788
+    token_bounced: bytes = b"mizarnet tok"
+    route_identity: bool = True
 
 
 @attrs.frozen(kw_only=True)
@@ -64,9 +64,9 @@ class Interface:
     number: int
     netns_cookie: int
     ifindex: int
-    forwarding: bool
+    forwarding: bool = False
     addresses: tuple[tuple[Ip, int], ...]
-    gateways: tuple[Ip, ...]
+    gateways: tuple[Ip, ...] = ()
 
 
 @attrs.frozen

@@ -20,36 +20,24 @@ def ip(text: str) -> bytes:
 
 
 WEB, DB, ROUTER, OTHER, AFAR = (mac(f"02:0a:0b:0c:0d:0{n}") for n in range(1, 6))
-TUNNEL, VIRTUAL, HOP_TO, HOP_FROM = (mac(f"02:00:00:00:01:0{n}") for n in range(1, 5))
+HOP_TO, HOP_FROM = mac("02:00:00:00:01:03"), mac("02:00:00:00:01:04")
 WEB_LINK_LOCAL = "fe80::a:bff:fe0c:d01"
 """02:0a:0b:0c:0d:01 with its second bit inverted and ff:fe in the middle."""
 
 LOCAL, HOST, SWITCHES = ip("192.0.2.1"), ip("192.0.2.2"), (ip("192.0.2.16"), ip("192.0.2.17"))
 LOCAL6, HOST6, SWITCHES6 = ip("2001:db8::1"), ip("2001:db8::2"), (ip("2001:db8::16"), ip("2001:db8::17"))
-MARK_LOCAL, MARK_BOUNCED, TOKEN_BOUNCED = 0x11111111, 0x22222222, bytes(range(0x30, 0x3C))
-MTU = 1450
+CONFIG = Config(encap="vxlan", local=LOCAL)
+TUNNEL, VIRTUAL, MTU = CONFIG.tunnel_mac, CONFIG.virtual_mac, CONFIG.mtu
+MARK_LOCAL, MARK_BOUNCED, TOKEN_BOUNCED = CONFIG.mark_local, CONFIG.mark_bounced, CONFIG.token_bounced
 ROUTED = RoutedBy(netns_cookie=101, ifindex=4)
 KEY = TunnelKey(vni=7, remote=HOST, local=LOCAL, ttl=64)
 KEY6 = TunnelKey(vni=7, remote=HOST6, local=LOCAL6, ttl=64)
 
-CONFIG = Config(
-    encap="vxlan",
-    port=4789,
-    local=LOCAL,
-    mtu=MTU,
-    tunnel_mac=TUNNEL,
-    virtual_mac=VIRTUAL,
-    mark_local=MARK_LOCAL,
-    mark_bounced=MARK_BOUNCED,
-    token_bounced=TOKEN_BOUNCED,
-    route_identity=True,
-)
 _WEB = Interface(
     vni=7,
     number=1,
     netns_cookie=101,
     ifindex=4,
-    forwarding=False,
     addresses=((ip("10.0.0.1"), 24), (ip("fd00::1"), 64)),
     gateways=(ip("10.0.0.254"), ip("fd00::fe")),
 )

@@ -112,9 +112,13 @@ def ways(underlay: Underlay) -> dict[Ip, Hop]:
 
 def _config(encap: Encap, local: Ip) -> Config:
     return Config(
-        encap=encap.value, port=PORTS[encap], local=local, mtu=1450, tunnel_mac=INNER, virtual_mac=INNER,
-        mark_local=1, mark_bounced=2, token_bounced=bytes(12), route_identity=False,
-    )  # fmt: skip
+        encap=encap.value,
+        port=PORTS[encap],
+        local=local,
+        tunnel_mac=INNER,
+        virtual_mac=INNER,
+        route_identity=False,
+    )
 
 
 def _ip(text: str) -> Ip:

@@ -3,10 +3,15 @@
 
 from __future__ import annotations
 
-from mizarnet import numbers
+from ipaddress import ip_address
+
+import attrs
+
+from mizarnet import Encap, MacAddress, numbers
 from mizarnet.abi import layouts
-from mizarnet.numbers import EncapNumber, InterfaceFlag, Limit, SwitchFlag
+from mizarnet.numbers import InterfaceFlag, Limit, SwitchFlag
 from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Network, Place, Prefix, State
+from tests.support import filled
 
 _NETWORK_BITS = 8 * (layouts.NETWORK_KEY.offset("ip.words") - layouts.NETWORK_KEY.offset("vni"))
 _PEER_BITS = 8 * (layouts.PEER_KEY.offset("ip.words") - layouts.PEER_KEY.offset("ip.family"))
@@ -29,18 +34,12 @@ def _bits(prefix: Prefix) -> int:
 
 
 def pack_config(config: Config) -> bytes:
-    """``mzn_config``."""
-    return layouts.Config(
-        mark_local=config.mark_local,
-        mark_bounced=config.mark_bounced,
-        token_bounced=config.token_bounced,
-        local=_ip(config.local),
-        virtual_mac=config.virtual_mac,
-        tunnel_mac=config.tunnel_mac,
-        encap=EncapNumber[config.encap.upper()],
-        port=config.port,
-        mtu=config.mtu,
-    ).pack()
+    """``mzn_config``: the members that the library and the model both have, under one name."""
+    known = {field.name: getattr(config, field.name) for field in attrs.fields(Config)}
+    del known["route_identity"]  # that is another object
+    known |= {"encap": Encap(config.encap), "local": ip_address(config.local)}
+    macs = {name: MacAddress(known[name]) for name in ("tunnel_mac", "virtual_mac")}
+    return filled.config(**known | macs).pack()
 
 
 def pack_interface(interface: Interface) -> bytes:
@@ -96,6 +95,4 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
 
 def pack_meta(state: State) -> bytes:
     """``mzn_meta``, of which the programs read how the transit switch is attached."""
-    nothing = layouts.Meta.unpack(bytes(layouts.META.size))
-    flags = SwitchFlag.GENERIC_XDP if state.generic else 0
-    return nothing._replace(schema=Limit.SCHEMA, switch_flags=flags).pack()
+    return filled.meta(switch_flags=SwitchFlag.GENERIC_XDP if state.generic else 0).pack()

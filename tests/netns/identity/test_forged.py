@@ -16,10 +16,10 @@ import pytest
 
 import mizarnet as mz
 from mizarnet.abi import records
-from mizarnet.abi.records import Record
 from mizarnet.bpf import Direction, ObjectSpec, attach_tcx
 from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.netlink import Session, create_macvlan, delete_link, nsid_of, write_sysctl
+from tests.support import filled
 
 from .world import IDENTITY, VNI, Container, World, udp_frame, until
 
@@ -217,16 +217,12 @@ def tap(world: World) -> Iterator[Container]:
             mtu=1400,
             kind="macvtap",
         )
-        record = Record(
-            spec=mz.EndpointSpec(
-                vni=VNI, ip="10.0.0.12/24", mac=mac, kind="macvtap", ifname="tap0", mtu=1400
-            ),
-            instance=1,
+        record = filled.record(
+            mz.EndpointSpec(vni=VNI, ip="10.0.0.12/24", mac=mac, kind="macvtap", ifname="tap0", mtu=1400),
             interface=host.agent.capacity.max_local - 1,
             ifindex=link.ifindex,
             netns_cookie=session.cookie,
             netns_id=session.identity,
-            nsid=0,
         )
         host.agent.store.maps.interfaces.update(records.mac_key(mac), record.pack_interface())
         try:

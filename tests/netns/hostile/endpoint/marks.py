@@ -15,12 +15,10 @@ from pathlib import Path
 
 import attrs
 
-import mizarnet as mz
-from mizarnet.abi.records import Config
+from mizarnet.abi import layouts
 from mizarnet.bpf import Direction, Link, ObjectSpec, Program, attach_clsact, attach_tcx, has_tcx
 from mizarnet.bpf.fd import Fd
 from mizarnet.bpf.map import Map
-from mizarnet.installation import VIRTUAL_MAC
 from mizarnet.netlink import Session, get_link
 from tests.support.calls import BPF_SYSCALL, OBJ_GET_INFO_BY_FD
 from tests.support.topology import TUNNEL, Host, mac_of
@@ -29,7 +27,6 @@ SOURCE = Path(__file__).with_name("marks.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
 MAP_GET_FD_BY_ID = 14  # enum bpf_cmd
 _attach_clsact = partial(attach_clsact, priority=1, handle=1)
-_SECRETS = struct.Struct("=II12s")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -46,27 +43,21 @@ class Secrets:
 
 
 def secrets_of(host: Host) -> Secrets:
-    """What only root of the host can read: the constants of the loaded program.
-
-    They stand before the rest of the configuration, which is known.
-    """
-    tunnel = host.tunnel
-    known = Config(
-        mark_local=0,
-        mark_bounced=0,
-        token_bounced=bytes(12),
-        local=tunnel.local,
-        virtual_mac=VIRTUAL_MAC,
-        tunnel_mac=mz.MacAddress.parse(mac_of(host.namespace, TUNNEL).hex(":")),
-        encap=tunnel.encap,
-        port=tunnel.port,
-        mtu=tunnel.mtu,
-    ).pack()[_SECRETS.size :]
+    """What only root of the host can read: the constants of the loaded program."""
+    mac = mac_of(host.namespace, TUNNEL)
     program = Program.open_id(host.agent.state().programs["transit_agent"])
     assert program is not None
     with program:
-        data = next(data for data in _constants(program) if known in data)
-    return Secrets(*_SECRETS.unpack_from(data, data.index(known) - _SECRETS.size))
+        found = next(
+            each for data in _constants(program) for each in _configs(data) if each.tunnel_mac == mac
+        )
+    return Secrets(found.mark_local, found.mark_bounced, found.token_bounced)
+
+
+def _configs(data: bytes) -> Iterator[layouts.Config]:
+    """What stands at each place of a data section, taken for the agent's constants."""
+    size = layouts.CONFIG.size
+    return (layouts.Config.unpack(data[at : at + size]) for at in range(0, len(data) - size + 1, 4))
 
 
 def _constants(program: Program) -> Iterator[bytes]:
