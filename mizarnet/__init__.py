@@ -3,15 +3,15 @@
 
 Imports run one way, left to right, and a contract keeps it so::
 
-    errors, numbers, checks, values -> abi -> bpf | netlink -> html, store, stats, tables, presence, attachment
-        -> tunnel -> installation, wiring -> agent -> switch | endpoint -> deleting, features, lab
+    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> hooks -> survey
+        -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring -> agent
+        -> switch | endpoint -> deleting, features, lab
 """
 
 from __future__ import annotations
 
 from mizarnet.agent import AgentState as AgentState
 from mizarnet.agent import TransitAgent as TransitAgent
-from mizarnet.attachment import Capacity as Capacity
 from mizarnet.deleting import deleting as deleting
 from mizarnet.endpoint import Endpoint as Endpoint
 from mizarnet.endpoint import EndpointState as EndpointState
@@ -35,6 +35,7 @@ from mizarnet.errors import MtuError as MtuError
 from mizarnet.errors import NetlinkError as NetlinkError
 from mizarnet.errors import NetnsNotFoundError as NetnsNotFoundError
 from mizarnet.errors import NotFoundError as NotFoundError
+from mizarnet.errors import OutdatedWarning as OutdatedWarning
 from mizarnet.errors import PrivilegeError as PrivilegeError
 from mizarnet.errors import StaleHandleError as StaleHandleError
 from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
@@ -48,6 +49,7 @@ from mizarnet.features import Features as Features
 from mizarnet.features import probe as probe
 from mizarnet.lab import Lab as Lab
 from mizarnet.lab import LabHost as LabHost
+from mizarnet.loader import Capacity as Capacity
 from mizarnet.numbers import Program as Program
 from mizarnet.numbers import Verdict as Verdict
 from mizarnet.stats import Counter as Counter

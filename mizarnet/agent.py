@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import attachment, checks, installation
-from mizarnet.attachment import Capacity
+from mizarnet import bpf, checks, install
+from mizarnet.attachment import running_ahead
 from mizarnet.checks import IPNetwork
+from mizarnet.datapath import DataPath
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
+from mizarnet.hooks import Place, choose_layers, wanted_places
 from mizarnet.html import table
+from mizarnet.loader import Capacity
+from mizarnet.lock import locked
+from mizarnet.maps import Maps
 from mizarnet.netlink import Session, get_link
-from mizarnet.presence import is_present, remove
+from mizarnet.numbers import Layer
+from mizarnet.presence import is_being_made, is_present, remove
 from mizarnet.stats import Stats
-from mizarnet.store import Maps, Store, locked
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, refuse_in_use
 from mizarnet.values import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
@@ -33,13 +38,15 @@ class AgentState:
 
     Attributes:
         up: Whether the tunnel is there, and up.
-        programs: The kernel's number of each program, by name.
-        verified: Instructions the verifier processed for each program, by name.
+        attached: Each place where a program should stand, such as ``"guard/tcx"``, and whether it does.
+        programs: The kernel's ids of the programs that stand, by place.
+        verified: Instructions the verifier processed for each program, by place.
         memory: Bytes of kernel memory that the maps take.
         ahead: Programs of others that run before ours; anything here is a hole.
     """
 
     up: bool
+    attached: Mapping[str, bool]
     programs: Mapping[str, int]
     verified: Mapping[str, int]
     memory: int
@@ -50,11 +57,12 @@ class AgentState:
 class TransitAgent:
     """A handle of the transit agent of one tunnel. Closing it, or leaving its ``with``, touches nothing in the kernel.
 
-    Made by :meth:`attach` and :meth:`open`. Programs, links and maps are pinned: they stay when the process ends.
+    Made by :meth:`attach` and :meth:`open`. Programs and maps belong to the tunnel's device: they stay when the process
+    ends, and go with the device.
 
     Attributes:
         tunnel: The tunnel, through a handle of the agent's own.
-        hook: How the programs are attached.
+        hook: Where the programs decide: on tcx, or as filters of a clsact.
         capacity: Sizes of the tables.
         endpoints: Where each (VNI, address) lives; a live view.
         networks: Prefixes of each VNI; a live view.
@@ -62,16 +70,17 @@ class TransitAgent:
         created: Whether this call attached the programs.
     """
 
-    def __init__(self, tunnel: Tunnel, store: Store, hook: Hook) -> None:
+    def __init__(self, tunnel: Tunnel, datapath: DataPath) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.tunnel = tunnel
         self.created = False
-        self.store = store
-        self.hook = hook
-        self.capacity: Capacity = Capacity.of(store.maps)
-        self.endpoints: EndpointTable = EndpointTable(store, tunnel.local, release=self._release)
-        self.networks: NetworkTable = NetworkTable(store, tunnel.local)
-        self.peers: PeerSet = PeerSet(store)
+        self.datapath = datapath
+        layers = datapath.maps.read_meta().layers
+        self.hook: Hook = Hook.TCX if layers & Layer.TCX else Hook.CLSACT
+        self.capacity: Capacity = Capacity.of(datapath.maps)
+        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local, release=self._release)
+        self.networks: NetworkTable = NetworkTable(datapath, tunnel.local)
+        self.peers: PeerSet = PeerSet(datapath)
 
     @classmethod
     def attach(
@@ -85,18 +94,20 @@ class TransitAgent:
     ) -> Self:
         """Attach agent and guard to the tunnel and bring it up; adopt them, as they are, if they are there.
 
-        Where somebody took one of them off its hook, both are put back, and the tables are kept.
+        What was taken off a hook is put back, and what another process began is completed; the tables are kept as
+        long as any program stands.
 
         Args:
             tunnel: Of this host; the handle stays the caller's.
             peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
             max_endpoints: Room for endpoints, local and remote together.
             max_local: Room for endpoints of this host.
-            hook: ``"auto"``: tcx where the kernel has it (6.6), else clsact.
+            hook: ``"auto"``: tcx with clsact filters behind it, which take over at once if somebody empties the tcx
+                hook; before kernel 6.6 clsact alone. ``"tcx"`` or ``"clsact"``: that alone.
 
         Raises:
             UnsupportedError: The hook does not exist on this kernel.
-            ExistsError: Programs are on the tunnel that no pins account for, or its UDP port is taken.
+            ExistsError: A filter of somebody else has the place of ours, or the UDP port is taken.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
             VerifierError: The kernel does not accept a program.
             LayoutError: Another version of this package attached the agent that is there.
@@ -112,15 +123,9 @@ class TransitAgent:
             max_local=checks.check_int(max_local, argument="max_local", low=1, high=MOST_LOCAL),
         )
         wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
-        with locked(tunnel.session.cookie) as host:
-            directory, chosen = host / tunnel.name, attachment.choose_hook(wanted)
-            created = not installation.is_complete(directory, tunnel)
-            if created:
-                attachment.remove(directory, tunnel.session, _ifindex(tunnel))
-                installation.install(tunnel, directory, chosen, capacity, given)
-            elif attachment.attached_hook(directory, tunnel.session, tunnel.ifindex) is None:
-                attachment.attach_again(tunnel.session, tunnel.ifindex, chosen, directory)
-                installation.bring_up(tunnel)
+        layers = choose_layers(wanted)
+        with locked(tunnel.session.cookie):
+            created = install.install(tunnel, layers, capacity, given)
         agent = cls.open(tunnel)
         agent.created = created
         return agent
@@ -134,7 +139,9 @@ class TransitAgent:
             netns: Host namespace of a tunnel given by name; None: the calling thread's.
 
         Raises:
-            AgentNotFoundError: No agent is attached to it.
+            AgentNotFoundError: No agent is attached to it, or whoever attached it died before the end.
+            LayoutError: Another version of this package attached it.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing: the kernel opens programs by id for nobody else.
             TunnelNotFoundError: There is no such tunnel.
         """
         with ExitStack() as undo:
@@ -142,16 +149,11 @@ class TransitAgent:
                 own = undo.enter_context(tunnel.copy())
             else:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
-            store = Store(own.session.cookie, own.name)
-            undo.callback(store.close)
-            complete = installation.is_complete(store.directory, own)
-            hook = attachment.attached_hook(store.directory, own.session, own.ifindex) if complete else None
-            if hook is None:
-                raise AgentNotFoundError(
-                    f"the transit agent of {own.name} is not on its hooks", hint="attach it again"
-                )
+            datapath = undo.enter_context(closing(DataPath.open(own.session, own.name, own.ifindex)))
+            datapath.warn_if_outdated()
+            agent = cls(own, datapath)
             undo.pop_all()
-            return cls(own, store, hook)
+            return agent
 
     @property
     def session(self) -> Session:
@@ -160,38 +162,36 @@ class TransitAgent:
 
     def _release(self, maps: Maps, key: EndpointKey) -> bool:
         """Whether no local endpoint has ``key``; one whose device is gone gives it up."""
-        holder = self.store.record_at(key.vni, key.ip)
+        holder = self.datapath.record_at(key.vni, key.ip)
         if holder is None:
             return True
-        if is_present(holder, self.session):
+        if is_present(holder, self.session) or is_being_made(holder, self.session):
             return False
         remove(maps, self.session, holder)
         return True
 
     def stats(self) -> Stats:
         """What each program decided since the agent was attached, summed over the CPUs."""
-        return Stats.from_words(self.store.maps.verdicts.sum_words()[1])
+        return Stats.from_words(self.datapath.maps.verdicts.sum_words()[1])
 
     def state(self) -> AgentState:
         """Read programs, memory and hooks from the kernel.
 
         Raises:
             StaleHandleError: The agent was detached.
-            NotFoundError: Somebody removed the pin of a program, or detaches the agent at this moment.
+            AgentNotFoundError: Somebody took all programs off the hooks.
         """
-        maps, link = self.store.maps, get_link(self.session, ifindex=self.tunnel.ifindex)
-        programs = attachment.open_programs(self.store.directory)
-        try:
-            return AgentState(
-                up=link is not None and link.up,
-                programs={name: program.id for name, program in programs.items()},
-                verified={name: program.verified_instructions for name, program in programs.items()},
-                memory=sum(getattr(maps, name).memory for name in Maps.names()),
-                ahead=attachment.ahead(self.session, self.tunnel.ifindex, programs),
-            )
-        finally:
-            for program in programs.values():
-                program.close()
+        found, maps = self.datapath.survey(), self.datapath.maps
+        link = get_link(self.session, ifindex=self.tunnel.ifindex)
+        programs = {place: each.program_id for place, each in found.standing.items()}
+        return AgentState(
+            up=link is not None and link.up,
+            attached={str(place): place in programs for place in wanted_places(maps.read_meta().layers)},
+            programs={str(place): number for place, number in programs.items()},
+            verified=dict(_verified(programs)),
+            memory=sum(each.memory for each in maps.all()),
+            ahead=tuple(_named(running_ahead(found))),
+        )
 
     def detach(self, *, force: bool = False) -> None:
         """Take the tunnel down, then agent and guard off it, with all tables; succeeds if they are gone already.
@@ -201,25 +201,22 @@ class TransitAgent:
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
-            PrivilegeError: The pins are somebody else's; nothing was changed.
-            ExistsError: Something else than a directory of pins has its name; nothing was changed.
             LockTimeoutError: Another process is writing all the time.
         """
-        with locked(self.session.cookie) as host:
+        with locked(self.session.cookie):
             try:
-                maps = self.store.maps
-            except StaleHandleError:
+                maps = self.datapath.maps
+            except (StaleHandleError, AgentNotFoundError):
                 return  # this agent is gone; another may have taken its place
-            attachment.refuse_foreign(host / self.tunnel.name)
             if not force:
-                refuse_in_use(self.tunnel)
-            for record in self.store.all_records():
+                refuse_in_use(self.session, self.tunnel.name, self.tunnel.ifindex, self.datapath)
+            for record in self.datapath.all_records():
                 remove(maps, self.session, record)
-            attachment.remove(host / self.tunnel.name, self.session, _ifindex(self.tunnel))
+            install.remove(self.tunnel, self.datapath)
 
     def close(self) -> None:
         """Let go of the handle; again is harmless."""
-        self.store.close()
+        self.datapath.close()
         self.tunnel.close()
 
     def __enter__(self) -> Self:
@@ -231,11 +228,11 @@ class TransitAgent:
         self.close()
 
     def __repr__(self) -> str:
-        closed = ", closed" if self.store.closed else ""
+        closed = ", closed" if self.datapath.closed else ""
         return f"<TransitAgent on {self.tunnel.name} by {self.hook.value}{closed}>"
 
     def _repr_html_(self) -> str:
-        if self.store.closed:
+        if self.datapath.closed:
             return table(repr(self), (), ())
         return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
 
@@ -245,6 +242,16 @@ def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
     return [checks.check_prefix(prefix, argument="peers") for prefix in given]
 
 
-def _ifindex(tunnel: Tunnel) -> int | None:
-    link = get_link(tunnel.session, ifindex=tunnel.ifindex)
-    return None if link is None else link.ifindex
+def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
+    for place, number in programs.items():
+        program = bpf.Program.open_id(number)
+        if program is not None:  # else it was replaced meanwhile
+            with program:
+                yield str(place), program.verified_instructions
+
+
+def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:
+    for side, number in ahead:
+        name = bpf.program_name(number) if number else "a filter without eBPF"
+        if name:  # else it went meanwhile
+            yield f"{side}: {name} ({number})"

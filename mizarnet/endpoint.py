@@ -22,10 +22,10 @@ from mizarnet.errors import (
     StaleHandleError,
 )
 from mizarnet.html import table
+from mizarnet.maps import Maps
 from mizarnet.netlink import resolve
 from mizarnet.presence import device_of, is_present, remove
 from mizarnet.stats import EndpointStats
-from mizarnet.store import Maps
 from mizarnet.tap import Tap, open_tap
 from mizarnet.values import AddressLike, EndpointSpec, InterfaceLike, Kind, MacAddress, MacLike, NetnsLike
 
@@ -151,7 +151,7 @@ class Endpoint:
             LockTimeoutError: Another process is writing all the time.
         """
         wanted = _specification(spec, arguments)
-        with _checked(agent).store.writing() as maps:
+        with _checked(agent).datapath.writing() as maps:
             return cls._create(agent, maps, wanted)
 
     @classmethod
@@ -177,14 +177,15 @@ class Endpoint:
 
     @classmethod
     def _create(cls, agent: TransitAgent, maps: Maps, wanted: EndpointSpec) -> Self:
-        existing = agent.store.record(wanted.name)
+        existing = agent.datapath.record(wanted.name)
         if existing is not None:
             if is_present(existing, agent.session) and _is_its_namespace(wanted, existing):
                 _compare(wanted, existing)
                 wiring.complete(maps, existing)
                 return cls(agent, existing, created=False)
+            wiring.refuse_other_maker(agent.session, existing)
             remove(maps, agent.session, existing)
-        return cls(agent, wiring.make(agent.store, maps, agent.tunnel, wanted), created=True)
+        return cls(agent, wiring.make(agent.datapath, maps, agent.tunnel, wanted), created=True)
 
     @overload
     @classmethod
@@ -203,10 +204,10 @@ class Endpoint:
         """
         _checked(agent)
         if name is not None and ip is None:
-            record, what = agent.store.record(checks.check_endpoint_name(name)), repr(name)
+            record, what = agent.datapath.record(checks.check_endpoint_name(name)), repr(name)
         elif name is None and ip is not None:
             address = checks.check_address(ip)
-            record, what = agent.store.record_at(checks.check_vni(vni), address), f"({vni}, {address})"
+            record, what = agent.datapath.record_at(checks.check_vni(vni), address), f"({vni}, {address})"
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
         if record is None or not is_present(record, agent.session):
@@ -228,7 +229,7 @@ class Endpoint:
             checks.check_vni(vni)
         return [
             cls(agent, record, created=False)
-            for record in _checked(agent).store.all_records()
+            for record in _checked(agent).datapath.all_records()
             if record.spec.name.startswith(prefix)
             and vni in (None, record.spec.vni)
             and is_present(record, agent.session)
@@ -237,7 +238,7 @@ class Endpoint:
     def stats(self) -> EndpointStats:
         """Frames sent, received and refused; raises ``EndpointNotFoundError`` if the endpoint is gone."""
         self._current()
-        slices = self._agent.store.maps.traffic.lookup_per_cpu(u32(self._record.interface))
+        slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.interface))
         return EndpointStats.unpack(slices or [])
 
     def state(self) -> EndpointState:
@@ -280,8 +281,8 @@ class Endpoint:
             LockTimeoutError: Another process is writing all the time.
         """
         try:
-            with self._agent.store.writing() as maps:
-                record = self._agent.store.record(self.name)
+            with self._agent.datapath.writing() as maps:
+                record = self._agent.datapath.record(self.name)
                 if record is not None and record.instance == self._record.instance:
                     remove(maps, self._agent.session, record)
         except StaleHandleError:
@@ -300,8 +301,8 @@ class Endpoint:
         failed: dict[str, Exception] = {}
         for name in wanted:
             try:
-                with agent.store.writing() as maps:
-                    record = agent.store.record(name)
+                with agent.datapath.writing() as maps:
+                    record = agent.datapath.record(name)
                     if record is not None:
                         remove(maps, agent.session, record)
             except MizarnetError as error:
@@ -310,7 +311,7 @@ class Endpoint:
             raise _bulk_error("deleted", failed, [name for name in wanted if name not in failed])
 
     def _current(self) -> Record:
-        record = self._agent.store.record(self.name)
+        record = self._agent.datapath.record(self.name)
         if record is None or record.instance != self._record.instance:
             raise EndpointNotFoundError(f"endpoint {self.name!r} was deleted")
         return record
@@ -341,8 +342,13 @@ def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> Endp
 def _is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
     """Whether the name still means the namespace that the endpoint lives in."""
     if wanted.netns is None or wanted.netns != existing.spec.netns:
-        return True  # left open, or a difference to be named
-    with resolve(wanted.netns) as found:
+        return True  # left open, or perhaps a difference to be named
+    return _lives_in(wanted.netns, existing)
+
+
+def _lives_in(netns: str, existing: Record) -> bool:
+    """Whether a name or path leads to the endpoint's namespace, whatever it was called when the endpoint was made."""
+    with resolve(netns) as found:
         return found.netns.identity == existing.netns_id
 
 
@@ -352,8 +358,11 @@ def _compare(wanted: EndpointSpec, existing: Record) -> None:
     open_fields = {"mac", "mtu", "gateway", *(["netns"] if existing.private else [])}
     for field in attrs.fields(EndpointSpec):
         given, present = getattr(wanted, field.name), getattr(existing.spec, field.name)
-        if not (given is None and field.name in open_fields) and given != present:
-            differences[field.name] = (given, present)
+        if given == present or (given is None and field.name in open_fields):
+            continue
+        if field.name == "netns" and given is not None and _lives_in(given, existing):
+            continue
+        differences[field.name] = (given, present)
     if differences:
         listed = ", ".join(f"{key} is {b}, not {a}" for key, (a, b) in differences.items())
         raise ExistsError(

@@ -32,6 +32,8 @@
        └─ BpfError                             … over bpf(2)
           └─ VerifierError                     … because the verifier rejected a program
 
+``OutdatedWarning`` (UserWarning) is no error: what was asked for was done.
+
 Each error is also the builtin named in brackets, carries its facts as attributes, says what to do in
 ``hint``, and survives pickling.
 """
@@ -64,6 +66,7 @@ __all__ = [
     "NetlinkError",
     "NetnsNotFoundError",
     "NotFoundError",
+    "OutdatedWarning",
     "PrivilegeError",
     "StaleHandleError",
     "SwitchNotFoundError",
@@ -289,12 +292,14 @@ class LockTimeoutError(MizarnetError, TimeoutError):
 
     Attributes:
         timeout: Seconds waited.
+        pid: Id of the process that holds it, as this process sees it; None where nothing tells.
     """
 
     timeout: float
+    pid: int | None
 
-    def __init__(self, message: str, *, timeout: float, hint: str = "") -> None:
-        super().__init__(message, timeout=timeout, hint=hint)
+    def __init__(self, message: str, *, timeout: float, pid: int | None = None, hint: str = "") -> None:
+        super().__init__(message, timeout=timeout, pid=pid, hint=hint)
 
 
 class BulkError(MizarnetError):
@@ -388,3 +393,7 @@ class VerifierError(BpfError):
         if omitted:
             lines.insert(1, f"    ({omitted} lines omitted, all in .log)")
         return "\n".join(lines)
+
+
+class OutdatedWarning(UserWarning):
+    """The programs that run are of another build than this package: they work, and can be replaced."""

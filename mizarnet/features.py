@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias, get_args
 
 import attrs
 
-from mizarnet import attachment, bpf, checks
+from mizarnet import bpf, checks, loader
 from mizarnet.abi.layouts import CONFIG
 from mizarnet.errors import MizarnetError, UnsupportedError
 from mizarnet.html import table
@@ -57,7 +57,7 @@ class Features:
         geneve: Geneve devices in metadata mode.
         macvlan: Endpoints of containers.
         macvtap: Endpoints of VMs.
-        tcx: Links at the head of the TC hooks (6.6).
+        tcx: Programs at the head of the TC hooks (6.6), with filters of a clsact behind them.
         route_identity: A sender is known by the device its packets were routed through (6.2).
         native_xdp: XDP programs in a driver (tried on a veth; each driver decides for itself).
         missing_privileges: Capabilities that this thread lacks.
@@ -111,7 +111,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
         kernel=os.uname().release,
         tcx=_feature(tcx, "filters of a clsact qdisc, which root of the host can remove unnoticed"),
         route_identity=_feature(
-            attachment.has_route_identity(),
+            loader.has_route_identity(),
             "source MAC and source address only: a container with raw sockets can imitate an endpoint of its host",
         ),
         missing_privileges=missing,
@@ -172,6 +172,8 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
 
 def _try_native_xdp(session: Session) -> None:
     veth = create_veth(session, "xdp0", peer="xdp1")
-    smallest = attachment.Capacity(max_endpoints=1, max_local=1)
-    with attachment.load(attachment.object_path(), bytes(CONFIG.size), smallest) as loaded:
-        bpf.attach_xdp(loaded.programs[attachment.SWITCH], veth.ifindex, mode=bpf.XdpMode.NATIVE).close()
+    smallest = loader.Capacity(max_endpoints=1, max_local=1)
+    with loader.load(bytes(CONFIG.size), smallest, [loader.SWITCH]) as loaded:
+        hook, program = bpf.XdpHook(veth.ifindex), loaded.programs[loader.SWITCH]
+        hook.attach(program, mode=bpf.XdpMode.NATIVE)
+        hook.detach(program, mode=bpf.XdpMode.NATIVE)

@@ -26,6 +26,7 @@ from mizarnet.errors import ClosedError, InvalidValueError
 from mizarnet.features import probe
 from mizarnet.html import table
 from mizarnet.lab_netns import FABRIC
+from mizarnet.leftovers import sweep
 from mizarnet.netlink import (
     Session,
     add_address,
@@ -34,7 +35,6 @@ from mizarnet.netlink import (
     get_link,
     set_link,
 )
-from mizarnet.sweep import sweep
 from mizarnet.tunnel import Tunnel
 from mizarnet.values import Encap, EndpointKey, Hook, Remote, parse_member
 
@@ -226,7 +226,7 @@ class Lab:
         return _finish(process, timeout, check)
 
     def delete(self) -> None:
-        """Remove everything: endpoints, agents, tunnels, namespaces, pins; again is harmless.
+        """Remove everything: endpoints, agents, tunnels, namespaces; again is harmless.
 
         What still runs in a namespace keeps it, nameless and with nothing but its own devices, until it ends.
         """

@@ -11,20 +11,23 @@ import fcntl
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from mizarnet import attachment, store
-from mizarnet.bpf.pin import check_pin_directory
+from mizarnet import private
 from mizarnet.checks import NETNS_DIRECTORY
-from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError, NotFoundError
+from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
+from mizarnet.lock import locked
 from mizarnet.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
     Session,
     create_netns,
+    delete_link,
     delete_netns,
     delete_unmounted,
+    dump_links,
     get_link,
     resolve,
 )
+from mizarnet.values import Encap
 
 FABRIC = "fabric"
 """Where the bridge is; made first and removed last, and locked as long as the lab's process lives."""
@@ -101,7 +104,7 @@ def _lock(fabric: NetnsHandle, lab: str) -> None:
 
 
 def remove_all(lab: str) -> None:
-    """Remove every namespace of the lab with the pins of its host; what fails does not keep the rest."""
+    """Remove every namespace of the lab, and those made for endpoints; what fails does not keep the rest."""
     with ExitStack() as stack:
         for netns in _members(lab):
             stack.callback(_remove, netns, lab)
@@ -119,19 +122,17 @@ def _remove(netns: str, lab: str) -> None:
         with Session.open(netns) as session:
             if not _is_marked(session, lab):
                 return
-            _remove_pins(session)
+            _remove_overlay(session)
     except NetnsNotFoundError:
         delete_unmounted(netns)  # or it was deleted meanwhile, or is a file that was never one
         return
     delete_netns(netns)
 
 
-def _remove_pins(session: Session) -> None:
-    try:
-        check_pin_directory(str(store.host_directory(session.cookie)))
-    except NotFoundError:
-        return
-    with store.locked(session.cookie) as host:
-        for pins in list(host.iterdir()):
-            tunnel = get_link(session, pins.name)
-            attachment.remove(pins, session, None if tunnel is None else tunnel.ifindex)
+def _remove_overlay(session: Session) -> None:
+    """What still runs in the namespace may keep it alive: the tunnels go now, with all that stands on them."""
+    for link in [link for kind in Encap for link in dump_links(session, kind=kind.value)]:
+        if link.external:
+            with locked(session.cookie):
+                delete_link(session, link.ifindex)
+    private.sweep(lambda cookie, _: cookie == session.cookie)

@@ -26,6 +26,10 @@ class Limit:
     """A namespace's path with its final zero."""
     DEVICE_BYTES: Final = 16
     """A device's name with its final zero (the kernel's IFNAMSIZ)."""
+    LABEL_BYTES: Final = 128
+    """Room for an endpoint's labels."""
+    GROUPS: Final = 8
+    """Groups of maps that may be added to the first one."""
     VERDICTS: Final = 256
     """Room for verdicts of one program in the map ``verdicts``."""
     PROGRAMS: Final = 3
@@ -184,6 +188,17 @@ class KindNumber(enum.IntEnum):
     """A device with a descriptor for a VM."""
 
 
+class State(enum.IntEnum):
+    """How far an object has come."""
+
+    MAKING = 1
+    """Begun, and not whole."""
+    LIVE = 2
+    """Whole."""
+    DELETING = 3
+    """Its end has begun."""
+
+
 class EncapNumber(enum.IntEnum):
     """The encapsulation of a tunnel, as recorded."""
 
@@ -206,6 +221,15 @@ class SwitchFlag(enum.IntEnum):
     """Router advertisements were accepted only because forwarding was off."""
 
 
+class Layer(enum.IntEnum):
+    """Where agent and guard stand on the tunnel, as recorded."""
+
+    TCX = 1
+    """Agent and guard stand on tcx."""
+    CLSACT = 2
+    """They stand as filters of a clsact."""
+
+
 ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "mzn_limit": {
         "MZN_LIMIT_SCHEMA": Limit.SCHEMA,
@@ -215,6 +239,8 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_LIMIT_NAME_BYTES": Limit.NAME_BYTES,
         "MZN_LIMIT_PATH_BYTES": Limit.PATH_BYTES,
         "MZN_LIMIT_DEVICE_BYTES": Limit.DEVICE_BYTES,
+        "MZN_LIMIT_LABEL_BYTES": Limit.LABEL_BYTES,
+        "MZN_LIMIT_GROUPS": Limit.GROUPS,
         "MZN_LIMIT_VERDICTS": Limit.VERDICTS,
         "MZN_LIMIT_PROGRAMS": Limit.PROGRAMS,
         "MZN_LIMIT_FIRST_DROP": Limit.FIRST_DROP,
@@ -289,6 +315,11 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,
         "MZN_KIND_MACVTAP": KindNumber.MACVTAP,
     },
+    "mzn_state": {
+        "MZN_STATE_MAKING": State.MAKING,
+        "MZN_STATE_LIVE": State.LIVE,
+        "MZN_STATE_DELETING": State.DELETING,
+    },
     "mzn_encap": {
         "MZN_ENCAP_VXLAN": EncapNumber.VXLAN,
         "MZN_ENCAP_GENEVE": EncapNumber.GENEVE,
@@ -298,6 +329,10 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_SWITCH_SET_FORWARDING_IPV4": SwitchFlag.SET_FORWARDING_IPV4,
         "MZN_SWITCH_SET_FORWARDING_IPV6": SwitchFlag.SET_FORWARDING_IPV6,
         "MZN_SWITCH_SET_ACCEPT_RA": SwitchFlag.SET_ACCEPT_RA,
+    },
+    "mzn_layer": {
+        "MZN_LAYER_TCX": Layer.TCX,
+        "MZN_LAYER_CLSACT": Layer.CLSACT,
     },
 }
 """The members of each C enumeration under their C names."""

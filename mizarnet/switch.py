@@ -3,29 +3,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import suppress
 from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import attachment, bpf, checks, forwarding
-from mizarnet.abi.records import META_KEY, Meta
+from mizarnet import checks, forwarding, leftovers
+from mizarnet.abi.records import FIRST, Switching
 from mizarnet.agent import TransitAgent
-from mizarnet.bpf import Link, Program, XdpMode
+from mizarnet.bpf import Program, XdpHook, XdpMode
 from mizarnet.errors import (
+    AgentNotFoundError,
     BpfError,
     InvalidTypeError,
-    NotFoundError,
     StaleHandleError,
     SwitchNotFoundError,
     UnderlayNotFoundError,
     UnsupportedError,
 )
+from mizarnet.loader import SWITCH, load_onto
+from mizarnet.lock import locked
+from mizarnet.maps import Maps
 from mizarnet.netlink import Link as Device
-from mizarnet.netlink import get_link, has_gro
+from mizarnet.netlink import Session, get_link, has_gro
 from mizarnet.numbers import SwitchFlag
-from mizarnet.store import Maps, read_meta
-from mizarnet.values import parse_member
+from mizarnet.survey import StandingSwitch, find_switches
+from mizarnet.values import NetnsLike, parse_member
 
 
 @attrs.frozen
@@ -90,59 +93,75 @@ class TransitSwitch:
             LockTimeoutError: Another process is writing all the time.
         """
         _check_agent(agent)
-        name = (
-            agent.tunnel.underlay
-            if underlay is None
-            else checks.check_device_name(underlay, argument="underlay")
-        )
+        name = None if underlay is None else checks.check_device_name(underlay, argument="underlay")
         wanted = parse_member(XdpMode, mode, argument="mode")
-        with agent.store.writing() as maps:
-            existing = _read(maps)
-            if existing.switch_ifindex and _is_attached(agent):
-                return cls._existing(agent, _settle(agent, maps, existing))
-            device = get_link(agent.session, name)
+        with agent.datapath.writing() as maps:
+            existing = _standing(agent)
+            if existing is not None:
+                return cls._existing(agent, existing, maps)
+            device = agent.tunnel.find_underlay() if name is None else get_link(agent.session, name)
             if device is None:
-                raise UnderlayNotFoundError(f"there is no underlay device {name!r}")
-            _remove(agent, maps)  # what a process that died may have left
+                raise UnderlayNotFoundError(f"there is no underlay device {name or agent.tunnel.underlay!r}")
+            # What a process that died, or somebody who took the program off, may have left.
+            leftovers.restore_forwarding(agent.session, maps.switching)
             used = _install(agent, maps, device, wanted)
         return cls(agent, device, mode=used, created=True)
 
     @classmethod
     def open(cls, agent: TransitAgent) -> Self:
         """A handle of the switch that is attached; raises ``SwitchNotFoundError`` if there is none."""
-        known = _read(_check_agent(agent).store.maps)
-        if not known.switch_ifindex or not _is_attached(agent):
+        maps = _check_agent(agent).datapath.maps
+        existing = _standing(agent)
+        if existing is None:
             raise SwitchNotFoundError(
                 "this host is no transit switch", hint="make it one with TransitSwitch.attach()"
             )
-        return cls._existing(agent, known)
+        return cls._existing(agent, existing, maps)
 
     @classmethod
-    def _existing(cls, agent: TransitAgent, known: Meta) -> Self:
-        device = get_link(agent.session, ifindex=known.switch_ifindex)
-        if device is None:
-            raise SwitchNotFoundError("the device of the transit switch is gone")
-        mode = XdpMode.GENERIC if known.switch_flags & SwitchFlag.GENERIC_XDP else XdpMode.NATIVE
-        return cls(agent, device, mode=mode, created=False)
+    def _existing(cls, agent: TransitAgent, existing: StandingSwitch, maps: Maps) -> Self:
+        mode = leftovers.xdp_mode(agent.session, existing.link)
+        noted = maps.read_switching()
+        if mode is XdpMode.NATIVE and noted.flags & SwitchFlag.GENERIC_XDP:
+            # Whoever attached it died before it could note that the mode is native.
+            _note(maps, existing.link.ifindex, noted.flags & ~SwitchFlag.GENERIC_XDP)
+        return cls(agent, existing.link, mode=mode, created=False)
 
     def state(self) -> SwitchState:
         """Read the switch from the kernel."""
+        link = get_link(self.agent.session, ifindex=self.ifindex)
+        version = self.agent.tunnel.local.version
         return SwitchState(
-            attached=_is_attached(self.agent),
-            forwarding=forwarding.is_on(self.agent.session, self.underlay, self.agent.tunnel.local.version),
+            attached=_standing(self.agent) is not None,
+            forwarding=link is not None and forwarding.is_on(self.agent.session, link.name, version),
         )
 
-    def detach(self) -> None:
+    def detach(self: TransitSwitch | str, *, netns: NetnsLike | None = None) -> None:
         """Take the program off and put forwarding back; succeeds if it is gone already.
 
+        ``TransitSwitch.detach("eth0")`` does so with nothing but the device's name, whatever became of the tunnel that
+        the switch was for.
+
+        Args:
+            netns: Host namespace of a device given by name; None: the calling thread's.
+
         Raises:
+            UnderlayNotFoundError: There is no device of that name.
+            PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_NET_ADMIN`` is missing.
             LockTimeoutError: Another process is writing all the time.
         """
-        try:
-            with self.agent.store.writing() as maps:
-                _remove(self.agent, maps)
-        except StaleHandleError:
-            return  # the agent was detached, which takes the switch along
+        if isinstance(self, str):
+            _detach_from(checks.check_device_name(self, argument="underlay"), netns)
+            return
+        if netns is not None:
+            raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
+        with locked(self.agent.session.cookie), suppress(StaleHandleError, AgentNotFoundError):
+            # If the agent was detached, that took the switch along.
+            existing = _standing(self.agent)
+            if existing is not None:
+                leftovers.remove_switch(self.agent.session, existing)
+            else:
+                leftovers.restore_forwarding(self.agent.session, self.agent.datapath.maps.switching)
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode} XDP>"
@@ -154,64 +173,55 @@ def _check_agent(agent: TransitAgent) -> TransitAgent:
     return agent
 
 
-def _pin(agent: TransitAgent) -> Path:
-    return agent.store.directory / attachment.SWITCH_LINK
+def _standing(agent: TransitAgent) -> StandingSwitch | None:
+    """The switch of this agent, on whatever device."""
+    _ = agent.datapath.maps  # raises if the agent is gone
+    for each in find_switches(agent.session):
+        if each.standing.meta_id == agent.datapath.meta_id:
+            return each
+    return None
 
 
-def _read(maps: Maps) -> Meta:
-    known = read_meta(maps.meta)
-    assert known is not None  # of an agent that could be opened
-    return known
-
-
-def _is_attached(agent: TransitAgent) -> bool:
-    try:
-        with Link.open_pinned(str(_pin(agent))) as link:
-            return bool(link.ifindex)
-    except NotFoundError:
-        return False
+def _detach_from(name: str, netns: NetnsLike | None) -> None:
+    where = None if netns is None else checks.check_netns(netns)
+    with Session.open(where) as session, locked(session.cookie):
+        link = get_link(session, name)
+        if link is None:
+            raise UnderlayNotFoundError(f"there is no device {name!r}")
+        for each in find_switches(session, links=[link]):
+            leftovers.remove_switch(session, each)
 
 
 def _install(agent: TransitAgent, maps: Maps, device: Device, wanted: XdpMode) -> XdpMode:
-    """The record of every change comes before the change, so that it can be put back whatever happens."""
+    """The note of every change comes before the change, so that it can be put back whatever happens."""
     changes = forwarding.needed(agent.session, device.name, agent.tunnel.local.version)
-    _record(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP)
-    try:
-        forwarding.enable(agent.session, device.name, changes)
-        with Program.open_pinned(str(agent.store.directory / attachment.SWITCH)) as program:
-            used = agent.session.run(_attach, agent, program, device, wanted)
-        # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
-        _record(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0))
-    except BaseException:
-        _remove(agent, maps)
-        raise
+    with load_onto(maps, [SWITCH]) as loaded:
+        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP)
+        try:
+            forwarding.enable(agent.session, device.name, changes)
+            used = agent.session.run(_attach, loaded.programs[SWITCH], device, wanted)
+        except BaseException:
+            leftovers.restore_forwarding(agent.session, maps.switching)
+            raise
+    # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
+    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0))
     return used
 
 
-def _record(maps: Maps, ifindex: int, flags: int) -> None:
-    known = attrs.evolve(_read(maps), switch_ifindex=ifindex, switch_flags=flags)
-    maps.meta.update(META_KEY, known.pack())
+def _note(maps: Maps, ifindex: int, flags: int) -> None:
+    maps.switching.update(FIRST, Switching(ifindex, flags).pack())
 
 
-def _settle(agent: TransitAgent, maps: Maps, known: Meta) -> Meta:
-    """Whoever attached the switch may have died before it could note that the mode is native."""
-    if agent.session.run(bpf.query_xdp, known.switch_ifindex).native:
-        _record(maps, known.switch_ifindex, known.switch_flags & ~SwitchFlag.GENERIC_XDP)
-    return _read(maps)
-
-
-def _attach(agent: TransitAgent, program: Program, device: Device, wanted: XdpMode) -> XdpMode:
+def _attach(program: Program, device: Device, wanted: XdpMode) -> XdpMode:
     mode = XdpMode.NATIVE if wanted is XdpMode.AUTO else wanted
     if mode is XdpMode.GENERIC:
         _refuse_merged_packets(device)
     try:
-        link = bpf.attach_xdp(program, device.ifindex, mode=mode)
+        XdpHook(device.ifindex).attach(program, mode=mode)
     except (BpfError, UnsupportedError):
         if wanted is not XdpMode.AUTO:
             raise
-        return _attach(agent, program, device, XdpMode.GENERIC)
-    with link:
-        link.pin(str(_pin(agent)))
+        return _attach(program, device, XdpMode.GENERIC)
     return mode
 
 
@@ -223,11 +233,3 @@ def _refuse_merged_packets(device: Device) -> None:
             feature="generic_xdp",
             hint=f"switch GRO off: ethtool -K {device.name} gro off",
         )
-
-
-def _remove(agent: TransitAgent, maps: Maps) -> None:
-    attachment.detach_link(_pin(agent))
-    known = _read(maps)
-    if known.switch_ifindex:
-        forwarding.restore(agent.session, known.switch_ifindex, known.switch_flags)
-        _record(maps, 0, 0)

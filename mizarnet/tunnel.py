@@ -12,13 +12,14 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import attachment, checks
+from mizarnet import checks, leftovers
 from mizarnet.checks import IPAddress
+from mizarnet.datapath import DataPath
 from mizarnet.errors import (
-    AgentNotFoundError,
     ExistsError,
     InUseError,
     KernelError,
+    LayoutError,
     MtuError,
     NetlinkError,
     PrivilegeError,
@@ -26,7 +27,9 @@ from mizarnet.errors import (
     UnderlayNotFoundError,
     UnsupportedError,
 )
+from mizarnet.hooks import read_hooks
 from mizarnet.html import table
+from mizarnet.lock import locked
 from mizarnet.netlink import (
     Link,
     Session,
@@ -36,13 +39,15 @@ from mizarnet.netlink import (
     get_link,
     list_addresses,
     primary_address,
+    set_link,
+    upper_links,
 )
 from mizarnet.presence import present
-from mizarnet.store import Store, locked
 from mizarnet.values import AddressLike, Encap, NetnsLike, parse_member
 
-# The kernel keeps this text with the device: what a metadata-mode device itself does not know.
-_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) local=(?P<local>\S+)")
+# What a metadata-mode device itself does not know, as a note on the device until a transit agent is attached. From then
+# on the data path says it: others may write this text, too.
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d+) local=(?P<local>\S+)")
 
 
 @attrs.frozen
@@ -77,6 +82,7 @@ class Tunnel:
         mtu: Of inner packets, in bytes.
         local: Underlay address that outer packets come from.
         underlay: Name of the underlay's device.
+        underlay_ifindex: Of the underlay's device; its name may change.
         ifindex: Of the device.
         netns: Host namespace as it was named; None: the calling thread's.
         created: Whether this call made the device.
@@ -84,16 +90,20 @@ class Tunnel:
 
     def __init__(self, session: Session, link: Link, *, netns: str | None, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
-        known = _ALIAS.fullmatch(link.alias)
-        if known is None or not link.external:
-            raise TunnelNotFoundError(f"{link.name} is a device, but no mizarnet tunnel")
+        facts = _Facts.of(session, link) if link.external else None
+        if facts is None:
+            raise TunnelNotFoundError(
+                f"{link.name} is a device, but no mizarnet tunnel",
+                hint="if it was made by Tunnel.create(), call that again with the same arguments",
+            )
         self.session = session
         self.name: str = link.name
         self.encap: Encap = Encap(link.kind)
         self.port: int = link.port or self.encap.default_port
         self.mtu: int = link.mtu
-        self.local: IPAddress = ip_address(known["local"])
-        self.underlay: str = known["underlay"]
+        self.local: IPAddress = facts.local
+        self.underlay: str = facts.underlay
+        self.underlay_ifindex: int = facts.underlay_ifindex
         self.ifindex: int = link.ifindex
         self.netns = netns
         self.created = created
@@ -190,20 +200,37 @@ class Tunnel:
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
-            PrivilegeError: The pins are somebody else's; nothing was changed.
-            ExistsError: Something else than a directory of pins has its name; nothing was changed.
+            LayoutError: Another version of this package attached its agent, and ``force`` is not given.
             LockTimeoutError: Another process is writing all the time.
         """
-        with locked(self.session.cookie) as host:
-            exists = get_link(self.session, ifindex=self.ifindex) is not None
-            if not exists and get_link(self.session, self.name) is not None:
-                return  # another of that name has taken its place, and may have an agent
-            attachment.refuse_foreign(host / self.name)
-            if exists and not force:
-                refuse_in_use(self)
-            # The kernel deletes the MACVLANs with it; the programs guard it to its end.
-            delete_link(self.session, self.ifindex)
-            attachment.remove(host / self.name, self.session, None)
+        with locked(self.session.cookie):
+            if get_link(self.session, ifindex=self.ifindex) is None:
+                leftovers.clear_host(self.session)
+                return
+            found = self._find_datapath(force=force)
+            try:
+                if not force:
+                    refuse_in_use(self.session, self.name, self.ifindex, found)
+                if found is not None:
+                    leftovers.clear_beside(found)
+                # The kernel deletes the MACVLANs with it, and then the programs, which guard it to its end.
+                delete_link(self.session, self.ifindex)
+            finally:
+                if found is not None:
+                    found.close()
+
+    def _find_datapath(self, *, force: bool) -> DataPath | None:
+        """What stands on it; with ``force`` what cannot be read is no obstacle, since it ends with the device."""
+        try:
+            return DataPath.find(self.session, self.name, self.ifindex)
+        except (LayoutError, ExistsError):
+            if not force:
+                raise
+            return None
+
+    def find_underlay(self) -> Link | None:
+        """The underlay's device: by its index, whatever it is called now; else another of its name."""
+        return _find_underlay(self.session, self.underlay_ifindex, self.underlay)
 
     def close(self) -> None:
         """Let go of the handle; again is harmless."""
@@ -226,19 +253,15 @@ class Tunnel:
         return table(f"Tunnel {self.name}", ("attribute", "value"), rows)
 
 
-def refuse_in_use(tunnel: Tunnel) -> None:
-    """Raises ``InUseError`` while endpoints exist on the tunnel."""
-    try:
-        store = Store(tunnel.session.cookie, tunnel.name)
-    except AgentNotFoundError:
-        return
-    try:
-        users = [record.spec.name for record in present(store, tunnel.session)]
-    finally:
-        store.close()
+def refuse_in_use(session: Session, name: str, ifindex: int, found: DataPath | None) -> None:
+    """Raises ``InUseError`` while endpoints exist on a tunnel: those on record, and without records every device."""
+    if found is not None:
+        users = [record.spec.name for record in present(found)]
+    else:
+        users = [link.name for link in upper_links(session, ifindex)]
     if users:
         raise InUseError(
-            f"{len(users)} endpoints use {tunnel.name}, such as {users[0]!r}",
+            f"{len(users)} endpoints use {name}, such as {users[0]!r}",
             users=users,
             hint="delete them first, or give force=True",
         )
@@ -247,6 +270,55 @@ def refuse_in_use(tunnel: Tunnel) -> None:
 def port_holders(session: Session, port: int) -> list[Link]:
     """The devices of that UDP port, ours and others'."""
     return [link for kind in Encap for link in dump_links(session, kind=kind.value) if link.port == port]
+
+
+@attrs.frozen
+class _Facts:
+    """What a metadata-mode device does not know of itself.
+
+    Attributes:
+        local: Underlay address.
+        underlay: Name of the underlay now, or then if it is gone.
+        underlay_ifindex: Index of the underlay.
+    """
+
+    local: IPAddress
+    underlay: str
+    underlay_ifindex: int
+
+    @classmethod
+    def of(cls, session: Session, link: Link) -> _Facts | None:
+        """What is known of a device, from its data path, or from its note where it has none; None if it is not ours."""
+        facts = cls._from_datapath(session, link) or cls._from_alias(link.alias)
+        if facts is None:
+            return None
+        underlay = _find_underlay(session, facts.underlay_ifindex, facts.underlay)
+        if underlay is None:
+            return facts
+        return cls(facts.local, underlay.name, underlay.ifindex)
+
+    @classmethod
+    def _from_datapath(cls, session: Session, link: Link) -> _Facts | None:
+        try:
+            found = DataPath.find(session, link.name, link.ifindex)
+        except (LayoutError, ExistsError):
+            return None  # the note has to do: it must at least be possible to delete the tunnel
+        if found is None:
+            return None
+        try:
+            meta = found.maps.read_meta()
+        finally:
+            found.close()
+        return cls(meta.local, meta.underlay, meta.underlay_ifindex)
+
+    @classmethod
+    def _from_alias(cls, alias: str) -> _Facts | None:
+        known = _ALIAS.fullmatch(alias)
+        return known and cls(ip_address(known["local"]), known["underlay"], int(known["index"]))
+
+
+def _find_underlay(session: Session, ifindex: int, name: str) -> Link | None:
+    return get_link(session, ifindex=ifindex) or get_link(session, name)
 
 
 def _find(session: Session, name: str) -> tuple[Link, bool]:
@@ -271,14 +343,16 @@ class _Wanted:
         with locked(session.cookie):
             link = get_link(session, name)
             if link is None:
+                leftovers.clear_host(session)
                 return self._make(session, name), True
-            self._compare(link)
+            facts = _Facts.of(session, link) if link.external else None
+            if facts is None:
+                return self._adopt(session, link), False
+            self._compare(session, link, facts)
             return link, False
 
     def _make(self, session: Session, name: str) -> Link:
-        underlay = get_link(session, self.underlay)
-        if underlay is None:
-            raise UnderlayNotFoundError(f"there is no underlay device {self.underlay!r} in this namespace")
+        underlay = self._given_underlay(session)
         local = self._own_address(session, underlay)
         port = self.port or self.encap.default_port
         try:
@@ -288,10 +362,32 @@ class _Wanted:
                 kind=self.encap.value,
                 port=port,
                 mtu=self._fitting_mtu(underlay, local),
-                alias=f"mizarnet underlay={self.underlay} local={local}",
+                alias=_note(underlay, local),
             )
         except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
             raise _explain(refused, session, self.encap, port) from None
+
+    def _adopt(self, session: Session, link: Link) -> Link:
+        """A tunnel without an agent whose note somebody overwrote: only what was made here is silent like that."""
+        ours = link.external and link.kind == self.encap.value and link.silent and link.num_tx_queues == 1
+        if not ours or list(upper_links(session, link.ifindex)) or _has_programs(session, link.ifindex):
+            raise ExistsError(
+                f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
+            )
+        underlay = self._given_underlay(session)
+        local = self._own_address(session, underlay)
+        self._compare(session, link, _Facts(local, underlay.name, underlay.ifindex))
+        set_link(session, link.ifindex, alias=_note(underlay, local))
+        noted = get_link(session, ifindex=link.ifindex)
+        if noted is None:
+            raise TunnelNotFoundError(f"tunnel {link.name} is gone")
+        return noted
+
+    def _given_underlay(self, session: Session) -> Link:
+        underlay = get_link(session, self.underlay)
+        if underlay is None:
+            raise UnderlayNotFoundError(f"there is no underlay device {self.underlay!r} in this namespace")
+        return underlay
 
     def _own_address(self, session: Session, underlay: Link) -> IPAddress:
         if self.local is None:
@@ -320,17 +416,14 @@ class _Wanted:
             )
         return mtu
 
-    def _compare(self, link: Link) -> None:
-        """Raises ``ExistsError`` unless the existing device is as wanted."""
-        known = _ALIAS.fullmatch(link.alias)
-        if known is None:
-            raise ExistsError(
-                f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
-            )
+    def _compare(self, session: Session, link: Link, facts: _Facts) -> None:
+        """Raises ``ExistsError`` unless the existing device is as wanted. The underlay is compared as a device."""
+        given = get_link(session, self.underlay)
+        same_underlay = given is not None and given.ifindex == facts.underlay_ifindex
         existing = {
             "encap": link.kind,
-            "underlay": known["underlay"],
-            "local": ip_address(known["local"]),
+            "underlay": self.underlay if same_underlay else facts.underlay,
+            "local": facts.local,
             "port": link.port,
             "mtu": link.mtu,
         }
@@ -345,6 +438,15 @@ class _Wanted:
             raise ExistsError(
                 f"tunnel {link.name} exists, but {listed}", holder=link.name, differences=differences
             )
+
+
+def _note(underlay: Link, local: IPAddress) -> str:
+    return f"mizarnet underlay={underlay.name} index={underlay.ifindex} local={local}"
+
+
+def _has_programs(session: Session, ifindex: int) -> bool:
+    hooks = session.run(read_hooks, ifindex)
+    return any(hooks.order.values())
 
 
 def _explain(

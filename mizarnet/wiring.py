@@ -10,16 +10,16 @@ from __future__ import annotations
 import errno
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from hashlib import blake2b
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
 from mizarnet.abi import records
-from mizarnet.abi.layouts import INTERFACE
-from mizarnet.abi.records import Record
+from mizarnet.abi.records import NO_SLOT, Record
+from mizarnet.bpf import UpdateMode
 from mizarnet.checks import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet.datapath import DataPath
 from mizarnet.errors import (
     CapacityError,
     ExistsError,
@@ -28,6 +28,8 @@ from mizarnet.errors import (
     NetlinkError,
     UntrustedNamespaceError,
 )
+from mizarnet.lock import identity as lock_identity
+from mizarnet.maps import Maps
 from mizarnet.netlink import (
     SAME_NAMESPACE,
     Link,
@@ -36,7 +38,6 @@ from mizarnet.netlink import (
     add_address,
     add_default_route,
     create_macvlan,
-    create_netns,
     delete_link,
     delete_netns,
     nsid_of,
@@ -45,35 +46,36 @@ from mizarnet.netlink import (
     silence,
     wait_for_address,
 )
-from mizarnet.presence import endpoint_keys, is_present, remove, silence_records
-from mizarnet.store import Maps, Store
+from mizarnet.numbers import State
+from mizarnet.presence import ABANDONED, forget, is_being_made, is_present, remove, silence_records
+from mizarnet.private import make as make_private
 from mizarnet.tunnel import Tunnel
-from mizarnet.values import EndpointSpec, Kind, Local, MacAddress
+from mizarnet.values import EndpointSpec, Kind, MacAddress
 
 
-def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record:
+def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record:
     """Create the endpoint ``spec``, whose name is free. On any error nothing is left behind.
 
     Raises:
-        ExistsError: Its address, its MAC, the device's name or the default route is taken.
+        ExistsError: Its name, its address, its MAC, the device's name or the default route is taken.
         CapacityError: A table is full.
         MtuError: Its MTU is larger than the tunnel's, or that is too small for IPv6.
         NetnsNotFoundError: There is no such namespace.
         UntrustedNamespaceError: It belongs to another user namespace.
     """
     wanted = _complete(maps, tunnel, spec)
-    _check_free(store, maps, tunnel.session, wanted)
+    _check_free(datapath, maps, wanted)
     with ExitStack() as undo:
         private = spec.kind is Kind.MACVTAP and spec.netns is None
         if private:
-            wanted = attrs.evolve(wanted, netns=_make_namespace(tunnel, spec, undo))
+            name = make_private(tunnel.session.cookie, tunnel.ifindex, spec.name)
+            undo.callback(delete_netns, name)
+            wanted = attrs.evolve(wanted, netns=name)
         target = undo.enter_context(_namespace(wanted, tunnel.session))
-        record = attrs.evolve(_new_record(maps, tunnel.session, target, wanted), private=private)
-        undo.callback(_forget, maps, record)
-        _write(maps, record)
+        record = _claim(datapath, maps, _new_record(tunnel, target, wanted, private=private), undo)
         optional = spec.gateway is None
         ifindex = target.run(_make_device, tunnel, target, record, undo, optional_routes=optional)
-        record = attrs.evolve(record, ifindex=ifindex)
+        record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
         complete(maps, record)
         undo.pop_all()
         target.close()
@@ -82,9 +84,11 @@ def make(store: Store, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record
 
 def complete(maps: Maps, record: Record) -> None:
     """Write every entry of an endpoint whose device exists; also after somebody died halfway through."""
-    _write(maps, record)
-    value = records.pack_endpoint(Local(record.mac, record.interface))
-    maps.endpoints.update_many([(key, value) for key in endpoint_keys(record)])
+    maps.records.update(records.record_key(record.spec.name), record.pack())
+    maps.slots.update(records.u32(record.interface), record.pack_slot())
+    maps.addresses.update_many(record.pack_addresses().items())
+    maps.interfaces.update(records.mac_key(record.mac), record.pack_interface())
+    maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
 
 
 # -- before anything is made -------------------------------------------------------------------------------
@@ -122,36 +126,49 @@ def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
             yield gateway
 
 
-def _check_free(store: Store, maps: Maps, host: Session, spec: EndpointSpec) -> None:
+def _check_free(datapath: DataPath, maps: Maps, spec: EndpointSpec) -> None:
     """Addresses and MAC must be free; whoever held them and lost its device has gone."""
     for address in spec.ip:
-        _evict(maps, host, store.record_at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
+        evict(datapath, maps, datapath.record_at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
     if spec.mac is not None:
-        _evict(maps, host, store.record_of(spec.mac), f"MAC {spec.mac}")
+        evict(datapath, maps, datapath.record_of(spec.mac), f"MAC {spec.mac}")
 
 
-def _evict(maps: Maps, host: Session, holder: Record | None, what: str) -> None:
+def evict(datapath: DataPath, maps: Maps, holder: Record | None, what: str) -> None:
+    """Remove an endpoint that holds ``what`` and lost its device; raises ``ExistsError`` if it did not."""
     if holder is None:
         return
-    if is_present(holder, host):
+    if is_present(holder, datapath.session):
         raise ExistsError(f"{what} belongs to endpoint {holder.spec.name!r}", holder=holder.spec.name)
-    remove(maps, host, holder)
+    refuse_other_maker(datapath.session, holder)
+    remove(maps, datapath.session, holder)
 
 
-# -- records -----------------------------------------------------------------------------------------------
+def refuse_other_maker(host: Session, record: Record) -> None:
+    """Raises ``ExistsError`` if an endpoint may be in the making."""
+    if is_being_made(record, host):
+        raise ExistsError(
+            f"endpoint {record.spec.name!r} is being made by a process that has a /run of its own",
+            holder=record.spec.name,
+            hint=f"wait for it, or {ABANDONED} s if it died",
+        )
 
-_INTERFACE_WORD = INTERFACE.offset("interface") // 4
+
+# -- records and claims ------------------------------------------------------------------------------------
 
 
-def _new_record(maps: Maps, host: Session, target: Session, spec: EndpointSpec) -> Record:
+def _new_record(tunnel: Tunnel, target: Session, spec: EndpointSpec, *, private: bool) -> Record:
     return Record(
         spec=spec,
         instance=secrets.randbits(64),
-        interface=_free_interface(maps),
+        interface=NO_SLOT,
         ifindex=0,
         netns_cookie=target.cookie,
         netns_id=target.identity,
-        nsid=_nsid(host, target),
+        nsid=_nsid(tunnel.session, target),
+        maker=lock_identity(tunnel.session.cookie),
+        state=State.MAKING,
+        private=private,
     )
 
 
@@ -162,45 +179,59 @@ def _nsid(host: Session, target: Session) -> int:
         return nsid_of(host, handle)
 
 
-def _free_interface(maps: Maps) -> int:
-    """The lowest index into ``traffic`` that no endpoint has."""
-    _, values, count = maps.interfaces.lookup_all()
-    if count >= maps.interfaces.max_entries:
-        raise CapacityError(
-            f"this host has {count} endpoints, and room for no more",
-            table="interfaces",
-            capacity=maps.interfaces.max_entries,
-            used=count,
-            hint="attach the agent with a larger max_local",
-        )
-    used = set(memoryview(values).cast("I")[_INTERFACE_WORD :: INTERFACE.size // 4])
-    return next(index for index in range(count + 1) if index not in used)
+def _claim(datapath: DataPath, maps: Maps, record: Record, undo: ExitStack) -> Record:
+    """The cold half first, then all that two endpoints must not share, last the hot half, by which it may send.
+
+    Each step is refused by the kernel if somebody else has the key.
+    """
+    key, new = records.record_key(record.spec.name), UpdateMode.NOEXIST
+    with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
+        maps.records.update(key, record.pack(), mode=new)
+    undo.callback(_forget, maps, record)
+    record = attrs.evolve(record, interface=_claim_slot(maps, record))
+    undo.callback(_forget, maps, record)
+    maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
+    maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+    for address, claim in record.pack_addresses().items():
+        found = records.unpack_endpoint_key(address)
+        with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
+            maps.addresses.update(address, claim, mode=new)
+    with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
+        maps.interfaces.update(records.mac_key(record.mac), record.pack_interface(), mode=new)
+    return record
 
 
-def _write(maps: Maps, record: Record) -> None:
-    """The cold half, then the hot half, by which the endpoint may send."""
-    if not record.ifindex:
-        maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
-    maps.records.update(records.record_key(record.spec.name), record.pack())
-    maps.interfaces.update(records.mac_key(record.mac), record.pack_interface())
+@contextmanager
+def _explained(what: str, holder: str) -> Generator[None, None, None]:
+    """Say what is taken: whoever took it was faster than the look before."""
+    try:
+        yield
+    except ExistsError:
+        raise ExistsError(f"{what}: another process made it just now", holder=holder) from None
+
+
+def _claim_slot(maps: Maps, record: Record) -> int:
+    """The lowest index into ``traffic`` that no endpoint has, and now this one."""
+    while True:
+        keys, _, count = maps.slots.lookup_all()
+        if count >= maps.slots.max_entries:
+            raise CapacityError(
+                f"this host has {count} endpoints, and room for no more",
+                table="interfaces",
+                capacity=maps.interfaces.max_entries,
+                used=count,
+                hint="attach the agent with a larger max_local",
+            )
+        used = set(memoryview(keys).cast("I"))
+        index = next(index for index in range(count + 1) if index not in used)
+        with suppress(ExistsError):  # another process was faster
+            maps.slots.update(records.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
+            return index
 
 
 def _forget(maps: Maps, record: Record) -> None:
     silence_records(maps, record)
-    maps.records.delete(records.record_key(record.spec.name))
-
-
-# -- the namespace ------------------------------------------------------------------------------------------
-
-
-def _make_namespace(tunnel: Tunnel, spec: EndpointSpec, undo: ExitStack) -> str:
-    """A namespace for a MACVTAP alone: what no VMM reads, an IP stack would get. Its name."""
-    key = f"{tunnel.session.cookie:x}/{tunnel.name}/{spec.name}"
-    name = "mizarnet-" + blake2b(key.encode(), digest_size=8).hexdigest()
-    delete_netns(name)  # no endpoint of that name exists: it is what a process that died has left
-    create_netns(name)
-    undo.callback(delete_netns, name)
-    return name
+    forget(maps, record)
 
 
 # -- the device --------------------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def no_leaks_of_module(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_leaks(request: pytest.FixtureRequest, no_leaks_of_module: None) -> Iterator[None]:
-    """A test leaves no link, namespace, pin, descriptor or thread behind."""
+    """A test leaves no link, namespace, descriptor or thread behind."""
     yield from _watched(request)
 
 

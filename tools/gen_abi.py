@@ -42,6 +42,8 @@ GROUPS = {
     "place": Group("Place", "Where an endpoint lives, seen from this host.", ("PLACE",)),
     "interface_flag": Group("InterfaceFlag", "What a local endpoint is allowed to do.", ("FLAG",)),
     "kind": Group("KindNumber", "The kind of an endpoint's device, as recorded.", ("KIND",)),
+    "state": Group("State", "How far an object has come.", ("STATE",)),
+    "layer": Group("Layer", "Where agent and guard stand on the tunnel, as recorded.", ("LAYER",)),
     "switch_flag": Group(
         "SwitchFlag", "How a transit switch was attached, and what that changed on its device.", ("SWITCH",)
     ),

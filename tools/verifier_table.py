@@ -17,7 +17,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeAlias
 
-from mizarnet import Capacity, attachment
+from mizarnet import Capacity, loader
 from mizarnet.abi import layouts
 from mizarnet.abi.records import ip_fields
 from mizarnet.numbers import EncapNumber
@@ -37,7 +37,7 @@ Counts: TypeAlias = dict[str, dict[str, int]]
 def counts() -> Counts:
     """Of every object that this kernel can load: one of them reads routes, which takes Linux 6.2."""
     names = [path.name for path in sorted(OBJECTS.glob("transit*.bpf.o"))]
-    if not attachment.has_route_identity():
+    if not loader.has_route_identity():
         names.remove("transit.bpf.o")
     return {name: _count(name) for name in names}
 
@@ -46,7 +46,7 @@ def _count(name: str) -> dict[str, int]:
     nothing = layouts.Config.unpack(bytes(layouts.CONFIG.size))
     config = nothing._replace(local=ip_fields(ip_address("192.0.2.1")), encap=EncapNumber.VXLAN)
     capacity = Capacity(max_endpoints=16, max_local=4)
-    with attachment.load(OBJECTS / name, config.pack(), capacity) as loaded:
+    with loader.load(config.pack(), capacity, path=OBJECTS / name) as loaded:
         return {program: each.verified_instructions for program, each in sorted(loaded.programs.items())}
 
 
@@ -62,7 +62,7 @@ def _in_guest(series: str) -> str:
 
 
 def _row(kernel: str, name: str, programs: dict[str, int]) -> str:
-    cells = (f"{programs[each]:,}" for each in ("transit_agent", "transit_guard", "transit_switch"))
+    cells = (f"{programs[each]:,}" for each in ("mzn_agent", "mzn_guard", "mzn_switch"))
     return f"| {kernel} | `{name}` | {' | '.join(cells)} |"
 
 
@@ -81,7 +81,7 @@ def page(results: list[str]) -> str:
         f"clang {_clang()}). The kernel's limit is a million; here every program stays below {LIMIT:,}, and a test",
         "sees to that on every kernel. Written by `tools/verifier_table.py`.",
         "",
-        "| kernel | object | `transit_agent` | `transit_guard` | `transit_switch` |",
+        "| kernel | object | `mzn_agent` | `mzn_guard` | `mzn_switch` |",
         "|---|---|---|---|---|",
     ]
     for result in map(json.loads, results):

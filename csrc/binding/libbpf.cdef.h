@@ -11,7 +11,6 @@ typedef int32_t __s32;
 #define BPF_ANY ...
 #define BPF_NOEXIST ...
 #define BPF_EXIST ...
-#define BPF_F_REPLACE ...
 
 #define BPF_MAP_TYPE_UNSPEC ...
 #define BPF_MAP_TYPE_HASH ...
@@ -22,6 +21,7 @@ typedef int32_t __s32;
 #define BPF_MAP_TYPE_LRU_PERCPU_HASH ...
 #define BPF_MAP_TYPE_LPM_TRIE ...
 #define BPF_MAP_TYPE_RINGBUF ...
+#define BPF_MAP_TYPE_DEVMAP ...
 
 #define BPF_PROG_TYPE_UNSPEC ...
 #define BPF_PROG_TYPE_SCHED_CLS ...
@@ -31,33 +31,17 @@ typedef int32_t __s32;
 
 #define XDP_FLAGS_SKB_MODE ...
 #define XDP_FLAGS_DRV_MODE ...
-#define XDP_ATTACHED_NONE ...
-#define XDP_ATTACHED_DRV ...
-#define XDP_ATTACHED_SKB ...
-#define XDP_ATTACHED_HW ...
-#define XDP_ATTACHED_MULTI ...
+#define XDP_FLAGS_UPDATE_IF_NOEXIST ...
 
 /* shim.h */
-#define MZN_LINK_TYPE_XDP ...
-#define MZN_LINK_TYPE_TCX ...
 #define MZN_TCX_INGRESS ...
 #define MZN_TCX_EGRESS ...
-#define MZN_ATTACH_XDP ...
-#define MZN_F_BEFORE ...
-#define MZN_BPFFS_MAGIC ...
 
-struct mzn_link_info {
-	__u32 type;
-	__u32 id;
-	__u32 prog_id;
-	__u32 ifindex;
-	__u32 attach_type;
-};
-
-int mzn_read_link_info(int fd, struct mzn_link_info *out);
 void mzn_install_log(void);
-int mzn_mount_bpffs(const char *path);
-long mzn_filesystem_magic(const char *path);
+int mzn_tcx_query(int ifindex, __u32 hook, __u32 *program_ids, __u32 *count, __u64 *revision);
+int mzn_tcx_attach(int ifindex, __u32 hook, int program, __u64 revision);
+int mzn_tcx_replace(int ifindex, __u32 hook, int program, int expected);
+int mzn_tcx_detach(int ifindex, __u32 hook, int program);
 
 extern "Python+C" void mzn_log(int level, const char *text);
 extern "Python" int mzn_sample(void *ctx, void *data, size_t size);
@@ -86,6 +70,7 @@ struct bpf_program *bpf_object__next_program(const struct bpf_object *obj, struc
 
 const char *bpf_program__name(const struct bpf_program *prog);
 int bpf_program__fd(const struct bpf_program *prog);
+int bpf_program__set_autoload(struct bpf_program *prog, bool autoload);
 int bpf_program__set_log_buf(struct bpf_program *prog, char *log_buf, size_t log_size);
 
 const char *bpf_map__name(const struct bpf_map *map);
@@ -115,9 +100,11 @@ struct bpf_map_info {
 	...;
 };
 
+int bpf_map_get_fd_by_id(__u32 id);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags);
 int bpf_map_delete_elem(int fd, const void *key);
+int bpf_map_lookup_and_delete_elem(int fd, const void *key, void *value);
 int bpf_map_get_next_key(int fd, const void *key, void *next_key);
 int bpf_map_lookup_batch(int fd, void *in_batch, void *out_batch, void *keys, void *values, __u32 *count,
 			 const struct bpf_map_batch_opts *opts);
@@ -132,6 +119,8 @@ struct bpf_prog_info {
 	__u8 tag[8];
 	char name[16];
 	__u64 load_time;
+	__u32 nr_map_ids;
+	__u64 map_ids; /* the address of an array to fill in */
 	__u64 run_time_ns;
 	__u64 run_cnt;
 	__u32 verified_insns;
@@ -156,45 +145,26 @@ struct bpf_test_run_opts {
 
 int bpf_obj_get_info_by_fd(int fd, void *info, __u32 *size);
 int bpf_prog_get_fd_by_id(__u32 id);
+int bpf_prog_bind_map(int prog_fd, int map_fd, const void *opts);
 int bpf_prog_test_run_opts(int fd, struct bpf_test_run_opts *opts);
 
-/* bpf(2): links and what is attached */
-enum bpf_attach_type { BPF_XDP, ... };
-
-struct bpf_link_create_opts {
+/* libbpf: XDP */
+struct bpf_xdp_attach_opts {
 	size_t sz;
-	__u32 flags;
-	...;
-};
-
-struct bpf_link_update_opts {
-	size_t sz;
-	__u32 flags;
-	__u32 old_prog_fd;
-	...;
-};
-
-struct bpf_prog_query_opts {
-	size_t sz;
-	__u32 *prog_ids;
-	__u32 prog_cnt;
+	int old_prog_fd;
 	...;
 };
 
 struct bpf_xdp_query_opts {
 	size_t sz;
-	__u32 prog_id;
 	__u32 drv_prog_id;
 	__u32 hw_prog_id;
 	__u32 skb_prog_id;
-	__u8 attach_mode;
 	...;
 };
 
-int bpf_link_create(int prog_fd, int target_fd, enum bpf_attach_type type, const struct bpf_link_create_opts *opts);
-int bpf_link_update(int link_fd, int new_prog_fd, const struct bpf_link_update_opts *opts);
-int bpf_link_detach(int link_fd);
-int bpf_prog_query_opts(int target_fd, enum bpf_attach_type type, struct bpf_prog_query_opts *opts);
+int bpf_xdp_attach(int ifindex, int prog_fd, __u32 flags, const struct bpf_xdp_attach_opts *opts);
+int bpf_xdp_detach(int ifindex, __u32 flags, const struct bpf_xdp_attach_opts *opts);
 int bpf_xdp_query(int ifindex, int flags, struct bpf_xdp_query_opts *opts);
 
 /* libbpf: clsact */
@@ -221,11 +191,6 @@ struct bpf_tc_opts {
 int bpf_tc_hook_create(struct bpf_tc_hook *hook);
 int bpf_tc_attach(const struct bpf_tc_hook *hook, struct bpf_tc_opts *opts);
 int bpf_tc_detach(const struct bpf_tc_hook *hook, const struct bpf_tc_opts *opts);
-int bpf_tc_query(const struct bpf_tc_hook *hook, struct bpf_tc_opts *opts);
-
-/* bpf(2): pins */
-int bpf_obj_pin(int fd, const char *path);
-int bpf_obj_get(const char *path);
 
 /* libbpf: ring buffers */
 struct ring_buffer;

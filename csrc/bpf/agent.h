@@ -190,7 +190,7 @@ static __always_inline int admit(struct __sk_buff *skb)
 }
 
 SEC("tc")
-int transit_agent(struct __sk_buff *skb)
+int mzn_agent(struct __sk_buff *skb)
 {
 	__u32 bytes = skb->len;
 	int verdict = is_bounced(skb) ? MZN_PASS_BOUNCE_ADMITTED : admit(skb);

@@ -147,7 +147,7 @@ static __always_inline int let_in(struct __sk_buff *skb, int verdict)
 }
 
 SEC("tc")
-int transit_guard(struct __sk_buff *skb)
+int mzn_guard(struct __sk_buff *skb)
 {
 	struct outer outer = {};
 	__u32 bytes = skb->len;

@@ -214,9 +214,17 @@ static __always_inline void readdress_ipv6(const struct outer_headers *at, const
 static __always_inline bool is_checksum_unsure(const struct udphdr *udp)
 {
 	__u32 zero = 0;
-	struct mzn_meta *known = bpf_map_lookup_elem(&meta, &zero);
+	struct mzn_switching *known = bpf_map_lookup_elem(&switching, &zero);
 
-	return udp->check && (!known || known->switch_flags & MZN_SWITCH_GENERIC_XDP);
+	return udp->check && (!known || known->flags & MZN_SWITCH_GENERIC_XDP);
+}
+
+/* The device of this program outlives the tunnel: without one, nothing here is the overlay's any more. */
+static __always_inline bool has_tunnel(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&lifeline, &zero) != NULL;
 }
 
 static __always_inline int bounce_on(struct xdp_md *ctx)
@@ -226,7 +234,7 @@ static __always_inline int bounce_on(struct xdp_md *ctx)
 	const __u32 *host;
 	int verdict;
 
-	if (!find_outer(ctx, &at))
+	if (!find_outer(ctx, &at) || !has_tunnel())
 		return MZN_PASS_PASSED;
 	host = next_host(&at);
 	if (!host || (is_ipv6_underlay() ? at.ip6->hop_limit : at.ip4->ttl) <= 1)
@@ -246,7 +254,7 @@ static __always_inline int bounce_on(struct xdp_md *ctx)
 }
 
 SEC("xdp.frags")
-int transit_switch(struct xdp_md *ctx)
+int mzn_switch(struct xdp_md *ctx)
 {
 	__u32 bytes = ctx->data_end - ctx->data; /* of a frame in several buffers, the first */
 	int verdict = bounce_on(ctx);

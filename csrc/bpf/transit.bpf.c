@@ -15,6 +15,8 @@ const volatile struct {
 	enum mzn_place place;
 	enum mzn_interface_flag interface_flag;
 	enum mzn_kind kind;
+	enum mzn_state state;
+	enum mzn_layer layer;
 	enum mzn_encap encap;
 	enum mzn_switch_flag switch_flag;
 } enumerations;

@@ -58,7 +58,15 @@ class EndpointKey(NamedTuple):
         return ENDPOINT_KEY.pack(self.vni, *self.ip)
 
 
-ENDPOINT: Final = Layout("mzn_endpoint", ("place", "I"), ("interface", "I"), ("mac", MAC), ("host", "16s"))
+ENDPOINT: Final = Layout(
+    "mzn_endpoint",
+    ("place", "I"),
+    ("interface", "I"),
+    ("mac", MAC),
+    ("host", "16s"),
+    ("group", "I"),
+    ("feed", "I"),
+)
 
 
 class Endpoint(NamedTuple):
@@ -68,6 +76,8 @@ class Endpoint(NamedTuple):
     interface: int
     mac: bytes
     host: bytes
+    group: int
+    feed: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Endpoint:
@@ -105,6 +115,7 @@ NETWORK: Final = Layout(
     ("gateway", IP),
     ("switch_count", "I"),
     ("switches", f"{16 * Limit.SWITCHES}s"),
+    ("feed", "I"),
 )
 
 
@@ -114,16 +125,17 @@ class Network(NamedTuple):
     gateway: Ip
     switch_count: int
     switches: bytes
+    feed: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Network:
         """Of the bytes in a map."""
-        gateway_family, gateway_words, switch_count, switches = NETWORK.unpack(data)
-        return new(Network, (new(Ip, (gateway_family, gateway_words)), switch_count, switches))
+        gateway_family, gateway_words, switch_count, switches, feed = NETWORK.unpack(data)
+        return new(Network, (new(Ip, (gateway_family, gateway_words)), switch_count, switches, feed))
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return NETWORK.pack(*self.gateway, self.switch_count, self.switches)
+        return NETWORK.pack(*self.gateway, self.switch_count, self.switches, self.feed)
 
 
 PEER_KEY: Final = Layout("mzn_peer_key", ("prefix_length", "I"), ("ip", IP))
@@ -144,6 +156,9 @@ class PeerKey(NamedTuple):
     def pack(self) -> Packed:
         """The bytes in a map."""
         return PEER_KEY.pack(self.prefix_length, *self.ip)
+
+
+PEER: Final = Layout("mzn_peer", ("feed", "I"))
 
 
 OWN_ADDRESS: Final = Layout("mzn_own_address", ("ip", IP), ("prefix_length", "I"))
@@ -175,6 +190,8 @@ INTERFACE: Final = Layout(
     ("flags", "I"),
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
     ("gateways", IP, Limit.ADDRESSES),
+    ("group", "I"),
+    ("pad", "4x"),
     ("record", "16s"),
 )
 
@@ -189,6 +206,7 @@ class Interface(NamedTuple):
     flags: int
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
+    group: int
     record: bytes
 
     @classmethod
@@ -197,13 +215,14 @@ class Interface(NamedTuple):
         (
             netns_cookie, ifindex, vni, interface, flags, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
-            gateways0_family, gateways0_words, gateways1_family, gateways1_words, record
+            gateways0_family, gateways0_words, gateways1_family, gateways1_words, group, record
         ) = INTERFACE.unpack(data)
         return new(
             Interface, (netns_cookie, ifindex, vni, interface, flags, (new(OwnAddress, (new(Ip,
             (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
             (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
-            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), record)
+            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), group,
+            record)
         )
 
     def pack(self) -> Packed:
@@ -211,7 +230,7 @@ class Interface(NamedTuple):
         return INTERFACE.pack(
             self.netns_cookie, self.ifindex, self.vni, self.interface, self.flags, *self.addresses[0].ip,
             self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
-            *self.gateways[0], *self.gateways[1], self.record
+            *self.gateways[0], *self.gateways[1], self.group, self.record
         )
 
 
@@ -266,6 +285,9 @@ RECORD_KEY: Final = Layout("mzn_record_key", ("digest", "16s"))
 RECORD: Final = Layout(
     "mzn_record",
     ("instance", "Q"),
+    ("maker", "Q"),
+    ("changed", "Q"),
+    ("generation", "Q"),
     ("netns_cookie", "Q"),
     ("netns_device", "Q"),
     ("netns_inode", "Q"),
@@ -276,6 +298,8 @@ RECORD: Final = Layout(
     ("kind", "I"),
     ("flags", "I"),
     ("nsid", "i"),
+    ("state", "I"),
+    ("group", "I"),
     ("pad", "4x"),
     ("mac", MAC),
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
@@ -283,6 +307,7 @@ RECORD: Final = Layout(
     ("ifname", f"{Limit.DEVICE_BYTES}s"),
     ("netns", f"{Limit.PATH_BYTES}s"),
     ("name", f"{Limit.NAME_BYTES}s"),
+    ("labels", f"{Limit.LABEL_BYTES}s"),
 )
 
 
@@ -290,6 +315,9 @@ class Record(NamedTuple):
     """The members of ``mzn_record``."""
 
     instance: int
+    maker: int
+    changed: int
+    generation: int
     netns_cookie: int
     netns_device: int
     netns_inode: int
@@ -300,67 +328,154 @@ class Record(NamedTuple):
     kind: int
     flags: int
     nsid: int
+    state: int
+    group: int
     mac: bytes
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
     ifname: bytes
     netns: bytes
     name: bytes
+    labels: bytes
 
     @classmethod
     def unpack(cls, data: Packed) -> Record:
         """Of the bytes in a map."""
         (
-            instance, netns_cookie, netns_device, netns_inode, vni, interface, ifindex, mtu, kind, flags,
-            nsid, mac, addresses0_ip_family, addresses0_ip_words, addresses0_prefix_length,
-            addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length, gateways0_family,
-            gateways0_words, gateways1_family, gateways1_words, ifname, netns, name
+            instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, interface,
+            ifindex, mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
+            addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
+            gateways0_family, gateways0_words, gateways1_family, gateways1_words, ifname, netns, name, labels
         ) = RECORD.unpack(data)
         return new(
-            Record, (instance, netns_cookie, netns_device, netns_inode, vni, interface, ifindex, mtu, kind,
-            flags, nsid, mac, (new(OwnAddress, (new(Ip, (addresses0_ip_family, addresses0_ip_words)),
-            addresses0_prefix_length)), new(OwnAddress, (new(Ip, (addresses1_ip_family, addresses1_ip_words)),
-            addresses1_prefix_length))), (new(Ip, (gateways0_family, gateways0_words)), new(Ip,
-            (gateways1_family, gateways1_words))), ifname, netns, name)
+            Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni,
+            interface, ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
+            (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
+            (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
+            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), ifname,
+            netns, name, labels)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
         return RECORD.pack(
-            self.instance, self.netns_cookie, self.netns_device, self.netns_inode, self.vni, self.interface,
-            self.ifindex, self.mtu, self.kind, self.flags, self.nsid, self.mac, *self.addresses[0].ip,
+            self.instance, self.maker, self.changed, self.generation, self.netns_cookie, self.netns_device,
+            self.netns_inode, self.vni, self.interface, self.ifindex, self.mtu, self.kind, self.flags,
+            self.nsid, self.state, self.group, self.mac, *self.addresses[0].ip,
             self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
-            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name
+            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name, self.labels
         )
+
+
+ADDRESS: Final = Layout(
+    "mzn_address",
+    ("instance", "Q"),
+    ("record", "16s"),
+    ("prefix_length", "I"),
+    ("flags", "I"),
+)
+
+
+class Address(NamedTuple):
+    """The members of ``mzn_address``."""
+
+    instance: int
+    record: bytes
+    prefix_length: int
+    flags: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Address:
+        """Of the bytes in a map."""
+        return new(cls, ADDRESS.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ADDRESS.pack(*self)
+
+
+SLOT: Final = Layout("mzn_slot", ("instance", "Q"), ("record", "16s"))
+
+
+class Slot(NamedTuple):
+    """The members of ``mzn_slot``."""
+
+    instance: int
+    record: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Slot:
+        """Of the bytes in a map."""
+        return new(cls, SLOT.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return SLOT.pack(*self)
+
+
+HEAD: Final = Layout(
+    "mzn_head",
+    ("magic", "8s"),
+    ("schema", "I"),
+    ("ifindex", "I"),
+    ("netns_cookie", "Q"),
+    ("instance", "Q"),
+    ("build", "Q"),
+)
+
+
+class Head(NamedTuple):
+    """The members of ``mzn_head``."""
+
+    magic: bytes
+    schema: int
+    ifindex: int
+    netns_cookie: int
+    instance: int
+    build: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Head:
+        """Of the bytes in a map."""
+        return new(cls, HEAD.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return HEAD.pack(*self)
 
 
 META: Final = Layout(
     "mzn_meta",
-    ("schema", "I"),
+    ("head", HEAD),
+    ("state", "I"),
+    ("layers", "I"),
+    ("changed", "Q"),
+    ("generation", "Q"),
     ("encap", "I"),
-    ("build", "Q"),
-    ("tunnel_ifindex", "I"),
     ("port", "I"),
     ("mtu", "I"),
-    ("switch_ifindex", "I"),
-    ("switch_flags", "I"),
+    ("underlay_ifindex", "I"),
+    ("schemas", f"{4 * Limit.GROUPS}s"),
     ("local", IP),
     ("tunnel", f"{Limit.DEVICE_BYTES}s"),
     ("underlay", f"{Limit.DEVICE_BYTES}s"),
+    ("pad", "4x"),
 )
 
 
 class Meta(NamedTuple):
     """The members of ``mzn_meta``."""
 
-    schema: int
+    head: Head
+    state: int
+    layers: int
+    changed: int
+    generation: int
     encap: int
-    build: int
-    tunnel_ifindex: int
     port: int
     mtu: int
-    switch_ifindex: int
-    switch_flags: int
+    underlay_ifindex: int
+    schemas: bytes
     local: Ip
     tunnel: bytes
     underlay: bytes
@@ -369,20 +484,41 @@ class Meta(NamedTuple):
     def unpack(cls, data: Packed) -> Meta:
         """Of the bytes in a map."""
         (
-            schema, encap, build, tunnel_ifindex, port, mtu, switch_ifindex, switch_flags, local_family,
+            head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance, head_build, state,
+            layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas, local_family,
             local_words, tunnel, underlay
         ) = META.unpack(data)
         return new(
-            Meta, (schema, encap, build, tunnel_ifindex, port, mtu, switch_ifindex, switch_flags, new(Ip,
-            (local_family, local_words)), tunnel, underlay)
+            Meta, (new(Head, (head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance,
+            head_build)), state, layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas,
+            new(Ip, (local_family, local_words)), tunnel, underlay)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
         return META.pack(
-            self.schema, self.encap, self.build, self.tunnel_ifindex, self.port, self.mtu,
-            self.switch_ifindex, self.switch_flags, *self.local, self.tunnel, self.underlay
+            *self.head, self.state, self.layers, self.changed, self.generation, self.encap, self.port,
+            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay
         )
+
+
+SWITCHING: Final = Layout("mzn_switching", ("ifindex", "I"), ("flags", "I"))
+
+
+class Switching(NamedTuple):
+    """The members of ``mzn_switching``."""
+
+    ifindex: int
+    flags: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Switching:
+        """Of the bytes in a map."""
+        return new(cls, SWITCHING.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return SWITCHING.pack(*self)
 
 
 CONFIG: Final = Layout(
@@ -435,8 +571,8 @@ class Config(NamedTuple):
 LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
-        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, OWN_ADDRESS, INTERFACE, COUNTER,
-        TRAFFIC, RECORD_KEY, RECORD, META, CONFIG,
+        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, INTERFACE,
+        COUNTER, TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

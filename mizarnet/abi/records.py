@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
@@ -17,7 +18,7 @@ import attrs
 from mizarnet.abi import layouts
 from mizarnet.checks import IPAddress, IPInterface, IPNetwork
 from mizarnet.errors import LayoutError
-from mizarnet.numbers import EncapNumber, InterfaceFlag, KindNumber, Limit, Place
+from mizarnet.numbers import EncapNumber, InterfaceFlag, KindNumber, Limit, Place, State
 from mizarnet.values import (
     Encap,
     EndpointKey,
@@ -40,6 +41,11 @@ _NO_ADDRESS = layouts.OwnAddress(ip=_NO_IP, prefix_length=0)
 def u32(number: int) -> bytes:
     """``__u32``: the key of an array, or a value that is a number, in this machine's byte order."""
     return number.to_bytes(4, sys.byteorder)
+
+
+def boot_time() -> int:
+    """Nanoseconds since the machine was started, asleep or not: a clock that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 def host_words(address: IPAddress) -> bytes:
@@ -94,7 +100,7 @@ def pack_endpoint(value: Local | Remote) -> bytes:
         place, interface, mac, host = Place.LOCAL, value.interface, value.mac.packed, _NO_HOST
     else:
         place, interface, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
-    return layouts.Endpoint(place=place, interface=interface, mac=mac, host=host).pack()
+    return layouts.Endpoint(place=place, interface=interface, mac=mac, host=host, group=0, feed=0).pack()
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
@@ -155,7 +161,7 @@ def pack_network(value: Network) -> bytes:
     """``mzn_network``."""
     switches = b"".join(map(host_words, value.switches))
     gateway, count = ip_fields(value.gateway), len(value.switches)
-    return layouts.Network(gateway=gateway, switch_count=count, switches=switches).pack()
+    return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=0).pack()
 
 
 def unpack_network(data: bytes) -> Network:
@@ -163,6 +169,10 @@ def unpack_network(data: bytes) -> Network:
     fields = layouts.Network.unpack(data)
     hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
     return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
+
+
+PRESENT_PEER = layouts.PEER.pack(0)
+"""The value of an entry of ``peers``: only its presence is read."""
 
 
 def pack_peer_key(prefix: IPNetwork) -> bytes:
@@ -194,9 +204,23 @@ record_of: Callable[[bytes], bytes] = layouts.INTERFACE.reader("record")
 """The key in ``records`` of a packed ``mzn_interface``."""
 
 
+interface_of: Callable[[bytes], int] = layouts.INTERFACE.reader("interface")
+"""The index into ``traffic`` of a packed ``mzn_interface``."""
+
+claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
+"""The key in ``records`` of the endpoint that a packed ``mzn_address`` is of."""
+
+instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
+"""What tells a packed ``mzn_record`` from that of another life of the same name."""
+
+
 def record_key(name: str) -> bytes:
     """``mzn_record_key``: the digest of an endpoint's name."""
     return blake2b(name.encode(), digest_size=16, person=b"mizarnet-name").digest()
+
+
+NO_SLOT = 0xFFFFFFFF
+"""In place of an index into ``traffic``: none yet."""
 
 
 @attrs.frozen(kw_only=True)
@@ -212,6 +236,9 @@ class Record:
         netns_cookie: The kernel's number of the namespace.
         netns_id: Device and inode of the namespace, while it exists.
         nsid: The number under which the host's namespace sees it, while it exists.
+        maker: Identity of the lock that its maker held.
+        state: How far it has come.
+        changed: When that was written, in nanoseconds of the boot clock; set by :meth:`pack`.
     """
 
     spec: EndpointSpec
@@ -221,6 +248,9 @@ class Record:
     netns_cookie: int
     netns_id: tuple[int, int]
     nsid: int
+    maker: int = 0
+    state: State = State.LIVE
+    changed: int = attrs.field(default=0, eq=False)
     private: bool = False
 
     @property
@@ -234,6 +264,9 @@ class Record:
         device, inode = self.netns_id
         return layouts.Record(
             instance=self.instance,
+            maker=self.maker,
+            changed=boot_time(),
+            generation=0,
             netns_cookie=self.netns_cookie,
             netns_device=device,
             netns_inode=inode,
@@ -244,12 +277,15 @@ class Record:
             kind=KindNumber[spec.kind.name],
             flags=_flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
             nsid=self.nsid,
+            state=self.state,
+            group=0,
             mac=self.mac.packed,
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
             ifname=spec.ifname.encode(),
             netns=(spec.netns or "").encode(),
             name=spec.name.encode(),
+            labels=b"",
         ).pack()
 
     @classmethod
@@ -277,6 +313,9 @@ class Record:
             netns_cookie=fields.netns_cookie,
             netns_id=(fields.netns_device, fields.netns_inode),
             nsid=fields.nsid,
+            maker=fields.maker,
+            state=State(fields.state),
+            changed=fields.changed,
             private=bool(fields.flags & InterfaceFlag.PRIVATE_NETNS),
         )
 
@@ -291,8 +330,33 @@ class Record:
             flags=_flags(spec),
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
+            group=0,
             record=record_key(spec.name),
         ).pack()
+
+    def is_interface(self, data: bytes) -> bool:
+        """Whether a packed ``mzn_interface`` is of this endpoint: of its name and index."""
+        return interface_of(data) == self.interface and record_of(data) == record_key(self.spec.name)
+
+    def pack_endpoint(self) -> bytes:
+        """``mzn_endpoint``: the value of each of its addresses."""
+        return pack_endpoint(Local(self.mac, self.interface))
+
+    def pack_slot(self) -> bytes:
+        """``mzn_slot``: the claim of the index."""
+        return layouts.Slot(instance=self.instance, record=record_key(self.spec.name)).pack()
+
+    def pack_addresses(self) -> dict[bytes, bytes]:
+        """The claims of the addresses, ``mzn_endpoint_key`` to ``mzn_address``."""
+        return {
+            pack_endpoint_key(EndpointKey(self.spec.vni, address.ip)): layouts.Address(
+                instance=self.instance,
+                record=record_key(self.spec.name),
+                prefix_length=address.network.prefixlen,
+                flags=0,
+            ).pack()
+            for address in self.spec.ip
+        }
 
 
 def _flags(spec: EndpointSpec) -> int:
@@ -322,41 +386,96 @@ def _text(data: bytes) -> str:
 
 # -- the agent ---------------------------------------------------------------------------------------------
 
-META_KEY = u32(0)
-"""The only key of the map ``meta``."""
+FIRST = u32(0)
+"""The only key of an array with one entry."""
+MAGIC = b"mizarnet"
 
 
-schema_of: Callable[[bytes], int] = layouts.META.reader("schema")
-"""The schema in a packed ``mzn_meta``, which may be one of another version: it stands first in all of them."""
+@attrs.frozen(kw_only=True)
+class Head:
+    """The beginning of ``meta``, the same in every version of this package.
+
+    Attributes:
+        schema: Version of everything else.
+        ifindex: Of the tunnel.
+        netns_cookie: Of the host's namespace.
+        instance: Random; tells two data paths apart.
+        build: Digest of the object that was loaded last.
+    """
+
+    schema: int
+    ifindex: int
+    netns_cookie: int
+    instance: int
+    build: int
+
+    def fields(self) -> layouts.Head:
+        """``mzn_head``."""
+        return layouts.Head(magic=MAGIC, **attrs.asdict(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Head | None:
+        """What the value of ``meta`` begins with; None if it is another array's."""
+        if len(data) < layouts.HEAD.size:
+            return None
+        fields = layouts.Head.unpack(data[: layouts.HEAD.size])
+        return cls.of(fields) if fields.magic == MAGIC else None
+
+    @classmethod
+    def of(cls, fields: layouts.Head) -> Head:
+        """The reverse of :meth:`fields`."""
+        return cls(
+            schema=fields.schema,
+            ifindex=fields.ifindex,
+            netns_cookie=fields.netns_cookie,
+            instance=fields.instance,
+            build=fields.build,
+        )
 
 
 @attrs.frozen(kw_only=True)
 class Meta:
-    """The tunnel that an agent was attached to, and by whom."""
+    """The tunnel that a data path was made for, and how far it has come.
 
-    schema: int
-    build: int
+    Attributes:
+        head: What other versions can read, too.
+        state: How far it has come.
+        layers: Bits of ``Layer``: where agent and guard shall stand.
+        encap: Encapsulation.
+        port: UDP port.
+        mtu: Of inner packets, in bytes.
+        local: Underlay address.
+        underlay_ifindex: Of the underlay.
+        tunnel: Name of the tunnel then.
+        underlay: Name of the underlay then.
+        generation: How often the programs were replaced.
+    """
+
+    head: Head
+    state: State
+    layers: int
     encap: Encap
-    tunnel_ifindex: int
     port: int
     mtu: int
     local: IPAddress
+    underlay_ifindex: int
     tunnel: str
     underlay: str
-    switch_ifindex: int = 0
-    switch_flags: int = 0
+    generation: int = 0
 
     def pack(self) -> bytes:
         """``mzn_meta``."""
         return layouts.Meta(
-            schema=self.schema,
+            head=self.head.fields(),
+            state=self.state,
+            layers=self.layers,
+            changed=boot_time(),
+            generation=self.generation,
             encap=EncapNumber[self.encap.name],
-            build=self.build,
-            tunnel_ifindex=self.tunnel_ifindex,
             port=self.port,
             mtu=self.mtu,
-            switch_ifindex=self.switch_ifindex,
-            switch_flags=self.switch_flags,
+            underlay_ifindex=self.underlay_ifindex,
+            schemas=b"",
             local=ip_fields(self.local),
             tunnel=self.tunnel.encode(),
             underlay=self.underlay.encode(),
@@ -364,21 +483,43 @@ class Meta:
 
     @classmethod
     def unpack(cls, data: bytes) -> Meta:
-        """The reverse of :meth:`pack`."""
+        """The reverse of :meth:`pack`, for the value of a ``meta`` of this schema."""
         fields = layouts.Meta.unpack(data)
         return cls(
-            schema=fields.schema,
-            build=fields.build,
+            head=Head.of(fields.head),
+            state=State(fields.state),
+            layers=fields.layers,
             encap=Encap[EncapNumber(fields.encap).name],
-            tunnel_ifindex=fields.tunnel_ifindex,
             port=fields.port,
             mtu=fields.mtu,
             local=_address(fields.local),
+            underlay_ifindex=fields.underlay_ifindex,
             tunnel=_text(fields.tunnel),
             underlay=_text(fields.underlay),
-            switch_ifindex=fields.switch_ifindex,
-            switch_flags=fields.switch_flags,
+            generation=fields.generation,
         )
+
+
+@attrs.frozen
+class Switching:
+    """The transit switch of a data path.
+
+    Attributes:
+        ifindex: Of its device; 0: there is none.
+        flags: Bits of ``SwitchFlag``.
+    """
+
+    ifindex: int
+    flags: int
+
+    def pack(self) -> bytes:
+        """``mzn_switching``."""
+        return layouts.Switching(self.ifindex, self.flags).pack()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Switching:
+        """The reverse of :meth:`pack`."""
+        return cls(*layouts.Switching.unpack(data))
 
 
 @attrs.frozen(kw_only=True)

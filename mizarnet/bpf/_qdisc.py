@@ -12,6 +12,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
+import attrs
+
 from mizarnet.bpf._lib import failure
 
 # include/uapi/linux/{netlink,rtnetlink,pkt_sched}.h
@@ -33,14 +35,31 @@ def ingress_qdisc(ifindex: int) -> str:
     return found[0] if found else ""
 
 
-def filter_programs(ifindex: int, parent: int) -> list[int]:
-    """Numbers of the programs of a clsact hook's filters, in the order in which they run; 0: no eBPF program."""
-    found: list[int] = []
+@attrs.frozen
+class Filter:
+    """A filter of a clsact hook.
+
+    Attributes:
+        priority: Filters run in rising priority.
+        handle: Number among those of the same priority.
+        program_id: Id of its eBPF program; 0: it has none.
+    """
+
+    priority: int
+    handle: int
+    program_id: int
+
+
+def dump_filters(ifindex: int, parent: int) -> list[Filter]:
+    """The filters of a clsact hook, in the order in which they run."""
+    found: list[Filter] = []
     for body in _dump(_RTM_GETTFILTER, ifindex, parent):
-        handle = _TCMSG.unpack_from(body)[2]
-        if handle:  # others only announce a priority
+        _, _, handle, at, info = _TCMSG.unpack_from(body)
+        # Others only announce a priority; an "ingress" qdisc answers for egress with its ingress filters.
+        if handle and at == parent:
             options = _attributes(body, _TCMSG.size).get(_TCA_OPTIONS, b"")
-            found.append(int.from_bytes(_attributes(options, 0).get(_TCA_BPF_ID, b""), sys.byteorder))
+            number = int.from_bytes(_attributes(options, 0).get(_TCA_BPF_ID, b""), sys.byteorder)
+            found.append(Filter(priority=info >> 16, handle=handle, program_id=number))
     return found
 
 

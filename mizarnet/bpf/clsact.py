@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs on clsact hooks, for kernels before 6.6.
+"""Programs as direct-action filters of a clsact qdisc.
 
-A clsact filter belongs to its device: it needs no pin, and no descriptor keeps it. It is found again by
-device, direction, priority and handle. As with tcx, an interface index means what it means in the network
-namespace of the calling *thread*, here in every call.
+A filter is found again by device, direction, priority and handle. The kernel has no compare-and-swap for it:
+callers who may meet each other hold a lock, and what was put is read back.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import attrs
 
 from mizarnet.bpf._lib import CData, check, ffi, lib
 from mizarnet.bpf._log import listening
-from mizarnet.bpf._qdisc import filter_programs, ingress_qdisc
-from mizarnet.bpf.link import Direction, device_exists
+from mizarnet.bpf._qdisc import Filter, dump_filters, ingress_qdisc
+from mizarnet.bpf.hook import Direction, device_exists
 from mizarnet.bpf.program import Program, program_label
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError
 
@@ -25,13 +24,13 @@ _PARENTS = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}  # TC_H
 
 
 @attrs.frozen(kw_only=True)
-class ClsactLink:
-    """A direct-action filter of ours on a clsact hook; only its place, so there is nothing to close.
+class ClsactPlace:
+    """One place on a clsact hook. Every call acts in the calling thread's network namespace.
 
     Attributes:
         ifindex: Index of the device.
         direction: Side of the device.
-        priority: Filters run in rising priority.
+        priority: Filters run in rising priority; with 1, only other filters of priority 1 run before it.
         handle: Number among the filters of that priority.
     """
 
@@ -40,117 +39,76 @@ class ClsactLink:
     priority: int
     handle: int
 
-    @property
-    def program_id(self) -> int:
-        """Number of the program there now.
+    def query(self) -> int | None:
+        """Id of the program there; 0 for a filter without one; None if no filter, no clsact or no device is there."""
+        for found in query_filters(self.ifindex, direction=self.direction):
+            if (found.priority, found.handle) == (self.priority, self.handle):
+                return found.program_id
+        return None
+
+    def attach(self, program: Program) -> None:
+        """Attach a sched_cls ``program``, making the clsact if there is none.
 
         Raises:
+            NotFoundError: There is no such device.
+            ExistsError: The place is taken, or an ``ingress`` qdisc is in the way of the clsact.
+            PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_BPF`` is missing.
+            BpfError: The kernel refused.
+        """
+        _make_clsact(self.ifindex, self.direction)
+        self._put(program, flags=0)
+
+    def replace(self, program: Program, *, expected: Program) -> None:
+        """Put ``program`` in the place of ``expected``, with no packet in between.
+
+        Raises:
+            StaleHandleError: Another program than ``expected`` was there, or another than ``program`` is there now.
             NotFoundError: There is no filter, or no device, any more.
         """
-        found = _query(self)
-        if found is None:
+        attached = self.query()
+        if attached is None:
             raise NotFoundError(f"there is no {self}")
-        return found
-
-    def update(self, program: Program, *, expected: Program | None = None) -> None:
-        """Put ``program`` in place of the one there, with no packet in between.
-
-        The comparison with ``expected`` comes before the exchange, not with it: the kernel has no compare and
-        swap here, so callers who may meet each other hold a lock.
-
-        Raises:
-            StaleHandleError: Another program than ``expected`` is there; nothing was changed.
-            NotFoundError: There is no filter, or no device, any more.
-        """
-        attached = self.program_id
-        if expected is not None and attached != expected.id:
+        if attached != expected.id:
             message = f"{self} runs program {attached}, not {expected.name} ({expected.id})"
             raise StaleHandleError(message)
-        _put(self, program, flags=lib.BPF_TC_F_REPLACE)
+        self._put(program, flags=lib.BPF_TC_F_REPLACE)
+        if self.query() != program.id:
+            raise StaleHandleError(f"{self} was changed by somebody else meanwhile")
 
-    def detach(self, *, expected: Program | None = None) -> None:
-        """Remove our filter and nothing else; the clsact stays, others may use it. Succeeds if there is none.
+    def detach(self, program: Program) -> None:
+        """Remove the filter of ``program`` and nothing else; the clsact stays, others may use it.
 
-        Raises:
-            StaleHandleError: Another program than ``expected`` is there; nothing was changed.
+        One that is not there, or runs another program, is no error.
         """
-        attached = _query(self)
-        if attached is None:
+        if self.query() != program.id:
             return
-        if expected is not None and attached != expected.id:
-            raise StaleHandleError(f"{self} runs program {attached}, not {expected.id}")
         with listening() as said:
             result = lib.bpf_tc_detach(_hook(self.ifindex, self.direction), _options(self))
         if result != -_errno.ENOENT:
             check(result, f"remove {self}", needs=_NEEDS, said="; ".join(said))
 
+    def _put(self, program: Program, *, flags: int) -> None:
+        opts = _options(self)
+        opts.prog_fd, opts.flags = program.fileno(), flags
+        with listening(expected=True) as said:
+            result = lib.bpf_tc_attach(_hook(self.ifindex, self.direction), opts)
+        if result == -_errno.EEXIST:
+            attached = self.query()
+            holder = program_label(attached) if attached else "a filter without eBPF"
+            raise ExistsError(f"{self} is taken by {holder}", holder=holder)
+        operation = f"attach {program.name!r} as {self}"
+        check(result, operation, needs=("CAP_BPF", *_NEEDS), said="; ".join(said))
+
     def __str__(self) -> str:
         return f"filter {self.priority}/{self.handle} on {self.direction.value} of interface {self.ifindex}"
 
 
-def attach_clsact(
-    program: Program, ifindex: int, *, direction: Direction, priority: int, handle: int
-) -> ClsactLink:
-    """Attach a sched_cls ``program`` as a direct-action filter, making the clsact if there is none.
-
-    Acts in the network namespace of the calling thread. With ``priority`` 1 only other filters of priority 1
-    run before it.
-
-    Raises:
-        NotFoundError: There is no such device.
-        ExistsError: The place is taken, or an ``ingress`` qdisc is in the way of the clsact.
-        PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_BPF`` is missing.
-        BpfError: The kernel refused.
-    """
-    _make_clsact(ifindex, direction)
-    link = ClsactLink(ifindex=ifindex, direction=direction, priority=priority, handle=handle)
-    _put(link, program, flags=0)
-    return link
-
-
-def open_clsact(ifindex: int, *, direction: Direction, priority: int, handle: int) -> ClsactLink:
-    """Adopt the filter at that place.
-
-    Raises:
-        NotFoundError: There is none.
-    """
-    link = ClsactLink(ifindex=ifindex, direction=direction, priority=priority, handle=handle)
-    _ = link.program_id
-    return link
-
-
-def query_clsact(ifindex: int, *, direction: Direction, priority: int, handle: int) -> int | None:
-    """Number of the program at that place; None if there is no filter, no clsact or no device.
-
-    Acts in the network namespace of the calling thread.
-
-    Raises:
-        PrivilegeError: ``CAP_NET_ADMIN`` is missing.
-        BpfError: The kernel refused.
-    """
-    return _query(ClsactLink(ifindex=ifindex, direction=direction, priority=priority, handle=handle))
-
-
-def query_filters(ifindex: int, *, direction: Direction) -> list[int]:
-    """Numbers of the programs of all filters on a clsact hook, in the order in which they run; 0: no eBPF program.
+def query_filters(ifindex: int, *, direction: Direction) -> list[Filter]:
+    """All filters on a clsact hook, in the order in which they run.
 
     Acts in the network namespace of the calling thread. A device that is gone has none.
     """
-    return filter_programs(ifindex, _PARENTS[direction])
-
-
-def _query(link: ClsactLink) -> int | None:
-    # An "ingress" qdisc would answer for egress with its ingress filters.
-    if ingress_qdisc(link.ifindex) != "clsact":
-        return None
-    opts = _options(link)
-    with listening(expected=True) as said:
-        result = lib.bpf_tc_query(_hook(link.ifindex, link.direction), opts)
-    # EINVAL: the clsact never had a filter, so the kernel finds no chain to look in.
-    if result in (-_errno.ENOENT, -_errno.ENODEV, -_errno.EINVAL):
-        return None
-    check(result, f"query {link}", needs=_NEEDS, said="; ".join(said))
-    return int(opts.prog_id)
+    return dump_filters(ifindex, _PARENTS[direction])
 
 
 def _make_clsact(ifindex: int, direction: Direction) -> None:
@@ -174,18 +132,6 @@ def _hook(ifindex: int, direction: Direction) -> CData:
     return ffi.new("struct bpf_tc_hook *", facts)
 
 
-def _options(link: ClsactLink) -> CData:
-    facts = {"sz": ffi.sizeof("struct bpf_tc_opts"), "priority": link.priority, "handle": link.handle}
+def _options(place: ClsactPlace) -> CData:
+    facts = {"sz": ffi.sizeof("struct bpf_tc_opts"), "priority": place.priority, "handle": place.handle}
     return ffi.new("struct bpf_tc_opts *", facts)
-
-
-def _put(link: ClsactLink, program: Program, *, flags: int) -> None:
-    opts = _options(link)
-    opts.prog_fd, opts.flags = program.fileno(), flags
-    with listening() as said:
-        result = lib.bpf_tc_attach(_hook(link.ifindex, link.direction), opts)
-    if result == -_errno.EEXIST:
-        holder = program_label(link.program_id)
-        raise ExistsError(f"{link} is taken by {holder}", holder=holder)
-    operation = f"attach {program.name!r} as {link}"
-    check(result, operation, needs=("CAP_BPF", *_NEEDS), said="; ".join(said))

@@ -40,10 +40,10 @@ def has_btf() -> Feature:
 
 def has_tcx() -> Feature:
     """Whether the kernel has tcx (6.6, ``CONFIG_NET_XGRESS``): asks for the programs of an interface."""
-    opts = ffi.new("struct bpf_prog_query_opts *", {"sz": ffi.sizeof("struct bpf_prog_query_opts")})
-    result = lib.bpf_prog_query_opts(1, lib.MZN_TCX_INGRESS, opts)
-    # ENODEV: no interface of that index here, but tcx looked for it.
-    if result in (0, -_errno.ENODEV):
+    count, revision = ffi.new("__u32 *", 0), ffi.new("__u64 *")
+    result = lib.mzn_tcx_query(1, lib.MZN_TCX_INGRESS, ffi.NULL, count, revision)
+    # ENODEV: no interface of that index here; ENOSPC: more programs than asked for. In both cases tcx looked.
+    if result in (0, -_errno.ENODEV, -_errno.ENOSPC):
         return Feature(available=True)
     if result == -_errno.EINVAL:
         return Feature(available=False, reason="the kernel has no tcx, which came with 6.6")

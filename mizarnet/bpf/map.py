@@ -14,7 +14,6 @@ from typing import Self
 from mizarnet.bpf import _batch
 from mizarnet.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet.bpf.fd import Fd, Handle
-from mizarnet.bpf.pin import Kind, open_pin, pin, wrong_pin
 from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
 
 
@@ -30,6 +29,7 @@ class MapType(enum.IntEnum):
     LRU_PERCPU_HASH = lib.BPF_MAP_TYPE_LRU_PERCPU_HASH
     LPM_TRIE = lib.BPF_MAP_TYPE_LPM_TRIE
     RINGBUF = lib.BPF_MAP_TYPE_RINGBUF
+    DEVMAP = lib.BPF_MAP_TYPE_DEVMAP
 
     @classmethod
     def _missing_(cls, value: object) -> MapType:
@@ -56,7 +56,7 @@ class Map(Handle):
     Attributes:
         name: Its name in the kernel, at most 15 characters.
         type: What kind of map.
-        id: The kernel's number for it.
+        id: The kernel's id for it.
         key_size: Bytes.
         value_size: Bytes, on one CPU.
         slot_size: Bytes that the kernel reads and writes for one key; ``value_size`` unless per-CPU.
@@ -80,26 +80,17 @@ class Map(Handle):
         self.slot_size: int = self._stride * self._cpus if self.type in _PER_CPU else self.value_size
 
     @classmethod
-    def open_pinned(cls, path: str, *, name: str | None = None, type: MapType | None = None) -> Self:
-        """Open the map pinned at ``path``, and make sure it is of that ``name`` and ``type`` if given.
+    def open_id(cls, map_id: int) -> Self | None:
+        """Open the map of that id; None if there is none (any more).
 
         Raises:
-            NotFoundError: Nothing is pinned there.
-            BpfError: It is something else.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
         """
-        found = cls(Fd(open_pin(path, Kind.MAP), what=f"map pinned at {path}"))
-        if (name is None or found.name == name[:15]) and (type is None or found.type is type):
-            return found
-        found.close()
-        raise wrong_pin(path, f"holds map {found.name!r} of type {found.type.name}")
-
-    def pin(self, path: str) -> None:
-        """Keep the map in the kernel under ``path`` on a bpffs, readable and writable by its owner only.
-
-        Raises:
-            ExistsError: Something is pinned there.
-        """
-        pin(self.fileno(), path)
+        fd = lib.bpf_map_get_fd_by_id(map_id)
+        if fd == -_errno.ENOENT:
+            return None
+        check(fd, f"open BPF map {map_id}", needs=("CAP_SYS_ADMIN",))
+        return cls(Fd(fd, what=f"map {map_id}"))
 
     @property
     def memory(self) -> int:
@@ -147,6 +138,15 @@ class Map(Handle):
             return False
         check(result, f"delete a key of map {self.name!r}")
         return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Delete one entry of a hash table and return its value, in one step; None if it was not there."""
+        value = ffi.new("char[]", self.slot_size)
+        result = lib.bpf_map_lookup_and_delete_elem(self.fileno(), self._key(key), value)
+        if result == -_errno.ENOENT:
+            return None
+        check(result, f"take a key out of map {self.name!r}")
+        return bytes(ffi.buffer(value))
 
     def __contains__(self, key: bytes) -> bool:
         return self.lookup(key) is not None

@@ -57,7 +57,7 @@ class ObjectSpec:
         layouts: Structures and unions by name, as the compiler laid them out.
         enums: Enumerations by name; enumerators of those without a name are under ``""``.
         maps: Names of the maps; data sections by section name, such as ``".rodata"``.
-        programs: Names of the programs.
+        programs: Names of the programs, or of those that were selected.
     """
 
     layouts: Mapping[str, StructLayout]
@@ -144,6 +144,20 @@ class ObjectSpec:
         """
         check(lib.bpf_map__reuse_fd(self._map(name), existing.fileno()), f"reuse a map as {name!r}")
 
+    def select_programs(self, *names: str) -> None:
+        """Load only these programs.
+
+        Raises:
+            InvalidValueError: No program has one of the names.
+        """
+        for name in names:
+            if name not in self.programs:
+                raise InvalidValueError(f"{self._name} has no program {name!r}", argument="names", value=name)
+        for item in _programs_of(self._alive()):
+            name = text(lib.bpf_program__name(item))
+            check(lib.bpf_program__set_autoload(item, name in names), f"leave program {name!r} out")
+        self.programs = names
+
     def load(self) -> Object:
         """Load maps and programs into the kernel. The specification is closed by it, whatever the outcome.
 
@@ -153,13 +167,13 @@ class ObjectSpec:
             BpfError: Anything else, a kernel function the kernel does not have among them.
         """
         pointer = self._alive()
-        logs = {text(lib.bpf_program__name(item)): _log_buffer(item) for item in _programs_of(pointer)}
+        logs = {name: _log_buffer(item) for name, item in self._selected()}
         try:
             with listening() as said:
                 result = lib.bpf_object__load(pointer)
             if result < 0:
                 raise self._load_failure(-result, logs, said)
-            return _take(pointer)
+            return _take(pointer, dict(self._selected()))
         finally:
             self.close()
 
@@ -189,6 +203,12 @@ class ObjectSpec:
         if self._pointer is None:
             raise ClosedError(f"BPF object {self._name!r} was loaded or closed")
         return self._pointer
+
+    def _selected(self) -> Iterator[tuple[str, CData]]:
+        for item in _programs_of(self._alive()):
+            name = text(lib.bpf_program__name(item))
+            if name in self.programs:
+                yield name, item
 
     def _map(self, name: str) -> CData:
         for item in _maps_of(self._alive()):
@@ -241,7 +261,7 @@ def _log_buffer(program: CData) -> CData:
     return buffer
 
 
-def _take(pointer: CData) -> Object:
+def _take(pointer: CData, selected: Mapping[str, CData]) -> Object:
     """Duplicate every descriptor, so that libbpf's object can be closed and each has one owner."""
     maps = {
         name: Map(Fd.copy_of(lib.bpf_map__fd(item), what=f"map {name!r}"))
@@ -249,6 +269,6 @@ def _take(pointer: CData) -> Object:
     }
     programs = {
         name: Program(Fd.copy_of(lib.bpf_program__fd(item), what=f"program {name!r}"))
-        for item, name in ((item, text(lib.bpf_program__name(item))) for item in _programs_of(pointer))
+        for name, item in selected.items()
     }
     return Object(maps=MappingProxyType(maps), programs=MappingProxyType(programs))

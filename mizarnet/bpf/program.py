@@ -11,10 +11,13 @@ import attrs
 
 from mizarnet.bpf._lib import CData, check, ffi, lib
 from mizarnet.bpf.fd import Fd, Handle
-from mizarnet.bpf.pin import Kind, open_pin, pin, wrong_pin
+from mizarnet.bpf.map import Map
 from mizarnet.errors import InvalidValueError, PrivilegeError
 
 _RUN_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
+
+# The kernel's MAX_USED_MAPS.
+_MAX_MAPS = 64
 
 # Room for what a program may put before a frame.
 _GROWTH = 512
@@ -60,7 +63,7 @@ class Program(Handle):
     Attributes:
         name: Its name in the kernel, at most 15 characters.
         type: What kind of program.
-        id: The kernel's number for it; never used again until reboot.
+        id: The kernel's id for it; never used again until reboot.
         tag: Hash of its instructions, as hexadecimal digits.
         verified_instructions: How many instructions the verifier looked at; its limit is a million.
     """
@@ -76,35 +79,29 @@ class Program(Handle):
         self.verified_instructions: int = int(info.verified_insns)
 
     @classmethod
-    def open_pinned(cls, path: str, *, name: str | None = None, type: ProgramType | None = None) -> Self:
-        """Open the program pinned at ``path``, and make sure it is of that ``name`` and ``type`` if given.
+    def open_id(cls, program_id: int) -> Self | None:
+        """Open the program of that id; None if there is none (any more).
 
         Raises:
-            NotFoundError: Nothing is pinned there.
-            BpfError: It is something else.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
         """
-        found = cls(Fd(open_pin(path, Kind.PROGRAM), what=f"program pinned at {path}"))
-        if (name is None or found.name == name[:15]) and (type is None or found.type is type):
-            return found
-        found.close()
-        raise wrong_pin(path, f"holds program {found.name!r} of type {found.type.name}")
-
-    @classmethod
-    def open_id(cls, program_id: int) -> Self | None:
-        """Open the program of that number; None if there is none (any more)."""
         fd = lib.bpf_prog_get_fd_by_id(program_id)
         if fd == -_errno.ENOENT:
             return None
         check(fd, f"open BPF program {program_id}", needs=("CAP_SYS_ADMIN",))
         return cls(Fd(fd, what=f"program {program_id}"))
 
-    def pin(self, path: str) -> None:
-        """Keep the program in the kernel under ``path`` on a bpffs.
+    def bind(self, bound: Map) -> None:
+        """Keep ``bound`` for as long as the program lives, as if it used it; again is harmless."""
+        result = lib.bpf_prog_bind_map(self.fileno(), bound.fileno(), ffi.NULL)
+        check(result, f"bind map {bound.name!r} to program {self.name!r}")
 
-        Raises:
-            ExistsError: Something is pinned there.
-        """
-        pin(self.fileno(), path)
+    @property
+    def map_ids(self) -> tuple[int, ...]:
+        """Ids of the maps that it uses or that were bound to it."""
+        ids = ffi.new("__u32[]", _MAX_MAPS)
+        info = self._info(nr_map_ids=_MAX_MAPS, map_ids=int(ffi.cast("uintptr_t", ids)))
+        return tuple(int(ids[index]) for index in range(info.nr_map_ids))
 
     @property
     def run_count(self) -> int:
@@ -149,8 +146,8 @@ class Program(Handle):
             context=bytes(ffi.buffer(context_out, opts.ctx_size_out)),
         )
 
-    def _info(self) -> CData:
-        info = ffi.new("struct bpf_prog_info *")
+    def _info(self, **asked: int) -> CData:
+        info = ffi.new("struct bpf_prog_info *", asked)
         size = ffi.new("__u32 *", ffi.sizeof("struct bpf_prog_info"))
         check(lib.bpf_obj_get_info_by_fd(self.fileno(), info, size), f"read facts of {self._fd.what}")
         return info

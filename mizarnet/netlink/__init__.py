@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links, addresses, routes and network namespaces, over rtnetlink.
 
-Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported at
+Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported
 when the first session is opened, not before.
 """
 
@@ -29,7 +29,7 @@ from mizarnet.netlink.links import (
 from mizarnet.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
 from mizarnet.netlink.named import anonymous_netns, create_netns, delete_netns, delete_unmounted
 from mizarnet.netlink.netns import Netns, NetnsHandle, is_current, netns_path, owner_is_initial, resolve
-from mizarnet.netlink.nsid import nsid_of
+from mizarnet.netlink.nsid import nsid_of, upper_links
 from mizarnet.netlink.routes import Route, add_default_route, list_routes, on_link_prefixes
 from mizarnet.netlink.session import Session
 from mizarnet.netlink.sysctl import read_sysctl, write_sysctl
@@ -73,6 +73,7 @@ __all__ = [
     "resolve",
     "set_link",
     "silence",
+    "upper_links",
     "wait_for_address",
     "write_sysctl",
 ]

@@ -44,6 +44,7 @@ class Link:
         external: Whether a vxlan or geneve device is in metadata mode.
         vni: The fixed VNI of a vxlan or geneve device that is not in metadata mode.
         mode: Mode of a macvlan or macvtap device.
+        xdp_ids: Ids of the XDP programs that it runs.
     """
 
     ifindex: int
@@ -61,6 +62,7 @@ class Link:
     external: bool = False
     vni: int | None = None
     mode: str | None = None
+    xdp_ids: tuple[int, ...] = ()
 
     @property
     def up(self) -> bool:
@@ -103,13 +105,24 @@ def get_link(
     return _link(replies[0])
 
 
-def dump_links(session: Session, *, kind: str | None = None) -> list[Link]:
-    """Return all links of the namespace, or those of one kind (filtered by the kernel)."""
-    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS)]
+def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NAMESPACE) -> list[Link]:
+    """Return all links of a namespace, or those of one kind (filtered by the kernel).
+
+    Args:
+        session: Of the namespace, or of one that knows it as ``nsid``.
+        kind: Only those.
+        nsid: The namespace, from `nsid_of`; one that ended has no links.
+    """
+    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS), *_target(nsid)]
     if kind is not None:
         attributes.append(("IFLA_LINKINFO", nested(("IFLA_INFO_KIND", kind))))
     request = Request(Rtm.GETLINK, attributes=attributes, flags=Flag.DUMP)
-    links = map(_link, session.request("list links", request))
+    try:
+        links = [_link(reply) for reply in session.request("list links", request)]
+    except NetlinkError as error:
+        if not _no_namespace(error, nsid):
+            raise
+        return []
     # The kernel does not filter by a kind whose module is not loaded.
     return [link for link in links if kind is None or link.kind == kind]
 
@@ -218,4 +231,14 @@ def _link(reply: Reply) -> Link:
         external=external,
         vni=tunnel.number(f"{prefix}_ID") if tunnel and not external else None,
         mode=macvlan.text(f"{prefix}_MODE") if macvlan else None,
+        xdp_ids=_xdp_ids(reply),
     )
+
+
+def _xdp_ids(reply: Reply) -> tuple[int, ...]:
+    xdp = reply.nested("IFLA_XDP")
+    if xdp is None:
+        return ()
+    # One program is reported as such; several, in different modes, each under its mode.
+    names = ("IFLA_XDP_PROG_ID", "IFLA_XDP_DRV_PROG_ID", "IFLA_XDP_SKB_PROG_ID", "IFLA_XDP_HW_PROG_ID")
+    return tuple(sorted({number for name in names if (number := xdp.number(name))}))

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from mizarnet.errors import NetlinkError
-from mizarnet.netlink._messages import Request, Rtm
+from mizarnet.netlink._messages import Flag, Request, Rtm
+from mizarnet.netlink.links import SAME_NAMESPACE, Link, dump_links
 from mizarnet.netlink.netns import NetnsHandle
 from mizarnet.netlink.session import Session
 
@@ -44,3 +45,26 @@ def _get(session: Session, fd: int) -> int | None:
     (reply,) = session.request("read the id of a network namespace", request)
     nsid = reply.number("NETNSA_NSID")
     return None if nsid == _UNASSIGNED else nsid
+
+
+def list_nsids(session: Session) -> list[int]:
+    """The ids by which the session's namespace knows others."""
+    replies = session.request("list ids of network namespaces", Request(Rtm.GETNSID, flags=Flag.DUMP))
+    found = (reply.number("NETNSA_NSID") for reply in replies)
+    return [nsid for nsid in found if nsid is not None and nsid != _UNASSIGNED]
+
+
+def upper_links(session: Session, ifindex: int) -> list[Link]:
+    """The MACVLANs and MACVTAPs on a device of the session's namespace, in whatever namespace they live."""
+    found = [
+        (nsid, link)
+        for nsid in (SAME_NAMESPACE, *list_nsids(session))
+        for link in dump_links(session, nsid=nsid)
+        if link.parent_ifindex == ifindex and link.kind in ("macvlan", "macvtap")
+    ]
+    if not found:
+        return []
+    # The kernel names a parent's namespace as the asker knows it, and itself by an id like any other.
+    with session.open_netns() as own:
+        itself = nsid_of(session, own)
+    return [link for nsid, link in found if link.parent_nsid == (None if nsid == SAME_NAMESPACE else itself)]

@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 from mizarnet.errors import ClosedError, ForkedError
 from mizarnet.netlink._messages import Reply, Request, prepare
 from mizarnet.netlink._worker import Worker, outcome, registry
-from mizarnet.netlink.netns import Netns, NetnsHandle, resolve
+from mizarnet.netlink.netns import Netns, NetnsHandle, is_current, resolve
 from mizarnet.values import NetnsLike
 
 P = ParamSpec("P")
@@ -99,6 +99,19 @@ class Session:
             return outcome(future, timeout=self._timeout)
         finally:
             del future  # the error's traceback refers to this frame
+
+    def run_near(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that needs nothing but the namespace: at once where the calling thread is in it.
+
+        Raises:
+            ClosedError: The session was closed.
+            ForkedError: The session was made before a fork.
+            LockTimeoutError: As for :meth:`run`.
+            NetlinkError: As for :meth:`run`.
+        """
+        if not self._closed and self._pid == os.getpid() and is_current(self._netns):
+            return function(*args, **kwargs)
+        return self.run(function, *args, **kwargs)
 
     def request(self, operation: str, request: Request) -> list[Reply]:
         """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""

@@ -8,9 +8,10 @@ from typing import Generic, TypeVar, cast
 
 from mizarnet.bpf import Map
 from mizarnet.checks import IPAddress, check_items
+from mizarnet.datapath import DataPath
 from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidTypeError, InvalidValueError
 from mizarnet.html import table
-from mizarnet.store import Maps, Store
+from mizarnet.maps import Maps
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -21,8 +22,8 @@ class Table(Mapping[K, V], Generic[K, V]):
 
     _what: str
 
-    def __init__(self, store: Store, local: IPAddress) -> None:
-        self._store = store
+    def __init__(self, datapath: DataPath, local: IPAddress) -> None:
+        self._datapath = datapath
         self._tunnel_local = local
 
     def _map(self, maps: Maps) -> Map:
@@ -35,10 +36,10 @@ class Table(Mapping[K, V], Generic[K, V]):
         raise NotImplementedError
 
     def _find(self, packed: bytes) -> bytes | None:
-        return self._map(self._store.maps).lookup(packed)
+        return self._map(self._datapath.maps).lookup(packed)
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
-        return list(self._map(self._store.maps).items())
+        return list(self._map(self._datapath.maps).items())
 
     def __getitem__(self, key: object) -> V:
         packed = self._pack_key(key)
@@ -56,7 +57,7 @@ class Table(Mapping[K, V], Generic[K, V]):
 
     def __len__(self) -> int:
         """How many entries. Reads the whole table: the kernel keeps no count."""
-        return self._map(self._store.maps).count()
+        return self._map(self._datapath.maps).count()
 
     def items(self) -> ItemsView[K, V]:
         """Keys and values of one `snapshot`."""
@@ -79,10 +80,10 @@ class Table(Mapping[K, V], Generic[K, V]):
             )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._store.directory.name}>"
+        return f"<{type(self).__name__} of {self._datapath.name}>"
 
     def _repr_html_(self) -> str:
-        rows = [] if self._store.closed else [(*_flat(key), value) for key, value in self.items()]
+        rows = [] if self._datapath.closed else [(*_flat(key), value) for key, value in self.items()]
         return table(self._what, ("vni", "address", "value"), rows)
 
 

@@ -3,21 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import attrs
 
 from mizarnet.abi import records
+from mizarnet.abi.records import Record
 from mizarnet.bpf import Map
 from mizarnet.checks import IPAddress, check_vni
+from mizarnet.datapath import DataPath
 from mizarnet.errors import (
     EndpointNotFoundError,
     InvalidTypeError,
     InvalidValueError,
     LocalEndpointError,
 )
-from mizarnet.store import Maps, Store
+from mizarnet.maps import Maps
 from mizarnet.tables._table import Table, pairs, write
 from mizarnet.values import AddressLike, EndpointKey, Local, Remote
 
@@ -47,10 +49,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     _what = "endpoint"
 
     def __init__(
-        self, store: Store, local: IPAddress, *, release: Callable[[Maps, EndpointKey], bool]
+        self, datapath: DataPath, local: IPAddress, *, release: Callable[[Maps, EndpointKey], bool]
     ) -> None:
         """``release`` takes a key from a local endpoint whose device is gone; false if it is not gone."""
-        super().__init__(store, local)
+        super().__init__(datapath, local)
         self._release = release
 
     def _map(self, maps: Maps) -> Map:
@@ -71,14 +73,15 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             CapacityError: The table is full.
         """
         packed, data = self._pack_key(key), self._pack_remote(value)
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             self._refuse_local(maps, packed)
             maps.endpoints.update(packed, data)
+            self._yield_to_locals(maps, [packed])
 
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
         """Forget a remote endpoint; raises ``EndpointNotFoundError`` or ``LocalEndpointError``."""
         packed = self._pack_key(key)
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             self._refuse_local(maps, packed)
             if not maps.endpoints.delete(packed):
                 raise EndpointNotFoundError(f"no endpoint {key!r}")
@@ -96,9 +99,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             BpfError: The kernel refused in the middle; the message says how many were written.
         """
         packed = self._pack_all(entries)
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             self._refuse_locals(maps, packed)
             write(maps.endpoints, packed)
+            self._yield_to_locals(maps, packed)
 
     def sync(
         self,
@@ -115,12 +119,13 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         wanted = self._pack_all(remotes)
         if vni is not None and any(records.unpack_endpoint_key(key).vni != vni for key in wanted):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             self._refuse_locals(maps, wanted)
             present = dict(self._remotes(maps, vni))
             different = {key: value for key, value in wanted.items() if present.get(key) != value}
             superfluous = [key for key in present if key not in wanted]
             write(maps.endpoints, different, leaving=superfluous)
+            self._yield_to_locals(maps, different)
         added = sum(key not in present for key in different)
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 
@@ -148,19 +153,35 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return records.pack_endpoint(value)
 
     def _refuse_local(self, maps: Maps, packed: bytes) -> None:
-        value = maps.endpoints.lookup(packed)
-        if value is not None and records.is_local(value):
+        if packed in maps.addresses:
             self._release_or_refuse(maps, packed)
 
-    def _refuse_locals(self, maps: Maps, entries: Iterable[bytes]) -> None:
-        local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
-        for packed in entries:
-            if packed in local:
-                self._release_or_refuse(maps, packed)
+    def _refuse_locals(self, maps: Maps, entries: Collection[bytes]) -> None:
+        for packed in entries if len(entries) == 1 else set(maps.addresses.keys()).intersection(entries):
+            self._refuse_local(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
         if not self._release(maps, records.unpack_endpoint_key(packed)):
             raise _local_error(packed)
+
+    def _yield_to_locals(self, maps: Maps, written: Collection[bytes]) -> None:
+        """An endpoint that came meanwhile, by a process that does not see the lock, beats what was just written."""
+        claims = written if len(written) == 1 else set(maps.addresses.keys())
+        claimed = [key for key in written if key in claims and key in maps.addresses]
+        for key in claimed:
+            self._restore_local(maps, key)
+        if claimed:
+            raise _local_error(claimed[0])
+
+    def _restore_local(self, maps: Maps, key: bytes) -> None:
+        while (claim := maps.addresses.lookup(key)) is not None:
+            data = maps.records.lookup(records.claimant(claim))
+            if data is None:
+                return
+            maps.endpoints.update(key, Record.unpack(data).pack_endpoint())
+            if maps.addresses.lookup(key) == claim:
+                return
+            maps.endpoints.delete(key)  # it went meanwhile, and so must this
 
 
 def _local_error(packed: bytes) -> LocalEndpointError:

@@ -10,7 +10,7 @@ from mizarnet.abi import records
 from mizarnet.bpf import Map
 from mizarnet.checks import check_address, check_vni
 from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
-from mizarnet.store import Maps
+from mizarnet.maps import Maps
 from mizarnet.tables._table import Table, pairs, write
 from mizarnet.values import AddressLike, Network, NetworkKey, PrefixLike
 
@@ -44,7 +44,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         return dict(self._entries()).get(packed)
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             return list(maps.networks.items())
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class NetworkTable(Table[NetworkKey, Network]):
     def __delitem__(self, key: tuple[int, PrefixLike]) -> None:
         """Remove a network; raises ``EndpointNotFoundError`` (a ``KeyError``) if there is none of that prefix."""
         packed = self._pack_key(key)
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             if not maps.networks.delete(packed):
                 raise EndpointNotFoundError(f"no network {key!r}")
 
@@ -69,13 +69,13 @@ class NetworkTable(Table[NetworkKey, Network]):
     ) -> None:
         """Write many entries: all are checked, room is checked, then they are written in batches."""
         packed = {self._pack_key(key): self._pack_network(key, value) for key, value in pairs(entries)}
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             write(self._map(maps), packed)
 
     def find(self, vni: int, ip: AddressLike) -> Network | None:
         """The network that packets to ``ip`` belong to: the longest prefix of the VNI that holds it."""
         address = check_address(ip)
-        value = self._map(self._store.maps).lookup(records.pack_host_key(check_vni(vni), address))
+        value = self._map(self._datapath.maps).lookup(records.pack_host_key(check_vni(vni), address))
         return None if value is None else records.unpack_network(value)
 
     def _pack_network(self, key: object, value: Network) -> bytes:

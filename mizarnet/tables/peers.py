@@ -9,12 +9,10 @@ from typing import cast
 
 from mizarnet.abi import records
 from mizarnet.checks import IPNetwork, check_address, check_items, check_prefix
-from mizarnet.store import Maps, Store
+from mizarnet.datapath import DataPath
+from mizarnet.maps import Maps
 from mizarnet.tables._table import write
 from mizarnet.values import AddressLike, PrefixLike
-
-_PRESENT = records.u32(1)
-"""The value of every entry: only its presence is read."""
 
 
 class PeerSet(collections.abc.Set[IPNetwork]):
@@ -26,8 +24,8 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         LockTimeoutError: In each of these calls: another process is writing all the time.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, datapath: DataPath) -> None:
+        self._datapath = datapath
 
     @classmethod
     def _from_iterable(cls, it: Iterable[IPNetwork]) -> frozenset[IPNetwork]:  # type: ignore[override]
@@ -44,7 +42,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return len(self._keys())
 
     def _keys(self) -> list[bytes]:
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             return list(maps.peers.keys())
 
     def add(self, prefix: PrefixLike) -> None:
@@ -54,14 +52,14 @@ class PeerSet(collections.abc.Set[IPNetwork]):
     def discard(self, prefix: PrefixLike) -> None:
         """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
         packed = records.pack_peer_key(check_prefix(prefix))
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             maps.peers.delete(packed)
 
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
         """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
         given = check_items(prefixes, argument="prefixes", what="prefixes")
         checked = [check_prefix(prefix) for prefix in given]
-        with self._store.writing() as maps:
+        with self._datapath.writing() as maps:
             write_peers(maps, checked)
 
     def covers(self, address: AddressLike) -> bool:
@@ -70,9 +68,9 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return any(ip.version == prefix.version and ip in prefix for prefix in self)
 
     def __repr__(self) -> str:
-        return f"<PeerSet of {self._store.directory.name}>"
+        return f"<PeerSet of {self._datapath.name}>"
 
 
 def write_peers(maps: Maps, prefixes: Iterable[IPNetwork]) -> None:
     """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
-    write(maps.peers, {records.pack_peer_key(prefix): _PRESENT for prefix in prefixes})
+    write(maps.peers, {records.pack_peer_key(prefix): records.PRESENT_PEER for prefix in prefixes})

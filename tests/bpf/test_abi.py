@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import mizarnet
-from mizarnet import attachment, numbers
+from mizarnet import loader, numbers
 from mizarnet.abi.layouts import LAYOUTS
 from mizarnet.bpf import ObjectSpec
 from mizarnet.errors import LayoutError
@@ -50,7 +50,7 @@ def compile_copy(tmp_path: Path, changes: Sequence[tuple[str, str]]) -> Path:
 
 def check(path: Path) -> None:
     with ObjectSpec.open(path, name="transit") as spec:
-        attachment.check_object(spec)
+        loader.check_object(spec)
 
 
 def test_both_objects_are_there() -> None:
@@ -98,7 +98,7 @@ def test_a_change_on_one_side_is_named(
 def test_a_wrong_object_is_not_loaded(tmp_path: Path) -> None:
     path = compile_copy(tmp_path, [(SCHEMA, f"{SCHEMA}0")])
     with pytest.raises(LayoutError):
-        attachment.load(path, b"", attachment.Capacity(max_endpoints=1, max_local=1))
+        loader.load(b"", loader.Capacity(max_endpoints=1, max_local=1), path=path)
 
 
 def test_what_is_generated_is_up_to_date() -> None:

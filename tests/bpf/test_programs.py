@@ -27,7 +27,7 @@ from mizarnet import (
     Remote,
     Stats,
     Verdict,
-    attachment,
+    loader,
 )
 from mizarnet.abi import records
 from mizarnet.bpf import Object
@@ -90,9 +90,7 @@ class Bench:
     def run(self, program: str, frame: bytes, *, mark: int = 0) -> Ran:
         """Run a program on a frame; it must count exactly one verdict."""
         before = self._stats()
-        ran = self.loaded.programs[f"transit_{program}"].test_run(
-            frame, context=struct.pack("III", 0, 0, mark)
-        )
+        ran = self.loaded.programs[f"mzn_{program}"].test_run(frame, context=struct.pack("III", 0, 0, mark))
         since = self._stats().since(before)
         counted = {
             verdict: counter
@@ -109,7 +107,7 @@ class Bench:
 
 def load(name: str) -> Object:
     capacity = mizarnet.Capacity(max_endpoints=16, max_local=4)
-    return attachment.load(OBJECTS / name, CONFIG.pack(), capacity)
+    return loader.load(CONFIG.pack(), capacity, path=OBJECTS / name)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +300,7 @@ def test_the_guard_takes_a_frame_without_a_key_by_the_agents_mark_alone(
 
 
 @pytest.mark.skipif(
-    not attachment.has_route_identity(), reason="this kernel cannot read the route: see test_probe"
+    not loader.has_route_identity(), reason="this kernel cannot read the route: see test_probe"
 )
 def test_the_agent_that_looks_at_the_route() -> None:
     with Session.open() as session:

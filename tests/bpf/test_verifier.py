@@ -12,5 +12,5 @@ pytestmark = pytest.mark.vm
 
 def test_every_program_stays_small() -> None:
     for name, programs in counts().items():
-        assert {"transit_agent", "transit_guard", "transit_switch"} == programs.keys()
+        assert {"mzn_agent", "mzn_guard", "mzn_switch"} == programs.keys()
         assert all(0 < processed < LIMIT for processed in programs.values()), (name, programs)

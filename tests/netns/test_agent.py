@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,23 +11,19 @@ from typing import Any, cast
 import pytest
 
 import mizarnet as mz
-from mizarnet.store import locked
-from tests.support.tables import unchanged
+from mizarnet.lock import locked
+from tests.support.standing import attached_on
 from tests.support.topology import TUNNEL, Host, World, alive
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
-
-
-def pinned(host: Host) -> bool:
-    """Whether anything of the host is pinned."""
-    return host.agent.store.directory.parent.exists()
 
 
 def test_attaching_brings_the_tunnel_up(host: Host) -> None:
     state = host.agent.state()
     assert host.agent.created
     assert state.up
-    assert set(state.programs) == {"transit_guard", "transit_agent"}
+    assert set(state.programs) == set(state.attached) == set(attached_on(host))
+    assert all(state.attached.values())
     assert state.ahead == ()
     assert state.memory > 0
     assert min(state.verified.values()) > 0
@@ -43,39 +40,19 @@ def test_the_device_that_has_the_port_is_named() -> None:
         with pytest.raises(mz.ExistsError, match="vxlan device plain uses UDP port 4789") as caught:
             mz.TransitAgent.attach(host.tunnel)
         assert caught.value.holder == "plain"
-        assert not pinned(host)
+        assert attached_on(host) == []
         host.namespace.run("ip", "link", "set", "plain", "down")
         with mz.TransitAgent.attach(host.tunnel) as agent:
             assert agent.state().up
 
 
-def test_an_agent_whose_pins_are_not_all_there_is_attached_anew(host: Host) -> None:
-    (host.agent.store.directory / "networks").unlink()
-    with pytest.raises(mz.AgentNotFoundError):
-        mz.TransitAgent.open(host.tunnel)
-    with mz.TransitAgent.attach(host.tunnel) as agent:
-        assert agent.created
-        assert not agent.networks
-
-
-def test_without_its_tunnel_an_agent_is_not_up(host: Host) -> None:
+def test_without_its_tunnel_there_is_no_agent(host: Host) -> None:
+    """Programs and tables are the device's, and go with it."""
     host.namespace.run("ip", "link", "del", TUNNEL)
-    state = host.agent.state()
-    assert (state.up, state.ahead) == (False, ())
-
-
-def test_detaching_by_pins_that_are_not_ours_changes_nothing(host: Host) -> None:
-    mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", ifname="web0")
-    pins = host.agent.store.directory
-    aside = pins.rename(pins.with_name("aside"))
-    pins.symlink_to(aside)
-    try:
-        with unchanged(host.agent), pytest.raises(mz.ExistsError, match="is a symbolic link"):
-            host.agent.detach(force=True)
-    finally:
-        pins.unlink()
-        aside.rename(pins)
-    assert [each.state().up for each in mz.Endpoint.list(host.agent)] == [True]
+    for call in (host.agent.state, host.agent.stats, host.agent.endpoints.snapshot):
+        with pytest.raises(mz.StaleHandleError, match="tunnel0 is gone"):
+            call()
+    host.agent.detach()
 
 
 def test_attaching_again_adopts(host: Host) -> None:
@@ -130,7 +107,7 @@ def test_bad_arguments_attach_nothing(host: Host, error: type[Exception], option
     host.agent.detach()
     with pytest.raises(error):
         mz.TransitAgent.attach(host.tunnel, **options)
-    assert not pinned(host)
+    assert attached_on(host) == []
     assert not host.tunnel.state().up
 
 
@@ -138,7 +115,7 @@ def test_detaching_takes_the_tunnel_down_and_frees_everything(host: Host) -> Non
     programs = set(host.agent.state().programs.values())
     host.agent.detach()
     assert not host.tunnel.state().up
-    assert not pinned(host)
+    assert attached_on(host) == []
     host.agent.close()
     wait_until(lambda: not alive(programs))
 
@@ -205,7 +182,7 @@ def test_a_port_taken_by_a_socket_is_named_and_nothing_stays(host: Host) -> None
         other.bind(("0.0.0.0", host.tunnel.port))
         with pytest.raises(mz.ExistsError, match="4789"):
             mz.TransitAgent.attach(host.tunnel)
-    assert not pinned(host)
+    assert attached_on(host) == []
 
 
 @pytest.mark.vm
@@ -228,7 +205,7 @@ def test_a_lock_held_for_too_long_is_a_timeout(host: Host) -> None:
     cookie = host.agent.session.cookie
     with locked(cookie), pytest.raises(mz.LockTimeoutError) as caught, locked(cookie, timeout=0.05):
         raise AssertionError("locked twice")
-    assert caught.value.timeout == 0.05
+    assert (caught.value.timeout, caught.value.pid) == (0.05, os.getpid())
 
 
 def test_names_of_arguments_are_not_positions(host: Host) -> None:
@@ -236,8 +213,8 @@ def test_names_of_arguments_are_not_positions(host: Host) -> None:
         cast("Any", mz.TransitAgent.attach)(host.tunnel, [])
 
 
-def test_two_hosts_never_share_pins(world: World) -> None:
-    one, other = (host.agent.store.directory for host in world.hosts)
+def test_two_hosts_share_nothing(world: World) -> None:
+    one, other = (host.agent.datapath.meta_id for host in world.hosts)
     assert one != other
     world.hosts[0].agent.detach()
     assert world.hosts[1].agent.state().up

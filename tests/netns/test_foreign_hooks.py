@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 import mizarnet as mz
-from mizarnet import attachment, bpf
+from mizarnet import bpf, loader
 from mizarnet.abi import layouts
+from tests.support.standing import at_the_head
 from tests.support.topology import TUNNEL, Host, World
 from tests.support.traffic import assert_no_ping, assert_ping
 
@@ -21,14 +22,15 @@ INGRESS, EGRESS = bpf.Direction.INGRESS, bpf.Direction.EGRESS
 def stranger() -> Iterator[bpf.Program]:
     """A program that is not the agent's, and that drops everything on either hook."""
     capacity = mz.Capacity(max_endpoints=1, max_local=1)
-    with attachment.load(attachment.object_path(), bytes(layouts.CONFIG.size), capacity) as loaded:
-        yield loaded.programs["transit_guard"]
+    with loader.load(bytes(layouts.CONFIG.size), capacity) as loaded:
+        yield loaded.programs["mzn_guard"]
 
 
 @contextmanager
 def ahead(host: Host, program: bpf.Program, direction: bpf.Direction) -> Iterator[None]:
     """A program at the head of a tcx hook of the tunnel."""
-    with host.agent.session.run(bpf.attach_tcx, program, host.agent.tunnel.ifindex, direction=direction):
+    tunnel = host.agent.tunnel
+    with at_the_head(tunnel.session, tunnel.ifindex, program, direction):
         yield
 
 
@@ -46,13 +48,13 @@ def test_strangers_ahead_of_guard_and_agent_are_reported_in_their_order(host: Ho
     if not mz.probe().tcx:
         return  # the filters that such a kernel has instead are below
     with stranger() as one, stranger() as two, ahead(host, one, INGRESS):
-        name = "ingress: transit_guard"
+        name = "ingress: mzn_guard"
         assert host.agent.state().ahead == (f"{name} ({one.id})",)
         with ahead(host, two, INGRESS), ahead(host, one, EGRESS):
             assert host.agent.state().ahead == (
                 f"{name} ({two.id})",
                 f"{name} ({one.id})",
-                f"egress: transit_guard ({one.id})",
+                f"egress: mzn_guard ({one.id})",
             )
     assert host.agent.state().ahead == ()
 
@@ -67,7 +69,7 @@ def test_a_tcx_program_is_ahead_of_every_filter_and_reported() -> None:
         assert_ping(one.namespace, other.ip)
         with ahead(first, program, EGRESS):
             assert_no_ping(one.namespace, other.ip)
-            assert first.agent.state().ahead == (f"egress: transit_guard ({program.id})",)
+            assert first.agent.state().ahead == (f"egress: mzn_guard ({program.id})",)
         assert first.agent.state().ahead == ()
         assert_ping(one.namespace, other.ip)
 
@@ -80,11 +82,10 @@ def test_a_filter_ahead_of_ours_on_a_clsact_is_reported() -> None:
         one, other = (world.container(each, 7, f"10.0.0.{n}/24") for n, each in enumerate((first, second), 1))
         assert_ping(one.namespace, other.ip)
         agent = first.agent
-        link = agent.session.run(
-            bpf.attach_clsact, program, agent.tunnel.ifindex, direction=EGRESS, priority=1, handle=77
-        )
+        place = bpf.ClsactPlace(ifindex=agent.tunnel.ifindex, direction=EGRESS, priority=1, handle=77)
+        agent.session.run(place.attach, program)
         assert_no_ping(one.namespace, other.ip)
-        assert agent.state().ahead == (f"egress: transit_guard ({program.id})",)
-        agent.session.run(link.detach)
+        assert agent.state().ahead == (f"egress: mzn_guard ({program.id})",)
+        agent.session.run(place.detach, program)
         assert agent.state().ahead == ()
         assert_ping(one.namespace, other.ip)

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet import attachment, store
-from mizarnet.bpf import Link
 from mizarnet.netlink import Session, create_netns, delete_netns, get_link
 from tests.support.process import finish, start_python
 from tests.support.topology import Container, Host, World, links
@@ -21,7 +19,7 @@ from tests.support.wait import wait_until
 DEATHS = {
     "before the device": "wiring._create_link = lambda *_: os._exit(9)",
     "before the device is recorded": "wiring.complete = lambda *_: os._exit(9)",
-    "before others can reach it": "wiring.endpoint_keys = lambda *_: os._exit(9)",
+    "before others can reach it": "wiring.Record.pack_endpoint = lambda *_: os._exit(9)",
     "before the device is deleted": "presence.delete_link = lambda *_, **__: os._exit(9)",
     "before the record is deleted": "presence.delete_netns = lambda *_: os._exit(9)",
 }
@@ -88,29 +86,6 @@ def test_two_processes_make_one_tunnel(world: World) -> None:
     assert [finish(process) for process in both] == [(0, ""), (0, "")]
     with mz.Tunnel.open("tunnel0", netns=namespace.name) as tunnel:
         tunnel.delete()
-
-
-@pytest.mark.vm
-def test_a_hook_that_was_taken_is_put_back_and_the_tables_stay(web: Container) -> None:
-    agent = web.host.agent
-    agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
-    before = agent.endpoints.snapshot()
-    _unhook(agent)
-    with pytest.raises(mz.AgentNotFoundError):
-        mz.TransitAgent.open(agent.tunnel)
-    with mz.TransitAgent.attach(agent.tunnel) as again:
-        assert not again.created
-        assert again.endpoints.snapshot() == before
-        assert again.state().up
-        assert [each.name for each in mz.Endpoint.list(again)] == ["web"]
-
-
-def _unhook(agent: mz.TransitAgent) -> None:
-    if agent.hook is mz.Hook.TCX:
-        with Link.open_pinned(str(agent.store.directory / "link_agent")) as link:
-            link.detach()
-    else:
-        agent.session.run(os.system, f"tc qdisc del dev {agent.tunnel.name} clsact")
 
 
 def test_a_name_that_means_another_namespace_now_gets_a_new_endpoint(web: Container, world: World) -> None:
@@ -194,16 +169,6 @@ def test_a_namespace_that_only_looks_private_stays(host: Host) -> None:
         delete_netns("mizarnet-mine")
 
 
-def test_a_pin_directory_of_somebody_else_is_refused(host: Host) -> None:
-    directory = store.host_directory(host.tunnel.session.cookie)
-    os.chown(directory, 65534, 65534)
-    try:
-        with pytest.raises(mz.PrivilegeError, match="belongs to user 65534"):
-            host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
-    finally:
-        os.chown(directory, 0, 0)
-
-
 def test_detaching_what_is_detached_succeeds(host: Host) -> None:
     switch = mz.TransitSwitch.attach(host.agent, mode="generic")
     host.agent.detach()
@@ -214,7 +179,7 @@ def test_detaching_what_is_detached_succeeds(host: Host) -> None:
         try:
             mz.Endpoint.create(heir, vni=7, ip="10.0.0.1/24", netns=namespace)
             host.agent.detach()  # of the earlier life: the heir's endpoints are no business of it
-            assert attachment.attached_hook(heir.store.directory, heir.session, heir.tunnel.ifindex)
+            assert all(heir.state().attached.values())
         finally:
             heir.detach(force=True)
             delete_netns(namespace)

@@ -16,10 +16,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet.bpf import program_name
-from mizarnet.netlink import Session, create_netns, delete_link, delete_netns, dump_links, get_link
-from mizarnet.store import ROOT as PINS
-from mizarnet.store import host_directory
-from mizarnet.sweep import sweep
+from mizarnet.leftovers import sweep
+from mizarnet.netlink import Session, create_netns, delete_netns, dump_links
 from tests.support.process import finish, in_child, start_python
 from tests.support.user import CAPABILITIES, become_nobody_with
 from tests.support.wait import wait_until
@@ -203,7 +201,6 @@ def test_lab_of_a_killed_process_is_replaced() -> None:
         assert f"{NAME}-c1" in _netns()
     with mz.Lab(hosts=2, name=NAME) as lab:
         assert f"{NAME}-c1" not in _netns()
-        assert len(list(PINS.iterdir())) == len(lab.hosts)
         assert mz.Endpoint.list(lab.hosts[0].agent) == []
 
 
@@ -263,33 +260,25 @@ def test_names_that_begin_alike_are_not_mixed_up() -> None:
 # -- sweep -------------------------------------------------------------------------------------------------
 
 
-def _without_tcx() -> bool:
-    return not mz.probe().tcx
-
-
-def test_sweep_removes_pins_of_ended_namespaces() -> None:
-    if _without_tcx():
-        pytest.skip("without links nothing tells whether the device exists")
-    with _killed_owner():
-        pass
+def test_what_was_made_for_a_vm_of_an_ended_host_is_swept() -> None:
+    """All else of a host ends with its namespace."""
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        vm = mz.Endpoint.create(lab.hosts[0].agent, vni=7, ip="10.0.0.9/24", kind="macvtap")
+        assert sweep() == []
+        assert vm.netns in os.listdir("/run/netns")
+    program = """
+        lab = mz.Lab(hosts=1, name=sys.argv[1])
+        print(mz.Endpoint.create(lab.hosts[0].agent, vni=7, ip="10.0.0.9/24", kind="macvtap").netns)
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    status, made = finish(start_python(program, NAME))
+    assert status == -signal.SIGKILL
     for name in _netns():
         delete_netns(name)
-    assert len(list(PINS.iterdir())) == 1
-    swept: list[Path] = []
-    # The kernel ends a namespace in its own time.
+    swept: list[str] = []
     wait_until(lambda: swept or swept.extend(sweep()), "nothing was swept")
-    assert list(PINS.iterdir()) == []
-
-
-def test_sweep_spares_a_living_host_without_its_tunnel() -> None:
-    with mz.Lab(hosts=1, name=NAME) as lab:
-        host = lab.hosts[0]
-        with Session.open(host.netns) as session:
-            tunnel = get_link(session, host.tunnel.name)
-            assert tunnel is not None
-            delete_link(session, tunnel.ifindex)
-            assert sweep() == []
-            assert list(host_directory(session.cookie).glob("*/records"))
+    assert swept == [made.strip()]
 
 
 # -- containers and commands -------------------------------------------------------------------------------
@@ -335,7 +324,7 @@ def test_run_kills_what_takes_too_long() -> None:
 def test_another_user_with_the_capabilities_is_told_to_be_root() -> None:
     def attempt() -> None:
         become_nobody_with(*CAPABILITIES)
-        for call in (sweep, lambda: mz.Lab(hosts=1, name=f"{NAME}-other"), lab.delete):
+        for call in (lambda: mz.Lab(hosts=1, name=f"{NAME}-other"), lab.delete):
             with pytest.raises(mz.PrivilegeError, match=r"; run as root$"):
                 call()
 

@@ -12,12 +12,13 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, attachment, values
+from mizarnet import Verdict, loader, values
 from mizarnet.bpf import Program
 from mizarnet.netlink import Session, get_link
 from tests.support.calls import helper_calls
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, common_tests
 from tests.support.process import run_python
+from tests.support.standing import program_ids
 from tests.support.tables import contents
 from tests.support.topology import TUNNEL, UNDERLAY, Container, EncapName, Host, device, mac_of
 
@@ -43,9 +44,8 @@ def fabric(encap: EncapName) -> Iterator[Fabric]:
 
 @contextmanager
 def program(host: Host, name: str) -> Iterator[Program]:
-    """A loaded program; only the switch's is pinned for itself."""
-    number = host.agent.state().programs.get(name)
-    found = Program.open_id(number) if number else Program.open_pinned(str(host.agent.store.directory / name))
+    """A program of a host."""
+    found = Program.open_id(program_ids(host.agent)[name])
     assert found is not None
     with found:
         yield found
@@ -83,7 +83,7 @@ def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(fabric: Fa
 
 def test_s7_what_arrives_for_a_local_endpoint_meets_no_redirect(fabric: Fabric) -> None:
     near, far = fabric.containers[2:]
-    guard = calls(far.host, "transit_guard")
+    guard = calls(far.host, "mzn_guard")
     redirects = sorted(name for name in guard if "redirect" in name)
     assert redirects == [
         "bpf_clone_redirect",
@@ -101,7 +101,7 @@ def test_s8_the_switch_calls_no_redirect_helper_and_only_passes_or_transmits(fab
     switch = fabric.hosts[2]
     common_tests(*fabric.containers[:2], 4)
     common_tests(*fabric.containers[:2], 6)
-    called = calls(switch, attachment.SWITCH)
+    called = calls(switch, loader.SWITCH)
     assert "bpf_xdp_fib_lookup" in called  # the names are those of functions
     assert not [name for name in called if "redirect" in name or "tail" in name]
     counted = {verdict for verdict, each in switch.agent.stats().switch.items() if each.packets}
@@ -116,7 +116,7 @@ def test_s10_no_mac_of_a_host_is_in_a_map(fabric: Fabric) -> None:
         common_tests(fabric.containers[one], fabric.containers[other], 4)
     macs = [mac_of(host.namespace, name) for host in fabric.hosts for name in (UNDERLAY, TUNNEL)]
     for host in fabric.hosts:
-        tables = {**contents(host.agent), "meta": dict(host.agent.store.maps.meta.items())}
+        tables = {**contents(host.agent), "meta": dict(host.agent.datapath.maps.meta.items())}
         data = b"".join(key + value for table in tables.values() for key, value in table.items())
         assert not [mac for mac in macs if mac in data]
 
@@ -200,7 +200,7 @@ print(refused)
 
 def test_s14_root_in_a_container_reaches_no_program(fabric: Fabric) -> None:
     container = fabric.containers[0]
-    with program(container.host, attachment.SWITCH) as switch:
+    with program(container.host, loader.SWITCH) as switch:
         numbers = [switch.id, *container.host.agent.state().programs.values()]
     assert int(run_python(FIND, *map(str, numbers), by=as_in_container(container))) == len(numbers)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import Program, XdpMode, query_xdp
+from mizarnet.bpf import Program, XdpHook, XdpMode
 from mizarnet.netlink import add_address, create_bridge, read_sysctl, set_link, write_sysctl
 from tests.support.fabric import Fabric
 from tests.support.native_xdp import attached, let_pass
@@ -50,7 +50,7 @@ def settings(host: Host) -> tuple[str, ...]:
 
 
 def programs(host: Host) -> list[int]:
-    return host.tunnel.session.run(query_xdp, device(host.namespace, UNDERLAY).ifindex).program_ids
+    return host.tunnel.session.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
 
 
 # -- forwarding --------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_another_process_opens_and_detaches(host: Host) -> None:
 DYING = """
     import importlib
     module, _, name = sys.argv[2].rpartition(".")
-    owner = importlib.import_module(module) if module.islower() else mz.bpf.Link
+    owner = importlib.import_module(module) if module.islower() else mz.bpf.XdpHook
     real, left = getattr(owner, name), [int(sys.argv[3])]
     def dying(*args, **kwargs):
         result = real(*args, **kwargs)
@@ -154,11 +154,11 @@ DYING = """
     setattr(owner, name, dying)
     switch.detach() if switch else mz.TransitSwitch.attach(agent)
 """
-ATTACH_STEPS = [("mizarnet.switch._record", 1), ("mizarnet.forwarding.write_sysctl", 1),
-                ("mizarnet.forwarding.enable", 1), ("mizarnet.bpf.attach_xdp", 1),
-                ("Link.pin", 1), ("mizarnet.switch._record", 2)]  # fmt: skip
-DETACH_STEPS = [("mizarnet.attachment.detach_link", 1), ("mizarnet.forwarding.write_sysctl", 1),
-                ("mizarnet.forwarding.restore", 1), ("mizarnet.switch._record", 1)]  # fmt: skip
+ATTACH_STEPS = [("mizarnet.switch._note", 1), ("mizarnet.forwarding.write_sysctl", 1),
+                ("mizarnet.forwarding.enable", 1), ("XdpHook.attach", 1),
+                ("mizarnet.switch._note", 2)]  # fmt: skip
+DETACH_STEPS = [("XdpHook.detach", 1), ("mizarnet.forwarding.write_sysctl", 1),
+                ("mizarnet.forwarding.restore", 1), ("mizarnet.leftovers.restore_forwarding", 1)]  # fmt: skip
 
 
 def die(host: Host, step: tuple[str, int], doing: str) -> None:

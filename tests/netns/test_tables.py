@@ -44,7 +44,10 @@ def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
 
 def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.TransitAgent) -> None:
     """As another version may write it."""
-    table, key = agent.store.maps.endpoints, records.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9")))
+    table, key = (
+        agent.datapath.maps.endpoints,
+        records.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9"))),
+    )
     unknown = records.u32(3) + records.pack_endpoint(HOST2)[4:]
     table.update(key, unknown)
     calls: list[Callable[[], object]] = [

@@ -6,29 +6,16 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any, Self
 
-from mizarnet import attachment
-from mizarnet.bpf import Link
 from tests.support.tables import contents
 from tests.support.tenants import Net
 from tests.support.topology import TUNNEL, Container, Host, device
 from tests.support.traffic import ping, udp_ask, udp_echo
 
 
-def _links(host: Host) -> dict[str, tuple[int, int, int]]:
-    """Number, program and device of each pinned link; kernels without tcx have none."""
-    found: dict[str, tuple[int, int, int]] = {}
-    for pin in host.agent.store.directory.glob("link_*"):
-        with Link.open_pinned(str(pin)) as link:
-            found[pin.name] = link.id, link.program_id, link.ifindex
-    return found
-
-
 def _of_host(host: Host) -> dict[str, Any]:
     agent = host.agent
     return {
         "agent": agent.state(),
-        "hook": attachment.attached_hook(agent.store.directory, agent.session, agent.tunnel.ifindex),
-        "links": _links(host),
         "maps": contents(agent),
         "tunnel": device(host.namespace, TUNNEL),
     }

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import attrs
 
 from mizarnet import Encap, EndpointSpec, MacAddress
-from mizarnet.abi.records import Config, Meta, Record
-from mizarnet.numbers import Limit
+from mizarnet.abi.records import Config, Head, Meta, Record
+from mizarnet.numbers import Limit, State
 from mizarnet.values import VIRTUAL_MAC
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
@@ -25,14 +25,15 @@ def config(**known: Any) -> Config:
 
 
 def meta(**known: Any) -> Meta:
-    """What an agent says of itself."""
+    """What a data path says of itself."""
+    head = _filled(Head, {"schema": Limit.SCHEMA}, {})
     tunnel = {"encap": Encap.VXLAN, "local": LOCAL, "tunnel": "tunnel0", "underlay": "eth0"}
-    return _filled(Meta, tunnel | {"schema": Limit.SCHEMA}, known)
+    return _filled(Meta, tunnel | {"head": head, "state": State.LIVE}, known)
 
 
 def record(spec: EndpointSpec, **known: Any) -> Record:
     """A local endpoint."""
-    return _filled(Record, {"spec": spec, "netns_id": (0, 0)}, known)
+    return _filled(Record, {"spec": spec, "netns_id": (0, 0), "state": State.LIVE}, known)
 
 
 def _filled(kind: type[T], usual: dict[str, Any], known: dict[str, Any]) -> T:

@@ -17,11 +17,14 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet import NetnsNotFoundError, NotFoundError, Stats, Verdict, bpf
-from mizarnet.netlink import Session
+from mizarnet import NetnsNotFoundError, Stats, TransitAgent, Verdict, bpf
+from mizarnet.abi.records import Head
+from mizarnet.maps import Maps
+from mizarnet.netlink import Session, get_link
 from mizarnet.numbers import Program
-from mizarnet.store import ROOT
+from mizarnet.survey import Standing
 from tests.support.calls import BPF_SYSCALL
+from tests.support.standing import data_paths
 from tests.support.wait import wait_until
 
 ENABLE_STATS, RUN_TIME = 32, 0  # enum bpf_cmd, enum bpf_stats_type
@@ -53,10 +56,11 @@ def counting_runs() -> Iterator[None]:
 class Account:
     """What the kernel and the programs of one agent counted, at a moment between two frames.
 
-    Without `counting_runs`, as in a benchmark, nothing is known of the runs.
+    Without `counting_runs`, as in a benchmark, nothing is known of the runs; nor of those of programs that were
+    replaced.
     """
 
-    pins: Path
+    head: Head
     runs: Mapping[Program, int]
     stats: Stats
 
@@ -69,7 +73,7 @@ class Account:
         agent, guard = self.stats.agent, self.stats.guard
         redirected = sum(agent[verdict].packets for verdict in REDIRECTED)
         lost = redirected - guard[Verdict.ACCEPTED_LOCALLY].packets
-        if lost and not 0 < lost <= dropped_by_tunnel(self.pins):
+        if lost and not 0 < lost <= dropped_by_tunnel(self.head):
             yield f"of {redirected} frames that the agent redirected the guard accepted {redirected - lost}"
         # Nothing is lost here: the frame goes from the one program to the other within one call.
         bounced, admitted = guard[Verdict.BOUNCED].packets, agent[Verdict.BOUNCE_ADMITTED].packets
@@ -77,45 +81,66 @@ class Account:
             yield f"of {bounced} frames that the guard bounced the agent admitted {admitted}"
 
 
-def agents() -> list[Path]:
-    """Directories of the pins of every agent of this run."""
-    return sorted(path.parent for path in ROOT.glob("*/*/verdicts"))
+def accounts() -> Iterator[tuple[Head, Account | None]]:
+    """The accounts of all agents of this machine; None where frames came meanwhile, or the agent went."""
+    for programs in data_paths().values():
+        yield next(iter(programs.values())).head, account(programs)
 
 
-def account(pins: Path) -> Account | None:
-    """The account of an agent; None if frames came meanwhile, or the agent went."""
-    with ExitStack() as stack, suppress(NotFoundError):
-        verdicts = stack.enter_context(bpf.Map.open_pinned(str(pins / "verdicts")))
-        before = verdicts.sum_words()
-        runs = {program: program_of.run_count for program, program_of in _programs(pins, stack)}
-        if verdicts.sum_words() == before:
-            return Account(pins, runs, Stats.from_words(before[1]))
+def account(programs: Mapping[int, Standing]) -> Account | None:
+    """The account of the agent that these programs, by id, are of."""
+    with ExitStack() as stack:
+        maps = Maps.open(next(iter(programs.values())).map_ids)
+        if maps is None:
+            return None
+        stack.callback(maps.close)
+        before = maps.verdicts.sum_words()
+        replaced = maps.read_meta().generation
+        runs = {} if replaced or not _counting else dict(_runs(programs, stack))
+        if maps.verdicts.sum_words() == before:
+            head = next(iter(programs.values())).head
+            return Account(head, runs, Stats.from_words(before[1]))
     return None
 
 
-def _programs(pins: Path, stack: ExitStack) -> Iterator[tuple[Program, bpf.Program]]:
-    """Those that are pinned, a test may have taken some, and whose runs are counted."""
-    for program in Program if _counting else ():
-        with suppress(NotFoundError):
-            pin = str(pins / f"transit_{program.name.lower()}")
-            yield program, stack.enter_context(bpf.Program.open_pinned(pin))
+def account_of(agent: TransitAgent) -> Account | None:
+    """The account of one agent."""
+    return account(data_paths()[agent.datapath.meta_id])
 
 
-def dropped_by_tunnel(pins: Path) -> float:
+def _runs(programs: Mapping[int, Standing], stack: ExitStack) -> Iterator[tuple[Program, int]]:
+    for number in programs:
+        program = bpf.Program.open_id(number)
+        if program is not None:
+            stack.callback(program.close)
+            yield Program[program.name.removeprefix("mzn_").upper()], program.run_count
+
+
+def host_of(head: Head) -> str | None:
+    """Name of the namespace that an agent is the agent of, among those of this run."""
+    for name in os.listdir("/run/netns"):
+        with suppress(NetnsNotFoundError), Session.open(name) as host:
+            if host.cookie == head.netns_cookie:
+                return name
+    return None
+
+
+def dropped_by_tunnel(head: Head) -> float:
     """How many frames the kernel may have lost between redirect and guard.
 
     A redirect to ingress drops a frame when the device is down or the backlog of the CPU is full, and counts it in the
     device's ``rx_dropped``. Without the device that is not known: its backlog went with it.
     """
-    for name in os.listdir("/run/netns"):
-        with suppress(NetnsNotFoundError), Session.open(name) as host:
-            if f"{host.cookie:x}" == pins.parent.name:
-                lines = host.run(Path("/proc/thread-self/net/dev").read_text).splitlines()[2:]
-                dropped = {
-                    device.strip(): int(facts.split()[3])
-                    for device, facts in (line.split(":") for line in lines)
-                }
-                return dropped.get(pins.name, math.inf)
+    name = host_of(head)
+    if name is None:
+        return math.inf
+    with suppress(NetnsNotFoundError), Session.open(name) as host:
+        link = get_link(host, ifindex=head.ifindex)
+        lines = host.run(Path("/proc/thread-self/net/dev").read_text).splitlines()[2:]
+        dropped = {
+            device.strip(): int(facts.split()[3]) for device, facts in (line.split(":") for line in lines)
+        }
+        return math.inf if link is None else dropped.get(link.name, math.inf)
     return math.inf
 
 
@@ -131,7 +156,8 @@ def assert_accounts_add_up() -> None:
 
 
 def _errors() -> Iterator[str]:
-    for pins in agents():
-        found = account(pins)
-        errors = ["frames kept coming"] if found is None else found.errors()
-        yield from (f"{pins.name} of host {pins.parent.name}: {error}" for error in errors)
+    for head, found in accounts():
+        errors = ["frames kept coming"] if found is None else list(found.errors())
+        # Other runs of the tests have agents, too, and theirs are none of this one's business.
+        host = host_of(head) if errors else None
+        yield from (f"interface {head.ifindex} of host {host}: {error}" for error in errors if host)

@@ -12,8 +12,6 @@ import attrs
 
 from tests.support.wait import wait_until
 
-PINS = Path("/sys/fs/bpf")
-
 
 def descriptors() -> frozenset[str]:
     """What this process has open.
@@ -30,12 +28,6 @@ def descriptors() -> frozenset[str]:
     return frozenset(found)
 
 
-def pins() -> frozenset[str]:
-    """Everything under the run's own BPF file system."""
-    own = {PINS / "mizarnet", PINS / "maps.debug", PINS / "progs.debug"}  # the root of all hosts stays
-    return frozenset(str(path) for path in PINS.rglob("*") if path not in own)
-
-
 def _names(directory: str) -> frozenset[str]:
     return frozenset(os.listdir(directory)) if os.path.isdir(directory) else frozenset()
 
@@ -45,14 +37,13 @@ class Snapshot:
     """Everything of that kind at one moment.
 
     No programs: the kernel does not say who loaded one, and other runs of the tests load some of the same names. What
-    keeps one is here: a descriptor, a pin, or a namespace with a device. `World` waits for the end of its own.
+    keeps one is here: a descriptor, or a namespace with a device. `World` waits for the end of its own.
     """
 
     descriptors: frozenset[str]
     threads: frozenset[str]
     links: frozenset[str]
     namespaces: frozenset[str]
-    pins: frozenset[str]
 
     @classmethod
     def take(cls) -> Snapshot:
@@ -61,7 +52,6 @@ class Snapshot:
             threads=frozenset(f"{thread.name} {thread.ident}" for thread in threading.enumerate()),
             links=_names("/sys/class/net"),
             namespaces=_names("/run/netns"),
-            pins=pins(),
         )
 
     def excess(self, before: Snapshot) -> dict[str, list[str]]:

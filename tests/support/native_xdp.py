@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mizarnet.bpf import ObjectSpec, Program, XdpMode, attach_xdp
+from mizarnet.bpf import ObjectSpec, Program, XdpHook, XdpMode
 from mizarnet.netlink import Session, get_link
 from tests.support.fabric import Fabric
 from tests.support.topology import UNDERLAY, Host
@@ -50,9 +50,12 @@ def attached(program: Program, namespace: str, device: str, mode: XdpMode) -> It
     with Session.open(namespace) as session:
         link = get_link(session, device)
         assert link is not None
-        with session.run(attach_xdp, program, link.ifindex, mode=mode) as xdp:
+        hook = XdpHook(link.ifindex)
+        session.run(hook.attach, program, mode=mode)
+        try:
             yield
-            xdp.detach()
+        finally:
+            session.run(hook.detach, program, mode=mode)
 
 
 def set_tx_checksums(host: Host, on: bool) -> None:

@@ -19,10 +19,18 @@ from typing import Any
 import attrs
 
 import mizarnet
-from mizarnet import Encap, MacAddress, Stats, Verdict, attachment
-from mizarnet.abi.records import META_KEY
-from mizarnet.bpf import Object, XdpMode, attach_xdp
-from mizarnet.netlink import Session, add_address, create_veth, get_link, set_link, write_sysctl
+from mizarnet import Encap, MacAddress, Stats, Verdict, loader
+from mizarnet.abi.records import FIRST
+from mizarnet.bpf import Object, XdpHook, XdpMode
+from mizarnet.netlink import (
+    LOOPBACK_IFINDEX,
+    Session,
+    add_address,
+    create_veth,
+    get_link,
+    set_link,
+    write_sysctl,
+)
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome
 from tests.model.state import Config, State
@@ -41,19 +49,20 @@ from tests.support.switch_knowledge import (
     knowledge,
     ways,
 )
-from tests.support.twin_tables import pack_config, pack_meta, tables
+from tests.support.twin_tables import pack_config, pack_switching, tables
 
 OBJECT = Path(mizarnet.__file__).parent / "_objects" / "transit-mac-only.bpf.o"
 
 
 def load(state: State) -> Object:
     """The shipped object with what the model knows in its maps."""
-    loaded = attachment.load(
-        OBJECT, pack_config(state.config), mizarnet.Capacity(max_endpoints=64, max_local=4)
+    loaded = loader.load(
+        pack_config(state.config), mizarnet.Capacity(max_endpoints=64, max_local=4), path=OBJECT
     )
     for name, entries in tables(state).items():
         for key, value in entries.items():
             loaded.maps[name].update(key, value)
+    loaded.maps["lifeline"].update(FIRST, struct.pack("=I", LOOPBACK_IFINDEX))
     return loaded
 
 
@@ -134,7 +143,7 @@ class Bench:
         """Run the program on a frame; it must count exactly one verdict, and return what goes with it."""
         before = self._stats()
         context = struct.pack("6I", 0, len(frame), 0, self.stage.ifindex, 0, 0)  # struct xdp_md
-        program = self.loaded.programs["transit_switch"]
+        program = self.loaded.programs["mzn_switch"]
         ran = self.stage.session.run(program.test_run, frame, context=context)
         since = self._stats().since(before).switch
         counted = {verdict: counter for verdict, counter in since.items() if counter.packets}
@@ -147,9 +156,9 @@ class Bench:
     def on_generic_hook(self) -> Iterator[Bench]:
         """The same, while the host's record says that the program is on the generic hook."""
         generic = attrs.evolve(self.state, generic=True)
-        self.loaded.maps["meta"].update(META_KEY, pack_meta(generic))
+        self.loaded.maps["switching"].update(FIRST, pack_switching(generic))
         yield attrs.evolve(self, state=generic)
-        self.loaded.maps["meta"].update(META_KEY, pack_meta(self.state))
+        self.loaded.maps["switching"].update(FIRST, pack_switching(self.state))
 
     def _stats(self) -> Stats:
         return Stats.from_words(self.loaded.maps["verdicts"].sum_words()[1])
@@ -236,7 +245,8 @@ def benches(stage: Stage) -> Iterator[dict[tuple[Encap, int], Bench]]:
             loaded = stack.enter_context(load(state))
             made[encap, underlay.version] = Bench(stage, loaded, state, underlay)
         # Any of them, so that the device has a receive queue for XDP.
-        program = loaded.programs["transit_switch"]
-        link = stack.enter_context(stage.session.run(attach_xdp, program, stage.ifindex, mode=XdpMode.NATIVE))
-        stack.callback(link.detach)
+        program = loaded.programs["mzn_switch"]
+        hook = XdpHook(stage.ifindex)
+        stage.session.run(hook.attach, program, mode=XdpMode.NATIVE)
+        stack.callback(stage.session.run, hook.detach, program, mode=XdpMode.NATIVE)
         yield made

@@ -17,14 +17,14 @@ from types import TracebackType
 from typing import Literal, Self
 
 from mizarnet import Verdict
-from mizarnet.abi.records import META_KEY, u32
+from mizarnet.abi.records import FIRST, u32
 from mizarnet.bpf import Object, ObjectSpec
 from mizarnet.bpf._lib import check, ffi, lib
 from mizarnet.numbers import Limit, Program
 from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, TunnelKey
 from tests.model.state import Config, Ip, State
 from tests.support.twin_object import build
-from tests.support.twin_tables import pack_config, pack_meta, tables, words
+from tests.support.twin_tables import pack_config, pack_switching, tables, words
 
 # The device of a test run is the loopback device.
 DEVICE, OTHER_DEVICE = 1, 2
@@ -68,7 +68,7 @@ class Twin:
         shared = loaded.maps["twin"]
         self._memory = mmap.mmap(shared.fileno(), mmap.PAGESIZE)
         self._undo.callback(self._memory.close)
-        self._fds = {name: loaded.programs[f"transit_{name}"].fileno() for name in PROGRAMS}
+        self._fds = {name: loaded.programs[f"mzn_{name}"].fileno() for name in PROGRAMS}
         self._output = ffi.new("char[]", _ROOM)
         self._context, self._context_out = ffi.new("char[]", _CONTEXT_BYTES), ffi.new("char[]", 512)
         self._context_view = ffi.buffer(self._context)
@@ -78,6 +78,8 @@ class Twin:
         self._options.data_out = self._output
         self._known: dict[str, dict[bytes, bytes]] = {name: {} for name in ("interfaces", "endpoints")}
         self._known |= {"networks": {}, "peers": {}}
+        # Any device does: the programs ask whether there is one.
+        loaded.maps["lifeline"].update(FIRST, struct.pack("=I", DEVICE))
 
     @classmethod
     def load(cls, config: Config, object_path: Path | None = None) -> Self:
@@ -99,7 +101,7 @@ class Twin:
             table.delete_many(key for key in known if key not in entries)
             table.update_many((key, value) for key, value in entries.items() if known.get(key) != value)
         self._known = wanted
-        self._loaded.maps["meta"].update(META_KEY, pack_meta(state))
+        self._loaded.maps["switching"].update(FIRST, pack_switching(state))
         for name in ("verdicts", "traffic"):
             counters = self._loaded.maps[name]
             zero = bytes(counters.slot_size)

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import attrs
 
 from mizarnet import Encap, MacAddress, numbers
-from mizarnet.abi import layouts
+from mizarnet.abi import layouts, records
 from mizarnet.numbers import InterfaceFlag, Limit, SwitchFlag
 from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Network, Place, Prefix, State
 from tests.support import filled
@@ -53,6 +53,7 @@ def pack_interface(interface: Interface) -> bytes:
         flags=InterfaceFlag.FORWARDING if interface.forwarding else 0,
         addresses=(*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own))),
         gateways=(*map(_ip, interface.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(interface.gateways))),
+        group=0,
         record=bytes(16),
     ).pack()
 
@@ -60,16 +61,16 @@ def pack_interface(interface: Interface) -> bytes:
 def pack_endpoint(place: Place) -> bytes:
     """``mzn_endpoint``."""
     if isinstance(place, Elsewhere):
-        return layouts.Endpoint(place.place, place.number, place.mac, words(place.host)).pack()
+        return layouts.Endpoint(place.place, place.number, place.mac, words(place.host), 0, 0).pack()
     if isinstance(place, Local):
-        return layouts.Endpoint(numbers.Place.LOCAL, place.number, place.mac, bytes(16)).pack()
-    return layouts.Endpoint(numbers.Place.REMOTE, 0, bytes(6), words(place.host)).pack()
+        return layouts.Endpoint(numbers.Place.LOCAL, place.number, place.mac, bytes(16), 0, 0).pack()
+    return layouts.Endpoint(numbers.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0).pack()
 
 
 def pack_network(network: Network) -> bytes:
     """``mzn_network``."""
     switches = b"".join(map(words, network.switches))
-    return layouts.Network(_ip(network.gateway), len(network.switches), switches).pack()
+    return layouts.Network(_ip(network.gateway), len(network.switches), switches, 0).pack()
 
 
 def tables(state: State) -> dict[str, dict[bytes, bytes]]:
@@ -87,12 +88,12 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
             for (vni, prefix), known in state.networks.items()
         },
         "peers": {
-            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): bytes(4)
+            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): records.PRESENT_PEER
             for prefix in state.peers
         },
     }
 
 
-def pack_meta(state: State) -> bytes:
-    """``mzn_meta``, of which the programs read how the transit switch is attached."""
-    return filled.meta(switch_flags=SwitchFlag.GENERIC_XDP if state.generic else 0).pack()
+def pack_switching(state: State) -> bytes:
+    """``mzn_switching``, of which the programs read how the transit switch is attached."""
+    return records.Switching(1, SwitchFlag.GENERIC_XDP if state.generic else 0).pack()

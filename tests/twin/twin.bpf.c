@@ -90,15 +90,15 @@ static __always_inline void note_received(__u32 interface, __u32 bytes)
 #pragma push_macro("SEC")
 #undef SEC
 #define SEC(name) static __always_inline
-#define transit_agent shipped_agent
-#define transit_guard shipped_guard
-#define transit_switch shipped_switch
+#define mzn_agent shipped_agent
+#define mzn_guard shipped_guard
+#define mzn_switch shipped_switch
 #include <agent.h>
 #include <guard.h>
 #include <switch.h>
-#undef transit_agent
-#undef transit_guard
-#undef transit_switch
+#undef mzn_agent
+#undef mzn_guard
+#undef mzn_switch
 #pragma pop_macro("SEC")
 
 /* What a test run does not take as input: frames shorter than their headers, and a VLAN tag beside the frame. */
@@ -114,19 +114,19 @@ static __always_inline bool prepare(struct __sk_buff *skb)
 }
 
 SEC("tc")
-int transit_agent(struct __sk_buff *skb)
+int mzn_agent(struct __sk_buff *skb)
 {
 	return prepare(skb) ? shipped_agent(skb) : TC_ACT_UNSPEC;
 }
 
 SEC("tc")
-int transit_guard(struct __sk_buff *skb)
+int mzn_guard(struct __sk_buff *skb)
 {
 	return prepare(skb) ? shipped_guard(skb) : TC_ACT_UNSPEC;
 }
 
 SEC("xdp.frags")
-int transit_switch(struct xdp_md *ctx)
+int mzn_switch(struct xdp_md *ctx)
 {
 	return shipped_switch(ctx);
 }

@@ -8,7 +8,11 @@
 #include <bpf/bpf_helpers.h>
 #include <mizarnet/abi.h>
 
-const volatile struct mzn_config config;
+/* A section, and so a map, of its own: programs that are loaded later for the same maps use this one, secrets too. */
+SEC(".rodata.config") const volatile struct mzn_config config;
+
+/* Digest of this object, by which each program says what it was made from. */
+SEC(".rodata.build") const volatile __u64 build;
 
 /* (VNI, address) to the place an endpoint lives at: on this host or on another. */
 struct {
@@ -41,7 +45,7 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 4096);
 	__type(key, struct mzn_peer_key);
-	__type(value, __u32);
+	__type(value, struct mzn_peer);
 } peers SEC(".maps");
 
 enum { VERDICT_COUNTERS = MZN_LIMIT_PROGRAMS * MZN_LIMIT_VERDICTS };
@@ -69,11 +73,51 @@ struct {
 	__type(value, struct mzn_record);
 } records SEC(".maps");
 
+/* Claims, by which two endpoints never get the same index or address: read by no program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mzn_slot);
+} slots SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct mzn_endpoint_key);
+	__type(value, struct mzn_address);
+} addresses SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct mzn_meta);
 } meta SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct mzn_switching);
+} switching SEC(".maps");
+
+/* A stamp that never repeats, written after each change of a table: who reads the same one twice saw no change. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} changes SEC(".maps");
+
+/* The tunnel's device. The kernel takes it out when the device ends or leaves the namespace; nothing is sent by it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} lifeline SEC(".maps");
 
 #endif

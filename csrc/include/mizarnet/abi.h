@@ -21,6 +21,8 @@ enum mzn_limit {
 	MZN_LIMIT_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
 	MZN_LIMIT_PATH_BYTES = 256, /* A namespace's path with its final zero. */
 	MZN_LIMIT_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
+	MZN_LIMIT_LABEL_BYTES = 128, /* Room for an endpoint's labels. */
+	MZN_LIMIT_GROUPS = 8, /* Groups of maps that may be added to the first one. */
 	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
 	MZN_LIMIT_PROGRAMS = 3, /* Programs that count verdicts. */
 	MZN_LIMIT_FIRST_DROP = 64, /* Verdicts from this number on are drop reasons; below it, frames went on. */
@@ -116,6 +118,8 @@ struct mzn_endpoint {
 	__u32 interface; /* local: index into `traffic` */
 	struct mzn_mac mac; /* local */
 	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
+	__u32 group; /* for a policy; 0: none */
+	__u32 feed; /* the writer that the entry belongs to; 0: by hand */
 };
 
 struct mzn_network_key {
@@ -128,11 +132,16 @@ struct mzn_network {
 	struct mzn_ip gateway;
 	__u32 switch_count;
 	__u32 switches[MZN_LIMIT_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
+	__u32 feed; /* as of an endpoint */
 };
 
 struct mzn_peer_key {
 	__u32 prefix_length; /* in bits, counted over family and address */
 	struct mzn_ip ip;
+};
+
+struct mzn_peer {
+	__u32 feed; /* as of an endpoint */
 };
 
 struct mzn_own_address {
@@ -154,6 +163,8 @@ struct mzn_interface {
 	__u32 flags; /* enum mzn_interface_flag */
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
 	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
+	__u32 group; /* as of an endpoint */
+	__u32 pad;
 	__u8 record[16]; /* key in `records`; no program reads it */
 };
 
@@ -178,8 +189,18 @@ enum mzn_kind {
 	MZN_KIND_MACVTAP = 2, /* A device with a descriptor for a VM. */
 };
 
+/* How far an object has come, written before its first step and after its last. */
+enum mzn_state {
+	MZN_STATE_MAKING = 1, /* Begun, and not whole. */
+	MZN_STATE_LIVE = 2, /* Whole. */
+	MZN_STATE_DELETING = 3, /* Its end has begun. */
+};
+
 struct mzn_record {
 	__u64 instance; /* random: tells two lives of one name apart */
+	__u64 maker; /* the lock that its maker holds: who holds the same one knows that the maker is dead */
+	__u64 changed; /* when `state` was written, in nanoseconds of the boot clock */
+	__u64 generation; /* how often it was changed in place */
 	__u64 netns_cookie;
 	__u64 netns_device; /* st_dev and st_ino of the namespace */
 	__u64 netns_inode;
@@ -190,6 +211,8 @@ struct mzn_record {
 	__u32 kind; /* enum mzn_kind */
 	__u32 flags; /* enum mzn_interface_flag */
 	__s32 nsid; /* the host namespace's number for the endpoint's */
+	__u32 state; /* enum mzn_state */
+	__u32 group; /* as of an endpoint */
 	__u32 pad;
 	struct mzn_mac mac;
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
@@ -197,6 +220,21 @@ struct mzn_record {
 	char ifname[MZN_LIMIT_DEVICE_BYTES];
 	char netns[MZN_LIMIT_PATH_BYTES];
 	char name[MZN_LIMIT_NAME_BYTES];
+	char labels[MZN_LIMIT_LABEL_BYTES];
+};
+
+/* Who has an address of this host, in which there is room for any number: written before the entry in `endpoints`. */
+struct mzn_address {
+	__u64 instance; /* of the record */
+	__u8 record[16];
+	__u32 prefix_length; /* of the on-link prefix, in bits of the family's own address */
+	__u32 flags; /* none yet */
+};
+
+/* Who has an index into `traffic`. */
+struct mzn_slot {
+	__u64 instance; /* of the record */
+	__u8 record[16];
 };
 
 enum mzn_encap {
@@ -211,18 +249,45 @@ enum mzn_switch_flag {
 	MZN_SWITCH_SET_ACCEPT_RA = 8, /* Router advertisements were accepted only because forwarding was off. */
 };
 
+enum mzn_layer {
+	MZN_LAYER_TCX = 1, /* Agent and guard stand on tcx. */
+	MZN_LAYER_CLSACT = 2, /* They stand as filters of a clsact. */
+};
+
+/*
+ * By this a data path is known, whatever version of this package attached it: no later schema moves these members. They
+ * are the beginning of the one value of an array that agent and guard share.
+ */
+struct mzn_head {
+	__u8 magic[8]; /* "mizarnet" */
+	__u32 schema; /* MZN_LIMIT_SCHEMA of whoever loaded the object */
+	__u32 ifindex; /* of the tunnel */
+	__u64 netns_cookie; /* of the host's namespace */
+	__u64 instance; /* random: tells two data paths apart */
+	__u64 build; /* digest of the object that was loaded last */
+};
+
 struct mzn_meta {
-	__u32 schema; /* MZN_LIMIT_SCHEMA of whoever loaded the object; 0 while it is being set up */
+	struct mzn_head head;
+	__u32 state; /* enum mzn_state */
+	__u32 layers; /* enum mzn_layer: where the programs shall stand */
+	__u64 changed; /* as of a record */
+	__u64 generation; /* how often the programs were replaced */
 	__u32 encap; /* enum mzn_encap */
-	__u64 build; /* digest of the object */
-	__u32 tunnel_ifindex;
 	__u32 port;
 	__u32 mtu;
-	__u32 switch_ifindex; /* device of the transit switch; 0: none */
-	__u32 switch_flags; /* enum mzn_switch_flag */
+	__u32 underlay_ifindex;
+	__u32 schemas[MZN_LIMIT_GROUPS]; /* of the groups of maps that may be added; 0: not there */
 	struct mzn_ip local;
-	char tunnel[MZN_LIMIT_DEVICE_BYTES];
+	char tunnel[MZN_LIMIT_DEVICE_BYTES]; /* names are hints: others may change them */
 	char underlay[MZN_LIMIT_DEVICE_BYTES];
+	__u32 pad;
+};
+
+/* The transit switch, if there is one: read by its program, and by whoever puts back what it changed. */
+struct mzn_switching {
+	__u32 ifindex; /* of its device; 0: none */
+	__u32 flags; /* enum mzn_switch_flag */
 };
 
 /* Constants of one attached agent, written before the programs are loaded. */

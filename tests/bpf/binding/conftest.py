@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Object, ObjectSpec, ensure_bpffs
+from mizarnet.bpf import Object, ObjectSpec
 from tests.bpf.binding.veth import Namespace, run
 from tests.support.leaks import descriptors
 
@@ -43,15 +43,6 @@ def sample(spec: ObjectSpec) -> Iterator[Object]:
     """The sample object, loaded."""
     with spec.load() as loaded:
         yield loaded
-
-
-@pytest.fixture(scope="session")
-def bpffs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A bpffs of our own."""
-    path = tmp_path_factory.mktemp("bpffs")
-    ensure_bpffs(str(path))
-    yield path
-    run("umount", str(path))
 
 
 @pytest.fixture

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import pytest
 
-from mizarnet.bpf import ClsactLink, Direction, Object, attach_clsact, open_clsact, query_clsact
+from mizarnet.bpf import ClsactPlace, Direction, Object, query_filters
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, StaleHandleError
 from tests.bpf.binding.veth import Namespace
 
 EGRESS, INGRESS = Direction.EGRESS, Direction.INGRESS
 
 
-def attach(inside: Namespace, sample: Object, program: str, direction: Direction = EGRESS) -> ClsactLink:
-    index = inside.index("mzb0")
-    return inside(
-        lambda: attach_clsact(sample.programs[program], index, direction=direction, priority=1, handle=7)
-    )
+def place(
+    inside: Namespace, direction: Direction = EGRESS, *, priority: int = 1, handle: int = 7
+) -> ClsactPlace:
+    return ClsactPlace(ifindex=inside.index("mzb0"), direction=direction, priority=priority, handle=handle)
+
+
+def attach(inside: Namespace, sample: Object, program: str, direction: Direction = EGRESS) -> ClsactPlace:
+    found = place(inside, direction)
+    inside(lambda: found.attach(sample.programs[program]))
+    return found
 
 
 def filters(inside: Namespace, direction: str) -> str:
@@ -24,13 +29,12 @@ def filters(inside: Namespace, direction: str) -> str:
 
 
 def test_attach_and_find_again(inside: Namespace, sample: Object) -> None:
-    link = attach(inside, sample, "first")
+    found = attach(inside, sample, "first")
     assert "clsact" in inside.tc("qdisc", "show", "dev", "mzb0")
     assert "pref 1" in filters(inside, "egress")
     assert "direct-action" in filters(inside, "egress")
-    assert inside(lambda: link.program_id) == sample.programs["first"].id
-    assert inside(lambda: open_clsact(link.ifindex, direction=EGRESS, priority=1, handle=7)) == link
-    assert inside(lambda: query_clsact(link.ifindex, direction=INGRESS, priority=1, handle=7)) is None
+    assert inside(found.query) == sample.programs["first"].id
+    assert inside(place(inside, INGRESS).query) is None
 
 
 def test_both_sides(inside: Namespace, sample: Object) -> None:
@@ -47,29 +51,32 @@ def test_place_taken(inside: Namespace, sample: Object) -> None:
     assert caught.value.holder.startswith("first (")
 
 
-def test_update(inside: Namespace, sample: Object) -> None:
+def test_replace(inside: Namespace, sample: Object) -> None:
     first, second = sample.programs["first"], sample.programs["second"]
-    link = attach(inside, sample, "first")
+    found = attach(inside, sample, "first")
     with pytest.raises(StaleHandleError):
-        inside(lambda: link.update(first, expected=second))
-    inside(lambda: link.update(second, expected=first))
-    assert inside(lambda: link.program_id) == second.id
+        inside(lambda: found.replace(first, expected=second))
+    inside(lambda: found.replace(second, expected=first))
+    assert inside(found.query) == second.id
     assert filters(inside, "egress").count("handle") == 1
 
 
 def test_detach_leaves_others_alone(inside: Namespace, sample: Object) -> None:
-    link = attach(inside, sample, "first")
-    other = inside(
-        lambda: attach_clsact(sample.programs["second"], link.ifindex, direction=EGRESS, priority=2, handle=1)
-    )
-    with pytest.raises(StaleHandleError):
-        inside(lambda: link.detach(expected=sample.programs["second"]))
-    inside(lambda: link.detach(expected=sample.programs["first"]))
-    inside(link.detach)
-    assert inside(lambda: other.program_id) == sample.programs["second"].id
-    with pytest.raises(NotFoundError):
-        inside(lambda: link.program_id)
-    inside(other.detach)
+    first, second = sample.programs["first"], sample.programs["second"]
+    found, other = attach(inside, sample, "first"), place(inside, priority=2, handle=1)
+    inside(lambda: other.attach(second))
+    running = inside(lambda: query_filters(found.ifindex, direction=EGRESS))
+    assert [(each.priority, each.handle, each.program_id) for each in running] == [
+        (1, 7, first.id),
+        (2, 1, second.id),
+    ]
+    inside(lambda: found.detach(second))
+    assert inside(found.query) == first.id
+    for _ in range(2):
+        inside(lambda: found.detach(first))
+        assert inside(found.query) is None
+    assert inside(other.query) == second.id
+    inside(lambda: other.detach(second))
     assert "clsact" in inside.tc("qdisc", "show", "dev", "mzb0")
 
 
@@ -78,8 +85,7 @@ def test_ingress_qdisc_in_the_way(inside: Namespace, sample: Object) -> None:
     with pytest.raises(ExistsError, match="ingress") as caught:
         attach(inside, sample, "first")
     assert caught.value.holder == "ingress"
-    index = inside.index("mzb0")
-    assert inside(lambda: query_clsact(index, direction=EGRESS, priority=1, handle=7)) is None
+    assert inside(place(inside).query) is None
 
 
 def test_someone_elses_clsact_is_used(inside: Namespace, sample: Object) -> None:
@@ -88,17 +94,15 @@ def test_someone_elses_clsact_is_used(inside: Namespace, sample: Object) -> None
 
 
 def test_device_gone(inside: Namespace, sample: Object) -> None:
-    link = attach(inside, sample, "first")
+    first, second = sample.programs["first"], sample.programs["second"]
+    found = attach(inside, sample, "first")
     inside.ip("link", "delete", "mzb0")
-    inside(link.detach)
+    assert inside(found.query) is None
+    inside(lambda: found.detach(first))
     with pytest.raises(NotFoundError):
-        inside(lambda: link.update(sample.programs["second"]))
+        inside(lambda: found.replace(second, expected=first))
     with pytest.raises(NotFoundError):
-        inside(
-            lambda: attach_clsact(
-                sample.programs["first"], link.ifindex, direction=EGRESS, priority=1, handle=7
-            )
-        )
+        inside(lambda: found.attach(first))
 
 
 def test_wrong_type_of_program(inside: Namespace, sample: Object) -> None:

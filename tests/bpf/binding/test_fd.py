@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Direction, ObjectSpec, attach_tcx, query_tcx
+from mizarnet.bpf import ObjectSpec
 from mizarnet.bpf.fd import Fd
 from mizarnet.errors import ClosedError, VerifierError
-from tests.bpf.binding.veth import Namespace, needs_tcx
 from tests.support.leaks import descriptors
 
 
@@ -51,19 +50,3 @@ def test_not_inherited(objects: Path) -> None:
     with ObjectSpec.open(objects / "sample.bpf.o", name="sample").load() as loaded:
         handles = [*loaded.maps.values(), *loaded.programs.values()]
         assert [os.get_inheritable(handle.fileno()) for handle in handles] == [False] * len(handles)
-
-
-@needs_tcx
-def test_forgotten_link_stays_attached(objects: Path, inside: Namespace, bpffs: Path) -> None:
-    """A pinned link stays attached when its handle is collected."""
-    index = inside.index("mzb0")
-    with ObjectSpec.open(objects / "sample.bpf.o", name="sample").load() as loaded:
-        program = loaded.programs["first"]
-        link = inside(lambda: attach_tcx(program, index, direction=Direction.EGRESS))
-        link.pin(str(bpffs / "forgotten"))
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            del link
-        assert len(caught) == 1
-        assert inside(lambda: query_tcx(index, direction=Direction.EGRESS)) == [program.id]
-        (bpffs / "forgotten").unlink()

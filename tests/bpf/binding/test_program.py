@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from mizarnet.bpf import Object, Program, ProgramType, program_name
+from mizarnet.bpf import Map, Object, Program, ProgramType, program_name
 from mizarnet.errors import BpfError, ClosedError, InvalidValueError
 
 FRAME = bytes(range(64))
@@ -32,6 +32,31 @@ def test_open_by_number(sample: Object) -> None:
         assert opened.name == "second"
     assert Program.open_id(0x7FFFFFFF) is None
     assert program_name(0x7FFFFFFF) is None
+
+
+def test_maps_that_are_used_and_bound(sample: Object) -> None:
+    """A bound map is one of the program's, whether its instructions name it or not; twice is no error."""
+    second, table = sample.programs["second"], sample.maps["table"]
+    assert sample.maps["counters"].id in sample.programs["first"].map_ids
+    before = second.map_ids
+    assert table.id not in before
+    for _ in range(2):
+        second.bind(table)
+    assert sorted(second.map_ids) == sorted((*before, table.id))
+
+
+def test_a_bound_map_lives_as_long_as_the_program(sample: Object) -> None:
+    second, table = sample.programs["second"], sample.maps["table"]
+    second.bind(table)
+    table.update(bytes(8), bytes(table.value_size))
+    number = table.id
+    sample.programs["first"].close()
+    table.close()
+    opened = Map.open_id(number)
+    assert opened is not None
+    with opened:
+        assert (opened.name, opened.count()) == ("table", 1)
+    assert Map.open_id(0x7FFFFFFF) is None
 
 
 def test_tc_run(sample: Object) -> None:

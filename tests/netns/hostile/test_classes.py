@@ -23,7 +23,6 @@ from tests.support import packets
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant
 from tests.support.packets import BROADCAST, datagram, ethernet
-from tests.support.process import UNPRIVILEGED, run_python
 from tests.support.tables import unchanged
 from tests.support.tenants import BLUE, GREEN, RED, Net
 from tests.support.topology import World, device, links, new_namespace
@@ -291,10 +290,3 @@ def test_limit_net_admin_of_the_hosts_user_namespace_is_power_over_the_hosts_dev
             assert root.attempt(f"> show_by_number({nsid}, {net.first.tunnel.ifindex})") == outcomes[0]
             assert root.attempt(f"> delete_by_number({nsid}, {spare.ifindex})") == outcomes[1]
     assert "spare0" not in links(net.first.namespace)
-
-
-def test_limit_pins_that_a_container_can_see_are_its_roots(net: Net) -> None:
-    """Root of the host's user namespace owns them, even without a single capability."""
-    program = "from mizarnet.bpf import Map\nMap.open_pinned(sys.argv[1]).close()\nprint('opened')"
-    pin = str(net.first.agent.store.directory / "endpoints")
-    assert run_python(program, pin, by=UNPRIVILEGED) == "opened\n"

@@ -3,7 +3,7 @@
 
 Three kinds of root, one for each column: with all there is to networking (T2), with raw sockets only (T1), and root
 of a user namespace of its own that the host has chosen to trust (T2). After each attempt everybody else still talks,
-and programs, links, maps and devices of the hosts are as they were. Who may change the own device gains nothing by it
+and programs, maps and devices of the hosts are as they were. Who may change the own device gains nothing by it
 (``test_tenant_gains.py``), but for what no program can prevent (``test_classes.py``).
 """
 
@@ -15,9 +15,10 @@ from collections.abc import Iterator
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import Link, has_tcx
+from mizarnet.bpf import has_tcx
 from tests.support.bystanders import Bystanders
 from tests.support.intruder import Guise, tenant
+from tests.support.standing import program_ids
 from tests.support.tenants import RED, Net
 from tests.support.topology import World, new_namespace
 
@@ -36,9 +37,7 @@ SEES = """
     > next_id("link")                                             | EPERM      | EPERM   | EPERM
     > open_id("program", {agent})                                 | EPERM      | EPERM   | EPERM
     > open_id("map", {endpoints})                                 | EPERM      | EPERM   | EPERM
-    > open_id("link", {link})                                     | EPERM      | EPERM   | EPERM
     ls /sys/fs/bpf                                                | nothing    | nothing | nothing
-    > open_pin("{pins}/endpoints")                                | ENOENT     | ENOENT  | ENOENT
     mkdir /run/bpf                                                | done       | done    | done
     mount -t bpf bpf /run/bpf                                     | EPERM      | EPERM   | EPERM/done
     ls /run/bpf                                                   | nothing    | nothing | nothing
@@ -144,11 +143,6 @@ def descriptors(net: Net) -> Iterator[dict[str, int]]:
     spare.delete()
 
 
-def _link_number(agent: mz.TransitAgent) -> int:
-    with Link.open_pinned(str(agent.store.directory / "link_agent")) as link:
-        return link.id
-
-
 def told(net: Net, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[str, object]:
     """The words in braces."""
     agent = net.first.agent
@@ -157,10 +151,8 @@ def told(net: Net, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[str, o
         **descriptors,
         "own": own.mac,
         "neighbour": net.blue2.endpoint.mac,
-        "agent": agent.state().programs["transit_agent"],
-        "endpoints": agent.store.maps.endpoints.id,
-        "link": _link_number(agent) if tcx else 1,
-        "pins": agent.store.directory,
+        "agent": program_ids(agent)["mzn_agent"],
+        "endpoints": agent.datapath.maps.endpoints.id,
         "no_tcx": "nothing" if tcx else "EINVAL",
         "own_tcx": "done" if tcx else "EINVAL",
         "all": "protocol all u32 match u32 0 0",

@@ -8,13 +8,15 @@ import struct
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
 
 import mizarnet as mz
-from mizarnet.bpf import Direction, ObjectSpec, attach_tcx
+from mizarnet.bpf import Direction, ObjectSpec
 from mizarnet.netlink import Session
+from tests.support.standing import at_the_head
 
 SOURCE = Path(__file__).with_name("observe.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
@@ -86,13 +88,13 @@ class Observer:
             self._initial = initial.cookie
         with ObjectSpec.open(path, name="observe") as spec:
             self._object = spec.load()
-        self._link = tunnel.session.run(
-            attach_tcx, self._object.programs["observe"], tunnel.ifindex, direction=Direction.EGRESS
-        )
+        self._ahead = ExitStack()
+        program = self._object.programs["observe"]
+        self._ahead.enter_context(at_the_head(tunnel.session, tunnel.ifindex, program, Direction.EGRESS))
 
     def close(self) -> None:
         """Take the program off."""
-        self._link.close()
+        self._ahead.close()
         self._object.close()
 
     def forget(self) -> None:

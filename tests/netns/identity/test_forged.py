@@ -16,10 +16,11 @@ import pytest
 
 import mizarnet as mz
 from mizarnet.abi import records
-from mizarnet.bpf import Direction, ObjectSpec, attach_tcx
-from mizarnet.installation import VIRTUAL_MAC
+from mizarnet.bpf import Direction, ObjectSpec
 from mizarnet.netlink import Session, create_macvlan, delete_link, nsid_of, write_sysctl
+from mizarnet.values import VIRTUAL_MAC
 from tests.support import filled
+from tests.support.standing import at_the_head
 
 from .world import IDENTITY, VNI, Container, World, udp_frame, until
 
@@ -136,8 +137,8 @@ def test_routed_packet_with_a_neighbours_mac(world: World, observer: Path) -> No
         spec.set_variable("pretended_mac", world.b.endpoint.mac.packed)
         with spec.load() as loaded:
             program = loaded.programs["pretend"]
-            link = session.run(attach_tcx, program, ifindex, direction=Direction.EGRESS)
-            with link, dropped(world, mz.Verdict.FOREIGN_DEVICE):
+            ahead = at_the_head(session, ifindex, program, Direction.EGRESS)
+            with ahead, dropped(world, mz.Verdict.FOREIGN_DEVICE):
                 near.sendto(b"forged", far.getsockname())
         assert first_of(world, far) == (b"honest", world.a.ip)
     world.expect(world.b, "UDP", ("other", "other"))
@@ -224,11 +225,11 @@ def tap(world: World) -> Iterator[Container]:
             netns_cookie=session.cookie,
             netns_id=session.identity,
         )
-        host.agent.store.maps.interfaces.update(records.mac_key(mac), record.pack_interface())
+        host.agent.datapath.maps.interfaces.update(records.mac_key(mac), record.pack_interface())
         try:
             yield Container("vm", host, mz.Endpoint(host.agent, record, created=True), session)
         finally:
-            host.agent.store.maps.interfaces.delete(records.mac_key(mac))
+            host.agent.datapath.maps.interfaces.delete(records.mac_key(mac))
             delete_link(session, link.ifindex)  # with its namespace it would go some time later
 
 

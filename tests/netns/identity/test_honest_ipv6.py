@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mizarnet.installation import VIRTUAL_MAC
+from mizarnet.values import VIRTUAL_MAC
 
 from .world import IDENTITY, Container, World, until
 

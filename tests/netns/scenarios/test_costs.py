@@ -9,11 +9,12 @@ from ipaddress import ip_address
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, attachment, bpf
-from mizarnet.installation import VIRTUAL_MAC
+from mizarnet import Verdict, bpf, loader
+from mizarnet.values import VIRTUAL_MAC
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.packets import echo_request
 from tests.support.services import exchange_file
+from tests.support.standing import program_ids
 from tests.support.topology import EncapName, Host
 from tests.support.vmm import Vmm
 
@@ -37,10 +38,9 @@ def test_t36_tcp_is_not_segmented_before_the_agent_nor_at_the_switch(encap: Enca
 
 
 def kernel_objects(host: Host) -> tuple[object, ...]:
-    """Programs, bytes of maps, and pins of a host."""
+    """Programs and bytes of maps of a host."""
     state = host.agent.state()
-    pins = sorted(pin.name for pin in host.agent.store.directory.iterdir())
-    return dict(state.programs), state.memory, pins
+    return dict(state.programs), state.memory
 
 
 def test_t37_the_cost_does_not_depend_on_the_number_of_endpoints(encap: EncapName) -> None:
@@ -65,7 +65,9 @@ def test_t40_the_switch_passes_or_transmits_and_nothing_else(encap: EncapName, v
         fabric.inform(switch)
         fabric.switch(switch)
         common_tests(one, other, version)
-        with bpf.Program.open_pinned(str(switch.agent.store.directory / attachment.SWITCH)) as program:
+        program = bpf.Program.open_id(program_ids(switch.agent)[loader.SWITCH])
+        assert program is not None
+        with program:
             actions = {program.test_run(os.urandom(size), repeat=1).verdict for size in range(14, 400)}
         counted = {verdict for verdict, each in switch.agent.stats().switch.items() if each.packets}
         assert actions == {XDP_PASS}

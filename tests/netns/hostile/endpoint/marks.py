@@ -3,31 +3,23 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import struct
 import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
 import attrs
 
 from mizarnet.abi import layouts
-from mizarnet.bpf import Direction, Link, ObjectSpec, Program, attach_clsact, attach_tcx, has_tcx
-from mizarnet.bpf.fd import Fd
-from mizarnet.bpf.map import Map
+from mizarnet.bpf import Direction, Map, ObjectSpec, Program
 from mizarnet.netlink import Session, get_link
-from tests.support.calls import BPF_SYSCALL, OBJ_GET_INFO_BY_FD
+from tests.support.standing import at_the_head, program_ids
 from tests.support.topology import TUNNEL, Host, mac_of
 
 SOURCE = Path(__file__).with_name("marks.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
-MAP_GET_FD_BY_ID = 14  # enum bpf_cmd
-_attach_clsact = partial(attach_clsact, priority=1, handle=1)
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 # -- the secret ones ---------------------------------------------------------------------------------------
@@ -45,7 +37,7 @@ class Secrets:
 def secrets_of(host: Host) -> Secrets:
     """What only root of the host can read: the constants of the loaded program."""
     mac = mac_of(host.namespace, TUNNEL)
-    program = Program.open_id(host.agent.state().programs["transit_agent"])
+    program = Program.open_id(program_ids(host.agent)["mzn_agent"])
     assert program is not None
     with program:
         found = next(
@@ -62,25 +54,12 @@ def _configs(data: bytes) -> Iterator[layouts.Config]:
 
 def _constants(program: Program) -> Iterator[bytes]:
     """The read-only data sections that a loaded program uses."""
-    numbers = ctypes.create_string_buffer(4 * 64)
-    info = bytearray(256)  # struct bpf_prog_info; at 52 the number of its maps, then room for their numbers
-    struct.pack_into("<I", info, 52, 64)
-    struct.pack_into("<Q", info, 56, ctypes.addressof(numbers))
-    facts = ctypes.create_string_buffer(bytes(info), len(info))
-    _call(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", program.fileno(), len(info), ctypes.addressof(facts)))
-    (count,) = struct.unpack_from("<I", facts.raw, 52)
-    for number in struct.unpack_from(f"<{count}I", numbers.raw):
-        fd = _call(MAP_GET_FD_BY_ID, struct.pack("<III", number, 0, 0))
-        with Map(Fd(fd, what=f"map {number}")) as found:
-            if found.name.endswith(".rodata"):
-                yield found.lookup(bytes(4)) or b""
-
-
-def _call(command: int, attributes: bytes) -> int:
-    result: int = _libc.syscall(BPF_SYSCALL[os.uname().machine], command, attributes, len(attributes))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), f"bpf command {command}")
-    return result
+    for number in program.map_ids:
+        found = Map.open_id(number)
+        if found is not None:
+            with found:
+                if ".rodata" in found.name:
+                    yield found.lookup(bytes(4)) or b""
 
 
 # -- an eye for them ---------------------------------------------------------------------------------------
@@ -135,7 +114,5 @@ def watching(program: Path, netns: str, name: str, direction: Direction) -> Iter
         assert found is not None
         with ObjectSpec.open(program, name="marks") as spec:
             loaded = undo.enter_context(spec.load())
-        attach = partial(session.run, attach_tcx if has_tcx() else _attach_clsact)
-        link = attach(loaded.programs["look"], found.ifindex, direction=direction)
-        undo.callback(session.run, link.close if isinstance(link, Link) else link.detach)
+        undo.enter_context(at_the_head(session, found.ifindex, loaded.programs["look"], direction))
         yield Eye(loaded.maps["counters"])

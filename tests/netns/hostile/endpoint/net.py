@@ -16,9 +16,9 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet.attachment import has_route_identity
-from mizarnet.installation import VIRTUAL_MAC
+from mizarnet.loader import has_route_identity
 from mizarnet.netlink import Session, write_sysctl
+from mizarnet.values import VIRTUAL_MAC
 from tests.support import packets
 from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker, assert_seen, assert_silence

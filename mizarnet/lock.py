@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lock that brings the writers of one host into order.
+
+It is a file in ``/run/mizarnet``, one for each network namespace, which the kernel unlocks when its holder dies. What
+is right does not hang on it: two who do not see each other's file, because each has a ``/run`` of its own, lose a call
+but never a table. A namespace's own file would be seen by all, but any local user may lock that for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from mizarnet.errors import ExistsError, KernelError, LockTimeoutError, PrivilegeError
+
+DIRECTORY = Path("/run/mizarnet")
+TIMEOUT = 10.0
+"""Seconds that a writer waits for another."""
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@contextmanager
+def locked(cookie: int, *, timeout: float = TIMEOUT) -> Generator[None, None, None]:
+    """Hold the lock of the host with that namespace cookie, against other processes and other threads.
+
+    Raises:
+        LockTimeoutError: Somebody else held it all the time; ``pid`` says who, if the kernel tells.
+        PrivilegeError: ``/run/mizarnet`` is somebody else's, or cannot be made by this user.
+        ExistsError: Something that is no directory, or no file, has its name.
+        KernelError: The file system refused, for instance because it is read-only.
+    """
+    descriptor = _acquire(DIRECTORY / f"{cookie:x}", time.monotonic() + timeout, timeout)
+    try:
+        yield
+    finally:
+        # A child forked meanwhile has a copy of the open file: closing ours would leave it locked.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def identity(cookie: int) -> int:
+    """A number that tells one lock from another, for its holder; 0 if there is none.
+
+    Whoever finds the number of the lock that he holds himself knows that the other one let go of it, or died.
+    """
+    with suppress(OSError):
+        found = os.lstat(DIRECTORY / f"{cookie:x}")
+        return (found.st_dev << 40 ^ found.st_ino) & (1 << 64) - 1
+    return 0
+
+
+def _acquire(path: Path, deadline: float, timeout: float) -> int:
+    pause = 0.001
+    while True:
+        _make_directory(path.parent)
+        descriptor = _try(path)
+        if descriptor is not None:
+            return descriptor
+        if time.monotonic() > deadline:
+            raise _overdue(path, timeout)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        pass  # made before; by whom is found out below
+    except OSError as refused:
+        raise _refusal("make the directory", directory, refused) from None
+    with _looking_at(directory):
+        found = os.lstat(directory)
+    if not stat.S_ISDIR(found.st_mode):
+        raise _wrong_kind(directory, found, "directory")
+    _check_owner(directory, found, mode=0o700)
+
+
+def _try(path: Path) -> int | None:
+    with ExitStack() as undo:
+        descriptor = _open(path)
+        undo.callback(os.close, descriptor)
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise _wrong_kind(path, found, "file")
+        _check_owner(path, found, mode=0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        except OSError as refused:
+            raise _refusal("lock", path, refused) from None
+        # The directory may have been removed with the service that it was made for: a lock on that file guards nothing.
+        with suppress(FileNotFoundError):
+            if os.lstat(path).st_ino == found.st_ino:
+                undo.pop_all()
+                return descriptor
+    return None
+
+
+def _open(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    try:
+        return os.open(path, flags, 0o600)
+    except OSError as refused:
+        if refused.errno in (errno.ELOOP, errno.EISDIR):
+            with _looking_at(path):
+                raise _wrong_kind(path, os.lstat(path), "file") from None
+        raise _refusal("open", path, refused) from None
+
+
+@contextmanager
+def _looking_at(path: Path) -> Generator[None, None, None]:
+    try:
+        yield
+    except OSError as refused:
+        raise _refusal("look at", path, refused) from None
+
+
+def _check_owner(path: Path, found: os.stat_result, *, mode: int) -> None:
+    if found.st_uid or found.st_mode & _OTHERS:
+        raise PrivilegeError(
+            f"{path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
+            missing=("CAP_DAC_OVERRIDE",),
+            hint=f"it must be root's, with mode {mode:o}: find out who made it, and remove it",
+        )
+
+
+def _wrong_kind(path: Path, found: os.stat_result, wanted: str) -> ExistsError:
+    what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "something else"
+    return ExistsError(
+        f"{path} is {what}, not a {wanted}",
+        holder=str(path),
+        hint="find out who made it, and remove it",
+    )
+
+
+def _refusal(operation: str, path: Path, refused: OSError) -> KernelError | PrivilegeError:
+    if refused.errno in (errno.EACCES, errno.EPERM):
+        return PrivilegeError(
+            f"{operation} {path}: not permitted", missing=("CAP_DAC_OVERRIDE",), hint="run as root"
+        )
+    hint = "/run must be a writable file system" if refused.errno in (errno.EROFS, errno.ENOENT) else ""
+    return KernelError(f"{operation} {path}", errno=refused.errno or errno.EIO, hint=hint)
+
+
+def _overdue(path: Path, timeout: float) -> LockTimeoutError:
+    holder = _holder(path)
+    who = f"process {holder}" if holder else "another process"
+    return LockTimeoutError(f"{who} holds {path} for more than {timeout:g} s", timeout=timeout, pid=holder)
+
+
+def _holder(path: Path) -> int | None:
+    """Process id of whoever has the file locked; None where the kernel does not tell, as across pid namespaces."""
+    with suppress(OSError, ValueError):
+        found = os.lstat(path)
+        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == device:
+                return int(fields[4]) or None
+    return None
