@@ -23,6 +23,8 @@ OBJECTS = Path("mizarnet/_objects")
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "transit.bpf.o": ("transit.bpf.c", []),
     "transit-mac-only.bpf.o": ("transit.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
+    "behaviours.bpf.o": ("behaviours.bpf.c", []),
+    "behaviours-mac-only.bpf.o": ("behaviours.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
 }
 
 PACKAGES = "apt-get install clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc libc6-dev python3-dev"

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import attrs
 
-from mizarnet import bpf, checks, loader
-from mizarnet.abi.layouts import CONFIG
+from mizarnet import behaviours, bpf, checks
+from mizarnet.bpf import XdpHook, XdpMode
 from mizarnet.errors import MizarnetError, UnsupportedError
+from mizarnet.feature import YES, has_route_identity
+from mizarnet.feature import Feature as Feature
 from mizarnet.html import table
 from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
 from mizarnet.values import NetnsLike
@@ -24,27 +26,6 @@ _PRIVILEGES = {
     "CAP_PERFMON": 38,  # reading kernel structures in programs
     "CAP_BPF": 39,  # maps and programs
 }
-
-
-@attrs.frozen
-class Feature:
-    """One thing that a kernel may offer; true when it does.
-
-    Attributes:
-        available: Whether it does.
-        reason: Why not; empty when available.
-        instead: What is used, or to be done, without it; empty when available.
-    """
-
-    available: bool
-    reason: str = ""
-    instead: str = ""
-
-    def __bool__(self) -> bool:
-        return self.available
-
-
-_YES = Feature(available=True)
 
 
 @attrs.frozen
@@ -61,6 +42,8 @@ class Features:
         route_identity: A sender is known by the device its packets were routed through (6.2).
         native_xdp: XDP programs in a driver (tried on a veth; each driver decides for itself).
         missing_privileges: Capabilities that this thread lacks.
+        behaviours: Whether the kernel does what it is relied on to do, by name; the sentences are in
+            ``mizarnet.behaviours.BEHAVIOURS``.
     """
 
     kernel: str
@@ -72,19 +55,20 @@ class Features:
     route_identity: Feature
     native_xdp: Feature
     missing_privileges: tuple[str, ...]
+    behaviours: Mapping[str, Feature]
 
     def _rows(self) -> Iterator[tuple[str, str, str, str]]:
-        for field in attrs.fields(Features):
-            value = getattr(self, field.name)
+        offered = {field.name: getattr(self, field.name) for field in attrs.fields(Features)}
+        for name, value in {**offered, **self.behaviours}.items():
             if isinstance(value, Feature):
-                yield field.name, "yes" if value else "no", value.reason, value.instead
+                yield name, "yes" if value else "no", value.reason, value.instead
         for name in self.missing_privileges:
             yield name, "no", "this thread lacks it", "run as root, or grant it"
 
     def __str__(self) -> str:
         lines = [f"kernel {self.kernel}"]
         for name, answer, reason, instead in self._rows():
-            lines.append(f"{name:15} {answer:4}" + (f"{reason}; instead: {instead}" if reason else ""))
+            lines.append(f"{name:25} {answer:4}" + (f"{reason}; instead: {instead}" if reason else ""))
         return "\n".join(line.rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
@@ -109,13 +93,14 @@ def probe(netns: NetnsLike | None = None) -> Features:
         tcx = session.run(bpf.has_tcx)
     return Features(
         kernel=os.uname().release,
-        tcx=_feature(tcx, "filters of a clsact qdisc, which root of the host can remove unnoticed"),
+        tcx=_feature(tcx, "filters of a clsact alone: one layer, which ends with its clsact"),
         route_identity=_feature(
-            loader.has_route_identity(),
+            has_route_identity(),
             "source MAC and source address only: a container with raw sockets can imitate an endpoint of its host",
         ),
         missing_privileges=missing,
         **_try_devices(missing),
+        behaviours=_try_behaviours(missing),
     )
 
 
@@ -127,16 +112,32 @@ def _effective_capabilities() -> int:
 
 
 def _feature(found: bpf.Feature, instead: str) -> Feature:
-    return _YES if found else Feature(available=False, reason=found.reason, instead=instead)
+    return YES if found else Feature(available=False, reason=found.reason, instead=instead)
 
 
 def _try_devices(missing: tuple[str, ...]) -> dict[_DeviceKind, Feature]:
     names: tuple[_DeviceKind, ...] = get_args(_DeviceKind)
     if missing:
-        unknown = Feature(available=False, reason=f"not known without {missing[0]}", instead="run as root")
-        return dict.fromkeys(names, unknown)
+        return dict.fromkeys(names, _unknown(missing))
     with anonymous_netns() as netns, Session.open(netns) as session:
         return {name: session.run(_try_device, session, name) for name in names}
+
+
+def _try_behaviours(missing: tuple[str, ...]) -> Mapping[str, Feature]:
+    names = [behaviour.name for behaviour in behaviours.BEHAVIOURS]
+    if missing:
+        return dict.fromkeys(names, _unknown(missing))
+    try:
+        return behaviours.try_all()
+    except MizarnetError as error:  # root of another user namespace has all capabilities, too
+        return dict.fromkeys(names, Feature(available=False, reason=str(error), instead=_AS_ROOT))
+
+
+_AS_ROOT = "run as root"
+
+
+def _unknown(missing: tuple[str, ...]) -> Feature:
+    return Feature(available=False, reason=f"not known without {missing[0]}", instead=_AS_ROOT)
 
 
 _DeviceKind: TypeAlias = Literal["vxlan", "geneve", "macvlan", "macvtap", "native_xdp"]
@@ -166,14 +167,11 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
     except MizarnetError as error:
         reason = str(error)
     else:
-        return _YES
+        return YES
     return Feature(available=False, reason=reason, instead=_INSTEAD[name])
 
 
 def _try_native_xdp(session: Session) -> None:
     veth = create_veth(session, "xdp0", peer="xdp1")
-    smallest = loader.Capacity(max_endpoints=1, max_local=1)
-    with loader.load(bytes(CONFIG.size), smallest, [loader.SWITCH]) as loaded:
-        hook, program = bpf.XdpHook(veth.ifindex), loaded.programs[loader.SWITCH]
-        hook.attach(program, mode=bpf.XdpMode.NATIVE)
-        hook.detach(program, mode=bpf.XdpMode.NATIVE)
+    with behaviours.load(route_identity=False) as loaded:
+        XdpHook(veth.ifindex).attach(loaded.programs["passes"], mode=XdpMode.NATIVE)

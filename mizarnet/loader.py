@@ -13,16 +13,16 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet import bpf, numbers
+from mizarnet import numbers
 from mizarnet.abi.layout import Leaf, check_numbers
 from mizarnet.abi.layouts import LAYOUTS
 from mizarnet.bpf import Object, ObjectSpec, StructLayout
+from mizarnet.feature import has_route_identity
 from mizarnet.maps import Maps
 
 AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
 BUILD = ".rodata.build"
 """The map in which each program says what object it was made from."""
-_KFUNCS = ("bpf_cast_to_kern_ctx", "bpf_rdonly_cast")
 _BUILD_BYTES = 8
 
 
@@ -42,11 +42,6 @@ class Capacity:
     def of(cls, maps: Maps) -> Capacity:
         """The capacity that a set of maps was made with."""
         return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.interfaces.max_entries)
-
-
-def has_route_identity() -> bpf.Feature:
-    """Whether the agent can read the route of a packet on this kernel (6.2)."""
-    return bpf.has_kfuncs(*_KFUNCS)
 
 
 def object_path() -> Path:

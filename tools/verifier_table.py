@@ -20,6 +20,7 @@ from typing import TypeAlias
 from mizarnet import Capacity, loader
 from mizarnet.abi import layouts
 from mizarnet.abi.records import ip_fields
+from mizarnet.feature import has_route_identity
 from mizarnet.numbers import EncapNumber
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +38,7 @@ Counts: TypeAlias = dict[str, dict[str, int]]
 def counts() -> Counts:
     """Of every object that this kernel can load: one of them reads routes, which takes Linux 6.2."""
     names = [path.name for path in sorted(OBJECTS.glob("transit*.bpf.o"))]
-    if not loader.has_route_identity():
+    if not has_route_identity():
         names.remove("transit.bpf.o")
     return {name: _count(name) for name in names}
 

@@ -31,6 +31,7 @@ from mizarnet import (
 )
 from mizarnet.abi import records
 from mizarnet.bpf import Object
+from mizarnet.feature import has_route_identity
 from mizarnet.netlink import Session
 from tests.support import filled
 from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, mac, udp
@@ -299,9 +300,7 @@ def test_the_guard_takes_a_frame_without_a_key_by_the_agents_mark_alone(
     assert (ran.verdict, ran.action, ran.frame) == (verdict, action, GOOD)
 
 
-@pytest.mark.skipif(
-    not loader.has_route_identity(), reason="this kernel cannot read the route: see test_probe"
-)
+@pytest.mark.skipif(not has_route_identity(), reason="this kernel cannot read the route: see test_probe")
 def test_the_agent_that_looks_at_the_route() -> None:
     with Session.open() as session:
         cookie = session.cookie

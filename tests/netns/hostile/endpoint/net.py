@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet.loader import has_route_identity
+from mizarnet.feature import has_route_identity
 from mizarnet.netlink import Session, write_sysctl
 from mizarnet.values import VIRTUAL_MAC
 from tests.support import packets
