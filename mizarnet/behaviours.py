@@ -48,7 +48,7 @@ from mizarnet.netlink import (
 )
 
 _FRAMES = 3
-_PATIENCE = 1.0  # seconds: the kernel frees maps and programs after a grace period, some ten milliseconds
+_PATIENCE = 3.0  # seconds: the kernel frees maps and programs after a grace period, some ten milliseconds
 _PROTOCOL = 0x88B5  # TEST_FRAME of the programs
 _FRAME = bytes.fromhex("02000000000b 02000000000a 88b5") + bytes(46)
 _MAC = "02:00:00:00:00:0c"

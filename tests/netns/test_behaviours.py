@@ -70,6 +70,7 @@ def test_probe_tells_it() -> None:
     for name, feature in found.behaviours.items():
         assert f"{name:25} {'yes' if feature else 'no'}" in str(found)
         assert name in found._repr_html_()
+        assert bool(feature.reason) is bool(feature.instead) is not feature.available
 
 
 def test_each_has_its_own_name_and_a_whole_sentence() -> None:
@@ -239,7 +240,7 @@ def test_no_while_something_outlives_the_device(loaded: Object) -> None:
     feature = tried("device_keeps_programs", loaded, Holding)
     for program in held:
         program.close()
-    assert_no(feature, NAMED["device_keeps_programs"], "still there 1 s after the end of their device")
+    assert_no(feature, NAMED["device_keeps_programs"], "still there 3 s after the end of their device")
 
 
 def test_a_kernel_that_refuses_is_no_error(loaded: Object) -> None:
