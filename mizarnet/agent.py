@@ -17,7 +17,7 @@ from mizarnet.datapath import DataPath
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
 from mizarnet.hooks import Place, choose_layers, wanted_places
 from mizarnet.html import table
-from mizarnet.loader import Capacity
+from mizarnet.loader import Capacity, build_text
 from mizarnet.lock import locked
 from mizarnet.maps import Maps
 from mizarnet.netlink import Session, get_link
@@ -26,6 +26,7 @@ from mizarnet.presence import is_being_made, is_present, remove
 from mizarnet.stats import Stats
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, refuse_in_use
+from mizarnet.upgrade import upgrade
 from mizarnet.values import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
 
 MOST_ENDPOINTS = 1 << 24
@@ -192,6 +193,36 @@ class TransitAgent:
             memory=sum(each.memory for each in maps.all()),
             ahead=tuple(_named(running_ahead(found))),
         )
+
+    @property
+    def build(self) -> str:
+        """The build of mizarnet whose programs were put there last, 16 hexadecimal digits; read from the kernel."""
+        return build_text(self.datapath.maps.read_meta().head.build)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether any program that stands is of another build than this package's; read from the hooks.
+
+        The switch's program counts, too.
+        """
+        return self.datapath.is_outdated() or bool(self.datapath.outdated_switches())
+
+    def upgrade(self) -> None:
+        """Put this package's programs in the place of those that run, with no packet lost and no table changed.
+
+        They are tried before on maps of their own. A transit switch's program is replaced, too. Downgrading is the same
+        call, made by the older package. Does nothing where nothing is outdated.
+
+        Raises:
+            SelfTestError: A program of this package does not do what it should on this kernel; nothing was changed.
+            VerifierError: The kernel does not accept a program of this package; nothing was changed.
+            LayoutError: The tables are of another schema than this package's; nothing was changed.
+            StaleHandleError: Somebody else changed a hook meanwhile, and what was replaced was put back; or the agent
+                was detached.
+            LockTimeoutError: Another process is writing all the time.
+        """
+        with self.datapath.writing():
+            upgrade(self.datapath)
 
     def detach(self, *, force: bool = False) -> None:
         """Take the tunnel down, then agent and guard off it, with all tables; succeeds if they are gone already.

@@ -32,7 +32,14 @@ from mizarnet.lock import locked
 from mizarnet.maps import Maps
 from mizarnet.netlink import Session
 from mizarnet.numbers import State
-from mizarnet.survey import Standing, Survey, refuse_other_schema, survey
+from mizarnet.survey import (
+    Standing,
+    StandingSwitch,
+    Survey,
+    find_switches,
+    refuse_other_schema,
+    survey,
+)
 from mizarnet.values import EndpointKey, MacAddress
 
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
@@ -193,11 +200,22 @@ class DataPath:
                 hint="move it back, or delete it and create a tunnel here",
             )
 
+    def is_outdated(self) -> bool:
+        """Whether a program that stands is of another build than this package; raises as :attr:`maps` does."""
+        return bool(self.survey().builds - {installed_build()})
+
+    def own_switches(self) -> list[StandingSwitch]:
+        """The switches of this data path, on whatever devices; there is at most one, unless somebody made another."""
+        return [each for each in find_switches(self.session) if each.standing.meta_id == self.meta_id]
+
+    def outdated_switches(self) -> list[StandingSwitch]:
+        """Those of another build than this package."""
+        return [each for each in self.own_switches() if each.standing.build != installed_build()]
+
     def warn_if_outdated(self) -> None:
-        """Warn if a program that stands is of another build than this package."""
-        builds = self.survey().builds
-        if builds - {installed_build()}:
-            warn_outdated(builds)
+        """Warn if :meth:`is_outdated`."""
+        if self.is_outdated():
+            warn_outdated(self.survey().builds)
 
     # -- inside
 

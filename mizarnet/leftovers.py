@@ -30,9 +30,8 @@ def clear_host(session: Session) -> None:
 
 def clear_beside(found: DataPath) -> None:
     """Remove what does not end with the tunnel: a transit switch, and namespaces that were made for endpoints."""
-    for switch in find_switches(found.session):
-        if switch.standing.meta_id == found.meta_id:
-            remove_switch(found.session, switch)
+    for switch in found.own_switches():
+        remove_switch(found.session, switch)
     for record in found.all_records():
         if record.private:
             delete_netns(record.spec.netns or "")

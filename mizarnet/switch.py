@@ -176,10 +176,7 @@ def _check_agent(agent: TransitAgent) -> TransitAgent:
 def _standing(agent: TransitAgent) -> StandingSwitch | None:
     """The switch of this agent, on whatever device."""
     _ = agent.datapath.maps  # raises if the agent is gone
-    for each in find_switches(agent.session):
-        if each.standing.meta_id == agent.datapath.meta_id:
-            return each
-    return None
+    return next(iter(agent.datapath.own_switches()), None)
 
 
 def _detach_from(name: str, netns: NetnsLike | None) -> None:

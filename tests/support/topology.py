@@ -156,7 +156,7 @@ class World:
         for host in self.hosts:
             try:
                 programs |= set(host.agent.state().programs.values())
-            except (mz.StaleHandleError, mz.ClosedError):
+            except (mz.StaleHandleError, mz.AgentNotFoundError, mz.ClosedError):
                 continue  # the test has taken it off itself
         return programs
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Putting this package's programs in the place of those that run, with no packet in between.
+
+The new ones are loaded on the living maps, constants and secrets included: what is on its way between agent and guard
+meets the other build's program with the same marks. The guard's places change first, the agent's second, each by
+itself, so both mixed pairs run for a moment. Whoever dies in between leaves some places old and some new, all of which
+work, and the next call finishes. The caller holds the host's lock.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+
+import attrs
+
+from mizarnet import hooks, leftovers
+from mizarnet.abi.records import FIRST
+from mizarnet.bpf import Object, Program, XdpHook
+from mizarnet.datapath import DataPath
+from mizarnet.errors import NotFoundError, StaleHandleError
+from mizarnet.hooks import Place, wanted_places
+from mizarnet.loader import AGENT, GUARD, SWITCH, installed_build, load_onto
+from mizarnet.maps import Maps
+from mizarnet.survey import Standing, StandingSwitch
+
+
+def upgrade(datapath: DataPath) -> None:
+    """Replace every program of a whole data path that is of another build than this package's.
+
+    Raises:
+        StaleHandleError: Somebody else changed a hook meanwhile; what was replaced was put back.
+        VerifierError: The kernel does not accept a program of this package; nothing was changed.
+    """
+    maps, switches = datapath.maps, datapath.outdated_switches()
+    if not datapath.is_outdated() and not switches:
+        return
+    names = [GUARD, AGENT, *([SWITCH] if switches else [])]
+    with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
+        swap = _Swap(datapath, loaded, opened, roll_back)
+        # From here on the kernel counts the runs of more than one program for one counter of verdicts.
+        _note(maps, replaced=1)
+        for place in wanted_places(maps.read_meta().layers):
+            swap.at(place)
+        for switch in switches:
+            swap.switch(switch)
+        roll_back.pop_all()
+    _note(maps, build=installed_build())
+
+
+def _note(maps: Maps, *, replaced: int = 0, build: int | None = None) -> None:
+    meta = maps.read_meta()
+    head = meta.head if build is None else attrs.evolve(meta.head, build=build)
+    maps.meta.update(FIRST, attrs.evolve(meta, head=head, generation=meta.generation + replaced).pack())
+
+
+@attrs.frozen
+class _Swap:
+    """One replacement of all programs.
+
+    Attributes:
+        datapath: Whose programs.
+        loaded: The new ones.
+        opened: Closes the handles of the old ones.
+        roll_back: Puts the old ones back.
+    """
+
+    datapath: DataPath
+    loaded: Object
+    opened: ExitStack
+    roll_back: ExitStack
+
+    def at(self, place: Place) -> None:
+        """Compare and swap at one place, unless this package's build has it already."""
+        standing = self.datapath.survey().standing.get(place)
+        if standing is not None and standing.build == installed_build():
+            return
+        old, new = self._open(standing), self.loaded.programs[place.program]
+        if old is None:
+            raise StaleHandleError(f"somebody took {place} off {self.datapath.name} meanwhile")
+        session, ifindex = self.datapath.session, self.datapath.ifindex
+        session.run(hooks.replace, place, new, ifindex, expected=old)
+        self.roll_back.callback(self._put_back, place, old, new)
+        there = self.datapath.survey().standing.get(place)
+        if there is None or there.program_id != new.id:
+            raise StaleHandleError(f"{place} of {self.datapath.name} does not hold what was put there")
+
+    def _put_back(self, place: Place, old: Program, new: Program) -> None:
+        with suppress(StaleHandleError, NotFoundError):  # somebody else's now
+            self.datapath.session.run(hooks.replace, place, old, self.datapath.ifindex, expected=new)
+
+    def switch(self, switch: StandingSwitch) -> None:
+        """Compare and swap on the underlay; a switch that was taken off meanwhile has nothing to replace."""
+        old, new = self._open(switch.standing), self.loaded.programs[SWITCH]
+        if old is None:
+            return
+        session, hook = self.datapath.session, XdpHook(switch.link.ifindex)
+        mode = leftovers.xdp_mode(session, switch.link)
+        session.run(hook.replace, new, expected=old, mode=mode)
+        self.roll_back.callback(session.run, hook.replace, old, expected=new, mode=mode)
+
+    def _open(self, standing: Standing | None) -> Program | None:
+        program = None if standing is None else Program.open_id(standing.program_id)
+        return None if program is None else self.opened.enter_context(program)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second build of the programs: the same schema, another constant, another verdict."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mizarnet import loader
+from mizarnet.feature import has_route_identity
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
+OTHER_TTL = 63
+"""Outer TTL of what the second build's agent sends; the first one's is 64."""
+CHANGES = (
+    ("bpf/lib/tunnel.h", "OUTER_TTL = 64,", f"OUTER_TTL = {OTHER_TTL},"),
+    ("bpf/agent.h", "return MZN_DROP_HAIRPIN;", "return MZN_DROP_NO_DESTINATION;"),
+)
+
+
+def compile_second(into: Path) -> Path:
+    """The object of the second build, for this kernel."""
+    tree = into / "csrc"
+    shutil.copytree(ROOT / "csrc", tree)
+    for name, old, new in CHANGES:
+        text = (tree / name).read_text()
+        assert text.count(old) == 1, (name, old)
+        (tree / name).write_text(text.replace(old, new))
+    flags = () if has_route_identity() else ("-DMZN_NO_ROUTE_IDENTITY",)
+    include = ("-I", tree / "include", "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")
+    target = into / "second.bpf.o"
+    source = tree / "bpf" / "transit.bpf.c"
+    subprocess.run(["clang", *FLAGS, *flags, *include, "-c", source, "-o", target], check=True, timeout=120)
+    subprocess.run(["llvm-strip", "-g", target], check=True, timeout=60)
+    return target
+
+
+@contextmanager
+def installed(path: Path) -> Iterator[None]:
+    """As if the package had the object at ``path``, as long as the block lasts."""
+    shipped = loader.object_path
+    loader.object_path = lambda: path
+    try:
+        yield
+    finally:
+        loader.object_path = shipped
