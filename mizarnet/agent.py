@@ -237,8 +237,11 @@ class TransitAgent:
         with locked(self.session.cookie):
             try:
                 maps = self.datapath.maps
-            except (StaleHandleError, AgentNotFoundError):
+            except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
+            except AgentNotFoundError:
+                install.take_down(self.tunnel)  # nothing guards it
+                return
             if not force:
                 refuse_in_use(self.session, self.tunnel.name, self.tunnel.ifindex, self.datapath)
             for record in self.datapath.all_records():

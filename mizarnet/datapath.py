@@ -177,6 +177,13 @@ class DataPath:
             finally:
                 self._maps.stamp()
 
+    @contextmanager
+    def reading(self) -> Generator[Maps, None, None]:
+        """The maps while nobody else writes, for what cannot be read otherwise; raises as :meth:`writing` does."""
+        self._refuse_unusable()
+        with locked(self.session.cookie):
+            yield self.maps
+
     def make_whole(self) -> None:
         """Put back what is missing on the hooks; raises as :meth:`writing` does."""
         found = self.survey()

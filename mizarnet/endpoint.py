@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self, final, overload
 
 import attrs
@@ -19,6 +20,7 @@ from mizarnet.errors import (
     InvalidTypeError,
     InvalidValueError,
     MizarnetError,
+    NetnsNotFoundError,
     StaleHandleError,
 )
 from mizarnet.html import table
@@ -352,6 +354,12 @@ def _lives_in(netns: str, existing: Record) -> bool:
         return found.netns.identity == existing.netns_id
 
 
+def _leads_to(netns: str, existing: Record) -> bool:
+    with suppress(NetnsNotFoundError):
+        return _lives_in(netns, existing)
+    return False
+
+
 def _compare(wanted: EndpointSpec, existing: Record) -> None:
     """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
     differences: dict[str, tuple[object, object]] = {}
@@ -360,7 +368,7 @@ def _compare(wanted: EndpointSpec, existing: Record) -> None:
         given, present = getattr(wanted, field.name), getattr(existing.spec, field.name)
         if given == present or (given is None and field.name in open_fields):
             continue
-        if field.name == "netns" and given is not None and _lives_in(given, existing):
+        if field.name == "netns" and given is not None and _leads_to(given, existing):
             continue
         differences[field.name] = (given, present)
     if differences:

@@ -17,7 +17,7 @@ from mizarnet.feature import YES, has_route_identity
 from mizarnet.feature import Feature as Feature
 from mizarnet.html import table
 from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
-from mizarnet.values import NetnsLike
+from mizarnet.values import Encap, NetnsLike
 
 # Numbers of <linux/capability.h>, and what each is for.
 _PRIVILEGES = {
@@ -109,6 +109,12 @@ def _effective_capabilities() -> int:
         if line.startswith("CapEff:"):
             return int(line.split()[1], 16)
     return 0
+
+
+def probe_encapsulation(encap: Encap) -> Feature:
+    """Whether the kernel has the devices of one encapsulation, in metadata mode; a hundredth of :func:`probe`."""
+    with anonymous_netns() as netns, Session.open(netns) as session:
+        return session.run(_try_device, session, encap.value)
 
 
 def _feature(found: bpf.Feature, instead: str) -> Feature:

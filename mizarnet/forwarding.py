@@ -46,6 +46,7 @@ def restore(session: Session, ifindex: int, changes: int) -> None:
     link = get_link(session, ifindex=ifindex) if changes else None
     if link is None:
         return
-    for flag, (key, before, _) in _CHANGES.items():
+    # Forwarding goes off first: at no moment is it on without accept_ra=2.
+    for flag, (key, before, _) in reversed(_CHANGES.items()):
         if changes & flag:
             write_sysctl(session, key.format(link.name), before)

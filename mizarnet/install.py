@@ -20,7 +20,7 @@ from mizarnet.attachment import put_back, take_off
 from mizarnet.bpf import Object
 from mizarnet.checks import IPNetwork
 from mizarnet.datapath import DataPath
-from mizarnet.errors import ExistsError, KernelError, NotFoundError, StaleHandleError, UnderlayNotFoundError
+from mizarnet.errors import ExistsError, KernelError, StaleHandleError, UnderlayNotFoundError
 from mizarnet.hooks import Place, attach, wanted_places
 from mizarnet.loader import AGENT, GUARD, Capacity
 from mizarnet.maps import Maps
@@ -111,8 +111,8 @@ def _attach_first(tunnel: Tunnel, place: Place, loaded: Object, before: Survey) 
 
 
 def _undo(tunnel: Tunnel, meta_id: int) -> None:
-    with suppress(NotFoundError, KernelError):
-        set_link(tunnel.session, tunnel.ifindex, up=False)
+    with suppress(KernelError):
+        take_down(tunnel)
     take_off(tunnel.session, tunnel.ifindex, meta_id)
 
 
@@ -121,10 +121,14 @@ def remove(tunnel: Tunnel, found: DataPath) -> None:
     maps = found.maps
     _set_state(maps, State.DELETING)
     leftovers.clear_beside(found)
-    with suppress(NotFoundError):
-        if get_link(tunnel.session, ifindex=tunnel.ifindex) is not None:
-            set_link(tunnel.session, tunnel.ifindex, up=False)
+    take_down(tunnel)
     take_off(tunnel.session, tunnel.ifindex, found.meta_id)
+
+
+def take_down(tunnel: Tunnel) -> None:
+    """Set the tunnel down; one that is gone is down."""
+    if get_link(tunnel.session, ifindex=tunnel.ifindex) is not None:
+        set_link(tunnel.session, tunnel.ifindex, up=False)
 
 
 def _set_state(maps: Maps, state: State) -> None:

@@ -23,7 +23,7 @@ from mizarnet.agent import TransitAgent
 from mizarnet.checks import IPAddress, IPInterface
 from mizarnet.endpoint import Endpoint
 from mizarnet.errors import ClosedError, InvalidValueError
-from mizarnet.features import probe
+from mizarnet.features import probe_encapsulation
 from mizarnet.html import table
 from mizarnet.lab_netns import FABRIC
 from mizarnet.leftovers import sweep
@@ -270,7 +270,7 @@ def _choose(encap: Encap | Literal["geneve", "vxlan"] | None) -> tuple[Encap, st
     if encap is not None:
         chosen = parse_member(Encap, encap, argument="encap")
         return chosen, f"{chosen.value} was asked for"
-    geneve = probe().geneve
+    geneve = probe_encapsulation(Encap.GENEVE)
     if geneve:
         return Encap.GENEVE, "this kernel has geneve"
     return Encap.VXLAN, geneve.reason

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from mizarnet import forwarding, private
@@ -13,7 +14,7 @@ from mizarnet.checks import NETNS_DIRECTORY
 from mizarnet.datapath import DataPath
 from mizarnet.errors import NetnsNotFoundError
 from mizarnet.netlink import Link, Session, delete_netns, get_link
-from mizarnet.survey import StandingSwitch, find_switches, owner_lives
+from mizarnet.survey import Standing, StandingSwitch, find_switches, owner_lives
 
 
 def clear_host(session: Session) -> None:
@@ -30,32 +31,56 @@ def clear_host(session: Session) -> None:
 
 def clear_beside(found: DataPath) -> None:
     """Remove what does not end with the tunnel: a transit switch, and namespaces that were made for endpoints."""
-    for switch in found.own_switches():
-        remove_switch(found.session, switch)
+    clear_switches(found)
     for record in found.all_records():
         if record.private:
             delete_netns(record.spec.netns or "")
 
 
+def clear_switches(found: DataPath) -> None:
+    """Take the switch of a data path off, and put back what a dead process may have changed without one."""
+    for switch in found.own_switches():
+        remove_switch(found.session, switch)
+    _forget_changes(found.session, found.maps.switching)
+
+
 def remove_switch(session: Session, switch: StandingSwitch) -> None:
-    """Take a switch's program off its device, and put back what it changed there. Again is harmless."""
+    """Put back what a switch changed on its device, then take its program off, which keeps the note of that."""
+    switching = _switching_of(switch.standing)
     program = Program.open_id(switch.standing.program_id)
-    if program is not None:
-        with program:
+    with ExitStack() as stack:
+        if switching is not None:
+            stack.callback(switching.close)
+            _restore_forwarding(session, switching)
+        if program is not None:
+            stack.callback(program.close)
             session.run(XdpHook(switch.link.ifindex).detach, program, mode=xdp_mode(session, switch.link))
-    for number in switch.standing.map_ids:
+        if switching is not None:
+            _forget_changes(session, switching)
+
+
+def _switching_of(standing: Standing) -> Map | None:
+    """The map in which a switch notes its changes; None if it went, or is of another version."""
+    for number in standing.map_ids:
         each = Map.open_id(number)
-        if each is not None:
-            with each:
-                if (each.name, each.value_size) == ("switching", SWITCHING.size):
-                    restore_forwarding(session, each)
+        if each is None:
+            continue
+        if (each.name, each.value_size) == ("switching", SWITCHING.size):
+            return each
+        each.close()
+    return None
 
 
-def restore_forwarding(session: Session, switching: Map) -> None:
-    """Put back what the map ``switching`` says was changed, and then say that there is no switch."""
+def _restore_forwarding(session: Session, switching: Map) -> Switching:
     noted = Switching.unpack(switching.lookup(FIRST) or bytes(switching.value_size))
     forwarding.restore(session, noted.ifindex, noted.flags)
-    switching.update(FIRST, Switching(0, 0).pack())
+    return noted
+
+
+def _forget_changes(session: Session, switching: Map) -> None:
+    """Put back what is noted, and then say that there is no switch."""
+    noted = _restore_forwarding(session, switching)
+    switching.update(FIRST, Switching(ifindex=0, flags=0, generation=noted.generation).pack())
 
 
 def xdp_mode(session: Session, link: Link) -> XdpMode:

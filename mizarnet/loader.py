@@ -24,6 +24,8 @@ AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
 BUILD = ".rodata.build"
 """The map in which each program says what object it was made from."""
 _BUILD_BYTES = 8
+ADDRESSES_EACH = 4
+"""Room for addresses of this host, for each endpoint that it has room for: one endpoint may have more."""
 
 
 @attrs.frozen
@@ -83,8 +85,8 @@ def load(
     """
     with _open(path or object_path(), programs) as spec:
         spec.set_variable("config", config)
-        for name in ("endpoints", "addresses"):
-            spec.set_max_entries(name, capacity.max_endpoints)
+        spec.set_max_entries("endpoints", capacity.max_endpoints)
+        spec.set_max_entries("addresses", ADDRESSES_EACH * capacity.max_local)
         for name in ("interfaces", "records", "traffic", "slots"):
             spec.set_max_entries(name, capacity.max_local)
         return _bound(spec.load())

@@ -98,33 +98,29 @@ class TransitSwitch:
         with agent.datapath.writing() as maps:
             existing = _standing(agent)
             if existing is not None:
-                return cls._existing(agent, existing, maps)
+                _complete(agent, maps, existing)
+                return cls._existing(agent, existing)
             device = agent.tunnel.find_underlay() if name is None else get_link(agent.session, name)
             if device is None:
                 raise UnderlayNotFoundError(f"there is no underlay device {name or agent.tunnel.underlay!r}")
             # What a process that died, or somebody who took the program off, may have left.
-            leftovers.restore_forwarding(agent.session, maps.switching)
+            leftovers.clear_switches(agent.datapath)
             used = _install(agent, maps, device, wanted)
         return cls(agent, device, mode=used, created=True)
 
     @classmethod
     def open(cls, agent: TransitAgent) -> Self:
         """A handle of the switch that is attached; raises ``SwitchNotFoundError`` if there is none."""
-        maps = _check_agent(agent).datapath.maps
-        existing = _standing(agent)
+        existing = _standing(_check_agent(agent))
         if existing is None:
             raise SwitchNotFoundError(
                 "this host is no transit switch", hint="make it one with TransitSwitch.attach()"
             )
-        return cls._existing(agent, existing, maps)
+        return cls._existing(agent, existing)
 
     @classmethod
-    def _existing(cls, agent: TransitAgent, existing: StandingSwitch, maps: Maps) -> Self:
+    def _existing(cls, agent: TransitAgent, existing: StandingSwitch) -> Self:
         mode = leftovers.xdp_mode(agent.session, existing.link)
-        noted = maps.read_switching()
-        if mode is XdpMode.NATIVE and noted.flags & SwitchFlag.GENERIC_XDP:
-            # Whoever attached it died before it could note that the mode is native.
-            _note(maps, existing.link.ifindex, noted.flags & ~SwitchFlag.GENERIC_XDP)
         return cls(agent, existing.link, mode=mode, created=False)
 
     def state(self) -> SwitchState:
@@ -157,11 +153,7 @@ class TransitSwitch:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
         with locked(self.agent.session.cookie), suppress(StaleHandleError, AgentNotFoundError):
             # If the agent was detached, that took the switch along.
-            existing = _standing(self.agent)
-            if existing is not None:
-                leftovers.remove_switch(self.agent.session, existing)
-            else:
-                leftovers.restore_forwarding(self.agent.session, self.agent.datapath.maps.switching)
+            leftovers.clear_switches(self.agent.datapath)
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode} XDP>"
@@ -190,23 +182,38 @@ def _detach_from(name: str, netns: NetnsLike | None) -> None:
 
 
 def _install(agent: TransitAgent, maps: Maps, device: Device, wanted: XdpMode) -> XdpMode:
-    """The note of every change comes before the change, so that it can be put back whatever happens."""
+    """The note of every change comes before the change, and the program, which keeps the note, before forwarding.
+
+    So whoever takes the program off can put everything back, whenever its maker died and whatever became of the tunnel.
+    """
     changes = forwarding.needed(agent.session, device.name, agent.tunnel.local.version)
     with load_onto(maps, [SWITCH]) as loaded:
-        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP)
+        count = maps.read_switching().generation + 1
+        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
         try:
-            forwarding.enable(agent.session, device.name, changes)
             used = agent.session.run(_attach, loaded.programs[SWITCH], device, wanted)
+            forwarding.enable(agent.session, device.name, changes)
         except BaseException:
-            leftovers.restore_forwarding(agent.session, maps.switching)
+            leftovers.clear_switches(agent.datapath)
             raise
     # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
-    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0))
+    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0), count)
     return used
 
 
-def _note(maps: Maps, ifindex: int, flags: int) -> None:
-    maps.switching.update(FIRST, Switching(ifindex, flags).pack())
+def _complete(agent: TransitAgent, maps: Maps, existing: StandingSwitch) -> None:
+    """Whoever attached the switch may have died before the end, or somebody may have turned forwarding off."""
+    noted, link = maps.read_switching(), existing.link
+    changes = forwarding.needed(agent.session, link.name, agent.tunnel.local.version)
+    native = leftovers.xdp_mode(agent.session, link) is XdpMode.NATIVE
+    kept = noted.flags & ~SwitchFlag.GENERIC_XDP if native else noted.flags
+    if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
+        _note(maps, link.ifindex, kept | changes, noted.generation)
+    forwarding.enable(agent.session, link.name, changes)
+
+
+def _note(maps: Maps, ifindex: int, flags: int, generation: int) -> None:
+    maps.switching.update(FIRST, Switching(ifindex=ifindex, flags=flags, generation=generation).pack())
 
 
 def _attach(program: Program, device: Device, wanted: XdpMode) -> XdpMode:

@@ -66,7 +66,7 @@ class Tap:
 
 def open_tap(record: Record, queues: int) -> Tap:
     """Open descriptors from inside the device's namespace, then bring the device up."""
-    with Session.open(record.spec.netns) as session:
+    with _enter(record) as session:
         link = _device(session, record)
         if link is None:
             raise EndpointNotFoundError(f"the device of endpoint {record.spec.name!r} is gone")
@@ -77,6 +77,17 @@ def open_tap(record: Record, queues: int) -> Tap:
             tap.close()
             raise
         return tap
+
+
+def _enter(record: Record) -> Session:
+    """A private namespace has no process: the name that its maker gave it is the only way in."""
+    try:
+        return Session.open(record.spec.netns)
+    except NetnsNotFoundError as missing:
+        raise NetnsNotFoundError(
+            missing.message,
+            hint=f"endpoint {record.spec.name!r} lives there: call this where its maker's /run/netns is to be seen",
+        ) from None
 
 
 def _bring_up(session: Session, link: Link, record: Record) -> None:

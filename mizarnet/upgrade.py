@@ -97,6 +97,9 @@ class _Swap:
         mode = leftovers.xdp_mode(session, switch.link)
         session.run(hook.replace, new, expected=old, mode=mode)
         self.roll_back.callback(session.run, hook.replace, old, expected=new, mode=mode)
+        noted = self.datapath.maps.read_switching()
+        again = attrs.evolve(noted, generation=noted.generation + 1)
+        self.datapath.maps.switching.update(FIRST, again.pack())
 
     def _open(self, standing: Standing | None) -> Program | None:
         program = None if standing is None else Program.open_id(standing.program_id)

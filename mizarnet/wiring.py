@@ -184,6 +184,7 @@ def _claim(datapath: DataPath, maps: Maps, record: Record, undo: ExitStack) -> R
 
     Each step is refused by the kernel if somebody else has the key.
     """
+    _used_slots(maps)  # raises if there is no room
     key, new = records.record_key(record.spec.name), UpdateMode.NOEXIST
     with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
         maps.records.update(key, record.pack(), mode=new)
@@ -210,20 +211,25 @@ def _explained(what: str, holder: str) -> Generator[None, None, None]:
         raise ExistsError(f"{what}: another process made it just now", holder=holder) from None
 
 
+def _used_slots(maps: Maps) -> set[int]:
+    """The indexes into ``traffic`` that endpoints have; raises ``CapacityError`` if those are all."""
+    keys, _, count = maps.slots.lookup_all()
+    if count >= maps.slots.max_entries:
+        raise CapacityError(
+            f"this host has {count} endpoints, and room for no more",
+            table="interfaces",
+            capacity=maps.interfaces.max_entries,
+            used=count,
+            hint="attach the agent with a larger max_local",
+        )
+    return set(memoryview(keys).cast("I"))
+
+
 def _claim_slot(maps: Maps, record: Record) -> int:
     """The lowest index into ``traffic`` that no endpoint has, and now this one."""
     while True:
-        keys, _, count = maps.slots.lookup_all()
-        if count >= maps.slots.max_entries:
-            raise CapacityError(
-                f"this host has {count} endpoints, and room for no more",
-                table="interfaces",
-                capacity=maps.interfaces.max_entries,
-                used=count,
-                hint="attach the agent with a larger max_local",
-            )
-        used = set(memoryview(keys).cast("I"))
-        index = next(index for index in range(count + 1) if index not in used)
+        used = _used_slots(maps)
+        index = next(index for index in range(len(used) + 1) if index not in used)
         with suppress(ExistsError):  # another process was faster
             maps.slots.update(records.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
             return index

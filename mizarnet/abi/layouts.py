@@ -502,7 +502,7 @@ class Meta(NamedTuple):
         )
 
 
-SWITCHING: Final = Layout("mzn_switching", ("ifindex", "I"), ("flags", "I"))
+SWITCHING: Final = Layout("mzn_switching", ("ifindex", "I"), ("flags", "I"), ("generation", "I"))
 
 
 class Switching(NamedTuple):
@@ -510,6 +510,7 @@ class Switching(NamedTuple):
 
     ifindex: int
     flags: int
+    generation: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Switching:

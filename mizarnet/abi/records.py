@@ -238,7 +238,7 @@ class Record:
         nsid: The number under which the host's namespace sees it, while it exists.
         maker: Identity of the lock that its maker held.
         state: How far it has come.
-        changed: When that was written, in nanoseconds of the boot clock; set by :meth:`pack`.
+        changed: When that was written, in nanoseconds of the boot clock; 0: when it is packed.
     """
 
     spec: EndpointSpec
@@ -265,7 +265,7 @@ class Record:
         return layouts.Record(
             instance=self.instance,
             maker=self.maker,
-            changed=boot_time(),
+            changed=self.changed or boot_time(),
             generation=0,
             netns_cookie=self.netns_cookie,
             netns_device=device,
@@ -500,26 +500,29 @@ class Meta:
         )
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Switching:
     """The transit switch of a data path.
 
     Attributes:
         ifindex: Of its device; 0: there is none.
         flags: Bits of ``SwitchFlag``.
+        generation: How often a program was put there.
     """
 
     ifindex: int
     flags: int
+    generation: int
 
     def pack(self) -> bytes:
         """``mzn_switching``."""
-        return layouts.Switching(self.ifindex, self.flags).pack()
+        return layouts.Switching(**attrs.asdict(self)).pack()
 
     @classmethod
     def unpack(cls, data: bytes) -> Switching:
         """The reverse of :meth:`pack`."""
-        return cls(*layouts.Switching.unpack(data))
+        fields = layouts.Switching.unpack(data)
+        return cls(ifindex=fields.ifindex, flags=fields.flags, generation=fields.generation)
 
 
 @attrs.frozen(kw_only=True)

@@ -153,12 +153,14 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return records.pack_endpoint(value)
 
     def _refuse_local(self, maps: Maps, packed: bytes) -> None:
-        if packed in maps.addresses:
+        value = maps.endpoints.lookup(packed)
+        if packed in maps.addresses or (value is not None and records.is_local(value)):
             self._release_or_refuse(maps, packed)
 
     def _refuse_locals(self, maps: Maps, entries: Collection[bytes]) -> None:
-        for packed in entries if len(entries) == 1 else set(maps.addresses.keys()).intersection(entries):
-            self._refuse_local(maps, packed)
+        local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
+        for packed in local.union(maps.addresses.keys()).intersection(entries):
+            self._release_or_refuse(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
         if not self._release(maps, records.unpack_endpoint_key(packed)):

@@ -44,7 +44,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         return dict(self._entries()).get(packed)
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
-        with self._datapath.writing() as maps:
+        with self._datapath.reading() as maps:
             return list(maps.networks.items())
 
     def __len__(self) -> int:

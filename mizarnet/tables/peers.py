@@ -42,7 +42,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return len(self._keys())
 
     def _keys(self) -> list[bytes]:
-        with self._datapath.writing() as maps:
+        with self._datapath.reading() as maps:
             return list(maps.peers.keys())
 
     def add(self, prefix: PrefixLike) -> None:

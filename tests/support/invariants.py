@@ -17,7 +17,7 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet import NetnsNotFoundError, Stats, TransitAgent, Verdict, bpf
+from mizarnet import LayoutError, NetnsNotFoundError, Stats, TransitAgent, Verdict, bpf
 from mizarnet.abi.records import Head
 from mizarnet.maps import Maps
 from mizarnet.netlink import Session, get_link
@@ -56,8 +56,8 @@ def counting_runs() -> Iterator[None]:
 class Account:
     """What the kernel and the programs of one agent counted, at a moment between two frames.
 
-    Without `counting_runs`, as in a benchmark, nothing is known of the runs; nor of those of programs that were
-    replaced.
+    Without `counting_runs`, as in a benchmark, nothing is known of the runs; nor of those of programs that others
+    were there before.
     """
 
     head: Head
@@ -88,8 +88,8 @@ def accounts() -> Iterator[tuple[Head, Account | None]]:
 
 
 def account(programs: Mapping[int, Standing]) -> Account | None:
-    """The account of the agent that these programs, by id, are of."""
-    with ExitStack() as stack:
+    """The account of the agent that these programs, by id, are of; None if it cannot be had, as of another version's."""
+    with ExitStack() as stack, suppress(LayoutError):
         maps = Maps.open(next(iter(programs.values())).map_ids)
         if maps is None:
             return None
@@ -97,6 +97,8 @@ def account(programs: Mapping[int, Standing]) -> Account | None:
         before = maps.verdicts.sum_words()
         replaced = maps.read_meta().generation
         runs = {} if replaced or not _counting else dict(_runs(programs, stack))
+        if Program.SWITCH in runs and maps.read_switching().generation > 1:
+            del runs[Program.SWITCH]
         if maps.verdicts.sum_words() == before:
             head = next(iter(programs.values())).head
             return Account(head, runs, Stats.from_words(before[1]))

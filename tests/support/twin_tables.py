@@ -96,4 +96,6 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
 
 def pack_switching(state: State) -> bytes:
     """``mzn_switching``, of which the programs read how the transit switch is attached."""
-    return records.Switching(1, SwitchFlag.GENERIC_XDP if state.generic else 0).pack()
+    return records.Switching(
+        ifindex=1, flags=SwitchFlag.GENERIC_XDP if state.generic else 0, generation=1
+    ).pack()

@@ -76,7 +76,6 @@ struct {
 /* Claims, by which two endpoints never get the same index or address: read by no program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, __u32);
 	__type(value, struct mzn_slot);
@@ -84,7 +83,6 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct mzn_endpoint_key);
 	__type(value, struct mzn_address);

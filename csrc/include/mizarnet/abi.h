@@ -288,6 +288,7 @@ struct mzn_meta {
 struct mzn_switching {
 	__u32 ifindex; /* of its device; 0: none */
 	__u32 flags; /* enum mzn_switch_flag */
+	__u32 generation; /* how often a program was put there */
 };
 
 /* Constants of one attached agent, written before the programs are loaded. */
