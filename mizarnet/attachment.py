@@ -88,7 +88,9 @@ def _obtain(name: str, found: Survey, maps: Maps, stack: ExitStack) -> Program:
                 return stack.enter_context(program)
     if found.builds - {installed_build()}:
         warn_outdated(found.builds)
-    return stack.enter_context(load_onto(maps, [name])).programs[name]
+    loaded = stack.enter_context(load_onto(maps, [name]))
+    maps.count_replacement()
+    return loaded.programs[name]
 
 
 def warn_outdated(builds: set[int]) -> None:

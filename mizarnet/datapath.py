@@ -69,7 +69,7 @@ class DataPath:
         self._maps = maps
         self._pid = os.getpid()
         self._closed = False
-        self._lost = False
+        self._lost: type[MizarnetError] | None = None
 
     @classmethod
     def find(cls, session: Session, name: str, ifindex: int) -> Self | None:
@@ -249,7 +249,11 @@ class DataPath:
 
     def _absence(self) -> MizarnetError:
         """Why nothing of ours is there: it was taken off by a call, or by somebody else."""
-        if not self._lost and self._maps.read_meta().state is not State.DELETING:
+        if self._lost is None:
+            taken = self._maps.read_meta().state is not State.DELETING
+        else:
+            taken = self._lost is AgentNotFoundError
+        if taken:
             return AgentNotFoundError(
                 f"somebody took agent and guard off every hook of {self.name} (tcx, clsact)", hint=_ATTACH
             )
@@ -257,8 +261,8 @@ class DataPath:
 
     def _lose(self, error: MizarnetError) -> MizarnetError:
         """Let go of maps that are no longer the tunnel's: they are memory that nothing reads."""
-        if not self._lost:
-            self._lost = True
+        if self._lost is None:
+            self._lost = type(error)
             self._maps.close()
         return error
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 import attrs
 
@@ -111,8 +111,10 @@ def _attach_first(tunnel: Tunnel, place: Place, loaded: Object, before: Survey) 
 
 
 def _undo(tunnel: Tunnel, meta_id: int) -> None:
-    with suppress(KernelError):
+    try:
         take_down(tunnel)
+    except KernelError:
+        return  # it may be up, so the guard stays: the next call completes what was begun
     take_off(tunnel.session, tunnel.ifindex, meta_id)
 
 

@@ -111,6 +111,11 @@ class Maps:
         """What ``switching`` says."""
         return Switching.unpack(self.switching.lookup(FIRST) or bytes(self.switching.value_size))
 
+    def count_replacement(self) -> None:
+        """Say that a program takes another's place: what the kernel counted of that one's runs goes with it."""
+        meta = self.read_meta()
+        self.meta.update(FIRST, attrs.evolve(meta, generation=meta.generation + 1).pack())
+
     def stamp(self) -> None:
         """Say that a table was changed. Random, so that two writers never leave the same stamp."""
         self.changes.update(FIRST, os.urandom(_STAMP))

@@ -37,20 +37,19 @@ def upgrade(datapath: DataPath) -> None:
     names = [GUARD, AGENT, *([SWITCH] if switches else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
         swap = _Swap(datapath, loaded, opened, roll_back)
-        # From here on the kernel counts the runs of more than one program for one counter of verdicts.
-        _note(maps, replaced=1)
+        maps.count_replacement()
         for place in wanted_places(maps.read_meta().layers):
             swap.at(place)
         for switch in switches:
             swap.switch(switch)
         roll_back.pop_all()
-    _note(maps, build=installed_build())
+    _note_build(maps)
 
 
-def _note(maps: Maps, *, replaced: int = 0, build: int | None = None) -> None:
+def _note_build(maps: Maps) -> None:
     meta = maps.read_meta()
-    head = meta.head if build is None else attrs.evolve(meta.head, build=build)
-    maps.meta.update(FIRST, attrs.evolve(meta, head=head, generation=meta.generation + replaced).pack())
+    head = attrs.evolve(meta.head, build=installed_build())
+    maps.meta.update(FIRST, attrs.evolve(meta, head=head).pack())
 
 
 @attrs.frozen

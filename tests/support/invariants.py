@@ -88,7 +88,7 @@ def accounts() -> Iterator[tuple[Head, Account | None]]:
 
 
 def account(programs: Mapping[int, Standing]) -> Account | None:
-    """The account of the agent that these programs, by id, are of; None if it cannot be had, as of another version's."""
+    """The account of the agent that these programs, by id, are of; None if it cannot be had, as of another build's."""
     with ExitStack() as stack, suppress(LayoutError):
         maps = Maps.open(next(iter(programs.values())).map_ids)
         if maps is None:
