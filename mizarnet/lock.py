@@ -111,7 +111,8 @@ def _open(path: Path) -> int:
     except OSError as refused:
         if refused.errno in (errno.ELOOP, errno.EISDIR):
             with _looking_at(path):
-                raise _wrong_kind(path, os.lstat(path), "file") from None
+                found = os.lstat(path)
+            raise _wrong_kind(path, found, "file") from None
         raise _refusal("open", path, refused) from None
 
 
