@@ -23,6 +23,8 @@ OBJECTS = Path("mizarnet/_objects")
 VARIANTS: dict[str, tuple[str, list[str]]] = {
     "transit.bpf.o": ("transit.bpf.c", []),
     "transit-mac-only.bpf.o": ("transit.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
+    "dry-run.bpf.o": ("dry_run.bpf.c", []),
+    "dry-run-mac-only.bpf.o": ("dry_run.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
     "behaviours.bpf.o": ("behaviours.bpf.c", []),
     "behaviours-mac-only.bpf.o": ("behaviours.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One definition: the header, both objects and what is generated for Python say the same."""
+"""One definition: the header, all objects with its structures and what is generated for Python say the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ from mizarnet.errors import LayoutError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "csrc"
-OBJECTS = sorted((Path(mizarnet.__file__).parent / "_objects").glob("transit*.bpf.o"))
+OBJECTS = sorted(
+    path
+    for path in (Path(mizarnet.__file__).parent / "_objects").glob("*.bpf.o")
+    if not path.name.startswith("behaviours")
+)
 GENERATOR = ("tools/gen_abi.py", "tools/abi_layouts.py")
 GENERATED = ("mizarnet/numbers.py", "mizarnet/abi/layouts.py")
 SCHEMA = f"MZN_LIMIT_SCHEMA = {numbers.Limit.SCHEMA}"
@@ -53,8 +57,9 @@ def check(path: Path) -> None:
         loader.check_object(spec)
 
 
-def test_both_objects_are_there() -> None:
-    assert [path.name for path in OBJECTS] == ["transit-mac-only.bpf.o", "transit.bpf.o"]
+def test_all_objects_are_there() -> None:
+    names = ["dry-run-mac-only.bpf.o", "dry-run.bpf.o", "transit-mac-only.bpf.o", "transit.bpf.o"]
+    assert [path.name for path in OBJECTS] == names
 
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)

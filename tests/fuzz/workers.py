@@ -20,7 +20,6 @@ from tests.fuzz.states import LIFE, config_of
 from tests.model.case import ProgramName
 from tests.model.state import Config
 from tests.support.twin import Twin
-from tests.support.twin_object import build
 
 BATCH_SECONDS = 1
 _FORK = multiprocessing.get_context("fork")
@@ -57,13 +56,9 @@ class Plan:
 
 
 class Twins:
-    """Loaded objects, by their constants. Close it, or use it in a ``with``.
-
-    They are compiled here and not at each load: sources that are changed meanwhile change nothing.
-    """
+    """Loaded objects, by their constants. Close it, or use it in a ``with``."""
 
     def __init__(self) -> None:
-        self._objects = {known: build(route_identity=known) for known in (True, False)}
         self._stack = ExitStack()
         self._loaded: dict[Config, Twin] = {}
         self._life = 0
@@ -78,9 +73,7 @@ class Twins:
     def load(self, config: Config) -> Twin:
         """An object with these constants."""
         if config not in self._loaded:
-            self._loaded[config] = self._stack.enter_context(
-                Twin.load(config, self._objects[config.route_identity])
-            )
+            self._loaded[config] = self._stack.enter_context(Twin.load(config))
         return self._loaded[config]
 
     def close(self) -> None:

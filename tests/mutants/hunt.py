@@ -59,7 +59,7 @@ class _Objects:
     def get(self, config: Config) -> Twin:
         if config not in self._loaded:
             into = self._sources.parent / "objects"
-            built = build(self._sources, route_identity=config.route_identity, into=into)
+            built = build(self._sources, into, route_identity=config.route_identity)
             self._loaded[config] = self._stack.enter_context(Twin.load(config, built))
         return self._loaded[config]
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shipped programs in a kernel that a test makes up: one frame at a time, everything they do about it visible.
 
-The object is compiled from the shipped sources and ``tests/twin``, which answers for the kernel where a test run has
-no answer: tunnel key, origin, flow hash, next hop. What the programs ask for is read from memory that is shared with
-the kernel, so a run is one system call.
+The object answers for the kernel where a test run has no answer: tunnel key, origin, flow hash, next hop. What the
+programs ask for is read from memory that is shared with the kernel, so a run is one system call.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from mizarnet.bpf._lib import check, ffi, lib
 from mizarnet.numbers import Limit, Program
 from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, TunnelKey
 from tests.model.state import Config, Ip, State
-from tests.support.twin_object import build
+from tests.support.twin_object import shipped
 from tests.support.twin_tables import pack_config, pack_switching, tables, words
 
 # The device of a test run is the loopback device.
@@ -32,7 +31,7 @@ PROGRAMS = {"agent": Program.AGENT, "guard": Program.GUARD, "switch": Program.SW
 CAPACITY = 256
 
 
-# struct twin_facts and struct twin_asked of tests/twin/twin.h.
+# struct dry_facts and struct dry_asked of csrc/bpf/dry_run/facts.h.
 _FACTS = struct.Struct("=IIIIIIQIiI6s6sIIII16s16sIIII256s")
 _ASKED = struct.Struct("=19I16s16s5I16s16s")
 # struct __sk_buff of <linux/bpf.h>: mark, priority, ingress_ifindex, cb, tstamp, gso_size.
@@ -65,7 +64,7 @@ class Twin:
         self._config = config
         self._undo = ExitStack()
         self._undo.enter_context(loaded)
-        shared = loaded.maps["twin"]
+        shared = loaded.maps["dry_run"]
         self._memory = mmap.mmap(shared.fileno(), mmap.PAGESIZE)
         self._undo.callback(self._memory.close)
         self._fds = {name: loaded.programs[f"mzn_{name}"].fileno() for name in PROGRAMS}
@@ -83,8 +82,8 @@ class Twin:
 
     @classmethod
     def load(cls, config: Config, object_path: Path | None = None) -> Self:
-        """Load the object with its constants."""
-        path = object_path or build(route_identity=config.route_identity)
+        """Load an object with its constants; the package's if no other is given."""
+        path = object_path or shipped(route_identity=config.route_identity)
         with ObjectSpec.open(path, name="twin") as spec:
             spec.set_variable("config", pack_config(config))
             for name in ("endpoints", "interfaces", "records", "traffic"):

@@ -1,48 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The object in which the shipped programs run in a kernel that a test makes up, compiled when it is first needed."""
+"""The objects in which the programs run frame by frame: those of the package, and others from changed sources."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sysconfig
-from hashlib import blake2b
 from pathlib import Path
 
+import mizarnet
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-SOURCES, TWIN = ROOT / "csrc", ROOT / "tests" / "twin"
-BUILT = ROOT / "build" / "twin"
+SOURCES = ROOT / "csrc"
+OBJECTS = Path(mizarnet.__file__).parent / "_objects"
+# Less strict than the build of the package: a seeded bug may leave something unused.
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
 
-def build(sources: Path = SOURCES, *, route_identity: bool, into: Path = BUILT) -> Path:
-    """The object made of a tree of sources; built once for the same sources."""
-    flags = FLAGS if route_identity else (*FLAGS, "-DMZN_NO_ROUTE_IDENTITY")
-    target = into / f"{_digest(sources, flags)}.bpf.o"
+def shipped(*, route_identity: bool) -> Path:
+    """The package's own."""
+    return OBJECTS / _name(route_identity=route_identity)
+
+
+def build(sources: Path, into: Path, *, route_identity: bool) -> Path:
+    """The object made of a tree of sources; once for each directory."""
+    target = into / _name(route_identity=route_identity)
     if not target.exists():
         into.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}")
-        _compile(sources, flags, part)
+        _compile(sources, FLAGS if route_identity else (*FLAGS, "-DMZN_NO_ROUTE_IDENTITY"), part)
         part.replace(target)
     return target
 
 
-def _digest(sources: Path, flags: tuple[str, ...]) -> str:
-    digest = blake2b(" ".join(flags).encode(), digest_size=8)
-    for file in sorted([*sources.rglob("*.[ch]"), *TWIN.iterdir()]):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+def _name(*, route_identity: bool) -> str:
+    return "dry-run.bpf.o" if route_identity else "dry-run-mac-only.bpf.o"
 
 
 def _compile(sources: Path, flags: tuple[str, ...], target: Path) -> None:
     triple = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
-    include = [f"-I{sources / 'include'}", f"-I{sources / 'bpf'}", f"-I{TWIN}"]
-    system = ["-idirafter", f"/usr/include/{triple}"]
-    command = ["clang", *flags, *include, *system, "-c", str(TWIN / "twin.bpf.c"), "-o", str(target)]
-    subprocess.run(command, check=True, timeout=120)
-    subprocess.run(["llvm-strip", "-g", str(target)], check=True, timeout=60)
-
-
-if __name__ == "__main__":
-    for each in (True, False):
-        print(build(route_identity=each))
+    include = [f"-I{sources / 'include'}", "-idirafter", f"/usr/include/{triple}"]
+    source = sources / "bpf" / "dry_run.bpf.c"
+    subprocess.run(["clang", *flags, *include, "-c", source, "-o", target], check=True, timeout=120)
+    subprocess.run(["llvm-strip", "-g", target], check=True, timeout=60)

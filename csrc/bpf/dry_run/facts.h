@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What stands in for the kernel around one run of a program: facts go in, what the program asked for comes out. One
- * entry of a map that a test has mapped into its memory; tests/support/twin.py has the same layout.
+ * entry of a map that user space has mapped into its memory; mizarnet/dry_run.py has the same layout, and compares.
  */
-#ifndef MZN_TWIN_H
-#define MZN_TWIN_H
+#ifndef MZN_DRY_RUN_FACTS_H
+#define MZN_DRY_RUN_FACTS_H
 
 #include <linux/bpf.h>
 
@@ -13,16 +13,16 @@
 
 enum { OPTION_ROOM = 256 };
 
-struct twin_key {
+struct dry_key {
 	__u32 family; /* 4, 6; 0: none */
 	__u32 vni;
 	__u32 ttl;
-	__u32 flags; /* in: BPF_F_TUNINFO_FLAGS, network order; out: BPF_F_* given to the helper */
+	__u32 flags; /* told: BPF_F_TUNINFO_FLAGS, network order; asked: BPF_F_* given to the helper */
 	__u32 remote[4]; /* network order; IPv4 in the last word */
 	__u32 local[4];
 };
 
-struct twin_facts {
+struct dry_facts {
 	__u32 length; /* the frame is cut to this; 0: it stays */
 	__u32 tag; /* VLAN protocol and tag to keep beside the frame; 0: none */
 	__u32 hash;
@@ -33,33 +33,33 @@ struct twin_facts {
 	__u32 origin_family;
 	__s32 hop_result; /* BPF_FIB_LKUP_RET_* */
 	__u32 hop_ifindex;
-	__u8 hop_macs[12]; /* destination, source */
-	struct twin_key key;
+	__u8 hop_destination_mac[6], hop_source_mac[6];
+	struct dry_key key;
 	__u32 is_checksum_deferred, checksum_start, checksum_place;
 	__u32 option_bytes;
 	__u8 options[OPTION_ROOM];
 };
 
-struct twin_asked {
-	__u32 verdicts; /* how often a verdict was counted */
+struct dry_asked {
+	__u32 verdicts; /* how often a verdict was counted; the last of them */
 	__u32 program, verdict, bytes;
-	__u32 sent; /* how often; the first of them */
+	__u32 sent;
 	__u32 sent_interface, sent_verdict, sent_bytes;
 	__u32 received;
 	__u32 received_interface, received_bytes;
 	__u32 redirects;
 	__u32 redirect_ifindex, redirect_flags;
 	__u32 keys;
-	struct twin_key key;
+	struct dry_key key;
 	__u32 key_extra; /* every member of the key that is expected to be zero */
 	__u32 hops;
 	__u32 hop_family, hop_protocol, hop_ifindex;
 	__u32 hop_source[4], hop_destination[4];
 };
 
-struct twin {
-	struct twin_facts facts;
-	struct twin_asked asked;
+struct dry_run {
+	struct dry_facts facts;
+	struct dry_asked asked;
 };
 
 struct {
@@ -67,14 +67,14 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct twin);
-} twin SEC(".maps");
+	__type(value, struct dry_run);
+} dry_run SEC(".maps");
 
-static __always_inline struct twin *find_twin(void)
+static __always_inline struct dry_run *this_run(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&twin, &zero);
+	return bpf_map_lookup_elem(&dry_run, &zero);
 }
 
 #endif

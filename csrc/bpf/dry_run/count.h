@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Everything is counted as lib/count.h does it, and noted. */
+#ifndef MZN_DRY_RUN_COUNT_H
+#define MZN_DRY_RUN_COUNT_H
+
+#include "../lib/count.h"
+#include "facts.h"
+
+static __always_inline void note_verdict(__u32 program, __u32 verdict, __u32 bytes)
+{
+	struct dry_run *run = this_run();
+
+	if (!run)
+		return;
+	run->asked.verdicts += 1;
+	run->asked.program = program;
+	run->asked.verdict = verdict;
+	run->asked.bytes = bytes;
+}
+
+static __always_inline void note_sent(__u32 interface, __u32 verdict, __u32 bytes)
+{
+	struct dry_run *run = this_run();
+
+	if (!run)
+		return;
+	run->asked.sent += 1;
+	run->asked.sent_interface = interface;
+	run->asked.sent_verdict = verdict;
+	run->asked.sent_bytes = bytes;
+}
+
+static __always_inline void note_received(__u32 interface, __u32 bytes)
+{
+	struct dry_run *run = this_run();
+
+	if (!run)
+		return;
+	run->asked.received += 1;
+	run->asked.received_interface = interface;
+	run->asked.received_bytes = bytes;
+}
+
+#define count_verdict(program, verdict, bytes) \
+	(note_verdict(program, verdict, bytes), count_verdict(program, verdict, bytes))
+#define count_sent(interface, verdict, bytes) \
+	(note_sent(interface, verdict, bytes), count_sent(interface, verdict, bytes))
+#define count_received(interface, bytes) (note_received(interface, bytes), count_received(interface, bytes))
+
+#endif

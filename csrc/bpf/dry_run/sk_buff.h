@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Instead of lib/sk_buff.h, which reads the kernel's own packet: origin and checksum are as they were told. */
+#ifndef MZN_SK_BUFF_H
+#define MZN_SK_BUFF_H
+
+#include "../lib/metadata.h"
+#include "facts.h"
+
+#ifndef MZN_NO_ROUTE_IDENTITY
+static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
+{
+	struct dry_run *run = this_run();
+
+	(void)skb;
+	if (!run)
+		return;
+	origin->kind = run->facts.origin;
+	origin->ifindex = run->facts.origin_ifindex;
+	origin->netns_cookie = run->facts.origin_cookie;
+	origin->family = run->facts.origin_family;
+}
+#endif
+
+static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)
+{
+	struct dry_run *run = this_run();
+
+	(void)skb;
+	if (!run || !run->facts.is_checksum_deferred)
+		return false;
+	checksum->start = run->facts.checksum_start;
+	checksum->place = run->facts.checksum_place;
+	return true;
+}
+
+#endif
