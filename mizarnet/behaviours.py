@@ -78,6 +78,8 @@ class Ground:
         """Make the devices, for programs that stay the caller's."""
         self.session = session
         self._loaded = loaded
+        self.near: Link
+        self.far: Link
         self.near, self.far = _pair(session)
 
     def program(self, name: str) -> Program:
