@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -80,6 +80,7 @@ def compare_state(twin: Twin, seed: int, number: int, counts: dict[ProgramName, 
         cases = islice(cases_of(program, seed, number, state), count)
         for index, case in enumerate(cases, number * PER_STATE):
             _compare(twin, model, case, index, result, account)
+    result.verdicts.update(account.verdicts())
     if not (result.disagreements or result.refusals):  # they would make a difference
         result.accounts += (f"state {number}: {error}" for error in account.errors(twin))
     return result
@@ -95,7 +96,6 @@ def _compare(twin: Twin, model: Model, case: Case, index: int, result: Result, a
     except BaseException as error:
         error.add_note(f"at case {index} of the {case.program}")
         raise
-    result.verdicts[case.program, expected.verdict] += 1
     account.add(case, expected)
     if seen != expected:
         fields = differing(expected, seen)
@@ -106,20 +106,23 @@ class Account:
     """What the kernel's counters should say."""
 
     def __init__(self) -> None:
-        self._verdicts: Counter[tuple[ProgramName, Verdict, str]] = Counter()
-        self._traffic: Counter[tuple[int, str, str]] = Counter()
+        self._verdicts: Counts = defaultdict(_nothing)
+        self._traffic: Counts = defaultdict(_nothing)
 
     def add(self, case: Case, outcome: Outcome) -> None:
         """Count a frame."""
-        self._verdicts[case.program, outcome.verdict, "packets"] += 1
-        self._verdicts[case.program, outcome.verdict, "bytes"] += len(case.frame)
-        if outcome.sent:
-            name = "dropped" if outcome.sent.dropped else "sent"
-            self._traffic[outcome.sent.number, name, "packets"] += 1
-            self._traffic[outcome.sent.number, name, "bytes"] += outcome.sent.bytes
-        if outcome.received:
-            self._traffic[outcome.received.number, "received", "packets"] += 1
-            self._traffic[outcome.received.number, "received", "bytes"] += outcome.received.bytes
+        counted = self._verdicts[case.program, outcome.verdict]
+        counted[0] += 1
+        counted[1] += len(case.frame)
+        sent, received = outcome.sent, outcome.received
+        if sent:
+            _count(self._traffic[sent.number, "dropped" if sent.dropped else "sent"], sent.bytes)
+        if received:
+            _count(self._traffic[received.number, "received"], received.bytes)
+
+    def verdicts(self) -> dict[tuple[ProgramName, Verdict], int]:
+        """How often each was counted."""
+        return {(program, verdict): packets for (program, verdict), (packets, _) in self._verdicts.items()}
 
     def errors(self, twin: Twin) -> Iterator[str]:
         """Counters that say something else."""
@@ -128,24 +131,40 @@ class Account:
         yield from _differences(self._traffic, dict(_read_traffic(traffic)))
 
 
-def _differences(expected: Mapping[Any, int], seen: Mapping[Any, int]) -> Iterator[str]:
+Counts: TypeAlias = "defaultdict[tuple[Any, ...], list[int]]"
+"""Packets and bytes."""
+
+
+def _nothing() -> list[int]:
+    return [0, 0]
+
+
+def _count(counter: list[int], length: int) -> None:
+    counter[0] += 1
+    counter[1] += length
+
+
+def _differences(expected: Counts, seen: Mapping[Any, list[int]]) -> Iterator[str]:
     for key in sorted(expected.keys() | seen.keys(), key=str):
-        wanted, got = expected.get(key, 0), seen.get(key, 0)
+        wanted, got = expected.get(key, [0, 0]), seen.get(key, [0, 0])
         if wanted != got:
-            yield f"{' '.join(str(part) for part in key)}: {got}, and not {wanted}"
+            yield f"{' '.join(map(str, key))}: {got[0]} packets of {got[1]} bytes, and not {wanted[0]} of {wanted[1]}"
 
 
-def _read_verdicts(words: array[int]) -> Iterator[tuple[tuple[object, ...], int]]:
+def _read_verdicts(words: array[int]) -> Iterator[tuple[tuple[object, ...], list[int]]]:
     names: tuple[ProgramName, ...] = ("agent", "guard", "switch")
-    for at, count in enumerate(words):
-        if count:
-            counter, word = divmod(at, 2)
-            program, verdict = divmod(counter, Limit.VERDICTS)
-            yield (names[Program(program)], Verdict(verdict), ("packets", "bytes")[word]), count
+    for at, counter in _counters(words):
+        program, verdict = divmod(at, Limit.VERDICTS)
+        yield (names[Program(program)], Verdict(verdict)), counter
 
 
-def _read_traffic(words: array[int]) -> Iterator[tuple[tuple[object, ...], int]]:
-    for at, count in enumerate(words):
-        if count:
-            number, word = divmod(at, 6)
-            yield (number, ("sent", "received", "dropped")[word // 2], ("packets", "bytes")[word % 2]), count
+def _read_traffic(words: array[int]) -> Iterator[tuple[tuple[object, ...], list[int]]]:
+    for at, counter in _counters(words):
+        number, kind = divmod(at, 3)
+        yield (number, ("sent", "received", "dropped")[kind]), counter
+
+
+def _counters(words: array[int]) -> Iterator[tuple[int, list[int]]]:
+    """Those that counted something."""
+    pairs = enumerate(zip(words[::2], words[1::2], strict=True))
+    return ((at, list(pair)) for at, pair in pairs if any(pair))
