@@ -3,9 +3,9 @@
 
 Imports run one way, left to right, and a contract keeps it so::
 
-    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> hooks -> survey
-        -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring -> agent
-        -> switch | endpoint -> deleting, features, lab
+    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> dry_run -> hooks
+        -> survey -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring
+        -> agent -> switch | endpoint -> deleting, features, lab
 """
 
 from __future__ import annotations

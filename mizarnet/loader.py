@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from importlib.resources import files
@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from mizarnet import numbers
-from mizarnet.abi.layout import Leaf, check_numbers
+from mizarnet.abi.layout import Layout, Leaf, check_numbers
 from mizarnet.abi.layouts import LAYOUTS
 from mizarnet.bpf import Object, ObjectSpec, StructLayout
 from mizarnet.feature import has_route_identity
@@ -68,7 +68,12 @@ def build_text(build: int) -> str:
 
 
 def load(
-    config: bytes, capacity: Capacity, programs: Sequence[str] = PROGRAMS, *, path: Path | None = None
+    config: bytes,
+    capacity: Capacity,
+    programs: Sequence[str] = PROGRAMS,
+    *,
+    path: Path | None = None,
+    layouts: Iterable[Layout] = (),
 ) -> Object:
     """Load programs with maps of their own: with these constants and sizes.
 
@@ -77,6 +82,7 @@ def load(
         capacity: Sizes of the tables.
         programs: Names of the programs.
         path: The object; None: the one for this kernel.
+        layouts: Structures of the object beside those of ``mizarnet/abi.h``.
 
     Raises:
         LayoutError: The object was built from another header than this package.
@@ -84,6 +90,8 @@ def load(
         PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
     """
     with _open(path or object_path(), programs) as spec:
+        for layout in layouts:
+            _check_layout(spec, layout)
         spec.set_variable("config", config)
         spec.set_max_entries("endpoints", capacity.max_endpoints)
         spec.set_max_entries("addresses", ADDRESSES_EACH * capacity.max_local)
@@ -124,11 +132,15 @@ def _bound(loaded: Object) -> Object:
 
 def check_object(spec: ObjectSpec) -> None:
     """Compare every shared structure and number with the object's BTF; raises ``LayoutError``."""
-    for name, layout in LAYOUTS.items():
-        found = spec.layouts.get(name)
-        layout.check(list(_leaves(spec, found)) if found else [], found.size if found else 0)
+    for layout in LAYOUTS.values():
+        _check_layout(spec, layout)
     for c_name, enum in numbers.ENUMERATIONS.items():
         check_numbers(c_name, enum, spec.enums.get(c_name))
+
+
+def _check_layout(spec: ObjectSpec, layout: Layout) -> None:
+    found = spec.layouts.get(layout.name)
+    layout.check(list(_leaves(spec, found)) if found else [], found.size if found else 0)
 
 
 def _leaves(spec: ObjectSpec, layout: StructLayout, prefix: str = "", base: int = 0) -> Iterator[Leaf]:

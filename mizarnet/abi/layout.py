@@ -37,7 +37,7 @@ class Layout:
     """
 
     def __init__(self, name: str, *fields: Field) -> None:
-        self.name = name
+        self.name: str = name
         self._fields = fields
         self.format: str = "".join(self._codes())
         self._struct = struct.Struct("=" + self.format)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects in which the programs run frame by frame: those of the package, and others from changed sources."""
+"""The objects in which the programs run frame by frame, made of other sources than the package's."""
 
 from __future__ import annotations
 
@@ -8,33 +8,23 @@ import subprocess
 import sysconfig
 from pathlib import Path
 
-import mizarnet
+from mizarnet.dry_run import object_path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "csrc"
-OBJECTS = Path(mizarnet.__file__).parent / "_objects"
 # Less strict than the build of the package: a seeded bug may leave something unused.
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror")
 
 
-def shipped(*, route_identity: bool) -> Path:
-    """The package's own."""
-    return OBJECTS / _name(route_identity=route_identity)
-
-
 def build(sources: Path, into: Path, *, route_identity: bool) -> Path:
     """The object made of a tree of sources; once for each directory."""
-    target = into / _name(route_identity=route_identity)
+    target = into / object_path(route_identity=route_identity).name
     if not target.exists():
         into.mkdir(parents=True, exist_ok=True)
         part = target.with_suffix(f".{os.getpid()}")
         _compile(sources, FLAGS if route_identity else (*FLAGS, "-DMZN_NO_ROUTE_IDENTITY"), part)
         part.replace(target)
     return target
-
-
-def _name(*, route_identity: bool) -> str:
-    return "dry-run.bpf.o" if route_identity else "dry-run-mac-only.bpf.o"
 
 
 def _compile(sources: Path, flags: tuple[str, ...], target: Path) -> None:

@@ -15,7 +15,7 @@ static __always_inline void note_verdict(__u32 program, __u32 verdict, __u32 byt
 	run->asked.verdicts += 1;
 	run->asked.program = program;
 	run->asked.verdict = verdict;
-	run->asked.bytes = bytes;
+	run->asked.length = bytes;
 }
 
 static __always_inline void note_sent(__u32 interface, __u32 verdict, __u32 bytes)
@@ -27,7 +27,7 @@ static __always_inline void note_sent(__u32 interface, __u32 verdict, __u32 byte
 	run->asked.sent += 1;
 	run->asked.sent_interface = interface;
 	run->asked.sent_verdict = verdict;
-	run->asked.sent_bytes = bytes;
+	run->asked.sent_length = bytes;
 }
 
 static __always_inline void note_received(__u32 interface, __u32 bytes)
@@ -38,7 +38,7 @@ static __always_inline void note_received(__u32 interface, __u32 bytes)
 		return;
 	run->asked.received += 1;
 	run->asked.received_interface = interface;
-	run->asked.received_bytes = bytes;
+	run->asked.received_length = bytes;
 }
 
 #define count_verdict(program, verdict, bytes) \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What stands in for the kernel around one run of a program: facts go in, what the program asked for comes out. One
- * entry of a map that user space has mapped into its memory; mizarnet/dry_run.py has the same layout, and compares.
+ * entry of a map that user space has mapped into its memory; mizarnet/abi/dry_facts.py has the same layout.
  */
 #ifndef MZN_DRY_RUN_FACTS_H
 #define MZN_DRY_RUN_FACTS_H
@@ -42,11 +42,11 @@ struct dry_facts {
 
 struct dry_asked {
 	__u32 verdicts; /* how often a verdict was counted; the last of them */
-	__u32 program, verdict, bytes;
+	__u32 program, verdict, length;
 	__u32 sent;
-	__u32 sent_interface, sent_verdict, sent_bytes;
+	__u32 sent_interface, sent_verdict, sent_length;
 	__u32 received;
-	__u32 received_interface, received_bytes;
+	__u32 received_interface, received_length;
 	__u32 redirects;
 	__u32 redirect_ifindex, redirect_flags;
 	__u32 keys;
