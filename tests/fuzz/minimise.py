@@ -101,6 +101,7 @@ class Minimiser:
         for name, kind in (("networks", "switches"), ("interfaces", "gateways"), ("interfaces", "addresses")):
             for changed in list(_emptied(getattr(state, name), kind)):
                 state = self._try_state(state, case, {name: {**getattr(state, name), **changed}})
+        state = self._try_state(state, case, {"tunnel": True})
         return self._try_state(state, case, {"generic": False})
 
     def _try_state(self, state: State, case: Case, change: dict[str, Any]) -> State:

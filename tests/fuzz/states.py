@@ -123,6 +123,7 @@ class Builder:
             networks=networks,
             peers=frozenset(self._peers()),
             generic=self.rng.random() < 0.4,
+            tunnel=self.rng.random() >= 0.03,
         )
 
     def _addresses(self, size: int) -> list[Ip]:

@@ -115,6 +115,7 @@ class State:
         networks: By VNI and prefix.
         peers: Underlay prefixes that tunnel packets are accepted from.
         generic: Whether the transit switch is on the generic hook.
+        tunnel: Whether the tunnel's device is there, which a transit switch may outlive.
     """
 
     config: Config
@@ -123,3 +124,4 @@ class State:
     networks: Mapping[tuple[int, Prefix], Network]
     peers: frozenset[Prefix]
     generic: bool = False
+    tunnel: bool = True

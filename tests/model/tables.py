@@ -57,6 +57,7 @@ class Tables:
     def __init__(self, state: State) -> None:
         self.config = state.config
         self.generic = state.generic
+        self.tunnel = state.tunnel
         self.senders = {mac: Sender(mac, interface) for mac, interface in state.interfaces.items()}
         self.endpoints = state.endpoints
         self._peers = Prefixes((prefix, True) for prefix in state.peers)

@@ -50,7 +50,7 @@ INTERFACES = {
 }
 
 
-def state(*, v6: bool = False, generic: bool = False, **changes: object) -> State:
+def state(*, v6: bool = False, generic: bool = False, tunnel: bool = True, **changes: object) -> State:
     """In VNI 7, 10.1.0.0/16 and fd01::/48 have two transit switches; in 10.2.0.0/16 this host is one as well."""
     local, host, switches = (LOCAL6, HOST6, SWITCHES6) if v6 else (LOCAL, HOST, SWITCHES)
     return State(
@@ -75,6 +75,7 @@ def state(*, v6: bool = False, generic: bool = False, **changes: object) -> Stat
         },
         peers=frozenset({(ip("192.0.2.0"), 24), (ip("2001:db8::"), 64)}),
         generic=generic,
+        tunnel=tunnel,
     )
 
 

@@ -61,6 +61,7 @@ class Twin:
             table.update_many((key, value) for key, value in entries.items() if known.get(key) != value)
         self._known = wanted
         self._maps["switching"].update(FIRST, pack_switching(state))
+        self._dry_run.set_tunnel(there=state.tunnel)
         for name in ("verdicts", "traffic"):
             counters = self._maps[name]
             zero = bytes(counters.slot_size)

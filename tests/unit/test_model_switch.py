@@ -133,6 +133,12 @@ def test_switch_leaves_a_packet_without_a_way_to_the_guard(rule: str) -> None:
     assert switch(REMOTE, hop) == Outcome(verdict=verdict, action=XDP_PASS, frame=REMOTE, asked=asked)
 
 
+def test_switch_without_its_tunnel_leaves_everything_alone() -> None:
+    passed = Outcome(verdict=Verdict.PASSED, action=XDP_PASS, frame=REMOTE)
+    assert switch(REMOTE, tunnel=False) == passed
+    assert switch(REMOTE, tunnel=True).verdict == Verdict.BOUNCED
+
+
 def test_switch_on_the_generic_hook_leaves_checksums_alone() -> None:  # X1
     summed = patched(REMOTE, 40, b"\x12\x34")
     passed = Outcome(verdict=Verdict.PASSED_CHECKSUM, action=XDP_PASS, frame=summed)
