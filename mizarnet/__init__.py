@@ -3,8 +3,8 @@
 
 Imports run one way, left to right, and a contract keeps it so::
 
-    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> dry_run -> hooks
-        -> survey -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring
+    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> dry_run -> self_test
+        -> hooks -> survey -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring
         -> agent -> switch | endpoint -> deleting, features, lab
 """
 
@@ -37,6 +37,7 @@ from mizarnet.errors import NetnsNotFoundError as NetnsNotFoundError
 from mizarnet.errors import NotFoundError as NotFoundError
 from mizarnet.errors import OutdatedWarning as OutdatedWarning
 from mizarnet.errors import PrivilegeError as PrivilegeError
+from mizarnet.errors import SelfTestError as SelfTestError
 from mizarnet.errors import StaleHandleError as StaleHandleError
 from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
 from mizarnet.errors import TunnelNotFoundError as TunnelNotFoundError

@@ -80,7 +80,8 @@ class Outcome(NamedTuple):
         return Verdict(self.asked.verdict)
 
 
-_NO_CONTEXT, _NO_FACTS = Context(), Facts()
+NO_CONTEXT: Final = Context()
+NO_FACTS: Final = Facts()
 _FIRST_DROP: int = Limit.FIRST_DROP
 _NOTHING_ASKED = bytes(ASKED.size)
 _SHARED = FACTS.size + ASKED.size
@@ -138,7 +139,7 @@ class DryRun:
             self.maps.lifeline.delete(FIRST)
 
     def run(
-        self, program: Program, frame: bytes, context: Context = _NO_CONTEXT, facts: Facts = _NO_FACTS
+        self, program: Program, frame: bytes, context: Context = NO_CONTEXT, facts: Facts = NO_FACTS
     ) -> Outcome:
         """Run a program on a frame.
 
@@ -160,8 +161,8 @@ class DryRun:
         action = runner.run(given, known)
         asked = Asked.unpack(self._memory[FACTS.size : _SHARED])
         if asked.verdict >= _FIRST_DROP:
-            return Outcome(action, None, _NO_CONTEXT, asked)
-        left = new(Context, _CONTEXT.unpack(runner.context)) if known else _NO_CONTEXT
+            return Outcome(action, None, NO_CONTEXT, asked)
+        left = new(Context, _CONTEXT.unpack(runner.context)) if known else NO_CONTEXT
         return Outcome(action, runner.frame(), left, asked)
 
     def close(self) -> None:

@@ -25,6 +25,7 @@
     ├─ LocalEndpointError (PermissionError)    the key belongs to a local endpoint: use Endpoint
     ├─ CapacityError (OSError)                 a table is full
     ├─ LayoutError (ValueError)                C and Python disagree about a structure
+    ├─ SelfTestError                           a program does something else with a frame than it should
     ├─ LockTimeoutError (TimeoutError)         another process kept the lock too long
     ├─ BulkError                               several items failed; the others were done
     └─ KernelError (OSError)                   the kernel refused a call
@@ -68,6 +69,7 @@ __all__ = [
     "NotFoundError",
     "OutdatedWarning",
     "PrivilegeError",
+    "SelfTestError",
     "StaleHandleError",
     "SwitchNotFoundError",
     "TunnelNotFoundError",
@@ -285,6 +287,27 @@ class LayoutError(MizarnetError, ValueError):
 
     def __init__(self, message: str, *, struct: str, differences: Sequence[str], hint: str = "") -> None:
         super().__init__(message, struct=struct, differences=tuple(differences), hint=hint)
+
+
+class SelfTestError(MizarnetError):
+    """A program does something else with a frame than it should.
+
+    Attributes:
+        program: ``"agent"``, ``"guard"`` or ``"switch"``.
+        frame: What the frame is called, and the tunnel it was for.
+        wanted: What the program should do, as far as it does not.
+        found: What it does instead.
+    """
+
+    program: str
+    frame: str
+    wanted: str
+    found: str
+
+    def __init__(
+        self, message: str, *, program: str, frame: str, wanted: str, found: str, hint: str = ""
+    ) -> None:
+        super().__init__(message, program=program, frame=frame, wanted=wanted, found=found, hint=hint)
 
 
 class LockTimeoutError(MizarnetError, TimeoutError):

@@ -11,7 +11,8 @@ import attrs
 
 from tests.support.twin_object import SOURCES
 
-BUGS = Path(__file__).with_name("bugs.toml")
+BUGS, CANNED = (Path(__file__).with_name(f"{name}.toml") for name in ("bugs", "canned"))
+"""What fixtures and fuzz must notice, and what the self-test must: a mistake for each of its frames."""
 
 
 @attrs.frozen
@@ -44,6 +45,6 @@ class Bug:
         return sources
 
 
-def bugs() -> list[Bug]:
-    """All of them."""
-    return [Bug(**entry) for entry in tomllib.loads(BUGS.read_text())["bug"]]
+def bugs(file: Path = BUGS) -> list[Bug]:
+    """All of a file."""
+    return [Bug(**entry) for entry in tomllib.loads(file.read_text())["bug"]]

@@ -33,6 +33,7 @@ EXAMPLES: list[MizarnetError] = [
     errors.LocalEndpointError("m"),
     errors.CapacityError("m", table="peers", capacity=2, used=2),
     errors.LayoutError("m", struct="mzn_ip", differences=["x"]),
+    errors.SelfTestError("m", program="agent", frame="f", wanted="w", found="x"),
     errors.LockTimeoutError("m", timeout=1.5),
     errors.BulkError("m", failed={"a": errors.ClosedError("n")}, done=["b"]),
     errors.KernelError("create x", errno=errno.EPERM),
