@@ -17,10 +17,35 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 """Root without a single capability: it may read the interpreter's files, which another user may not."""
 
 
-def start_python(program: str, *arguments: str, by: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """Start a program that finds ``mz``, ``os``, ``signal`` and ``sys`` imported, ``by`` a command in front."""
+def start_python(
+    program: str, *arguments: str, by: Sequence[str] = (), talk: bool = False
+) -> subprocess.Popen[str]:
+    """Start a program that finds ``mz``, ``os``, ``signal`` and ``sys`` imported, ``by`` a command in front.
+
+    With ``talk`` it is told what to do by lines.
+    """
     command = [*by, sys.executable, "-c", HEAD + textwrap.dedent(program), *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE if talk else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tell(process: subprocess.Popen[str], line: str = "") -> str:
+    """Tell a process something, and hear the line that it answers."""
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n")
+    process.stdin.flush()
+    return heard(process)
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """The next line of a process, without its end."""
+    assert process.stdout is not None
+    return process.stdout.readline().rstrip("\n")
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
