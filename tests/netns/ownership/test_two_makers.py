@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes that do not see each other's lock attach to one tunnel at once: one agent comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import Popen
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import hooks
+from tests.support.depth import depth
+from tests.support.own_run import OWN_RUN
+from tests.support.process import heard, start_python
+from tests.support.standing import attached_on, data_paths
+from tests.support.topology import Host
+from tests.support.wait import wait_until
+
+ROUNDS = {"auto": depth(20, 200), "clsact": depth(6, 200), "tcx": depth(6, 200)}
+
+MAKER = """
+tunnel = mz.Tunnel.open("tunnel0", netns=sys.argv[1])
+print("ready", flush=True)
+for hook in sys.stdin:
+    try:
+        with mz.TransitAgent.attach(tunnel, hook=hook.strip()) as agent:
+            state = agent.state()
+            print(agent.created, agent.datapath.meta_id, state.up and all(state.attached.values()), flush=True)
+    except mz.MizarnetError as error:
+        print(type(error).__name__, error, flush=True)
+"""
+
+
+@contextmanager
+def makers(host: Host, count: int = 2) -> Iterator[list[Popen[str]]]:
+    """Processes that attach when they are told a hook."""
+    made = [start_python(MAKER, host.namespace.name, by=OWN_RUN, talk=True) for _ in range(count)]
+    try:
+        assert [heard(each) for each in made] == ["ready"] * count
+        yield made
+    finally:
+        for each in made:
+            each.kill()
+            each.communicate()
+
+
+def at_once(both: list[Popen[str]], line: str) -> list[str]:
+    """What they answer to a line that all are told before one is listened to."""
+    for each in both:
+        assert each.stdin is not None
+        each.stdin.write(f"{line}\n")
+        each.stdin.flush()
+    return [heard(each) for each in both]
+
+
+@pytest.mark.parametrize("hook", ROUNDS)
+def test_two_makers_make_one_agent(host: Host, hook: str) -> None:
+    wanted = hooks.choose_layers(None if hook == "auto" else mz.Hook(hook))
+    places = [str(place) for place in hooks.wanted_places(wanted)]
+    host.agent.detach()
+    with makers(host) as both:
+        for _ in range(ROUNDS[hook]):
+            told = [each.split() for each in at_once(both, hook)]
+            assert sum(created == "True" for created, *_ in told) >= 1, told
+            assert {whole for _, _, whole in told} == {"True"}, told
+            (meta,) = {int(meta) for _, meta, _ in told}
+            assert attached_on(host) == places
+            _assert_alone_and_detach(host, meta)
+
+
+def _assert_alone_and_detach(host: Host, meta: int) -> None:
+    with mz.TransitAgent.open(host.tunnel) as agent:
+        assert agent.datapath.meta_id == meta
+        standing = set(agent.state().programs.values())
+        wait_until(lambda: {*data_paths()[meta]} == standing, "a loser's program lives on")
+        agent.detach()
+    wait_until(lambda: meta not in data_paths(), "it lives on")
