@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 
 import attrs
 
-from mizarnet import hooks, leftovers
+from mizarnet import hooks, leftovers, self_test
 from mizarnet.abi.records import FIRST
 from mizarnet.bpf import Object, Program, XdpHook
 from mizarnet.datapath import DataPath
@@ -28,12 +28,14 @@ def upgrade(datapath: DataPath) -> None:
     """Replace every program of a whole data path that is of another build than this package's.
 
     Raises:
+        SelfTestError: A program of this package does not do what it should; nothing was changed.
         StaleHandleError: Somebody else changed a hook meanwhile; what was replaced was put back.
         VerifierError: The kernel does not accept a program of this package; nothing was changed.
     """
     maps, switches = datapath.maps, datapath.outdated_switches()
     if not datapath.is_outdated() and not switches:
         return
+    self_test.check()
     names = [GUARD, AGENT, *([SWITCH] if switches else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
         swap = _Swap(datapath, loaded, opened, roll_back)
