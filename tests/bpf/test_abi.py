@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -32,7 +33,11 @@ CLANG = ("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3")
 
 
 def run(*command: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=60)
+    # A tool finds its neighbours by the directory it lies in, which the sanitized run would leave out.
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    return subprocess.run(
+        command, cwd=cwd, env=known, capture_output=True, text=True, check=False, timeout=60
+    )
 
 
 def compile_copy(tmp_path: Path, changes: Sequence[tuple[str, str]]) -> Path:
