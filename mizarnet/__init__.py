@@ -3,9 +3,10 @@
 
 Imports run one way, left to right, and a contract keeps it so::
 
-    errors, numbers, checks, values, html, lock -> abi -> bpf | netlink -> loader, maps -> dry_run -> self_test
-        -> hooks -> survey -> attachment -> datapath -> tables, presence, leftovers -> tunnel -> install, wiring
-        -> agent -> switch | endpoint -> deleting, features, lab
+    errors, numbers, checks, values -> abi -> lock -> bpf | netlink, html -> feature, behaviours, private, tap
+        -> maps -> loader -> dry_run -> self_test -> hooks -> survey -> attachment -> datapath
+        -> tables, presence, leftovers -> tunnel -> install, upgrade, wiring -> agent -> switch | endpoint
+        -> deleting, features -> lab
 """
 
 from __future__ import annotations

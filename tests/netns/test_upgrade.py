@@ -13,8 +13,9 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, hooks, loader
+from mizarnet import Verdict, hooks, loader, maps
 from mizarnet.abi.records import FIRST
+from mizarnet.bpf import MapType
 from tests.support.builds import OTHER_TTL, compile_second, installed
 from tests.support.fabric import Fabric, Net, common_tests
 from tests.support.flow import Probe
@@ -80,7 +81,7 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
 ) -> None:
     one, near, far = pair
     agent = world.hosts[0].agent
-    before, maps, programs = contents(agent), agent.state().memory, agent.state().programs
+    before, memory, programs = contents(agent), agent.state().memory, agent.state().programs
     assert not agent.outdated
     assert outer_ttl(world, one, far) == TTL
     with installed(second):
@@ -91,7 +92,7 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
         state = agent.state()
         assert all(state.attached.values())
         assert not set(state.programs.values()) & set(programs.values())
-        assert (contents(agent), state.memory) == (before, maps)
+        assert (contents(agent), state.memory) == (before, memory)
     assert agent.outdated, "for the first package the second one's programs are"
     upgrade(world.hosts[0])
     assert outer_ttl(world, one, far) == TTL
@@ -119,14 +120,27 @@ def test_an_upgrade_that_is_not_needed_does_nothing(world: World) -> None:
 
 def test_another_schema_is_named_with_ours_and_nothing_is_touched(world: World) -> None:
     host = world.hosts[0]
-    maps, programs = host.agent.datapath.maps, host.agent.state().programs
-    meta = maps.read_meta()
-    maps.meta.update(FIRST, attrs.evolve(meta, head=attrs.evolve(meta.head, schema=9)).pack())
+    living, programs = host.agent.datapath.maps, host.agent.state().programs
+    meta = living.read_meta()
+    living.meta.update(FIRST, attrs.evolve(meta, head=attrs.evolve(meta.head, schema=9)).pack())
     for call in (mz.TransitAgent.attach, mz.TransitAgent.open, mz.Tunnel.delete):
         with pytest.raises(mz.LayoutError, match=r"schema 9, this one has 1"):
             call(host.tunnel)
-    maps.meta.update(FIRST, meta.pack())
+    living.meta.update(FIRST, meta.pack())
     assert host.agent.state().programs == programs
+
+
+def test_a_package_with_one_more_map_says_so_and_replaces_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = world.hosts[0]
+    programs, before = host.agent.state().programs, contents(host.agent)
+    with monkeypatch.context() as newer:
+        newer.setitem(maps._SHAPES, "flows", (MapType.HASH, 4, 4))
+        for call in (mz.TransitAgent.attach, mz.TransitAgent.open, mz.Tunnel.delete):
+            with pytest.raises(mz.LayoutError, match="there is no map 'flows'"):
+                call(host.tunnel)
+    assert (host.agent.state().programs, contents(host.agent)) == (programs, before)
 
 
 # -- under load --------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ class Job:
     cwd: str
     environment: Mapping[str, str]
     cpus: int
+    possible_cpus: int
     memory: str
     timeout: int
     out: Path | None
@@ -171,7 +172,7 @@ def machine(job: Job, work: Path) -> list[str]:
         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
         *("-serial", f"file:{work / 'kernel.log'}"),
         *("-kernel", str(job.kernel.image), "-initrd", str(work / "initramfs")),
-        *("-append", KERNEL_OPTIONS),
+        *("-append", f"{KERNEL_OPTIONS} possible_cpus={job.possible_cpus}"),
     ]
 
 
@@ -253,6 +254,7 @@ def parse(arguments: Sequence[str]) -> Job:
     )
     parser.add_argument("--kernel", choices=METAPACKAGES, required=True)
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--possible-cpus", type=int, metavar="N", help="room for CPUs that may come later")
     parser.add_argument("--memory", default="3G")
     parser.add_argument("--timeout", type=int, default=600, metavar="SECONDS")
     parser.add_argument("--cwd", default=str(Path.cwd()), metavar="DIR")
@@ -268,6 +270,7 @@ def parse(arguments: Sequence[str]) -> Job:
         cwd=options.cwd,
         environment=dict(options.env),
         cpus=options.cpus,
+        possible_cpus=options.possible_cpus or options.cpus,
         memory=options.memory,
         timeout=options.timeout,
         out=options.out and options.out.resolve(),
