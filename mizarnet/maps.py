@@ -4,15 +4,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 
 import attrs
 
 from mizarnet.abi import layouts
-from mizarnet.abi.records import FIRST, Meta, Switching
-from mizarnet.bpf import Map, MapType, Object
-from mizarnet.errors import LayoutError
+from mizarnet.abi.records import (
+    FIRST,
+    Meta,
+    Record,
+    Switching,
+    claimant,
+    instance_claiming,
+    instance_of,
+)
+from mizarnet.bpf import Map, MapType, Object, UpdateMode
+from mizarnet.errors import ExistsError, LayoutError
 from mizarnet.numbers import Limit
 
 _NUMBER = 4  # bytes of a key or value that is a __u32
@@ -116,6 +124,23 @@ class Maps:
         meta = self.read_meta()
         self.meta.update(FIRST, attrs.evolve(meta, generation=meta.generation + 1).pack())
 
+    def restore_local(self, key: bytes) -> bool:
+        """Let the endpoint of this host that claims an address have its entry; whether there is one.
+
+        Whoever does not see the caller's lock may have claimed it while something else was written, or may be about to
+        give it up.
+        """
+        while (claim := self.addresses.lookup(key)) is not None:
+            data = self.records.lookup(claimant(claim))
+            if data is None or instance_of(data) != instance_claiming(claim):
+                return False
+            own = Record.unpack(data).pack_endpoint()
+            self.endpoints.update(key, own)
+            if self.addresses.lookup(key) == claim:
+                return True
+            take_own(self.endpoints, key, own.__eq__)  # it went meanwhile, and so must this
+        return False
+
     def stamp(self) -> None:
         """Say that a table was changed. Random, so that two writers never leave the same stamp."""
         self.changes.update(FIRST, os.urandom(_STAMP))
@@ -124,6 +149,22 @@ class Maps:
         """Let go of the descriptors."""
         for each in self.all():
             each.close()
+
+
+def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes | None:
+    """Delete an entry of a hash table if it is the caller's own; its value then.
+
+    The kernel has no compare-and-delete: what was another's is put back, unless that one wrote it again.
+    """
+    value = table.lookup(key)
+    if value is None or not is_own(value):
+        return None
+    taken = table.take(key)
+    if taken is None or is_own(taken):
+        return taken
+    with suppress(ExistsError):
+        table.update(key, taken, mode=UpdateMode.NOEXIST)
+    return None
 
 
 def _attribute(name: str) -> str:

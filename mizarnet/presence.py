@@ -8,15 +8,15 @@ another process that does not see the caller's lock may have made the next of th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from contextlib import suppress
 
 from mizarnet.abi import records
 from mizarnet.abi.records import NO_SLOT, Record
-from mizarnet.bpf import Map, UpdateMode
+from mizarnet.bpf import UpdateMode
 from mizarnet.datapath import DataPath
 from mizarnet.errors import ExistsError
 from mizarnet.lock import identity as lock_identity
-from mizarnet.maps import Maps
+from mizarnet.maps import Maps, take_own
 from mizarnet.netlink import Link, Session, delete_link, delete_netns, get_link
 from mizarnet.numbers import State
 
@@ -58,38 +58,79 @@ def present(datapath: DataPath) -> list[Record]:
 
 
 def remove(maps: Maps, host: Session, record: Record) -> None:
-    """Remove an endpoint; what is gone already is no error.
+    """Remove an endpoint whose record was just read; what is gone already is no error.
 
-    Unreachable first, then silent; the record goes last, so that whoever dies in between leaves a trace.
+    Unreachable first, then silent; the record goes last, so that whoever dies in between leaves a trace. A maker that
+    does not see the caller's lock writes the record last, too: if that happened meanwhile, there is more to remove.
     """
+    left: Record | None = record
+    while left is not None:
+        left = _remove(maps, host, left)
+
+
+def _remove(maps: Maps, host: Session, record: Record) -> Record | None:
+    """None when it is gone; else its record as somebody has changed it meanwhile."""
     silence_records(maps, record)
     device = device_of(record, host)
     if device is not None:
         delete_link(host, device.ifindex, nsid=record.nsid)
     if record.private:
         delete_netns(record.spec.netns or "")
-    forget(maps, record)
+    _give_up_claims(maps, record)
+    key = records.record_key(record.spec.name)
+    taken = _take_record(maps, record)
+    if taken is None or Record.unpack(taken).changed == record.changed:
+        return None
+    with suppress(ExistsError):
+        maps.records.update(key, taken, mode=UpdateMode.NOEXIST)
+    return Record.unpack(taken)
 
 
 def silence_records(maps: Maps, record: Record) -> None:
     """Take away the entries by which others reach the endpoint, and by which it may send."""
     own = record.pack_endpoint()
-    for key in record.pack_addresses():
-        _take_own(maps.endpoints, key, own.__eq__)
-    _take_own(maps.interfaces, records.mac_key(record.mac), record.is_interface)
+    for key, claim in record.pack_addresses().items():
+        take_own(maps.endpoints, key, own.__eq__)
+        if maps.addresses.lookup(key) != claim:
+            maps.restore_local(
+                key
+            )  # of another endpoint, if it looked like this one's or was written over by it
+    _take_interface(maps, record)
+
+
+def _take_interface(maps: Maps, record: Record) -> None:
+    """Name and index do not tell one life of a name from the next; who has claimed the index does."""
+    key, slot = records.mac_key(record.mac), records.u32(record.interface)
+    taken = take_own(maps.interfaces, key, record.is_interface)
+    while taken is not None:
+        holder = maps.slots.lookup(slot)
+        if holder is None or holder == record.pack_slot():
+            return
+        with suppress(ExistsError):
+            maps.interfaces.update(key, taken, mode=UpdateMode.NOEXIST)
+        if maps.slots.lookup(slot) == holder:
+            return
+        taken = take_own(maps.interfaces, key, record.is_interface)
 
 
 def forget(maps: Maps, record: Record) -> None:
     """Take away the claims, and then the record, by which they are found."""
+    _give_up_claims(maps, record)
+    _take_record(maps, record)
+
+
+def _give_up_claims(maps: Maps, record: Record) -> None:
+    """Addresses first: without its claim nobody writes an entry for one. The index last: it tells what is our own."""
     for key, claim in record.pack_addresses().items():
-        _take_own(maps.addresses, key, claim.__eq__)
+        take_own(maps.addresses, key, claim.__eq__)
+    silence_records(maps, record)
     for key in _slots_of(maps, record):
-        _take_own(maps.slots, key, record.pack_slot().__eq__)
-    _take_own(
-        maps.records,
-        records.record_key(record.spec.name),
-        lambda value: records.instance_of(value) == record.instance,
-    )
+        take_own(maps.slots, key, record.pack_slot().__eq__)
+
+
+def _take_record(maps: Maps, record: Record) -> bytes | None:
+    key = records.record_key(record.spec.name)
+    return take_own(maps.records, key, lambda value: records.instance_of(value) == record.instance)
 
 
 def _slots_of(maps: Maps, record: Record) -> list[bytes]:
@@ -97,16 +138,3 @@ def _slots_of(maps: Maps, record: Record) -> list[bytes]:
     if record.interface != NO_SLOT:
         return [records.u32(record.interface)]
     return [key for key, value in maps.slots.items() if value == record.pack_slot()]
-
-
-def _take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> None:
-    """Delete an entry if it is the endpoint's own. The kernel has no compare-and-delete: what was not is put back."""
-    value = table.lookup(key)
-    if value is None or not is_own(value):
-        return
-    taken = table.take(key)
-    if taken is not None and not is_own(taken):
-        try:
-            table.update(key, taken, mode=UpdateMode.NOEXIST)
-        except ExistsError:
-            return  # its owner wrote it again

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How an endpoint comes into being and goes: map entries and one device, in an order that never leaves a hole.
 
-Making: the sender's record first, so that the device may send from its first moment; the device with addresses
-and routes; last the entry that makes others reach it. Removing: the reverse. The caller holds the host's lock.
+Making: the sender's record first, so that the device may send from its first moment; the device with addresses and
+routes; then the entry that makes others reach it, and last the word that it is whole. Removing: the reverse. The caller
+holds the host's lock. Another process may hold another one, with a ``/run`` of its own: so what two endpoints must not
+share is claimed in the kernel, and whoever comes second notices.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from mizarnet.checks import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet.datapath import DataPath
 from mizarnet.errors import (
     CapacityError,
+    EndpointNotFoundError,
     ExistsError,
     InvalidValueError,
     MtuError,
@@ -62,6 +65,7 @@ def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> 
         MtuError: Its MTU is larger than the tunnel's, or that is too small for IPv6.
         NetnsNotFoundError: There is no such namespace.
         UntrustedNamespaceError: It belongs to another user namespace.
+        EndpointNotFoundError: Another process, which does not see the lock, deleted it meanwhile.
     """
     wanted = _complete(maps, tunnel, spec)
     _check_free(datapath, maps, wanted)
@@ -76,19 +80,82 @@ def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> 
         optional = spec.gateway is None
         ifindex = target.run(_make_device, tunnel, target, record, undo, optional_routes=optional)
         record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
-        complete(maps, record)
+        publish(maps, record)
         undo.pop_all()
         target.close()
     return record
 
 
+def publish(maps: Maps, record: Record) -> None:
+    """The last step: others reach the endpoint, and its record says that it is whole.
+
+    The record goes last: another process that is removing the endpoint, and does not see the lock, sees by it that
+    there is more to remove; and one that has removed it is noticed here.
+    """
+    key = records.record_key(record.spec.name)
+    with _unless_deleted(record):
+        _refuse_replaced(maps, record)
+        # From here on with the device's index, by which the agent knows it.
+        maps.interfaces.update(records.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
+        maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+        maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+
+
 def complete(maps: Maps, record: Record) -> None:
-    """Write every entry of an endpoint whose device exists; also after somebody died halfway through."""
-    maps.records.update(records.record_key(record.spec.name), record.pack())
-    maps.slots.update(records.u32(record.interface), record.pack_slot())
-    maps.addresses.update_many(record.pack_addresses().items())
-    maps.interfaces.update(records.mac_key(record.mac), record.pack_interface())
-    maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+    """Write what is missing of the entries of an endpoint whose device exists.
+
+    Raises:
+        ExistsError: Another endpoint has one of them.
+        EndpointNotFoundError: Another process deleted it meanwhile.
+    """
+    own = records.record_key(record.spec.name)
+    entries = [
+        (maps.slots, records.u32(record.interface), record.pack_slot(), records.slot_holder),
+        *((maps.addresses, key, claim, records.claimant) for key, claim in record.pack_addresses().items()),
+        (maps.interfaces, records.mac_key(record.mac), record.pack_interface(), records.record_of),
+    ]
+    missing = False
+    for table, key, wanted, holder in entries:
+        found = table.lookup(key)
+        if found == wanted:
+            continue
+        missing = True
+        mode = UpdateMode.ANY if found is not None and holder(found) == own else UpdateMode.NOEXIST
+        with _explained(f"an entry of endpoint {record.spec.name!r} is another's", record.spec.name):
+            table.update(key, wanted, mode=mode)
+    reachable = [maps.endpoints.lookup(key) for key in record.pack_addresses()]
+    if missing or any(found != record.pack_endpoint() for found in reachable):
+        try:
+            publish(maps, record)
+        except EndpointNotFoundError:
+            _forget(maps, record)
+            raise
+
+
+@contextmanager
+def _unless_deleted(record: Record) -> Generator[None, None, None]:
+    try:
+        yield
+    except EndpointNotFoundError:
+        raise EndpointNotFoundError(
+            f"endpoint {record.spec.name!r} was deleted by another process while it was being made"
+        ) from None
+
+
+def _refuse_replaced(maps: Maps, record: Record) -> None:
+    """Raises ``EndpointNotFoundError`` unless the record, the index and all addresses are still this endpoint's."""
+    found = maps.records.lookup(records.record_key(record.spec.name))
+    interface = maps.interfaces.lookup(records.mac_key(record.mac))
+    own = (
+        found is not None
+        and records.instance_of(found) == record.instance
+        and maps.slots.lookup(records.u32(record.interface)) == record.pack_slot()
+        and all(maps.addresses.lookup(key) == claim for key, claim in record.pack_addresses().items())
+        and interface is not None
+        and record.is_interface(interface)
+    )
+    if not own:
+        raise EndpointNotFoundError(record.spec.name)
 
 
 # -- before anything is made -------------------------------------------------------------------------------
@@ -184,15 +251,18 @@ def _claim(datapath: DataPath, maps: Maps, record: Record, undo: ExitStack) -> R
 
     Each step is refused by the kernel if somebody else has the key.
     """
-    _used_slots(maps)  # raises if there is no room
     key, new = records.record_key(record.spec.name), UpdateMode.NOEXIST
     with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
-        maps.records.update(key, record.pack(), mode=new)
+        try:
+            maps.records.update(key, record.pack(), mode=new)
+        except CapacityError as full:
+            raise _no_room(maps, full.used) from None
     undo.callback(_forget, maps, record)
     record = attrs.evolve(record, interface=_claim_slot(maps, record))
     undo.callback(_forget, maps, record)
     maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
-    maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+    with _unless_deleted(record):
+        maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
     for address, claim in record.pack_addresses().items():
         found = records.unpack_endpoint_key(address)
         with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
@@ -211,28 +281,27 @@ def _explained(what: str, holder: str) -> Generator[None, None, None]:
         raise ExistsError(f"{what}: another process made it just now", holder=holder) from None
 
 
-def _used_slots(maps: Maps) -> set[int]:
-    """The indexes into ``traffic`` that endpoints have; raises ``CapacityError`` if those are all."""
-    keys, _, count = maps.slots.lookup_all()
-    if count >= maps.slots.max_entries:
-        raise CapacityError(
-            f"this host has {count} endpoints, and room for no more",
-            table="interfaces",
-            capacity=maps.interfaces.max_entries,
-            used=count,
-            hint="attach the agent with a larger max_local",
-        )
-    return set(memoryview(keys).cast("I"))
-
-
 def _claim_slot(maps: Maps, record: Record) -> int:
     """The lowest index into ``traffic`` that no endpoint has, and now this one."""
     while True:
-        used = _used_slots(maps)
-        index = next(index for index in range(len(used) + 1) if index not in used)
+        keys, _, count = maps.slots.lookup_all()
+        if count >= maps.slots.max_entries:
+            raise _no_room(maps, count)
+        used = set(memoryview(keys).cast("I"))
+        index = next(index for index in range(count + 1) if index not in used)
         with suppress(ExistsError):  # another process was faster
             maps.slots.update(records.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
             return index
+
+
+def _no_room(maps: Maps, count: int) -> CapacityError:
+    return CapacityError(
+        f"this host has {count} endpoints, and room for no more",
+        table="interfaces",
+        capacity=maps.interfaces.max_entries,
+        used=count,
+        hint="attach the agent with a larger max_local",
+    )
 
 
 def _forget(maps: Maps, record: Record) -> None:

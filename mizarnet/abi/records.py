@@ -207,8 +207,14 @@ record_of: Callable[[bytes], bytes] = layouts.INTERFACE.reader("record")
 interface_of: Callable[[bytes], int] = layouts.INTERFACE.reader("interface")
 """The index into ``traffic`` of a packed ``mzn_interface``."""
 
+slot_holder: Callable[[bytes], bytes] = layouts.SLOT.reader("record")
+"""The key in ``records`` of the endpoint that a packed ``mzn_slot`` is of."""
+
 claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
 """The key in ``records`` of the endpoint that a packed ``mzn_address`` is of."""
+
+instance_claiming: Callable[[bytes], int] = layouts.ADDRESS.reader("instance")
+"""The life of that endpoint in which it made the claim."""
 
 instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
 """What tells a packed ``mzn_record`` from that of another life of the same name."""

@@ -9,7 +9,6 @@ from typing import TypeVar
 import attrs
 
 from mizarnet.abi import records
-from mizarnet.abi.records import Record
 from mizarnet.bpf import Map
 from mizarnet.checks import IPAddress, check_vni
 from mizarnet.datapath import DataPath
@@ -83,7 +82,9 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         packed = self._pack_key(key)
         with self._datapath.writing() as maps:
             self._refuse_local(maps, packed)
-            if not maps.endpoints.delete(packed):
+            there = maps.endpoints.delete(packed)
+            self._yield_to_locals(maps, [packed])
+            if not there:
                 raise EndpointNotFoundError(f"no endpoint {key!r}")
 
     def update(
@@ -125,7 +126,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             different = {key: value for key, value in wanted.items() if present.get(key) != value}
             superfluous = [key for key in present if key not in wanted]
             write(maps.endpoints, different, leaving=superfluous)
-            self._yield_to_locals(maps, different)
+            self._yield_to_locals(maps, different, removed=superfluous)
         added = sum(key not in present for key in different)
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 
@@ -158,32 +159,34 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._release_or_refuse(maps, packed)
 
     def _refuse_locals(self, maps: Maps, entries: Collection[bytes]) -> None:
-        local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
-        for packed in local.union(maps.addresses.keys()).intersection(entries):
-            self._release_or_refuse(maps, packed)
+        if len(entries) > _FEW:
+            local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
+            entries = local.union(maps.addresses.keys()).intersection(entries)
+        for packed in entries:
+            self._refuse_local(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
         if not self._release(maps, records.unpack_endpoint_key(packed)):
             raise _local_error(packed)
 
-    def _yield_to_locals(self, maps: Maps, written: Collection[bytes]) -> None:
+    def _yield_to_locals(
+        self, maps: Maps, written: Collection[bytes], *, removed: Collection[bytes] = ()
+    ) -> None:
         """An endpoint that came meanwhile, by a process that does not see the lock, beats what was just written."""
-        claims = written if len(written) == 1 else set(maps.addresses.keys())
-        claimed = [key for key in written if key in claims and key in maps.addresses]
-        for key in claimed:
-            self._restore_local(maps, key)
+        _restored(maps, removed)
+        claimed = _restored(maps, written)
         if claimed:
             raise _local_error(claimed[0])
 
-    def _restore_local(self, maps: Maps, key: bytes) -> None:
-        while (claim := maps.addresses.lookup(key)) is not None:
-            data = maps.records.lookup(records.claimant(claim))
-            if data is None:
-                return
-            maps.endpoints.update(key, Record.unpack(data).pack_endpoint())
-            if maps.addresses.lookup(key) == claim:
-                return
-            maps.endpoints.delete(key)  # it went meanwhile, and so must this
+
+# Up to how many keys are looked up one by one; a table of more is read at once.
+_FEW = 256
+
+
+def _restored(maps: Maps, keys: Collection[bytes]) -> list[bytes]:
+    """Those of the keys that endpoints of this host claim; they have their entries again."""
+    claims = keys if len(keys) <= _FEW else set(maps.addresses.keys())
+    return [key for key in keys if key in claims and maps.restore_local(key)]
 
 
 def _local_error(packed: bytes) -> LocalEndpointError:

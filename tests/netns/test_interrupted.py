@@ -18,7 +18,7 @@ from tests.support.wait import wait_until
 # Each ends the process at one point of a create or a delete, as a signal would.
 DEATHS = {
     "before the device": "wiring._create_link = lambda *_: os._exit(9)",
-    "before the device is recorded": "wiring.complete = lambda *_: os._exit(9)",
+    "before the device is recorded": "wiring.publish = lambda *_: os._exit(9)",
     "before others can reach it": "wiring.Record.pack_endpoint = lambda *_: os._exit(9)",
     "before the device is deleted": "presence.delete_link = lambda *_, **__: os._exit(9)",
     "before the record is deleted": "presence.delete_netns = lambda *_: os._exit(9)",

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the tables of an agent agree with each other and with the devices? Read without a lock, when nobody writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+import mizarnet as mz
+from mizarnet.abi import records
+from mizarnet.abi.records import Record
+from mizarnet.maps import Maps
+from mizarnet.netlink import Link, Session, dump_links
+from mizarnet.numbers import State
+
+
+@attrs.frozen
+class Tables:
+    """All of them at one moment, packed as they are; records by their keys."""
+
+    records: dict[bytes, Record]
+    slots: dict[bytes, bytes]
+    addresses: dict[bytes, bytes]
+    interfaces: dict[bytes, bytes]
+    endpoints: dict[bytes, bytes]
+
+    @classmethod
+    def read(cls, maps: Maps) -> Tables:
+        """Read them."""
+        return cls(
+            records={key: Record.unpack(value) for key, value in maps.records.items()},
+            slots=dict(maps.slots.items()),
+            addresses=dict(maps.addresses.items()),
+            interfaces=dict(maps.interfaces.items()),
+            endpoints=dict(maps.endpoints.items()),
+        )
+
+    def wanted(self) -> Tables:
+        """What the records say the other tables must hold; of endpoints, the local ones."""
+        each = self.records.values()
+        return Tables(
+            records={records.record_key(record.spec.name): record for record in each},
+            slots={records.u32(record.interface): record.pack_slot() for record in each},
+            addresses={key: claim for record in each for key, claim in record.pack_addresses().items()},
+            interfaces={records.mac_key(record.mac): record.pack_interface() for record in each},
+            endpoints={key: record.pack_endpoint() for record in each for key in record.pack_addresses()},
+        )
+
+
+def disagreements(agent: mz.TransitAgent, namespaces: Iterable[str]) -> list[str]:
+    """What is wrong, in words.
+
+    Args:
+        agent: Of the host.
+        namespaces: Names of those that endpoints may live in, the host's left out.
+    """
+    tables = Tables.read(agent.datapath.maps)
+    return [
+        *_between_tables(tables),
+        *_shared(tables),
+        *_devices(agent, tables.records.values(), namespaces),
+    ]
+
+
+def _between_tables(tables: Tables) -> Iterator[str]:
+    local = {key: value for key, value in tables.endpoints.items() if records.is_local(value)}
+    there, wanted = attrs.evolve(tables, endpoints=local), tables.wanted()
+    for table in attrs.fields_dict(Tables):
+        found, should = getattr(there, table), getattr(wanted, table)
+        yield from (f"{table} has {key.hex()}, which no record owns" for key in found.keys() - should.keys())
+        yield from (f"{table} lacks {key.hex()}" for key in should.keys() - found.keys())
+        yield from (
+            f"{table} has another value at {key.hex()}"
+            for key in found.keys() & should.keys()
+            if found[key] != should[key]
+        )
+
+
+def _shared(tables: Tables) -> Iterator[str]:
+    """What two endpoints may not share."""
+    each = tables.records.values()
+    yield from _twice("slot", (record.interface for record in each))
+    yield from _twice("MAC", (record.mac for record in each))
+    yield from _twice("address", (key for record in each for key in record.pack_addresses()))
+
+
+def _twice(what: str, values: Iterable[object]) -> Iterator[str]:
+    yield from (
+        f"{what} {value} is of {times} endpoints" for value, times in Counter(values).items() if times > 1
+    )
+
+
+def _devices(agent: mz.TransitAgent, known: Iterable[Record], namespaces: Iterable[str]) -> Iterator[str]:
+    unowned: dict[tuple[int, int], str] = {}
+    for name in (agent.session, *namespaces):
+        unowned.update(_endpoint_devices(name))
+    for record in known:
+        if record.state is not State.LIVE:
+            yield f"{record.spec.name} is {record.state.name}"
+        if unowned.pop((record.netns_cookie, record.ifindex), None) != str(record.mac):
+            yield f"the device of {record.spec.name} is gone"
+    yield from (
+        f"device {index} of namespace {cookie:x} with {mac} is nobody's"
+        for (cookie, index), mac in unowned.items()
+    )
+
+
+def _endpoint_devices(where: Session | str) -> dict[tuple[int, int], str]:
+    """MAC of each device that hangs on a tunnel, by its namespace and index."""
+    if isinstance(where, str):
+        with Session.open(where) as session:
+            return _endpoint_devices(session)
+    found: list[Link] = [link for kind in ("macvlan", "macvtap") for link in dump_links(where, kind=kind)]
+    return {(where.cookie, link.ifindex): link.mac or "" for link in found}
