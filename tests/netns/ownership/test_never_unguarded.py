@@ -56,7 +56,7 @@ def delete_and_attach_at_once(owner: Owner, agent: mz.TransitAgent) -> None:
 ENDS: list[Callable[[Owner, mz.TransitAgent], None]] = [detach, delete, delete_and_attach_at_once]
 
 
-@pytest.mark.parametrize("hook", ["auto", "clsact"])
+@pytest.mark.parametrize("hook", [pytest.param("auto", marks=pytest.mark.vm), "clsact"])
 def test_not_one_foreign_packet_while_agents_come_and_go(scene: Scene, hook: str) -> None:
     owner = Owner(scene, hook)
     scene.agent.detach(force=True)

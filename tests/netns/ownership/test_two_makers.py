@@ -19,6 +19,8 @@ from tests.support.topology import Host
 from tests.support.wait import wait_until
 
 ROUNDS = {"auto": depth(20, 200), "clsact": depth(6, 200), "tcx": depth(6, 200)}
+CASES = [pytest.param(hook, marks=pytest.mark.vm) if hook == "clsact" else hook for hook in ROUNDS]
+"""A kernel before 6.6 has the filters of a clsact only, and no compare-and-swap for them."""
 
 MAKER = """
 tunnel = mz.Tunnel.open("tunnel0", netns=sys.argv[1])
@@ -55,7 +57,7 @@ def at_once(both: list[Popen[str]], line: str) -> list[str]:
     return [heard(each) for each in both]
 
 
-@pytest.mark.parametrize("hook", ROUNDS)
+@pytest.mark.parametrize("hook", CASES)
 def test_two_makers_make_one_agent(host: Host, hook: str) -> None:
     wanted = hooks.choose_layers(None if hook == "auto" else mz.Hook(hook))
     places = [str(place) for place in hooks.wanted_places(wanted)]

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whoever makes or deletes is killed in front of each call that changes anything: what is left is safe, and mended.
+
+The figures at full depth are of every such call, and each way to go on from there; otherwise of a part that the seed
+chooses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from mizarnet.bpf import XdpHook
+from mizarnet.datapath import DataPath
+from mizarnet.netlink import delete_unmounted, get_link, read_sysctl
+from mizarnet.numbers import State
+from mizarnet.survey import survey
+from tests.netns.ownership.conftest import Scene
+from tests.netns.ownership.test_taken_off import offered
+from tests.support.depth import FULL, SEED, some
+from tests.support.killer import Killer
+from tests.support.standing import data_paths
+from tests.support.topology import TUNNEL, UNDERLAY, device, links
+from tests.support.traffic import assert_ping
+from tests.support.wait import wait_until
+
+Begin = Callable[[], None]
+TENTH = 10
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Killer:
+    return Killer.build(tmp_path_factory.mktemp("killer"))
+
+
+def private_names() -> list[Path]:
+    """Names of namespaces that were made for endpoints.
+
+    A deleter that dies between namespace and name leaves an empty file. It may just as well be the place of a
+    namespace that only another mount namespace sees, so nobody takes it for garbage; the next of that name does.
+    """
+    return [*Path("/run/netns").glob("mizarnet-*")]
+
+
+class Ground:
+    """The first host of a scene, where everything is made and deleted by name."""
+
+    def __init__(self, scene: Scene) -> None:
+        """Begin with a tunnel alone."""
+        self.scene = scene
+        self.netns = scene.host.namespace.name
+        self.session = scene.host.tunnel.session
+        scene.agent.detach(force=True)
+
+    # -- what is made
+
+    def tunnel(self) -> mz.Tunnel:
+        return mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=self.netns)
+
+    def agent(self) -> mz.TransitAgent:
+        with self.tunnel() as tunnel:
+            return mz.TransitAgent.attach(tunnel)
+
+    def web(self, agent: mz.TransitAgent) -> mz.Endpoint:
+        web = self.scene.web
+        return mz.Endpoint.create(
+            agent, name="web", vni=7, ip="10.0.0.1/24", netns=web.namespace.name, mac=web.endpoint.mac
+        )
+
+    def everything(self) -> None:
+        """Endpoints of both kinds, and a switch."""
+        with self.agent() as agent:
+            self.web(agent)
+            mz.Endpoint.create(agent, name="vm", vni=7, ip="10.0.0.5/24", kind="macvtap")
+            mz.TransitSwitch.attach(agent, mode="generic")
+
+    # -- what is there
+
+    def assert_safe(self, point: str) -> None:
+        """Nothing on the hooks; or what was begun, on a tunnel that is down unless all of it stands."""
+        link = get_link(self.session, TUNNEL)
+        if link is None:
+            return
+        found = self.session.run(survey, link.ifindex)
+        if found.any is None:
+            assert not link.up, point
+            return
+        datapath = DataPath.find(self.session, TUNNEL, link.ifindex)
+        assert datapath is not None
+        state = datapath.maps.read_meta().state
+        datapath.close()
+        whole = [*found.standing] == offered()
+        assert whole or not link.up, f"{point}: up with {[*map(str, found.standing)]}"
+        assert whole or state is not State.LIVE, f"{point}: {state!r} with {[*map(str, found.standing)]}"
+
+    def assert_works(self, agent: mz.TransitAgent, point: str) -> None:
+        """All is attached, and packets go both ways."""
+        state = agent.state()
+        assert state.up, point
+        assert all(state.attached.values()), point
+        agent.endpoints[7, self.scene.db.ip] = mz.Remote(self.scene.db.host.address)
+        self.web(agent)
+        assert_ping(self.scene.web.namespace, self.scene.db.ip)
+
+    def assert_clear(self, point: str) -> None:
+        """Nothing of any tunnel is left on this host."""
+        assert links(self.scene.host.namespace) == ["lo", UNDERLAY], point
+        assert links(self.scene.web.namespace) == ["lo"], point
+        self.assert_no_leftovers(point)
+        wait_until(lambda: not self._programs(), f"{point}: programs live on")
+
+    def assert_no_leftovers(self, point: str) -> None:
+        """Nothing is left of what does not end with a tunnel."""
+        assert self.xdp() == [], point
+        assert self.forwarding() == "0", point
+        assert [path.name for path in private_names() if os.path.ismount(path)] == [], point
+
+    def xdp(self) -> list[int]:
+        hook = XdpHook(device(self.scene.host.namespace, UNDERLAY).ifindex)
+        return self.session.run(hook.query).program_ids
+
+    def forwarding(self) -> str:
+        return read_sysctl(self.session, f"ipv4/conf/{UNDERLAY}/forwarding")
+
+    def _programs(self) -> list[int]:
+        paths = data_paths().values()
+        return [
+            n for path in paths for n, each in path.items() if each.head.netns_cookie == self.session.cookie
+        ]
+
+    # -- ways on
+
+    def end_by_hand(self) -> None:
+        if TUNNEL in links(self.scene.host.namespace):
+            self.scene.host.namespace.run("ip", "link", "del", TUNNEL)
+
+    def delete(self, *, force: bool = False) -> None:
+        """By whoever comes next: with the tunnel, if it is there, or with what a new one finds."""
+        with self.tunnel() as tunnel:
+            tunnel.delete(force=force)
+
+
+@pytest.fixture
+def ground(scene: Scene) -> Iterator[Ground]:
+    made = Ground(scene)
+    yield made
+    made.delete(force=True)
+    for name in private_names():
+        delete_unmounted(name.name)
+
+
+Way = Callable[[Ground, str], None]
+
+
+def sweep(
+    ground: Ground,
+    killer: Killer,
+    verb: Callable[[Begin], object],
+    before: Callable[[], object],
+    ways: list[Way],
+) -> None:
+    """Kill the verb at each point, and go on each way; at less than full depth some points, and a way for each."""
+    before()
+    everything = killer.points(verb)
+    ways[0](ground, "not killed")
+    pairs = [(number, way) for number in range(len(everything)) for way in ways]
+    chosen = pairs if FULL else _one_way_each(some(range(len(everything)), TENTH), ways)
+    for number, way in chosen:
+        before()
+        point = f"point {number + 1}, {killer.kill(verb, number + 1)}, then {way.__name__} (seed {SEED})"
+        ground.assert_safe(point)
+        way(ground, point)
+    print(f"{len(chosen)} of {len(pairs)} deaths, {len(everything)} points")
+
+
+def _one_way_each(points: list[int], ways: list[Way]) -> list[tuple[int, Way]]:
+    return [(point, ways[(place + SEED) % len(ways)]) for place, point in enumerate(points)]
+
+
+# -- attaching ---------------------------------------------------------------------------------------------
+
+
+def complete_and_use(ground: Ground, point: str) -> None:
+    with ground.agent() as agent:
+        ground.assert_works(agent, point)
+    ground.delete(force=True)
+    ground.assert_clear(point)
+
+
+def delete_it(ground: Ground, point: str) -> None:
+    ground.delete()
+    ground.assert_clear(point)
+
+
+def delete_it_by_hand(ground: Ground, point: str) -> None:
+    ground.end_by_hand()
+    ground.delete()
+    ground.assert_clear(point)
+
+
+@pytest.mark.vm
+def test_killed_while_attaching(ground: Ground, killer: Killer) -> None:
+    def verb(begin: Begin) -> None:
+        with mz.Tunnel.open(TUNNEL, netns=ground.netns) as tunnel:
+            begin()
+            mz.TransitAgent.attach(tunnel).close()
+
+    ways: list[Way] = [complete_and_use, delete_it, delete_it_by_hand]
+    with ground.scene.stream():
+        sweep(ground, killer, verb, lambda: ground.tunnel().close(), ways)
+
+
+# -- a switch ----------------------------------------------------------------------------------------------
+
+
+def attach_the_switch(ground: Ground, point: str) -> None:
+    with ground.agent() as agent:
+        switch = mz.TransitSwitch.attach(agent)
+        assert switch.state() == mz.SwitchState(attached=True, forwarding=True), point
+        switch.detach()
+    ground.assert_no_leftovers(point)
+
+
+def detach_by_name(ground: Ground, point: str) -> None:
+    ground.end_by_hand()
+    mz.TransitSwitch.detach(UNDERLAY, netns=ground.netns)
+    ground.assert_no_leftovers(point)
+
+
+@pytest.mark.parametrize("mode", ["native", "generic"])
+def test_killed_while_attaching_a_switch(ground: Ground, killer: Killer, mode: str) -> None:
+    def verb(begin: Begin) -> None:
+        with mz.TransitAgent.open(TUNNEL, netns=ground.netns) as agent:
+            begin()
+            mz.TransitSwitch.attach(agent, mode=mode)  # type: ignore[arg-type]
+
+    ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
+    sweep(ground, killer, verb, lambda: ground.agent().close(), ways)
+
+
+def test_killed_while_detaching_a_switch(ground: Ground, killer: Killer) -> None:
+    def before() -> None:
+        with ground.agent() as agent:
+            mz.TransitSwitch.attach(agent)
+
+    def verb(begin: Begin) -> None:
+        with mz.TransitAgent.open(TUNNEL, netns=ground.netns) as agent:
+            switch = mz.TransitSwitch.open(agent)
+            begin()
+            switch.detach()
+
+    ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
+    sweep(ground, killer, verb, before, ways)
+
+
+# -- deleting everything -----------------------------------------------------------------------------------
+
+
+def make_it_again(ground: Ground, point: str) -> None:
+    with ground.agent() as agent:
+        ground.assert_works(agent, point)
+        agent.detach(force=True)
+    ground.assert_no_leftovers(point)
+
+
+def delete_the_rest(ground: Ground, point: str) -> None:
+    ground.delete(force=True)
+    ground.assert_clear(point)
+
+
+@pytest.mark.parametrize("verb_name", ["Tunnel.delete", "TransitAgent.detach"])
+def test_killed_while_deleting_everything(ground: Ground, killer: Killer, verb_name: str) -> None:
+    """A container's endpoint, a VM's with the namespace that was made for it, a switch, agent and tunnel."""
+
+    def verb(begin: Begin) -> None:
+        with mz.TransitAgent.open(TUNNEL, netns=ground.netns) as agent:
+            begin()
+            agent.tunnel.delete(force=True) if verb_name == "Tunnel.delete" else agent.detach(force=True)
+
+    ways: list[Way] = [make_it_again, delete_the_rest, delete_it_by_hand]
+    sweep(ground, killer, verb, ground.everything, ways)
