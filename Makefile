@@ -21,7 +21,7 @@ C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
 PYTEST := $(BIN)/python -m pytest
 
 .NOTPARALLEL:
-.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full
+.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full test-full
 .PHONY: fuzz mutants bench wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c format
 .PHONY: root build-packages netns-packages vm-packages lint-packages
@@ -48,6 +48,10 @@ test-vm: root $(VENV)/built netns-packages vm-packages
 
 test-vm-full: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
+
+# Each tier at its full depth; one that passed at this commit is not run again.
+test-full: root $(VENV)/built netns-packages vm-packages
+	$(BIN)/python tools/full.py
 
 # The binding once more, under the compiler's sanitizers, in a copy of the package below build/.
 test-sanitized: root $(VENV)/built netns-packages

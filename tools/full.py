@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs every tier of the tests at its full depth, and keeps the result as a page.
+
+``python tools/full.py`` goes on where it was interrupted: a tier that passed at this commit is not run again. What
+each wrote is kept in ``build/full/<commit>/<tier>.log``, and beside it how it ended. ``docs/full-results.md`` is
+written anew after each tier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+STAMPS = ROOT / "build/full"
+PAGE = ROOT / "docs/full-results.md"
+PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
+# No test of this run is to be cut short because the machine has other work, too.
+PATIENT = {"MIZARNET_TEST_SECONDS": "900"}
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One of the tiers: a command of this interpreter, and what it shows."""
+
+    name: str
+    shows: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+TIERS = (
+    Tier("unit", "values, errors, codecs, model, pages", (*PYTEST, "tests/unit")),
+    Tier("bpf", "binding, layouts, single frames, fixtures", (*PYTEST, "tests/bpf"), PATIENT),
+    Tier(
+        "netns",
+        "real traffic; every death, rivals for minutes, every set of attachments",
+        (*PYTEST, "tests/netns"),
+        {**PATIENT, "MIZARNET_TEST_FULL": "1"},
+    ),
+    Tier(
+        "fuzz",
+        "five million cases of each program against the model",
+        ("-m", "tests.fuzz", "--cases", "5000000"),
+    ),
+    Tier("mutants", "every seeded bug is noticed", ("-m", "tests.mutants")),
+    Tier("sanitized", "the binding under the compiler's sanitizers", ("tools/sanitized.py",)),
+    Tier("vm-6.1", "every test inside Linux 6.1", ("tests/vm/suite.py", "--full", "--kernel", "6.1")),
+    Tier("vm-6.12", "every test inside Linux 6.12", ("tests/vm/suite.py", "--full", "--kernel", "6.12")),
+)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How a tier ended at a commit: its exit status, its last line, how long it took, and the day."""
+
+    status: int
+    says: str
+    minutes: float
+    day: str
+
+
+def main() -> int:
+    """Run what has not passed yet; zero if everything has then."""
+    arguments = _arguments()
+    commit, changed = _commit()
+    directory = STAMPS / commit
+    if changed:
+        shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    for tier in TIERS:
+        if arguments.tier and tier.name not in arguments.tier:
+            continue
+        before = _stamp(directory, tier)
+        if before is not None and before.status == 0:
+            print(f"{tier.name}: passed before: {before.says}", flush=True)
+            continue
+        print(f"{tier.name}: output in {_log(directory, tier).relative_to(ROOT)}", flush=True)
+        after = _run(directory, tier)
+        print(f"{tier.name}: {'passed' if after.status == 0 else 'FAILED'}: {after.says}", flush=True)
+        PAGE.write_text(_page(commit, directory))
+    ended = [_stamp(directory, tier) for tier in TIERS]
+    return int(any(stamp is not None and stamp.status for stamp in ended))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Run every tier of the tests at its full depth.")
+    names = [tier.name for tier in TIERS]
+    parser.add_argument("--tier", action="append", choices=names, help="only this one (may be given again)")
+    return parser.parse_args()
+
+
+def _commit() -> tuple[str, bool]:
+    """What the stamps go by, and whether there are changes beside the commit: then none counts."""
+    commit = _output("git", "rev-parse", "--short=12", "HEAD")
+    changed = bool(_output("git", "status", "--porcelain", "--", ".", f":!{PAGE.relative_to(ROOT)}"))
+    return (f"{commit}-changed" if changed else commit), changed
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def _log(directory: Path, tier: Tier) -> Path:
+    return directory / f"{tier.name}.log"
+
+
+def _run(directory: Path, tier: Tier) -> Stamp:
+    started = time.monotonic()
+    with _log(directory, tier).open("wb") as log:
+        done = subprocess.run(
+            [sys.executable, *tier.command],
+            cwd=ROOT,
+            env=os.environ | tier.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    lines = _log(directory, tier).read_text(errors="replace").split("\n")
+    stamp = Stamp(
+        status=done.returncode,
+        says=next((line.strip(" =") for line in reversed(lines) if line.strip()), "nothing"),
+        minutes=round((time.monotonic() - started) / 60, 1),
+        day=f"{datetime.now(UTC):%Y-%m-%d}",
+    )
+    (directory / f"{tier.name}.json").write_text(json.dumps(asdict(stamp)))
+    return stamp
+
+
+def _stamp(directory: Path, tier: Tier) -> Stamp | None:
+    file = directory / f"{tier.name}.json"
+    return Stamp(**json.loads(file.read_text())) if file.exists() else None
+
+
+def _page(commit: str, directory: Path) -> str:
+    lines = [
+        "# The tests at full depth",
+        "",
+        f"Written by `make test-full` at commit {commit}, on Linux {os.uname().release} with {os.cpu_count()} CPUs.",
+        "",
+        "| tier | shows | result | says | minutes | day |",
+        "|---|---|---|---|---|---|",
+    ]
+    for tier in TIERS:
+        stamp = _stamp(directory, tier)
+        if stamp is None:
+            lines.append(f"| {tier.name} | {tier.shows} | not run yet | | | |")
+            continue
+        word = "passed" if stamp.status == 0 else "**failed**"
+        says = stamp.says.replace("|", "/")
+        lines.append(f"| {tier.name} | {tier.shows} | {word} | {says} | {stamp.minutes} | {stamp.day} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
