@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from mizarnet import Verdict, hooks, loader, maps
 from mizarnet.abi.records import FIRST
 from mizarnet.bpf import MapType
 from tests.support.builds import OTHER_TTL, compile_second, installed
+from tests.support.depth import depth
 from tests.support.fabric import Fabric, Net, common_tests
 from tests.support.flow import Probe
 from tests.support.packets import Outer
@@ -27,7 +27,7 @@ from tests.support.tenants import BLUE
 from tests.support.topology import UNDERLAY, Container, Host, World
 from tests.support.traffic import Capture, assert_ping
 
-TIMES = int(os.environ.get("MIZARNET_REPLACEMENTS", "6"))
+TIMES = {"auto": depth(6, 1000), "clsact": depth(6, 200), "switch": depth(6, 200)}
 """How often programs are replaced under load."""
 TTL = 64
 
@@ -157,7 +157,7 @@ def test_no_datagram_is_lost_while_programs_are_replaced(second: Path, hook: str
             assert_ping(one.namespace, to.ip)
         before = first.agent.stats()
         probes = [flows.enter_context(Probe(one.namespace, to.namespace, to.ip)) for to in (near, far)]
-        replace_often(first, second)
+        replace_often(first, second, TIMES[hook])
         found = [probe.result() for probe in probes]
         assert [each.lost for each in found] == [0, 0], found
         since = first.agent.stats().since(before).agent
@@ -167,11 +167,11 @@ def test_no_datagram_is_lost_while_programs_are_replaced(second: Path, hook: str
         assert set(counted) <= {Verdict.NEIGHBOUR_ANSWERED}
 
 
-def replace_often(host: Host, second: Path) -> None:
+def replace_often(host: Host, second: Path, times: int) -> None:
     """There and back, again and again; both mixed pairs run in between."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", mz.OutdatedWarning)
-        for number in range(TIMES):
+        for number in range(times):
             with ExitStack() as other:
                 if number % 2 == 0:
                     other.enter_context(installed(second))
@@ -191,7 +191,7 @@ def test_no_datagram_is_lost_while_a_switch_is_replaced(second: Path) -> None:
         common_tests(one, other, 4)
         ids = program_ids(switch.agent)
         with Probe(one.namespace, other.namespace, other.ip) as probe:
-            replace_often(switch, second)
+            replace_often(switch, second, TIMES["switch"])
             found = probe.result()
         assert found.lost == 0, found
         assert not set(ids.values()) & set(program_ids(switch.agent).values())
