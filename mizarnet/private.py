@@ -21,19 +21,22 @@ _PREFIX = "mizarnet-"
 _MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d+)")
 
 
-def make(cookie: int, ifindex: int, endpoint: str) -> str:
-    """Make the namespace of an endpoint; its name. One that a process which died has left is replaced.
+def name_of(cookie: int, ifindex: int, endpoint: str) -> str:
+    """What the namespace of an endpoint is called.
 
     Args:
         cookie: Of the host's namespace.
         ifindex: Of the tunnel.
-        endpoint: Name of the endpoint, which has none on this tunnel.
+        endpoint: Name of the endpoint.
     """
     key = f"{cookie:x}/{ifindex}/{endpoint}"
-    name = _PREFIX + blake2b(key.encode(), digest_size=8).hexdigest()
+    return _PREFIX + blake2b(key.encode(), digest_size=8).hexdigest()
+
+
+def make(name: str, cookie: int, ifindex: int) -> None:
+    """Make a namespace for an endpoint of that host and tunnel. One that a process which died has left is replaced."""
     delete_netns(name)
     create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex}")
-    return name
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:

@@ -52,6 +52,7 @@ from mizarnet.netlink import (
 from mizarnet.numbers import State
 from mizarnet.presence import ABANDONED, forget, is_being_made, is_present, remove, silence_records
 from mizarnet.private import make as make_private
+from mizarnet.private import name_of
 from mizarnet.tunnel import Tunnel
 from mizarnet.values import EndpointSpec, Kind, MacAddress
 
@@ -69,14 +70,18 @@ def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> 
     """
     wanted = _complete(maps, tunnel, spec)
     _check_free(datapath, maps, wanted)
+    host, private = tunnel.session, spec.kind is Kind.MACVTAP and spec.netns is None
+    if private:
+        wanted = attrs.evolve(wanted, netns=name_of(host.cookie, tunnel.ifindex, spec.name))
     with ExitStack() as undo:
-        private = spec.kind is Kind.MACVTAP and spec.netns is None
+        # The record is the first thing that there is: whoever finds it finds what else was made.
+        record = _claim_name(maps, _new_record(host, wanted, private=private), undo)
         if private:
-            name = make_private(tunnel.session.cookie, tunnel.ifindex, spec.name)
+            name = wanted.netns or ""
+            make_private(name, host.cookie, tunnel.ifindex)
             undo.callback(delete_netns, name)
-            wanted = attrs.evolve(wanted, netns=name)
-        target = undo.enter_context(_namespace(wanted, tunnel.session))
-        record = _claim(datapath, maps, _new_record(tunnel, target, wanted, private=private), undo)
+        target = undo.enter_context(_namespace(wanted, host))
+        record = _claim(maps, _located(record, host, target), undo)
         optional = spec.gateway is None
         ifindex = target.run(_make_device, tunnel, target, record, undo, optional_routes=optional)
         record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
@@ -224,18 +229,25 @@ def refuse_other_maker(host: Session, record: Record) -> None:
 # -- records and claims ------------------------------------------------------------------------------------
 
 
-def _new_record(tunnel: Tunnel, target: Session, spec: EndpointSpec, *, private: bool) -> Record:
+def _new_record(host: Session, spec: EndpointSpec, *, private: bool) -> Record:
     return Record(
         spec=spec,
         instance=secrets.randbits(64),
         interface=NO_SLOT,
         ifindex=0,
-        netns_cookie=target.cookie,
-        netns_id=target.identity,
-        nsid=_nsid(tunnel.session, target),
-        maker=lock_identity(tunnel.session.cookie),
+        netns_cookie=0,
+        netns_id=(0, 0),
+        nsid=SAME_NAMESPACE,
+        maker=lock_identity(host.cookie),
         state=State.MAKING,
         private=private,
+    )
+
+
+def _located(record: Record, host: Session, target: Session) -> Record:
+    """The record with what is known of the namespace."""
+    return attrs.evolve(
+        record, netns_cookie=target.cookie, netns_id=target.identity, nsid=_nsid(host, target)
     )
 
 
@@ -246,18 +258,23 @@ def _nsid(host: Session, target: Session) -> int:
         return nsid_of(host, handle)
 
 
-def _claim(datapath: DataPath, maps: Maps, record: Record, undo: ExitStack) -> Record:
-    """The cold half first, then all that two endpoints must not share, last the hot half, by which it may send.
+def _claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
+    key = records.record_key(record.spec.name)
+    with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
+        try:
+            maps.records.update(key, record.pack(), mode=UpdateMode.NOEXIST)
+        except CapacityError as full:
+            raise _no_room(maps, full.used) from None
+    undo.callback(_forget, maps, record)
+    return record
+
+
+def _claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
+    """All that two endpoints must not share, last the hot half of the record, by which the endpoint may send.
 
     Each step is refused by the kernel if somebody else has the key.
     """
     key, new = records.record_key(record.spec.name), UpdateMode.NOEXIST
-    with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
-        try:
-            maps.records.update(key, record.pack(), mode=new)
-        except CapacityError as full:
-            raise _no_room(maps, full.used) from None
-    undo.callback(_forget, maps, record)
     record = attrs.evolve(record, interface=_claim_slot(maps, record))
     undo.callback(_forget, maps, record)
     maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))

@@ -21,6 +21,7 @@ from mizarnet.numbers import State
 from mizarnet.survey import survey
 from tests.netns.ownership.conftest import Scene
 from tests.netns.ownership.test_taken_off import offered
+from tests.support.agreement import disagreements
 from tests.support.depth import FULL, SEED, some
 from tests.support.killer import Killer
 from tests.support.standing import data_paths
@@ -283,3 +284,61 @@ def test_killed_while_deleting_everything(ground: Ground, killer: Killer, verb_n
 
     ways: list[Way] = [make_it_again, delete_the_rest, delete_it_by_hand]
     sweep(ground, killer, verb, ground.everything, ways)
+
+
+# -- an endpoint -------------------------------------------------------------------------------------------
+
+
+def make(ground: Ground, agent: mz.TransitAgent, kind: str) -> mz.Endpoint:
+    if kind == "macvlan":
+        return ground.web(agent)
+    return mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", kind="macvtap")
+
+
+def assert_agreed(ground: Ground, agent: mz.TransitAgent, point: str) -> None:
+    names = [
+        ground.scene.web.namespace.name,
+        *(path.name for path in private_names() if os.path.ismount(path)),
+    ]
+    assert disagreements(agent, names) == [], point
+
+
+def make_the_endpoint(kind: str) -> Way:
+    def make_it(ground: Ground, point: str) -> None:
+        with ground.agent() as agent:
+            endpoint = make(ground, agent, kind)
+            assert_agreed(ground, agent, point)
+            if kind == "macvlan":
+                ground.assert_works(agent, point)
+            endpoint.delete()
+            assert_agreed(ground, agent, point)
+
+    return make_it
+
+
+def delete_the_endpoint(ground: Ground, point: str) -> None:
+    with ground.agent() as agent:
+        mz.Endpoint.delete_many(agent, ["web"])
+        assert mz.Endpoint.list(agent) == [], point
+        assert_agreed(ground, agent, point)
+    assert links(ground.scene.web.namespace) == ["lo"], point
+    ground.assert_no_leftovers(point)
+
+
+@pytest.mark.parametrize("kind", ["macvlan", "macvtap"])
+@pytest.mark.parametrize("doing", ["create", "delete"])
+def test_killed_with_an_endpoint(ground: Ground, killer: Killer, kind: str, doing: str) -> None:
+    """The record comes first and goes last: it finds what else there is."""
+
+    def before() -> None:
+        with ground.agent() as agent:
+            if doing == "delete":
+                make(ground, agent, kind)
+
+    def verb(begin: Begin) -> None:
+        with mz.TransitAgent.open(TUNNEL, netns=ground.netns) as agent:
+            begin()
+            make(ground, agent, kind) if doing == "create" else mz.Endpoint.open(agent, "web").delete()
+
+    ways = [make_the_endpoint(kind), delete_the_endpoint, delete_the_rest]
+    sweep(ground, killer, verb, before, ways)
