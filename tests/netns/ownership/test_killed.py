@@ -170,11 +170,15 @@ def sweep(
     ways[0](ground, "not killed")
     pairs = [(number, way) for number in range(len(everything)) for way in ways]
     chosen = pairs if FULL else _one_way_each(some(range(len(everything)), TENTH), ways)
+    deaths = 0
     for number, way in chosen:
         before()
-        point = f"point {number + 1}, {killer.kill(verb, number + 1)}, then {way.__name__} (seed {SEED})"
+        last = killer.kill(verb, number + 1)
+        deaths += last is not None
+        point = f"point {number + 1}, {last}, then {way.__name__} (seed {SEED})"
         ground.assert_safe(point)
         way(ground, point)
+    assert 2 * deaths >= len(chosen) - 1, "hardly anybody died"
     print(f"{len(chosen)} of {len(pairs)} deaths, {len(everything)} points")
 
 
