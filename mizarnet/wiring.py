@@ -149,17 +149,22 @@ def _unless_deleted(record: Record) -> Generator[None, None, None]:
 
 def _refuse_replaced(maps: Maps, record: Record) -> None:
     """Raises ``EndpointNotFoundError`` unless the record, the index and all addresses are still this endpoint's."""
-    found = maps.records.lookup(records.record_key(record.spec.name))
+    _refuse_other_life(maps, record)
     interface = maps.interfaces.lookup(records.mac_key(record.mac))
     own = (
-        found is not None
-        and records.instance_of(found) == record.instance
-        and maps.slots.lookup(records.u32(record.interface)) == record.pack_slot()
+        maps.slots.lookup(records.u32(record.interface)) == record.pack_slot()
         and all(maps.addresses.lookup(key) == claim for key, claim in record.pack_addresses().items())
         and interface is not None
         and record.is_interface(interface)
     )
     if not own:
+        raise EndpointNotFoundError(record.spec.name)
+
+
+def _refuse_other_life(maps: Maps, record: Record) -> None:
+    """Raises ``EndpointNotFoundError`` unless the record is still there, and not of a later life of the name."""
+    found = maps.records.lookup(records.record_key(record.spec.name))
+    if found is None or records.instance_of(found) != record.instance:
         raise EndpointNotFoundError(record.spec.name)
 
 
@@ -279,6 +284,7 @@ def _claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
     undo.callback(_forget, maps, record)
     maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
     with _unless_deleted(record):
+        _refuse_other_life(maps, record)
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
     for address, claim in record.pack_addresses().items():
         found = records.unpack_endpoint_key(address)
