@@ -12,8 +12,17 @@ from collections.abc import Mapping
 
 import attrs
 
-from mizarnet.bpf import ClsactPlace, Direction, Program, TcxHook, TcxState, has_tcx, query_filters
-from mizarnet.errors import UnsupportedError
+from mizarnet.bpf import (
+    ClsactPlace,
+    Direction,
+    Program,
+    TcxHook,
+    TcxState,
+    device_exists,
+    has_tcx,
+    query_filters,
+)
+from mizarnet.errors import NotFoundError, UnsupportedError
 from mizarnet.loader import AGENT, GUARD
 from mizarnet.numbers import Layer
 from mizarnet.values import Hook
@@ -98,6 +107,8 @@ def read_hooks(ifindex: int) -> Hooks:
     """Look at the hooks of a device; raises ``NotFoundError`` if it is gone."""
     tcx = {side: TcxHook(ifindex, side).query() for side in Direction} if has_tcx() else {}
     filters = {side: query_filters(ifindex, direction=side) for side in Direction}
+    if not tcx and not any(filters.values()) and not device_exists(ifindex):
+        raise NotFoundError(f"there is no interface {ifindex} in this network namespace")
     return Hooks(
         ifindex=ifindex,
         tcx=tcx,

@@ -145,6 +145,11 @@ class Maps:
         """Say that a table was changed. Random, so that two writers never leave the same stamp."""
         self.changes.update(FIRST, os.urandom(_STAMP))
 
+    def let_go(self) -> None:
+        """Let go of the maps in the kernel, and not yet of the descriptors' numbers: other threads may use them."""
+        for each in self.all():
+            each.let_go()
+
     def close(self) -> None:
         """Let go of the descriptors."""
         for each in self.all():

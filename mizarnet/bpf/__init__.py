@@ -21,6 +21,7 @@ from mizarnet.bpf.features import has_kfuncs as has_kfuncs
 from mizarnet.bpf.features import has_tcx as has_tcx
 from mizarnet.bpf.frame_runner import FrameRunner as FrameRunner
 from mizarnet.bpf.hook import Direction as Direction
+from mizarnet.bpf.hook import device_exists as device_exists
 from mizarnet.bpf.map import Map as Map
 from mizarnet.bpf.map import MapType as MapType
 from mizarnet.bpf.map import UpdateMode as UpdateMode

@@ -78,13 +78,13 @@ class ClsactPlace:
     def detach(self, program: Program) -> None:
         """Remove the filter of ``program`` and nothing else; the clsact stays, others may use it.
 
-        One that is not there, or runs another program, is no error.
+        One that is not there, or runs another program, or a device that is gone, is no error.
         """
         if self.query() != program.id:
             return
         with listening() as said:
             result = lib.bpf_tc_detach(_hook(self.ifindex, self.direction), _options(self))
-        if result != -_errno.ENOENT:
+        if result not in (-_errno.ENOENT, -_errno.ENODEV):
             check(result, f"remove {self}", needs=_NEEDS, said="; ".join(said))
 
     def _put(self, program: Program, *, flags: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import warnings
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -15,8 +16,8 @@ from mizarnet.errors import ClosedError
 class Fd:
     """A descriptor that is closed once.
 
-    Closing a descriptor never undoes anything in the kernel that is pinned or attached by other means. Close
-    it only when no other thread is inside a call with it, as with any file object.
+    Closing a descriptor never undoes anything in the kernel that is attached or otherwise in use. Close it only when no
+    other thread is inside a call with it, as with any file object; :meth:`let_go` has no such condition.
     """
 
     __slots__ = ("_number", "what")
@@ -45,6 +46,14 @@ class Fd:
         if self._number < 0:
             raise ClosedError(f"{self.what} is closed")
         return self._number
+
+    def let_go(self) -> None:
+        """Let go of what is behind it, and keep the number until ``close()``, so that nothing else gets it.
+
+        Another thread may have the number in hand: its call fails (EINVAL).
+        """
+        with suppress(OSError), open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), self.fileno(), inheritable=False)
 
     def close(self) -> None:
         """Close it; again is harmless."""
@@ -82,8 +91,12 @@ class Handle:
         """Whether the descriptor was closed."""
         return self._fd.closed
 
+    def let_go(self) -> None:
+        """Let go of the object and keep the descriptor's number, for threads that have it in hand."""
+        self._fd.let_go()
+
     def close(self) -> None:
-        """Close the descriptor; again is harmless. The kernel keeps what is pinned or otherwise in use."""
+        """Close the descriptor; again is harmless. The kernel keeps what is attached or otherwise in use."""
         self._fd.close()
 
     def __enter__(self) -> Self:

@@ -8,13 +8,14 @@ import errno as _errno
 import functools
 from array import array
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from operator import add
 from typing import Self
 
 from mizarnet.bpf import _batch
 from mizarnet.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet.bpf.fd import Fd, Handle
-from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
+from mizarnet.errors import BpfError, CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
 
 
 class MapType(enum.IntEnum):
@@ -94,9 +95,12 @@ class Map(Handle):
 
     @property
     def memory(self) -> int:
-        """Bytes of kernel memory that the map takes now."""
-        with open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as facts:
-            return next(int(line.split()[1]) for line in facts if line.startswith("memlock:"))
+        """Bytes of kernel memory that the map takes now; raises ``BpfError`` where ``/proc`` does not tell."""
+        with suppress(OSError), open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as facts:
+            for line in facts:
+                if line.startswith("memlock:"):
+                    return int(line.split()[1])
+        raise BpfError(f"read the memory of map {self.name!r} in /proc/self/fdinfo", errno=_errno.ENOENT)
 
     # -- one entry
 

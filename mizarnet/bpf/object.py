@@ -26,7 +26,7 @@ _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
 class Object:
-    """The maps and programs that one load made; they live while a descriptor, a pin or a link holds them."""
+    """The maps and programs that one load made; they live while a descriptor or a device holds them."""
 
     def __init__(self, *, maps: Mapping[str, Map], programs: Mapping[str, Program]) -> None:
         """Join what was loaded; see `ObjectSpec.load`."""
