@@ -22,7 +22,7 @@ from mizarnet.values import Encap, NetnsLike
 # Numbers of <linux/capability.h>, and what each is for.
 _PRIVILEGES = {
     "CAP_NET_ADMIN": 12,  # devices, addresses, routes
-    "CAP_SYS_ADMIN": 21,  # entering namespaces, mounting the BPF file system
+    "CAP_SYS_ADMIN": 21,  # entering namespaces, opening programs and maps by their ids
     "CAP_PERFMON": 38,  # reading kernel structures in programs
     "CAP_BPF": 39,  # maps and programs
 }

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Forwarding of the underlay device, which XDP needs to be told next hops: set, remembered and put back.
 
-The kernel's FIB look-up answers a program only where forwarding is on. What was changed stands in ``meta``, as bits
-of ``SwitchFlag``, so that any process can put it back.
+The kernel's FIB look-up answers a program only where forwarding is on. What was changed stands in the map
+``switching``, as bits of ``SwitchFlag``, so that any process can put it back.
 """
 
 from __future__ import annotations
 
+import errno
+
+from mizarnet.errors import KernelError
 from mizarnet.netlink import Session, get_link, read_sysctl, write_sysctl
 from mizarnet.numbers import SwitchFlag
 
@@ -49,4 +52,12 @@ def restore(session: Session, ifindex: int, changes: int) -> None:
     # Forwarding goes off first: at no moment is it on without accept_ra=2.
     for flag, (key, before, _) in reversed(_CHANGES.items()):
         if changes & flag:
-            write_sysctl(session, key.format(link.name), before)
+            _put_back(session, key.format(link.name), before)
+
+
+def _put_back(session: Session, key: str, value: str) -> None:
+    try:
+        write_sysctl(session, key, value)
+    except KernelError as refused:
+        if refused.errno != errno.ENOENT:  # with an MTU below 1,280 a device loses its settings of IPv6
+            raise

@@ -17,6 +17,7 @@ from mizarnet import numbers
 from mizarnet.abi.layout import Layout, Leaf, check_numbers
 from mizarnet.abi.layouts import LAYOUTS
 from mizarnet.bpf import Object, ObjectSpec, StructLayout
+from mizarnet.errors import NotFoundError
 from mizarnet.feature import has_route_identity
 from mizarnet.maps import Maps
 
@@ -53,8 +54,14 @@ def object_path() -> Path:
 
 
 def build_of(path: Path) -> int:
-    """A number that tells one build of an object from another."""
-    return int.from_bytes(blake2b(path.read_bytes(), digest_size=_BUILD_BYTES).digest(), "little")
+    """A number that tells one build of an object from another; raises ``NotFoundError`` if the file is gone."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise NotFoundError(
+            f"there is no BPF object at {str(path)!r}", hint="is mizarnet being installed just now?"
+        ) from None
+    return int.from_bytes(blake2b(content, digest_size=_BUILD_BYTES).digest(), "little")
 
 
 def installed_build() -> int:

@@ -75,8 +75,12 @@ def _make_directory(directory: Path) -> None:
         pass  # made before; by whom is found out below
     except OSError as refused:
         raise _refusal("make the directory", directory, refused) from None
-    with _looking_at(directory):
+    try:
         found = os.lstat(directory)
+    except FileNotFoundError:
+        return  # removed with the service that it was made for: the next round makes it
+    except OSError as refused:
+        raise _refusal("look at", directory, refused) from None
     if not stat.S_ISDIR(found.st_mode):
         raise _wrong_kind(directory, found, "directory")
     _check_owner(directory, found, mode=0o700)
@@ -85,6 +89,8 @@ def _make_directory(directory: Path) -> None:
 def _try(path: Path) -> int | None:
     with ExitStack() as undo:
         descriptor = _open(path)
+        if descriptor is None:
+            return None
         undo.callback(os.close, descriptor)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -104,24 +110,25 @@ def _try(path: Path) -> int | None:
     return None
 
 
-def _open(path: Path) -> int:
+def _open(path: Path) -> int | None:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        return None  # the directory was removed just now
     except OSError as refused:
         if refused.errno in (errno.ELOOP, errno.EISDIR):
-            with _looking_at(path):
-                found = os.lstat(path)
-            raise _wrong_kind(path, found, "file") from None
+            _refuse_kind(path)
+            return None
         raise _refusal("open", path, refused) from None
 
 
-@contextmanager
-def _looking_at(path: Path) -> Generator[None, None, None]:
+def _refuse_kind(path: Path) -> None:
     try:
-        yield
-    except OSError as refused:
-        raise _refusal("look at", path, refused) from None
+        found = os.lstat(path)
+    except OSError:
+        return  # it went just now
+    raise _wrong_kind(path, found, "file")
 
 
 def _check_owner(path: Path, found: os.stat_result, *, mode: int) -> None:

@@ -63,7 +63,7 @@ class Hook(enum.Enum):
     """How the transit agent is attached to the tunnel."""
 
     TCX = "tcx"
-    """Links at the head of the tcx hooks; needs kernel 6.6."""
+    """Programs at the head of the tcx hooks; needs kernel 6.6."""
     CLSACT = "clsact"
     """Filters of the clsact qdisc, for older kernels."""
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do the programs of an object do what they should? A few frames with known answers, on tables made up for them.
 
-It runs the object that is made of the same sources as the one to be attached, before anything is attached, and touches
-no map of a data path. The answers are on both sides of what matters: what an endpoint may send and receive passes, what
-it may not is dropped for the right reason.
+It runs the object that is made of the same sources as the one to be attached, before that takes the place of another,
+and touches no map of a data path. The answers are on both sides of what matters: what an endpoint may send and receive
+passes, what it may not is dropped for the right reason.
 """
 
 from __future__ import annotations
