@@ -17,7 +17,7 @@ from mizarnet.datapath import DataPath
 from mizarnet.errors import ExistsError
 from mizarnet.lock import identity as lock_identity
 from mizarnet.maps import Maps, take_own
-from mizarnet.netlink import Link, Session, delete_link, delete_netns, get_link
+from mizarnet.netlink import Link, Session, delete_link, delete_netns, dump_links, get_link
 from mizarnet.numbers import State
 
 ABANDONED = 60
@@ -28,13 +28,13 @@ def device_of(record: Record, host: Session) -> Link | None:
     """The endpoint's device, looked at from the host's namespace; None when it is gone.
 
     The id of a namespace that ended may be given to another: the MAC tells. A record without an index is of a
-    device that was being made when its maker died: its name finds it.
+    device that was being made when its maker died, and may not have its name yet.
     """
     if record.ifindex:
         link = get_link(host, ifindex=record.ifindex, nsid=record.nsid)
-    else:
-        link = get_link(host, record.spec.ifname, nsid=record.nsid)
-    return link if link is not None and link.mac == str(record.mac) else None
+        return link if link is not None and link.mac == str(record.mac) else None
+    links = dump_links(host, kind=record.spec.kind.value, nsid=record.nsid)
+    return next((link for link in links if link.mac == str(record.mac)), None)
 
 
 def is_present(record: Record, host: Session) -> bool:

@@ -10,37 +10,35 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 
 from mizarnet.checks import NETNS_DIRECTORY
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
-from mizarnet.netlink import LOOPBACK_IFINDEX, Session, create_netns, delete_netns, get_link
+from mizarnet.netlink import LOOPBACK_IFINDEX, Session, create_netns, delete_netns, dump_links, get_link
 
 _PREFIX = "mizarnet-"
-_MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d+)")
+_MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10})")
 
 
-def name_of(cookie: int, ifindex: int, endpoint: str) -> str:
+def name_of(instance: int) -> str:
     """What the namespace of an endpoint is called.
 
     Args:
-        cookie: Of the host's namespace.
-        ifindex: Of the tunnel.
-        endpoint: Name of the endpoint.
+        instance: What tells the endpoint from that of another life of its name, who may be made and removed by others
+            at the same moment.
     """
-    key = f"{cookie:x}/{ifindex}/{endpoint}"
-    return _PREFIX + blake2b(key.encode(), digest_size=8).hexdigest()
+    return f"{_PREFIX}{instance:016x}"
 
 
 def make(name: str, cookie: int, ifindex: int) -> None:
-    """Make a namespace for an endpoint of that host and tunnel. One that a process which died has left is replaced."""
-    delete_netns(name)
+    """Make a namespace for an endpoint of that host (the cookie of its namespace) and tunnel."""
     create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex}")
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     """Remove namespaces whose host or tunnel is gone; their names.
+
+    The kernel deletes the device with either of them: one that still has it is in use, whatever its text says.
 
     Args:
         is_gone: Says so of a host's cookie and a tunnel's index.
@@ -56,7 +54,10 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
 
 
 def _owner(name: str) -> tuple[int, int] | None:
+    """Host and tunnel that a namespace was made for; None if it is no such namespace, or its device lives."""
     with suppress(NetnsNotFoundError), Session.open(name) as session:
+        if dump_links(session, kind="macvtap"):
+            return None
         link = get_link(session, ifindex=LOOPBACK_IFINDEX)
         known = _MARK.fullmatch(link.alias) if link is not None else None
         if known is not None:

@@ -32,7 +32,7 @@ from mizarnet.errors import (
     UntrustedNamespaceError,
 )
 from mizarnet.lock import identity as lock_identity
-from mizarnet.maps import Maps
+from mizarnet.maps import Maps, take_own
 from mizarnet.netlink import (
     SAME_NAMESPACE,
     Link,
@@ -54,7 +54,7 @@ from mizarnet.presence import ABANDONED, forget, is_being_made, is_present, remo
 from mizarnet.private import make as make_private
 from mizarnet.private import name_of
 from mizarnet.tunnel import Tunnel
-from mizarnet.values import EndpointSpec, Kind, MacAddress
+from mizarnet.values import EndpointKey, EndpointSpec, Kind, MacAddress
 
 
 def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record:
@@ -67,15 +67,17 @@ def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> 
         NetnsNotFoundError: There is no such namespace.
         UntrustedNamespaceError: It belongs to another user namespace.
         EndpointNotFoundError: Another process, which does not see the lock, deleted it meanwhile.
+        AgentNotFoundError: It detached the agent meanwhile.
     """
     wanted = _complete(maps, tunnel, spec)
     _check_free(datapath, maps, wanted)
     host, private = tunnel.session, spec.kind is Kind.MACVTAP and spec.netns is None
+    instance = secrets.randbits(64)
     if private:
-        wanted = attrs.evolve(wanted, netns=name_of(host.cookie, tunnel.ifindex, spec.name))
+        wanted = attrs.evolve(wanted, netns=name_of(instance))
     with ExitStack() as undo:
         # The record is the first thing that there is: whoever finds it finds what else was made.
-        record = _claim_name(maps, _new_record(host, wanted, private=private), undo)
+        record = _claim_name(maps, _new_record(host, wanted, instance, private=private), undo)
         if private:
             name = wanted.netns or ""
             make_private(name, host.cookie, tunnel.ifindex)
@@ -86,6 +88,7 @@ def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> 
         ifindex = target.run(_make_device, tunnel, target, record, undo, optional_routes=optional)
         record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
         publish(maps, record)
+        datapath.refuse_unfinished(maps.read_meta())  # whoever detaches says so before he looks for endpoints
         undo.pop_all()
         target.close()
     return record
@@ -125,6 +128,8 @@ def complete(maps: Maps, record: Record) -> None:
         if found == wanted:
             continue
         missing = True
+        with _unless_deleted(record):
+            _refuse_other_life(maps, record)
         mode = UpdateMode.ANY if found is not None and holder(found) == own else UpdateMode.NOEXIST
         with _explained(f"an entry of endpoint {record.spec.name!r} is another's", record.spec.name):
             table.update(key, wanted, mode=mode)
@@ -206,9 +211,19 @@ def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
 def _check_free(datapath: DataPath, maps: Maps, spec: EndpointSpec) -> None:
     """Addresses and MAC must be free; whoever held them and lost its device has gone."""
     for address in spec.ip:
+        _drop_orphan(maps, records.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
         evict(datapath, maps, datapath.record_at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
     if spec.mac is not None:
         evict(datapath, maps, datapath.record_of(spec.mac), f"MAC {spec.mac}")
+
+
+def _drop_orphan(maps: Maps, address: bytes) -> None:
+    """Take away the claim to an address that a maker wrote, and died, after somebody else had removed its record."""
+    claim = maps.addresses.lookup(address)
+    if claim is not None:
+        record = maps.records.lookup(records.claimant(claim))
+        if record is None or records.instance_of(record) != records.instance_claiming(claim):
+            take_own(maps.addresses, address, claim.__eq__)
 
 
 def evict(datapath: DataPath, maps: Maps, holder: Record | None, what: str) -> None:
@@ -234,10 +249,10 @@ def refuse_other_maker(host: Session, record: Record) -> None:
 # -- records and claims ------------------------------------------------------------------------------------
 
 
-def _new_record(host: Session, spec: EndpointSpec, *, private: bool) -> Record:
+def _new_record(host: Session, spec: EndpointSpec, instance: int, *, private: bool) -> Record:
     return Record(
         spec=spec,
-        instance=secrets.randbits(64),
+        instance=instance,
         interface=NO_SLOT,
         ifindex=0,
         netns_cookie=0,

@@ -18,7 +18,7 @@ import mizarnet as mz
 from mizarnet.bpf import program_name
 from mizarnet.leftovers import sweep
 from mizarnet.netlink import Session, create_netns, delete_netns, dump_links
-from tests.support.process import finish, in_child, start_python
+from tests.support.process import finish, in_child, run_python, start_python
 from tests.support.user import CAPABILITIES, become_nobody_with
 from tests.support.wait import wait_until
 
@@ -279,6 +279,18 @@ def test_what_was_made_for_a_vm_of_an_ended_host_is_swept() -> None:
     swept: list[str] = []
     wait_until(lambda: swept or swept.extend(sweep()), "nothing was swept")
     assert swept == [made.strip()]
+
+
+def test_the_vm_of_a_host_that_only_other_processes_see_lives_on() -> None:
+    """Here the host's namespace has no name, and in that process's view of /proc no thread either."""
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        vm = mz.Endpoint.create(lab.hosts[0].agent, vni=7, ip="10.0.0.9/24", kind="macvtap")
+        delete_netns(lab.hosts[0].netns)
+        alone = ("unshare", "--pid", "--fork", "--mount-proc")
+        assert run_python("from mizarnet.leftovers import sweep\nprint(sweep())", by=alone) == "[]\n"
+        assert vm.state().mtu == 1450
+        vm.delete()
+        assert vm.netns not in os.listdir("/run/netns")
 
 
 # -- containers and commands -------------------------------------------------------------------------------
