@@ -10,7 +10,7 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import bpf, checks, install
+from mizarnet import bpf, checks, install, leftovers
 from mizarnet.attachment import running_ahead
 from mizarnet.checks import IPNetwork
 from mizarnet.datapath import DataPath
@@ -25,7 +25,7 @@ from mizarnet.numbers import Layer
 from mizarnet.presence import is_being_made, is_present, remove
 from mizarnet.stats import Stats
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
-from mizarnet.tunnel import Tunnel, refuse_in_use
+from mizarnet.tunnel import Tunnel
 from mizarnet.upgrade import upgrade
 from mizarnet.values import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
 
@@ -236,17 +236,12 @@ class TransitAgent:
         """
         with locked(self.session.cookie):
             try:
-                maps = self.datapath.maps
+                install.remove(self.tunnel, self.datapath, force=force)
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
             except AgentNotFoundError:
                 install.take_down(self.tunnel)  # nothing guards it
-                return
-            if not force:
-                refuse_in_use(self.session, self.tunnel.name, self.tunnel.ifindex, self.datapath)
-            for record in self.datapath.all_records():
-                remove(maps, self.session, record)
-            install.remove(self.tunnel, self.datapath)
+                leftovers.clear_host(self.session)
 
     def close(self) -> None:
         """Let go of the handle; again is harmless."""

@@ -17,7 +17,7 @@ from mizarnet.hooks import PLACES, Place, wanted_places
 from mizarnet.loader import build_text, installed_build, load_onto
 from mizarnet.maps import Maps
 from mizarnet.netlink import Session
-from mizarnet.survey import Survey, survey
+from mizarnet.survey import Survey, recognise, survey
 
 # How often somebody else may change a hook between the look and the attachment.
 _ATTEMPTS = 64
@@ -47,6 +47,7 @@ def put_back(
 
     Raises:
         ExistsError: A filter of somebody else has a place; what could be put back was.
+        StaleHandleError: Nothing of this data path stands any more: whoever took it off meant it.
         NotFoundError: The device is gone.
         VerifierError: The kernel does not accept a program of this package.
     """
@@ -55,6 +56,8 @@ def put_back(
         programs = dict(loaded or {})
         for _ in range(_ATTEMPTS):
             found = session.run(survey, ifindex)
+            if found.any is None or found.any.meta_id != maps.meta.id:
+                raise StaleHandleError(f"the transit agent of interface {ifindex} was detached meanwhile")
             missing = missing_places(found, layers)
             if not missing:
                 return filled
@@ -107,15 +110,14 @@ def warn_outdated(builds: set[int]) -> None:
 def take_off(session: Session, ifindex: int, meta_id: int) -> None:
     """Take the programs of one data path off, guard last; the tunnel is down. What is gone is no error."""
     with suppress(NotFoundError):
-        found = session.run(survey, ifindex)
+        found = session.run(hooks.read_hooks, ifindex)
         for place in reversed(PLACES):
-            standing = found.standing.get(place)
-            if standing is None or standing.meta_id != meta_id:
-                continue
-            program = Program.open_id(standing.program_id)
-            if program is not None:
-                with program:
-                    session.run(hooks.detach, place, program, ifindex)
+            for number in found.candidates(place):
+                standing = recognise(number)
+                program = Program.open_id(number) if standing and standing.meta_id == meta_id else None
+                if program is not None:
+                    with program:
+                        session.run(hooks.detach, place, program, ifindex)
 
 
 def running_ahead(found: Survey) -> list[tuple[str, int]]:

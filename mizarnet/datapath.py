@@ -43,6 +43,7 @@ from mizarnet.survey import (
 from mizarnet.values import EndpointKey, MacAddress
 
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
+_MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables went with the programs"
 _REOPEN = "open the new one with TransitAgent.open()"
 # How often a data path may be replaced between the look at the hooks and the opening of its maps.
 _ATTEMPTS = 16
@@ -175,7 +176,8 @@ class DataPath:
             try:
                 yield self._maps
             finally:
-                self._maps.stamp()
+                if self._lost is None:
+                    self._maps.stamp()
 
     @contextmanager
     def reading(self) -> Generator[Maps, None, None]:
@@ -190,8 +192,10 @@ class DataPath:
         meta = self._maps.read_meta()
         self.refuse_unfinished(meta)
         if missing_places(found, meta.layers):
-            put_back(self.session, self.ifindex, self._maps, meta.layers)
+            with suppress(NotFoundError):  # the device is gone, and the next look says so
+                put_back(self.session, self.ifindex, self._maps, meta.layers)
             self.survey()
+            self.refuse_unfinished(self._maps.read_meta())
 
     def refuse_unfinished(self, meta: Meta) -> None:
         """Raises ``AgentNotFoundError`` unless the data path is whole and of this host."""
@@ -221,8 +225,9 @@ class DataPath:
 
     def warn_if_outdated(self) -> None:
         """Warn if :meth:`is_outdated`."""
-        if self.is_outdated():
-            warn_outdated(self.survey().builds)
+        builds = self.survey().builds
+        if builds - {installed_build()}:
+            warn_outdated(builds)
 
     # -- inside
 
@@ -255,7 +260,7 @@ class DataPath:
             taken = self._lost is AgentNotFoundError
         if taken:
             return AgentNotFoundError(
-                f"somebody took agent and guard off every hook of {self.name} (tcx, clsact)", hint=_ATTACH
+                f"somebody took agent and guard off every hook of {self.name} (tcx, clsact)", hint=_MAKE_AGAIN
             )
         return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
 
@@ -263,7 +268,7 @@ class DataPath:
         """Let go of maps that are no longer the tunnel's: they are memory that nothing reads."""
         if self._lost is None:
             self._lost = type(error)
-            self._maps.close()
+            self._maps.let_go()
         return error
 
     # -- what the maps say of local endpoints

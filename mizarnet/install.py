@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import attrs
 
@@ -20,15 +20,24 @@ from mizarnet.attachment import put_back, take_off
 from mizarnet.bpf import Object
 from mizarnet.checks import IPNetwork
 from mizarnet.datapath import DataPath
-from mizarnet.errors import ExistsError, KernelError, StaleHandleError, UnderlayNotFoundError
+from mizarnet.errors import (
+    ExistsError,
+    InUseError,
+    KernelError,
+    NetlinkError,
+    NotFoundError,
+    StaleHandleError,
+    UnderlayNotFoundError,
+)
 from mizarnet.hooks import Place, attach, wanted_places
 from mizarnet.loader import AGENT, GUARD, Capacity
 from mizarnet.maps import Maps
-from mizarnet.netlink import get_link, on_link_prefixes, set_link
+from mizarnet.netlink import on_link_prefixes, set_link
 from mizarnet.numbers import Limit, State
+from mizarnet.presence import remove as remove_endpoint
 from mizarnet.survey import Survey, survey
 from mizarnet.tables import write_peers
-from mizarnet.tunnel import Tunnel, port_holders
+from mizarnet.tunnel import Tunnel, port_holders, refuse_in_use
 from mizarnet.values import VIRTUAL_MAC, MacAddress
 
 # How often another maker may come between: each time one of the two gets further.
@@ -44,20 +53,21 @@ def install(tunnel: Tunnel, layers: int, capacity: Capacity, peers: list[IPNetwo
     """
     for _ in range(_ATTEMPTS):
         found = DataPath.find(tunnel.session, tunnel.name, tunnel.ifindex)
-        if found is None:
-            leftovers.clear_host(tunnel.session)
-            if _make(tunnel, layers, capacity, peers):
-                return True
-            continue
         try:
-            meta = found.maps.read_meta()
-            if meta.state is not State.DELETING:
-                return _complete(tunnel, found, meta)
-            remove(tunnel, found)
+            if found is not None:
+                meta = found.maps.read_meta()
+                if meta.state is not State.DELETING:
+                    return _complete(tunnel, found, meta)
+                remove(tunnel, found, force=True)
+            else:
+                leftovers.clear_host(tunnel.session)
+                if _make(tunnel, layers, capacity, peers):
+                    return True
         except StaleHandleError:
             continue  # whoever detached it has finished
         finally:
-            found.close()
+            if found is not None:
+                found.close()
     raise StaleHandleError(f"the transit agent of {tunnel.name} was attached and detached all the time")
 
 
@@ -65,10 +75,13 @@ def _complete(tunnel: Tunnel, found: DataPath, meta: Meta) -> bool:
     begun = meta.state is State.MAKING
     if not begun:
         found.refuse_unfinished(meta)
+    if found.maps.lifeline.lookup(FIRST) is None:  # the kernel emptied it when the device left this namespace
+        _write_lifeline(tunnel, found.maps)
     put_back(tunnel.session, tunnel.ifindex, found.maps, meta.layers)
-    link = get_link(tunnel.session, ifindex=tunnel.ifindex)
+    link = tunnel.find_device()
     if link is None or not link.up:
         bring_up(tunnel)
+        _refuse_overtaken(tunnel, found.maps)
     if begun:
         _set_state(found.maps, State.LIVE)
     return begun
@@ -80,8 +93,7 @@ def _make(tunnel: Tunnel, layers: int, capacity: Capacity, peers: list[IPNetwork
         loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
         maps = Maps.of(loaded)
         maps.meta.update(FIRST, _meta(tunnel, layers).pack())
-        # The kernel looks the index up in the namespace of the thread that writes it.
-        tunnel.session.run(maps.lifeline.update, FIRST, u32(tunnel.ifindex))
+        _write_lifeline(tunnel, maps)
         _fill_peers(maps, tunnel, peers)
         maps.stamp()
         before = tunnel.session.run(survey, tunnel.ifindex)
@@ -89,9 +101,10 @@ def _make(tunnel: Tunnel, layers: int, capacity: Capacity, peers: list[IPNetwork
         if before.any is not None or not _attach_first(tunnel, first, loaded, before):
             return False
         with ExitStack() as on_failure:
-            on_failure.callback(_undo, tunnel, maps.meta.id)
+            on_failure.callback(_undo, tunnel, maps)
             put_back(tunnel.session, tunnel.ifindex, maps, layers, loaded=loaded.programs)
             bring_up(tunnel)
+            _refuse_overtaken(tunnel, maps)
             _set_state(maps, State.LIVE)
             on_failure.pop_all()
     return True
@@ -110,27 +123,75 @@ def _attach_first(tunnel: Tunnel, place: Place, loaded: Object, before: Survey) 
     return True
 
 
-def _undo(tunnel: Tunnel, meta_id: int) -> None:
+def _write_lifeline(tunnel: Tunnel, maps: Maps) -> None:
+    # The kernel looks the index up in the namespace of the thread that writes it.
+    tunnel.session.run(maps.lifeline.update, FIRST, u32(tunnel.ifindex))
+
+
+def _undo(tunnel: Tunnel, maps: Maps) -> None:
+    if maps.read_meta().state is not State.MAKING:
+        return  # another maker has completed it, or somebody is detaching it
     try:
         take_down(tunnel)
     except KernelError:
         return  # it may be up, so the guard stays: the next call completes what was begun
-    take_off(tunnel.session, tunnel.ifindex, meta_id)
+    take_off(tunnel.session, tunnel.ifindex, maps.meta.id)
 
 
-def remove(tunnel: Tunnel, found: DataPath) -> None:
-    """Take the tunnel down, then the data path off it. Whoever dies in between leaves one that says so."""
+def _refuse_overtaken(tunnel: Tunnel, maps: Maps) -> None:
+    """Raises ``StaleHandleError`` if the tunnel was brought up while somebody else detached, and takes it down again.
+
+    Whoever detaches takes it down before the programs go and after: in any order it ends down, or guarded.
+    """
+    standing = tunnel.session.run(survey, tunnel.ifindex).any
+    if standing is None or maps.read_meta().state is State.DELETING:
+        take_down(tunnel)
+    elif standing.meta_id == maps.meta.id:
+        return
+    raise StaleHandleError(f"the transit agent of {tunnel.name} was detached while it was being attached")
+
+
+def remove(tunnel: Tunnel, found: DataPath, *, force: bool) -> None:
+    """Remove all endpoints, take the tunnel down, then the data path off it.
+
+    Whoever dies in between leaves one that says so. From that word on nobody makes an endpoint to its end.
+
+    Raises:
+        InUseError: Endpoints exist, and ``force`` is not given.
+    """
     maps = found.maps
+    if not force:
+        refuse_in_use(tunnel.session, tunnel.name, tunnel.ifindex, found)
     _set_state(maps, State.DELETING)
-    leftovers.clear_beside(found)
+    if not force:
+        _look_again(tunnel, found)
+    for record in found.all_records():
+        remove_endpoint(maps, tunnel.session, record)
+    leftovers.clear_switches(found)
     take_down(tunnel)
     take_off(tunnel.session, tunnel.ifindex, found.meta_id)
+    with suppress(NotFoundError):
+        if tunnel.session.run(survey, tunnel.ifindex).any is None:
+            take_down(tunnel)
+
+
+def _look_again(tunnel: Tunnel, found: DataPath) -> None:
+    """An endpoint may have been made between the first look and the word: by whoever does not see the lock."""
+    try:
+        refuse_in_use(tunnel.session, tunnel.name, tunnel.ifindex, found)
+    except InUseError:
+        _set_state(found.maps, State.LIVE)
+        raise
 
 
 def take_down(tunnel: Tunnel) -> None:
     """Set the tunnel down; one that is gone is down."""
-    if get_link(tunnel.session, ifindex=tunnel.ifindex) is not None:
-        set_link(tunnel.session, tunnel.ifindex, up=False)
+    try:
+        if tunnel.find_device() is not None:
+            set_link(tunnel.session, tunnel.ifindex, up=False)
+    except NetlinkError as refused:
+        if refused.errno != errno.ENODEV:
+            raise
 
 
 def _set_state(maps: Maps, state: State) -> None:

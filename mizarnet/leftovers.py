@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mizarnet import forwarding, private
@@ -12,8 +13,8 @@ from mizarnet.abi.records import FIRST, Switching
 from mizarnet.bpf import Map, Program, XdpHook, XdpMode
 from mizarnet.checks import NETNS_DIRECTORY
 from mizarnet.datapath import DataPath
-from mizarnet.errors import NetnsNotFoundError
-from mizarnet.netlink import Link, Session, delete_netns, get_link
+from mizarnet.errors import NetnsNotFoundError, NotFoundError
+from mizarnet.netlink import Link, Session, get_link
 from mizarnet.survey import Standing, StandingSwitch, find_switches, owner_lives
 
 
@@ -29,34 +30,36 @@ def clear_host(session: Session) -> None:
     private.sweep(lambda cookie, ifindex: cookie == session.cookie and not get_link(session, ifindex=ifindex))
 
 
-def clear_beside(found: DataPath) -> None:
-    """Remove what does not end with the tunnel: a transit switch, and namespaces that were made for endpoints."""
-    clear_switches(found)
-    for record in found.all_records():
-        if record.private:
-            delete_netns(record.spec.netns or "")
-
-
 def clear_switches(found: DataPath) -> None:
     """Take the switch of a data path off, and put back what a dead process may have changed without one."""
     for switch in found.own_switches():
         remove_switch(found.session, switch)
-    _forget_changes(found.session, found.maps.switching)
+    # In another namespace, to which the tunnel was moved, the index is another device's.
+    if found.maps.read_meta().head.netns_cookie == found.session.cookie:
+        noted = found.maps.read_switching()
+        forwarding.restore(found.session, noted.ifindex, noted.flags)
+        _forget(found.maps.switching, noted)
 
 
 def remove_switch(session: Session, switch: StandingSwitch) -> None:
     """Put back what a switch changed on its device, then take its program off, which keeps the note of that."""
-    switching = _switching_of(switch.standing)
-    program = Program.open_id(switch.standing.program_id)
+    hook = XdpHook(switch.link.ifindex)
     with ExitStack() as stack:
+        stack.enter_context(suppress(NotFoundError))  # a device that went took all with it
+        mode = xdp_mode(session, switch.link)
+        noted, switching = None, _switching_of(switch.standing)
         if switching is not None:
             stack.callback(switching.close)
-            _restore_forwarding(session, switching)
+            noted = Switching.unpack(switching.lookup(FIRST) or bytes(switching.value_size))
+            # A device that came from another namespace has left behind there what was changed.
+            if noted.ifindex == hook.ifindex:
+                forwarding.restore(session, noted.ifindex, noted.flags)
+        program = Program.open_id(switch.standing.program_id)
         if program is not None:
             stack.callback(program.close)
-            session.run(XdpHook(switch.link.ifindex).detach, program, mode=xdp_mode(session, switch.link))
-        if switching is not None:
-            _forget_changes(session, switching)
+            session.run(hook.detach, program, mode=mode)
+        if switching is not None and noted is not None and noted.ifindex == hook.ifindex:
+            _forget(switching, noted)
 
 
 def _switching_of(standing: Standing) -> Map | None:
@@ -71,15 +74,8 @@ def _switching_of(standing: Standing) -> Map | None:
     return None
 
 
-def _restore_forwarding(session: Session, switching: Map) -> Switching:
-    noted = Switching.unpack(switching.lookup(FIRST) or bytes(switching.value_size))
-    forwarding.restore(session, noted.ifindex, noted.flags)
-    return noted
-
-
-def _forget_changes(session: Session, switching: Map) -> None:
-    """Put back what is noted, and then say that there is no switch."""
-    noted = _restore_forwarding(session, switching)
+def _forget(switching: Map, noted: Switching) -> None:
+    """Say that there is no switch, and nothing to put back."""
     switching.update(FIRST, Switching(ifindex=0, flags=0, generation=noted.generation).pack())
 
 
@@ -104,19 +100,30 @@ def sweep() -> list[str]:
 
 def _living_cookies() -> set[int]:
     """Cookies of the namespaces that have a name or a thread."""
-    threads = {_target(path): path for path in Path("/proc").glob("[0-9]*/task/[0-9]*/ns/net")}
     cookies: set[int] = set()
-    for path in (*Path(NETNS_DIRECTORY).glob("*"), *threads.values()):
-        try:
-            with Session.open(path) as session:
-                cookies.add(session.cookie)
-        except NetnsNotFoundError:
+    seen: set[tuple[int, int]] = set()
+    for path in (*Path(NETNS_DIRECTORY).glob("*"), *_threads()):
+        identity = _identity(path)
+        if identity is None or identity in seen:
             continue
+        # A thread that ends meanwhile tells nothing: each other one of its namespace is asked, too.
+        with suppress(NetnsNotFoundError), Session.open(path) as session:
+            cookies.add(session.cookie)
+            seen.add(identity)
     return cookies
 
 
-def _target(path: Path) -> str:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        return str(path.readlink())
+        found = path.stat()
     except OSError:
-        return ""  # the thread ended meanwhile
+        return None  # it went meanwhile, or is a process that this user may not look at
+    return found.st_dev, found.st_ino
+
+
+def _threads() -> Iterator[Path]:
+    """The namespace of each thread; a process that ends meanwhile has none."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for thread in (process / "task").iterdir():
+                yield thread / "ns" / "net"

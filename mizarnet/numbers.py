@@ -196,7 +196,7 @@ class State(enum.IntEnum):
     LIVE = 2
     """Whole."""
     DELETING = 3
-    """Its end has begun."""
+    """Its end has begun; of a data path only."""
 
 
 class EncapNumber(enum.IntEnum):

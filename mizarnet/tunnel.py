@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import re
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Literal, Self, final
@@ -47,7 +47,7 @@ from mizarnet.values import AddressLike, Encap, NetnsLike, parse_member
 
 # What a metadata-mode device itself does not know, as a note on the device until a transit agent is attached. From then
 # on the data path says it: others may write this text, too.
-_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d+) local=(?P<local>\S+)")
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,9}) local=(?P<local>\S+)")
 
 
 @attrs.frozen
@@ -178,18 +178,13 @@ class Tunnel:
         with ExitStack() as undo:
             with self.session.open_netns() as where:
                 session = undo.enter_context(Session.open(where))
-            link = get_link(session, ifindex=self.ifindex)
-            if link is None:
-                raise TunnelNotFoundError(f"tunnel {self.name} is gone")
-            tunnel = type(self)(session, link, netns=self.netns, created=False)
+            tunnel = type(self)(session, self._device(), netns=self.netns, created=False)
             undo.pop_all()
             return tunnel
 
     def state(self) -> TunnelState:
         """Read the device from the kernel; raises ``TunnelNotFoundError`` if it is gone."""
-        link = get_link(self.session, ifindex=self.ifindex)
-        if link is None:
-            raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+        link = self._device()
         return TunnelState(up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent)
 
     def delete(self, *, force: bool = False) -> None:
@@ -204,29 +199,37 @@ class Tunnel:
             LockTimeoutError: Another process is writing all the time.
         """
         with locked(self.session.cookie):
-            if get_link(self.session, ifindex=self.ifindex) is None:
-                leftovers.clear_host(self.session)
-                return
-            found = self._find_datapath(force=force)
-            try:
-                if not force:
-                    refuse_in_use(self.session, self.name, self.ifindex, found)
-                if found is not None:
-                    leftovers.clear_beside(found)
+            if self.find_device() is not None:
+                self._refuse_in_use(force=force)
                 # The kernel deletes the MACVLANs with it, and then the programs, which guard it to its end.
                 delete_link(self.session, self.ifindex)
-            finally:
-                if found is not None:
-                    found.close()
+            leftovers.clear_host(self.session)
 
-    def _find_datapath(self, *, force: bool) -> DataPath | None:
-        """What stands on it; with ``force`` what cannot be read is no obstacle, since it ends with the device."""
+    def _refuse_in_use(self, *, force: bool) -> None:
+        if force:
+            return  # what stands on it ends with the device, whatever it is
+        found = DataPath.find(self.session, self.name, self.ifindex)
         try:
-            return DataPath.find(self.session, self.name, self.ifindex)
-        except (LayoutError, ExistsError):
-            if not force:
-                raise
+            refuse_in_use(self.session, self.name, self.ifindex, found)
+        finally:
+            if found is not None:
+                found.close()
+
+    def find_device(self) -> Link | None:
+        """The tunnel's device; None if it is gone.
+
+        The kernel may give its index to another device afterwards: kind, mode and port tell.
+        """
+        link = get_link(self.session, ifindex=self.ifindex)
+        if link is None or not link.external or (link.kind, link.port) != (self.encap.value, self.port):
             return None
+        return link
+
+    def _device(self) -> Link:
+        link = self.find_device()
+        if link is None:
+            raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+        return link
 
     def find_underlay(self) -> Link | None:
         """The underlay's device: by its index, whatever it is called now; else another of its name."""
@@ -256,7 +259,9 @@ class Tunnel:
 def refuse_in_use(session: Session, name: str, ifindex: int, found: DataPath | None) -> None:
     """Raises ``InUseError`` while endpoints exist on a tunnel: those on record, and without records every device."""
     if found is not None:
-        users = [record.spec.name for record in present(found)]
+        # In another namespace, to which the tunnel was moved, the records do not lead to the devices: all may be there.
+        moved = found.maps.read_meta().head.netns_cookie != session.cookie
+        users = [record.spec.name for record in (found.all_records() if moved else present(found))]
     else:
         users = [link.name for link in upper_links(session, ifindex)]
     if users:
@@ -314,7 +319,9 @@ class _Facts:
     @classmethod
     def _from_alias(cls, alias: str) -> _Facts | None:
         known = _ALIAS.fullmatch(alias)
-        return known and cls(ip_address(known["local"]), known["underlay"], int(known["index"]))
+        with suppress(ValueError):  # anybody may write there what is no address
+            return known and cls(ip_address(known["local"]), known["underlay"], int(known["index"]))
+        return None
 
 
 def _find_underlay(session: Session, ifindex: int, name: str) -> Link | None:

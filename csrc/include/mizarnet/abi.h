@@ -193,7 +193,7 @@ enum mzn_kind {
 enum mzn_state {
 	MZN_STATE_MAKING = 1, /* Begun, and not whole. */
 	MZN_STATE_LIVE = 2, /* Whole. */
-	MZN_STATE_DELETING = 3, /* Its end has begun. */
+	MZN_STATE_DELETING = 3, /* Its end has begun; of a data path only. */
 };
 
 struct mzn_record {

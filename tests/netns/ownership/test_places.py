@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,12 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.netlink import create_netns, delete_netns
+from mizarnet.netlink import create_netns, delete_netns, read_sysctl
 from tests.netns.ownership.conftest import Scene
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import run_python
 from tests.support.standing import attached_on
-from tests.support.topology import TUNNEL, UNDERLAY, Host, World, links
+from tests.support.topology import TUNNEL, UNDERLAY, Host, World, device, links
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
 
@@ -297,8 +298,59 @@ def test_a_tunnel_that_was_moved_to_another_namespace_says_so(scene: Scene) -> N
     with pytest.raises(mz.StaleHandleError, match="tunnel0 is gone"):
         scene.agent.state()
     with mz.Tunnel.open(TUNNEL, netns=other.name) as tunnel:
+        with pytest.raises(mz.InUseError):
+            tunnel.delete()
         tunnel.delete(force=True)
     assert "tunnel0" not in links(other)
+
+
+def test_what_a_switch_changed_is_put_back_where_it_was_changed(scene: Scene) -> None:
+    """Where the tunnel was moved to, another device may have the index of the underlay."""
+    if not mz.probe().tcx:
+        return  # then nothing tells of the switch
+    host, other = scene.host, scene.world.namespace("moved")
+    mz.TransitSwitch.attach(scene.agent)
+    underlay = str(device(host.namespace, UNDERLAY).ifindex)
+    other.run("ip", "link", "add", "nic", "index", underlay, "type", "vxlan", "id", "5", "dstport", "9")
+    other.run("sysctl", "-qw", "net.ipv4.conf.nic.forwarding=1")
+    host.namespace.run("ip", "link", "set", TUNNEL, "netns", other.name)
+    with mz.Tunnel.open(TUNNEL, netns=other.name) as tunnel:
+        tunnel.delete(force=True)
+        assert read_sysctl(tunnel.session, "ipv4/conf/nic/forwarding") == "1"
+    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "1"
+    mz.TransitSwitch.detach(UNDERLAY, netns=host.namespace.name)
+    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+
+
+def test_a_tunnel_that_was_moved_back_is_bounced_for_again(scene: Scene) -> None:
+    """The kernel empties the switch's entry for the tunnel when the tunnel leaves."""
+    if not mz.probe().tcx:
+        return
+    host, other = scene.host, scene.world.namespace("moved")
+    index = str(host.tunnel.ifindex)
+    host.namespace.run("ip", "link", "set", TUNNEL, "netns", other.name)
+    other.run("ip", "-n", other.name, "link", "set", TUNNEL, "netns", host.namespace.name, "index", index)
+    with mz.Tunnel.open(TUNNEL, netns=host.namespace.name) as tunnel, mz.TransitAgent.attach(tunnel) as agent:
+        assert tunnel.ifindex == host.tunnel.ifindex
+        assert agent.datapath.maps.lifeline.lookup(bytes(4)) == tunnel.ifindex.to_bytes(4, sys.byteorder)
+        assert all(agent.state().attached.values())
+
+
+@pytest.mark.vm
+def test_a_device_that_got_the_old_index_is_left_alone(scene: Scene) -> None:
+    host = scene.host
+    host.namespace.run("ip", "link", "del", TUNNEL)
+    index = str(host.tunnel.ifindex)
+    host.namespace.run(
+        "ip", "link", "add", "nic", "up", "index", index, "type", "veth", "peer", "name", "far"
+    )
+    for call in (host.tunnel.state, host.tunnel.copy):
+        with pytest.raises(mz.TunnelNotFoundError):
+            call()
+    host.tunnel.delete()
+    host.tunnel.delete(force=True)
+    scene.agent.detach(force=True)
+    assert "UP" in host.namespace.run("ip", "link", "show", "nic")
 
 
 CALLS: list[Callable[[mz.TransitAgent], object]] = [mz.TransitAgent.state, mz.TransitAgent.stats]

@@ -12,12 +12,14 @@ import pytest
 import mizarnet as mz
 from mizarnet import bpf, hooks, loader
 from mizarnet.abi import layouts
+from mizarnet.attachment import put_back, take_off
 from mizarnet.hooks import GUARD, HANDLE, PLACES, PRIORITY, Place
+from mizarnet.netlink import read_sysctl
 from mizarnet.values import Hook
 from tests.netns.ownership.conftest import Scene
 from tests.support.depth import FULL
 from tests.support.standing import attached_on
-from tests.support.topology import TUNNEL, Host, links
+from tests.support.topology import TUNNEL, UNDERLAY, Host, device, links
 from tests.support.traffic import assert_ping
 
 SUBSETS = ["+".join(subset) for count in (1, 2, 3) for subset in combinations(map(str, PLACES), count)]
@@ -173,11 +175,60 @@ def test_with_nothing_left_there_is_no_agent(scene: Scene) -> None:
     for call in (*WRITES, lambda each: each.agent.state()):
         with pytest.raises(mz.AgentNotFoundError, match="tcx, clsact") as caught:
             call(scene)
-        assert "TransitAgent.attach" in caught.value.hint
+        assert "create it again" in caught.value.hint
     with pytest.raises(mz.AgentNotFoundError):
         mz.TransitAgent.open(scene.host.tunnel)
     assert links(scene.host.namespace) == inside
     assert attached_on(scene.host) == []
+
+
+@pytest.mark.vm
+def test_with_nothing_left_a_detach_takes_the_switch_off(scene: Scene) -> None:
+    """It would go on by tables that nobody finds any more, on a device that forwards."""
+    host = scene.host
+    mz.TransitSwitch.attach(scene.agent, mode="generic")
+    take(host, offered())
+    scene.agent.detach(force=True)
+    assert not host.tunnel.state().up
+    nic = device(host.namespace, UNDERLAY)
+    assert nic.xdp_ids == ()
+    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+
+
+def test_what_was_taken_off_to_the_last_is_not_put_back(scene: Scene) -> None:
+    """Whoever saw a part of it standing may come too late: it was detached meanwhile, or replaced."""
+    host, maps = scene.host, scene.agent.datapath.maps
+    layers = maps.read_meta().layers
+    take(host, offered())
+    with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
+        put_back(host.tunnel.session, host.tunnel.ifindex, maps, layers)
+    assert attached_on(host) == []
+    with mz.TransitAgent.attach(host.tunnel) as heir:
+        with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
+            put_back(host.tunnel.session, host.tunnel.ifindex, maps, layers)
+        assert all(heir.state().attached.values())
+
+
+def test_programs_of_two_agents_are_taken_off_each_by_its_own(scene: Scene) -> None:
+    """One took a place of the other's: neither can go on, and each may take its own away."""
+    host = scene.host
+    if not mz.probe().tcx:
+        return  # there is one layer, and so one place for each program
+    here, there = scene.agent, scene.db.host
+    lower = [place for place in offered() if place.layer is Hook.CLSACT and place.program == GUARD]
+    take(host, lower)
+    foreign = bpf.Program.open_id(there.agent.state().programs[str(lower[0])])
+    assert foreign is not None
+    session, ifindex, meta = host.tunnel.session, host.tunnel.ifindex, here.datapath.meta_id
+    with foreign:
+        found = session.run(hooks.read_hooks, ifindex)
+        session.run(hooks.attach, lower[0], foreign, found)
+        with pytest.raises(mz.ExistsError, match="two transit agents"):
+            here.state()
+        take_off(session, ifindex, meta)
+        assert attached_on(host) == [str(lower[0])]
+        take_off(session, ifindex, there.agent.datapath.meta_id)
+    assert attached_on(host) == []
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from subprocess import Popen
@@ -38,7 +39,14 @@ for hook in sys.stdin:
 @contextmanager
 def makers(host: Host, count: int = 2) -> Iterator[list[Popen[str]]]:
     """Processes that attach when they are told a hook."""
-    made = [start_python(MAKER, host.namespace.name, by=OWN_RUN, talk=True) for _ in range(count)]
+    with started(MAKER, host, count) as made:
+        yield made
+
+
+@contextmanager
+def started(program: str, host: Host, count: int = 2) -> Iterator[list[Popen[str]]]:
+    """Processes that are ready, each with a lock of its own."""
+    made = [start_python(program, host.namespace.name, by=OWN_RUN, talk=True) for _ in range(count)]
     try:
         assert [heard(each) for each in made] == ["ready"] * count
         yield made
@@ -70,6 +78,58 @@ def test_two_makers_make_one_agent(host: Host, hook: str) -> None:
             (meta,) = {int(meta) for _, meta, _ in told}
             assert attached_on(host) == places
             _assert_alone_and_detach(host, meta)
+
+
+LEAVER = """
+tunnel = mz.Tunnel.open("tunnel0", netns=sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:
+    try:
+        if "attach" in line:
+            mz.TransitAgent.attach(tunnel).close()
+        else:
+            with mz.TransitAgent.open(tunnel) as agent:
+                agent.detach(force=True)
+        print("done", flush=True)
+    except mz.MizarnetError as error:
+        print(type(error).__name__, flush=True)
+"""
+
+
+def test_a_tunnel_that_two_attach_and_detach_is_guarded_or_down(host: Host) -> None:
+    """In whatever order their steps come: without a guard, it is down."""
+    with started(LEAVER, host) as both:
+        told: Counter[str] = Counter()
+        for number in range(depth(60, 600)):
+            lines = ["attach\n", "detach\n"] if number % 2 else ["detach\n", "attach\n"]
+            for each, line in zip(both, lines, strict=True):
+                assert each.stdin is not None
+                each.stdin.write(line)
+                each.stdin.flush()
+            told.update(heard(each) for each in both)
+            standing = attached_on(host)
+            assert any("guard" in place for place in standing) or not host.tunnel.state().up, (number, told)
+    print(dict(told))
+    assert told["done"] > 0
+    with mz.TransitAgent.attach(host.tunnel) as agent:
+        assert agent.state().up
+        assert all(agent.state().attached.values())
+
+
+def test_makers_that_want_different_hooks_do_not_block_each_other(host: Host) -> None:
+    if not mz.probe().tcx:
+        return  # there is one layer to want
+    host.agent.detach()
+    with makers(host) as both:
+        for _ in range(depth(20, 200)):
+            for each, hook in zip(both, ("auto", "clsact"), strict=True):
+                assert each.stdin is not None
+                each.stdin.write(f"{hook}\n")
+                each.stdin.flush()
+            told = [heard(each) for each in both]
+            with mz.TransitAgent.attach(host.tunnel) as agent:
+                assert all(agent.state().attached.values()), told
+                agent.detach()
 
 
 def _assert_alone_and_detach(host: Host, meta: int) -> None:
