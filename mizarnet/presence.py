@@ -17,7 +17,7 @@ from mizarnet.datapath import DataPath
 from mizarnet.errors import ExistsError
 from mizarnet.lock import identity as lock_identity
 from mizarnet.maps import Maps, take_own
-from mizarnet.netlink import Link, Session, delete_link, delete_netns, dump_links, get_link
+from mizarnet.netlink import UNNAMED, Link, Session, delete_link, delete_netns, dump_links, get_link
 from mizarnet.numbers import State
 
 ABANDONED = 60
@@ -34,7 +34,9 @@ def device_of(record: Record, host: Session) -> Link | None:
         link = get_link(host, ifindex=record.ifindex, nsid=record.nsid)
         return link if link is not None and link.mac == str(record.mac) else None
     links = dump_links(host, kind=record.spec.kind.value, nsid=record.nsid)
-    return next((link for link in links if link.mac == str(record.mac)), None)
+    # The MAC alone is no proof: an endpoint of another tunnel, of the same VNI and address, has it too.
+    named = [link for link in links if link.name == record.spec.ifname or link.name.startswith(UNNAMED)]
+    return next((link for link in named if link.mac == str(record.mac)), None)
 
 
 def is_present(record: Record, host: Session) -> bool:

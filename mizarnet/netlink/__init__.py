@@ -15,7 +15,14 @@ from mizarnet.netlink.addresses import (
     primary_address,
     wait_for_address,
 )
-from mizarnet.netlink.create import create_bridge, create_macvlan, create_tunnel, create_veth, silence
+from mizarnet.netlink.create import (
+    UNNAMED,
+    create_bridge,
+    create_macvlan,
+    create_tunnel,
+    create_veth,
+    silence,
+)
 from mizarnet.netlink.ethtool import has_gro
 from mizarnet.netlink.links import (
     LOOPBACK_IFINDEX,
@@ -37,6 +44,7 @@ from mizarnet.netlink.sysctl import read_sysctl, write_sysctl
 __all__ = [
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
+    "UNNAMED",
     "VNET_HEADER_BYTES",
     "Address",
     "Link",

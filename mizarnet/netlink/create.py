@@ -19,6 +19,8 @@ from mizarnet.netlink.sysctl import write_sysctl
 _MACVLAN_PRIVATE = "private"
 # A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
 _UNFINISHED = "mizarnet-new"
+UNNAMED = "mz"
+"""How the name of a device begins that is made in a namespace where its own name is free, and not beside its parent."""
 
 
 def create_tunnel(
@@ -157,7 +159,9 @@ def _create_across(session: Session, create: Callable[[str, bool], Link], name: 
     except NetlinkError as error:
         if error.errno != errno.EEXIST or get_link(session, name) is not None:
             raise
-        link = create(f"mz{secrets.token_hex(6)}", False)  # the name is free here, but not beside the parent
+        link = create(
+            f"{UNNAMED}{secrets.token_hex(6)}", False
+        )  # the name is free here, but not beside the parent
     if (link.name, link.up) == (name, up):
         return link
     try:
