@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / "build/full"
 PAGE = ROOT / "docs/full-results.md"
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
+VM = ("tests/vm/suite.py", "--full", "--kernel")
 # No test of this run is to be cut short because the machine has other work, too.
 PATIENT = {"MIZARNET_TEST_SECONDS": "900"}
 
@@ -54,8 +55,16 @@ TIERS = (
     ),
     Tier("mutants", "every seeded bug is noticed", ("-m", "tests.mutants")),
     Tier("sanitized", "the binding under the compiler's sanitizers", ("tools/sanitized.py",)),
-    Tier("vm-6.1", "every test inside Linux 6.1", ("tests/vm/suite.py", "--full", "--kernel", "6.1")),
-    Tier("vm-6.12", "every test inside Linux 6.12", ("tests/vm/suite.py", "--full", "--kernel", "6.12")),
+    Tier(
+        "vm-6.1",
+        "every test inside Linux 6.1, with four CPUs",
+        (*VM, "6.1", "--cpus", "4"),
+    ),
+    Tier(
+        "vm-6.12",
+        "every test inside Linux 6.12, with two CPUs of eight possible ones",
+        (*VM, "6.12", "--cpus", "2", "--possible-cpus", "8"),
+    ),
 )
 
 

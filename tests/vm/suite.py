@@ -49,6 +49,17 @@ FULL = Extent("", seconds=3 * 3600, test_seconds=600, frames=10_000)
 
 
 @dataclass(frozen=True)
+class Processors:
+    """What the emulated machines have: processors that run, and how many there may ever be.
+
+    Per-CPU maps have a value for each of the latter, whether it runs or not.
+    """
+
+    online: int
+    possible: int
+
+
+@dataclass(frozen=True)
 class Result:
     """What became of the tests on one kernel.
 
@@ -78,7 +89,7 @@ def prepare() -> None:
     subprocess.run([sys.executable, *everything], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
-def run(series: str, extent: Extent) -> Result:
+def run(series: str, extent: Extent, processors: Processors) -> Result:
     """Run the tests on the kernel of a series."""
     release = kernel(series).release
     out = BUILD / f"vm-{series}"
@@ -86,7 +97,7 @@ def run(series: str, extent: Extent) -> Result:
     report.unlink(missing_ok=True)
     started = time.monotonic()
     with log(series).open("wb") as output:
-        command = _command(series, out, extent)
+        command = _command(series, out, extent, processors)
         done = subprocess.run(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
@@ -110,11 +121,11 @@ def log(series: str) -> Path:
     return BUILD / f"vm-{series}.log"
 
 
-def _command(series: str, out: Path, extent: Extent) -> list[str]:
+def _command(series: str, out: Path, extent: Extent, processors: Processors) -> list[str]:
     machine = [
         *(sys.executable, "tests/vm/run.py", "--kernel", series),
-        # In emulation a second processor makes serial tests no faster, and the other kernel needs one too.
-        *("--cpus", "1", "--memory", "2G", "--timeout", str(extent.seconds)),
+        *("--cpus", str(processors.online), "--possible-cpus", str(processors.possible)),
+        *("--memory", "2G", "--timeout", str(extent.seconds)),
         *("--out", str(out), "--log", str(BUILD / f"vm-{series}-kernel.log")),
         *("--env", f"MIZARNET_TEST_FRAMES={extent.frames}"),
         *("--env", f"MIZARNET_TEST_SECONDS={extent.test_seconds}"),
@@ -168,7 +179,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--full", action="store_true", help="every test, not a selection of those marked vm")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the result as Markdown")
     parser.add_argument("--kernel", action="append", choices=METAPACKAGES, metavar="SERIES")
+    # In emulation a second processor makes serial tests no faster, and the other kernel needs one too.
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="processors of each machine")
+    parser.add_argument("--possible-cpus", type=int, metavar="N", help="how many it may ever have")
     options = parser.parse_args(arguments)
+    processors = Processors(options.cpus, options.possible_cpus or options.cpus)
+    extent = FULL if options.full else SELECTION
     BUILD.mkdir(exist_ok=True)
     series: list[str] = options.kernel or list(METAPACKAGES)
     try:
@@ -179,7 +195,7 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     prepare()
     with ThreadPoolExecutor(len(series)) as pool:
-        results = list(pool.map(partial(run, extent=FULL if options.full else SELECTION), series))
+        results = list(pool.map(partial(run, extent=extent, processors=processors), series))
     for result in results:
         if result.status:
             print("\n".join(explain(result)))
