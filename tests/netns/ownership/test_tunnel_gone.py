@@ -148,7 +148,7 @@ def assert_nic_unharmed(scene: Scene) -> None:
 
 @pytest.mark.parametrize(
     ("way", "mode"),
-    product(WAYS, MODES) if FULL else [(way, MODES[place % 2]) for place, way in enumerate(WAYS)],
+    list(product(WAYS, MODES)) if FULL else [(way, MODES[place % 2]) for place, way in enumerate(WAYS)],
 )
 def test_a_switch_passes_everything_and_is_taken_off(scene: Scene, way: str, mode: str) -> None:
     host = scene.host
