@@ -106,7 +106,7 @@ wheel: $(VENV)/tools
 	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 clean:
-	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/bpf/_ext.abi3.so
+	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/_kernel/bpf/_ext.abi3.so
 
 # -- what the targets above stand on
 

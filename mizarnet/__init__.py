@@ -1,16 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """An overlay network for containers and VMs: one tunnel device, one transit agent and one global map per host.
 
-Imports run one way, left to right, and a contract keeps it so::
-
-    errors, numbers, checks, values -> abi -> lock -> bpf | netlink, html -> feature, behaviours, private, tap
-        -> maps -> loader -> dry_run -> self_test -> hooks -> survey -> attachment -> datapath
-        -> tables, presence, leftovers -> tunnel -> install, upgrade, wiring -> agent -> switch | endpoint
-        -> deleting, features -> lab
+Imports run down the strata of ``docs/architecture.md``, and a contract keeps it so.
 """
 
 from __future__ import annotations
 
+from mizarnet._datapath.loader import Capacity as Capacity
+from mizarnet._model.enumerations import Program as Program
+from mizarnet._model.enumerations import Verdict as Verdict
+from mizarnet._model.specs import Encap as Encap
+from mizarnet._model.specs import EndpointKey as EndpointKey
+from mizarnet._model.specs import EndpointSpec as EndpointSpec
+from mizarnet._model.specs import Hook as Hook
+from mizarnet._model.specs import Kind as Kind
+from mizarnet._model.specs import Local as Local
+from mizarnet._model.specs import MacAddress as MacAddress
+from mizarnet._model.specs import Network as Network
+from mizarnet._model.specs import NetworkKey as NetworkKey
+from mizarnet._model.specs import Remote as Remote
+from mizarnet._model.stats import Counter as Counter
+from mizarnet._model.stats import EndpointStats as EndpointStats
+from mizarnet._model.stats import Stats as Stats
 from mizarnet.agent import AgentState as AgentState
 from mizarnet.agent import TransitAgent as TransitAgent
 from mizarnet.deleting import deleting as deleting
@@ -51,12 +62,6 @@ from mizarnet.features import Features as Features
 from mizarnet.features import probe as probe
 from mizarnet.lab import Lab as Lab
 from mizarnet.lab import LabHost as LabHost
-from mizarnet.loader import Capacity as Capacity
-from mizarnet.numbers import Program as Program
-from mizarnet.numbers import Verdict as Verdict
-from mizarnet.stats import Counter as Counter
-from mizarnet.stats import EndpointStats as EndpointStats
-from mizarnet.stats import Stats as Stats
 from mizarnet.switch import SwitchState as SwitchState
 from mizarnet.switch import TransitSwitch as TransitSwitch
 from mizarnet.tables import Changes as Changes
@@ -66,13 +71,3 @@ from mizarnet.tables import PeerSet as PeerSet
 from mizarnet.tap import Tap as Tap
 from mizarnet.tunnel import Tunnel as Tunnel
 from mizarnet.tunnel import TunnelState as TunnelState
-from mizarnet.values import Encap as Encap
-from mizarnet.values import EndpointKey as EndpointKey
-from mizarnet.values import EndpointSpec as EndpointSpec
-from mizarnet.values import Hook as Hook
-from mizarnet.values import Kind as Kind
-from mizarnet.values import Local as Local
-from mizarnet.values import MacAddress as MacAddress
-from mizarnet.values import Network as Network
-from mizarnet.values import NetworkKey as NetworkKey
-from mizarnet.values import Remote as Remote

@@ -10,24 +10,27 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import bpf, checks, install, leftovers
-from mizarnet.attachment import running_ahead
-from mizarnet.checks import IPNetwork
-from mizarnet.datapath import DataPath
+from mizarnet import install
+from mizarnet._datapath import leftovers
+from mizarnet._datapath.attachment import running_ahead
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.hooks import Place, choose_layers, wanted_places
+from mizarnet._datapath.loader import Capacity, build_text
+from mizarnet._datapath.lock import locked
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.presence import is_being_made, is_present, remove
+from mizarnet._kernel import bpf
+from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPNetwork
+from mizarnet._model.enumerations import Layer
+from mizarnet._model.html import table
+from mizarnet._model.specs import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
+from mizarnet._model.stats import Stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
-from mizarnet.hooks import Place, choose_layers, wanted_places
-from mizarnet.html import table
-from mizarnet.loader import Capacity, build_text
-from mizarnet.lock import locked
-from mizarnet.maps import Maps
-from mizarnet.netlink import Session, get_link
-from mizarnet.numbers import Layer
-from mizarnet.presence import is_being_made, is_present, remove
-from mizarnet.stats import Stats
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel
 from mizarnet.upgrade import upgrade
-from mizarnet.values import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -118,10 +121,10 @@ class TransitAgent:
             raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
         given = None if peers is None else _prefixes(peers)
         capacity = Capacity(
-            max_endpoints=checks.check_int(
+            max_endpoints=arguments.check_int(
                 max_endpoints, argument="max_endpoints", low=1, high=MOST_ENDPOINTS
             ),
-            max_local=checks.check_int(max_local, argument="max_local", low=1, high=MOST_LOCAL),
+            max_local=arguments.check_int(max_local, argument="max_local", low=1, high=MOST_LOCAL),
         )
         wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
         layers = choose_layers(wanted)
@@ -267,8 +270,8 @@ class TransitAgent:
 
 
 def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
-    given = checks.check_items(peers, argument="peers", what="prefixes")
-    return [checks.check_prefix(prefix, argument="peers") for prefix in given]
+    given = arguments.check_items(peers, argument="peers", what="prefixes")
+    return [arguments.check_prefix(prefix, argument="peers") for prefix in given]
 
 
 def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:

@@ -9,10 +9,25 @@ from typing import Any, Literal, Self, final, overload
 
 import attrs
 
-from mizarnet import checks, wiring
-from mizarnet.abi.records import Record, u32
+from mizarnet import wiring
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.presence import device_of, is_present, remove
+from mizarnet._kernel.netlink import resolve
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.codec import Record, u32
+from mizarnet._model.html import table
+from mizarnet._model.specs import (
+    AddressLike,
+    EndpointSpec,
+    InterfaceLike,
+    Kind,
+    MacAddress,
+    MacLike,
+    NetnsLike,
+)
+from mizarnet._model.stats import EndpointStats
 from mizarnet.agent import TransitAgent
-from mizarnet.checks import IPAddress
 from mizarnet.errors import (
     BulkError,
     EndpointNotFoundError,
@@ -23,13 +38,7 @@ from mizarnet.errors import (
     NetnsNotFoundError,
     StaleHandleError,
 )
-from mizarnet.html import table
-from mizarnet.maps import Maps
-from mizarnet.netlink import resolve
-from mizarnet.presence import device_of, is_present, remove
-from mizarnet.stats import EndpointStats
 from mizarnet.tap import Tap, open_tap
-from mizarnet.values import AddressLike, EndpointSpec, InterfaceLike, Kind, MacAddress, MacLike, NetnsLike
 
 
 @attrs.frozen
@@ -85,7 +94,7 @@ class Endpoint:
         return self.spec.ip[0].ip
 
     @property
-    def addresses(self) -> tuple[checks.IPInterface, ...]:
+    def addresses(self) -> tuple[arguments.IPInterface, ...]:
         """All its addresses, with their on-link prefixes."""
         return self.spec.ip
 
@@ -163,7 +172,7 @@ class Endpoint:
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
         """
-        given = checks.check_items(specs, argument="specs", what="EndpointSpec")
+        given = arguments.check_items(specs, argument="specs", what="EndpointSpec")
         wanted = [_specification(spec, {}) for spec in given]
         _checked(agent)
         made: dict[str, Self] = {}
@@ -206,10 +215,10 @@ class Endpoint:
         """
         _checked(agent)
         if name is not None and ip is None:
-            record, what = agent.datapath.record(checks.check_endpoint_name(name)), repr(name)
+            record, what = agent.datapath.record(arguments.check_endpoint_name(name)), repr(name)
         elif name is None and ip is not None:
-            address = checks.check_address(ip)
-            record, what = agent.datapath.record_at(checks.check_vni(vni), address), f"({vni}, {address})"
+            address = arguments.check_address(ip)
+            record, what = agent.datapath.record_at(arguments.check_vni(vni), address), f"({vni}, {address})"
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
         if record is None or not is_present(record, agent.session):
@@ -226,9 +235,9 @@ class Endpoint:
             vni: Only those of that VNI.
         """
         if prefix != "":
-            checks.check_str(prefix, argument="prefix")
+            arguments.check_str(prefix, argument="prefix")
         if vni is not None:
-            checks.check_vni(vni)
+            arguments.check_vni(vni)
         return [
             cls(agent, record, created=False)
             for record in _checked(agent).datapath.all_records()
@@ -262,7 +271,7 @@ class Endpoint:
             ExistsError: Another device took its MAC while it was down.
             PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_MKNOD`` is missing.
         """
-        checks.check_int(queues, argument="queues", low=1, high=256)
+        arguments.check_int(queues, argument="queues", low=1, high=256)
         if self.kind is not Kind.MACVTAP:
             raise InvalidValueError(
                 f"endpoint {self.name!r} is a {self.kind.value}",
@@ -297,8 +306,8 @@ class Endpoint:
         Raises:
             BulkError: Some failed; ``failed`` has their errors by name.
         """
-        given = checks.check_items(names, argument="names", what="names")
-        wanted = [checks.check_endpoint_name(name) for name in given]
+        given = arguments.check_items(names, argument="names", what="names")
+        wanted = [arguments.check_endpoint_name(name) for name in given]
         _checked(agent)
         failed: dict[str, Exception] = {}
         for name in wanted:

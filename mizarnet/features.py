@@ -10,14 +10,15 @@ from typing import Literal, TypeAlias, get_args
 
 import attrs
 
-from mizarnet import behaviours, bpf, checks
-from mizarnet.bpf import XdpHook, XdpMode
+from mizarnet._kernel import behaviours, bpf
+from mizarnet._kernel.bpf import XdpHook, XdpMode
+from mizarnet._kernel.feature import YES, has_route_identity
+from mizarnet._kernel.feature import Feature as Feature
+from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
+from mizarnet._model import arguments
+from mizarnet._model.html import table
+from mizarnet._model.specs import Encap, NetnsLike
 from mizarnet.errors import MizarnetError, UnsupportedError
-from mizarnet.feature import YES, has_route_identity
-from mizarnet.feature import Feature as Feature
-from mizarnet.html import table
-from mizarnet.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
-from mizarnet.values import Encap, NetnsLike
 
 # Numbers of <linux/capability.h>, and what each is for.
 _PRIVILEGES = {
@@ -43,7 +44,7 @@ class Features:
         native_xdp: XDP programs in a driver (tried on a veth; each driver decides for itself).
         missing_privileges: Capabilities that this thread lacks.
         behaviours: Whether the kernel does what it is relied on to do, by name; the sentences are in
-            ``mizarnet.behaviours.BEHAVIOURS``.
+            ``mizarnet._kernel.behaviours.BEHAVIOURS``.
     """
 
     kernel: str
@@ -87,7 +88,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
     Raises:
         NetnsNotFoundError: There is no such namespace.
     """
-    where = None if netns is None else checks.check_netns(netns)
+    where = None if netns is None else arguments.check_netns(netns)
     missing = tuple(name for name, bit in _PRIVILEGES.items() if not _effective_capabilities() >> bit & 1)
     with Session.open(where) as session:
         tcx = session.run(bpf.has_tcx)

@@ -14,12 +14,20 @@ from contextlib import ExitStack, suppress
 
 import attrs
 
-from mizarnet import leftovers, loader
-from mizarnet.abi.records import FIRST, Config, Head, Meta, u32
-from mizarnet.attachment import put_back, take_off
-from mizarnet.bpf import Object
-from mizarnet.checks import IPNetwork
-from mizarnet.datapath import DataPath
+from mizarnet._datapath import leftovers, loader
+from mizarnet._datapath.attachment import put_back, take_off
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.hooks import Place, attach, wanted_places
+from mizarnet._datapath.loader import AGENT, GUARD, Capacity
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.presence import remove as remove_endpoint
+from mizarnet._datapath.survey import Survey, survey
+from mizarnet._kernel.bpf import Object
+from mizarnet._kernel.netlink import on_link_prefixes, set_link
+from mizarnet._model.arguments import IPNetwork
+from mizarnet._model.codec import FIRST, Config, Head, Meta, u32
+from mizarnet._model.enumerations import Limit, State
+from mizarnet._model.specs import VIRTUAL_MAC, MacAddress
 from mizarnet.errors import (
     ExistsError,
     InUseError,
@@ -29,16 +37,8 @@ from mizarnet.errors import (
     StaleHandleError,
     UnderlayNotFoundError,
 )
-from mizarnet.hooks import Place, attach, wanted_places
-from mizarnet.loader import AGENT, GUARD, Capacity
-from mizarnet.maps import Maps
-from mizarnet.netlink import on_link_prefixes, set_link
-from mizarnet.numbers import Limit, State
-from mizarnet.presence import remove as remove_endpoint
-from mizarnet.survey import Survey, survey
 from mizarnet.tables import write_peers
 from mizarnet.tunnel import Tunnel, port_holders, refuse_in_use
-from mizarnet.values import VIRTUAL_MAC, MacAddress
 
 # How often another maker may come between: each time one of the two gets further.
 _ATTEMPTS = 16

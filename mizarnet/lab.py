@@ -18,16 +18,9 @@ from typing import Final, Literal, Self, final
 
 import attrs
 
-from mizarnet import checks, lab_netns
-from mizarnet.agent import TransitAgent
-from mizarnet.checks import IPAddress, IPInterface
-from mizarnet.endpoint import Endpoint
-from mizarnet.errors import ClosedError, InvalidValueError
-from mizarnet.features import probe_encapsulation
-from mizarnet.html import table
-from mizarnet.lab_netns import FABRIC
-from mizarnet.leftovers import sweep
-from mizarnet.netlink import (
+from mizarnet import lab_netns
+from mizarnet._datapath.leftovers import sweep
+from mizarnet._kernel.netlink import (
     Session,
     add_address,
     create_bridge,
@@ -35,8 +28,16 @@ from mizarnet.netlink import (
     get_link,
     set_link,
 )
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPAddress, IPInterface
+from mizarnet._model.html import table
+from mizarnet._model.specs import Encap, EndpointKey, Hook, Remote, parse_member
+from mizarnet.agent import TransitAgent
+from mizarnet.endpoint import Endpoint
+from mizarnet.errors import ClosedError, InvalidValueError
+from mizarnet.features import probe_encapsulation
+from mizarnet.lab_netns import FABRIC
 from mizarnet.tunnel import Tunnel
-from mizarnet.values import Encap, EndpointKey, Hook, Remote, parse_member
 
 UNDERLAY: Final = "eth0"
 TUNNEL: Final = "tunnel0"
@@ -112,9 +113,9 @@ class Lab:
             UnsupportedError: The kernel lacks the encapsulation, the hook or the devices.
             PrivilegeError: Not root.
         """
-        checks.check_int(hosts, argument="hosts", low=1, high=MOST_HOSTS)
-        self._mtu = checks.check_int(mtu, argument="mtu", low=SMALLEST_MTU, high=checks.LARGEST_MTU)
-        self._ipv6 = checks.check_bool(ipv6, argument="ipv6")
+        arguments.check_int(hosts, argument="hosts", low=1, high=MOST_HOSTS)
+        self._mtu = arguments.check_int(mtu, argument="mtu", low=SMALLEST_MTU, high=arguments.LARGEST_MTU)
+        self._ipv6 = arguments.check_bool(ipv6, argument="ipv6")
         self.name: str = _check_name(name, _LAB_NAME, "up to 20 of a-z, 0-9 and -")
         chosen, reason = _choose(encap)
         self.encap: Encap = chosen
@@ -259,7 +260,7 @@ class Lab:
 
 
 def _check_name(name: str, pattern: re.Pattern[str], rule: str) -> str:
-    checks.check_str(name, argument="name")
+    arguments.check_str(name, argument="name")
     if not pattern.fullmatch(name):
         raise InvalidValueError(f"name {name!r} is not {rule}", argument="name", value=name)
     return name

@@ -11,11 +11,9 @@ import fcntl
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from mizarnet import private
-from mizarnet.checks import NETNS_DIRECTORY
-from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
-from mizarnet.lock import locked
-from mizarnet.netlink import (
+from mizarnet._datapath import private_netns
+from mizarnet._datapath.lock import locked
+from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
     Session,
@@ -27,7 +25,9 @@ from mizarnet.netlink import (
     get_link,
     resolve,
 )
-from mizarnet.values import Encap
+from mizarnet._model.arguments import NETNS_DIRECTORY
+from mizarnet._model.specs import Encap
+from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
 
 FABRIC = "fabric"
 """Where the bridge is; made first and removed last, and locked as long as the lab's process lives."""
@@ -135,4 +135,4 @@ def _remove_overlay(session: Session) -> None:
         if link.external:
             with locked(session.cookie):
                 delete_link(session, link.ifindex)
-    private.sweep(lambda cookie, _: cookie == session.cookie)
+    private_netns.sweep(lambda cookie, _: cookie == session.cookie)

@@ -8,10 +8,19 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import checks, forwarding, leftovers
-from mizarnet.abi.records import FIRST, Switching
+from mizarnet._datapath import forwarding, leftovers
+from mizarnet._datapath.loader import SWITCH, load_onto
+from mizarnet._datapath.lock import locked
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.survey import StandingSwitch, find_switches
+from mizarnet._kernel.bpf import Program, XdpHook, XdpMode
+from mizarnet._kernel.netlink import Link as Device
+from mizarnet._kernel.netlink import Session, get_link, has_gro
+from mizarnet._model import arguments
+from mizarnet._model.codec import FIRST, Switching
+from mizarnet._model.enumerations import SwitchFlag
+from mizarnet._model.specs import NetnsLike, parse_member
 from mizarnet.agent import TransitAgent
-from mizarnet.bpf import Program, XdpHook, XdpMode
 from mizarnet.errors import (
     AgentNotFoundError,
     BpfError,
@@ -21,14 +30,6 @@ from mizarnet.errors import (
     UnderlayNotFoundError,
     UnsupportedError,
 )
-from mizarnet.loader import SWITCH, load_onto
-from mizarnet.lock import locked
-from mizarnet.maps import Maps
-from mizarnet.netlink import Link as Device
-from mizarnet.netlink import Session, get_link, has_gro
-from mizarnet.numbers import SwitchFlag
-from mizarnet.survey import StandingSwitch, find_switches
-from mizarnet.values import NetnsLike, parse_member
 
 
 @attrs.frozen
@@ -93,7 +94,7 @@ class TransitSwitch:
             LockTimeoutError: Another process is writing all the time.
         """
         _check_agent(agent)
-        name = None if underlay is None else checks.check_device_name(underlay, argument="underlay")
+        name = None if underlay is None else arguments.check_device_name(underlay, argument="underlay")
         wanted = parse_member(XdpMode, mode, argument="mode")
         with agent.datapath.writing() as maps:
             existing = _standing(agent)
@@ -147,7 +148,7 @@ class TransitSwitch:
             LockTimeoutError: Another process is writing all the time.
         """
         if isinstance(self, str):
-            _detach_from(checks.check_device_name(self, argument="underlay"), netns)
+            _detach_from(arguments.check_device_name(self, argument="underlay"), netns)
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
@@ -172,7 +173,7 @@ def _standing(agent: TransitAgent) -> StandingSwitch | None:
 
 
 def _detach_from(name: str, netns: NetnsLike | None) -> None:
-    where = None if netns is None else checks.check_netns(netns)
+    where = None if netns is None else arguments.check_netns(netns)
     with Session.open(where) as session, locked(session.cookie):
         link = get_link(session, name)
         if link is None:

@@ -11,9 +11,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self, final
 
-from mizarnet.abi.records import Record
+from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
+from mizarnet._model.codec import Record
 from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
-from mizarnet.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 
 
 @final

@@ -12,9 +12,27 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import checks, leftovers
-from mizarnet.checks import IPAddress
-from mizarnet.datapath import DataPath
+from mizarnet._datapath import leftovers
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.hooks import read_hooks
+from mizarnet._datapath.lock import locked
+from mizarnet._datapath.presence import present
+from mizarnet._kernel.netlink import (
+    Link,
+    Session,
+    create_tunnel,
+    delete_link,
+    dump_links,
+    get_link,
+    list_addresses,
+    primary_address,
+    set_link,
+    upper_links,
+)
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.html import table
+from mizarnet._model.specs import AddressLike, Encap, NetnsLike, parse_member
 from mizarnet.errors import (
     ExistsError,
     InUseError,
@@ -27,23 +45,6 @@ from mizarnet.errors import (
     UnderlayNotFoundError,
     UnsupportedError,
 )
-from mizarnet.hooks import read_hooks
-from mizarnet.html import table
-from mizarnet.lock import locked
-from mizarnet.netlink import (
-    Link,
-    Session,
-    create_tunnel,
-    delete_link,
-    dump_links,
-    get_link,
-    list_addresses,
-    primary_address,
-    set_link,
-    upper_links,
-)
-from mizarnet.presence import present
-from mizarnet.values import AddressLike, Encap, NetnsLike, parse_member
 
 # What a metadata-mode device itself does not know, as a note on the device until a transit agent is attached. From then
 # on the data path says it: others may write this text, too.
@@ -143,13 +144,13 @@ class Tunnel:
             PrivilegeError: ``CAP_NET_ADMIN`` (or ``CAP_SYS_ADMIN``, to enter ``netns``) is missing.
             LockTimeoutError: Another process is writing all the time.
         """
-        checks.check_device_name(name)
+        arguments.check_device_name(name)
         wanted = _Wanted(
             encap=parse_member(Encap, encap, argument="encap"),
-            underlay=checks.check_device_name(underlay, argument="underlay"),
-            local=None if local is None else checks.check_host_address(local, argument="local"),
-            port=None if port is None else checks.check_port(port),
-            mtu=None if mtu is None else checks.check_mtu(mtu),
+            underlay=arguments.check_device_name(underlay, argument="underlay"),
+            local=None if local is None else arguments.check_host_address(local, argument="local"),
+            port=None if port is None else arguments.check_port(port),
+            mtu=None if mtu is None else arguments.check_mtu(mtu),
         )
         return cls._in(name, netns, wanted)
 
@@ -160,12 +161,12 @@ class Tunnel:
         Raises:
             TunnelNotFoundError: There is no device of that name, or it is no tunnel made here.
         """
-        checks.check_device_name(name)
+        arguments.check_device_name(name)
         return cls._in(name, netns, None)
 
     @classmethod
     def _in(cls, name: str, netns: NetnsLike | None, wanted: _Wanted | None) -> Self:
-        where = None if netns is None else checks.check_netns(netns)
+        where = None if netns is None else arguments.check_netns(netns)
         with ExitStack() as undo:
             session = undo.enter_context(Session.open(where))
             link, created = _find(session, name) if wanted is None else wanted.find_or_make(session, name)
@@ -413,7 +414,7 @@ class _Wanted:
         overhead = self.encap.overhead(local.version)
         largest = underlay.mtu - overhead
         mtu = self.mtu or largest
-        if not checks.SMALLEST_MTU <= mtu <= largest:
+        if not arguments.SMALLEST_MTU <= mtu <= largest:
             raise MtuError(
                 f"mtu {mtu} does not fit {self.underlay}, which takes {underlay.mtu} bytes: "
                 f"{self.encap.value} over IPv{local.version} adds {overhead}, which leaves {largest}",

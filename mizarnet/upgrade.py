@@ -13,15 +13,15 @@ from contextlib import ExitStack, suppress
 
 import attrs
 
-from mizarnet import hooks, leftovers, self_test
-from mizarnet.abi.records import FIRST
-from mizarnet.bpf import Object, Program, XdpHook
-from mizarnet.datapath import DataPath
+from mizarnet._datapath import hooks, leftovers, self_test
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.hooks import Place, wanted_places
+from mizarnet._datapath.loader import AGENT, GUARD, SWITCH, installed_build, load_onto
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.survey import Standing, StandingSwitch
+from mizarnet._kernel.bpf import Object, Program, XdpHook
+from mizarnet._model.codec import FIRST
 from mizarnet.errors import NotFoundError, StaleHandleError
-from mizarnet.hooks import Place, wanted_places
-from mizarnet.loader import AGENT, GUARD, SWITCH, installed_build, load_onto
-from mizarnet.maps import Maps
-from mizarnet.survey import Standing, StandingSwitch
 
 
 def upgrade(datapath: DataPath) -> None:

@@ -17,23 +17,14 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
-from mizarnet.abi import records
-from mizarnet.abi.records import NO_SLOT, Record
-from mizarnet.bpf import UpdateMode
-from mizarnet.checks import SMALLEST_IPV6_MTU, IPAddress
-from mizarnet.datapath import DataPath
-from mizarnet.errors import (
-    CapacityError,
-    EndpointNotFoundError,
-    ExistsError,
-    InvalidValueError,
-    MtuError,
-    NetlinkError,
-    UntrustedNamespaceError,
-)
-from mizarnet.lock import identity as lock_identity
-from mizarnet.maps import Maps, take_own
-from mizarnet.netlink import (
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.lock import identity as lock_identity
+from mizarnet._datapath.maps import Maps, take_own
+from mizarnet._datapath.presence import ABANDONED, forget, is_being_made, is_present, remove, silence_records
+from mizarnet._datapath.private_netns import make as make_private
+from mizarnet._datapath.private_netns import name_of
+from mizarnet._kernel.bpf import UpdateMode
+from mizarnet._kernel.netlink import (
     SAME_NAMESPACE,
     Link,
     NetnsHandle,
@@ -49,12 +40,21 @@ from mizarnet.netlink import (
     silence,
     wait_for_address,
 )
-from mizarnet.numbers import State
-from mizarnet.presence import ABANDONED, forget, is_being_made, is_present, remove, silence_records
-from mizarnet.private import make as make_private
-from mizarnet.private import name_of
+from mizarnet._model import codec
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
+from mizarnet.errors import (
+    CapacityError,
+    EndpointNotFoundError,
+    ExistsError,
+    InvalidValueError,
+    MtuError,
+    NetlinkError,
+    UntrustedNamespaceError,
+)
 from mizarnet.tunnel import Tunnel
-from mizarnet.values import EndpointKey, EndpointSpec, Kind, MacAddress
 
 
 def make(datapath: DataPath, maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> Record:
@@ -100,11 +100,11 @@ def publish(maps: Maps, record: Record) -> None:
     The record goes last: another process that is removing the endpoint, and does not see the lock, sees by it that
     there is more to remove; and one that has removed it is noticed here.
     """
-    key = records.record_key(record.spec.name)
+    key = codec.record_key(record.spec.name)
     with _unless_deleted(record):
         _refuse_replaced(maps, record)
         # From here on with the device's index, by which the agent knows it.
-        maps.interfaces.update(records.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
+        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
         maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
 
@@ -116,11 +116,11 @@ def complete(maps: Maps, record: Record) -> None:
         ExistsError: Another endpoint has one of them.
         EndpointNotFoundError: Another process deleted it meanwhile.
     """
-    own = records.record_key(record.spec.name)
+    own = codec.record_key(record.spec.name)
     entries = [
-        (maps.slots, records.u32(record.interface), record.pack_slot(), records.slot_holder),
-        *((maps.addresses, key, claim, records.claimant) for key, claim in record.pack_addresses().items()),
-        (maps.interfaces, records.mac_key(record.mac), record.pack_interface(), records.record_of),
+        (maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder),
+        *((maps.addresses, key, claim, codec.claimant) for key, claim in record.pack_addresses().items()),
+        (maps.interfaces, codec.mac_key(record.mac), record.pack_interface(), codec.record_of),
     ]
     missing = False
     for table, key, wanted, holder in entries:
@@ -155,9 +155,9 @@ def _unless_deleted(record: Record) -> Generator[None, None, None]:
 def _refuse_replaced(maps: Maps, record: Record) -> None:
     """Raises ``EndpointNotFoundError`` unless the record, the index and all addresses are still this endpoint's."""
     _refuse_other_life(maps, record)
-    interface = maps.interfaces.lookup(records.mac_key(record.mac))
+    interface = maps.interfaces.lookup(codec.mac_key(record.mac))
     own = (
-        maps.slots.lookup(records.u32(record.interface)) == record.pack_slot()
+        maps.slots.lookup(codec.u32(record.interface)) == record.pack_slot()
         and all(maps.addresses.lookup(key) == claim for key, claim in record.pack_addresses().items())
         and interface is not None
         and record.is_interface(interface)
@@ -168,8 +168,8 @@ def _refuse_replaced(maps: Maps, record: Record) -> None:
 
 def _refuse_other_life(maps: Maps, record: Record) -> None:
     """Raises ``EndpointNotFoundError`` unless the record is still there, and not of a later life of the name."""
-    found = maps.records.lookup(records.record_key(record.spec.name))
-    if found is None or records.instance_of(found) != record.instance:
+    found = maps.records.lookup(codec.record_key(record.spec.name))
+    if found is None or codec.instance_of(found) != record.instance:
         raise EndpointNotFoundError(record.spec.name)
 
 
@@ -201,9 +201,9 @@ def _complete(maps: Maps, tunnel: Tunnel, spec: EndpointSpec) -> EndpointSpec:
 def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
     """Those of the networks that the endpoint's addresses are in."""
     for address in spec.ip:
-        key = records.pack_host_key(spec.vni, address.ip)
+        key = codec.pack_host_key(spec.vni, address.ip)
         data = maps.networks.lookup(key)
-        gateway = None if data is None else records.unpack_network(data).gateway
+        gateway = None if data is None else codec.unpack_network(data).gateway
         if gateway is not None and gateway in address.network and gateway != address.ip:
             yield gateway
 
@@ -211,7 +211,7 @@ def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
 def _check_free(datapath: DataPath, maps: Maps, spec: EndpointSpec) -> None:
     """Addresses and MAC must be free; whoever held them and lost its device has gone."""
     for address in spec.ip:
-        _drop_orphan(maps, records.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
+        _drop_orphan(maps, codec.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
         evict(datapath, maps, datapath.record_at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
     if spec.mac is not None:
         evict(datapath, maps, datapath.record_of(spec.mac), f"MAC {spec.mac}")
@@ -221,8 +221,8 @@ def _drop_orphan(maps: Maps, address: bytes) -> None:
     """Take away the claim to an address that a maker wrote, and died, after somebody else had removed its record."""
     claim = maps.addresses.lookup(address)
     if claim is not None:
-        record = maps.records.lookup(records.claimant(claim))
-        if record is None or records.instance_of(record) != records.instance_claiming(claim):
+        record = maps.records.lookup(codec.claimant(claim))
+        if record is None or codec.instance_of(record) != codec.instance_claiming(claim):
             take_own(maps.addresses, address, claim.__eq__)
 
 
@@ -279,7 +279,7 @@ def _nsid(host: Session, target: Session) -> int:
 
 
 def _claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
-    key = records.record_key(record.spec.name)
+    key = codec.record_key(record.spec.name)
     with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
         try:
             maps.records.update(key, record.pack(), mode=UpdateMode.NOEXIST)
@@ -294,19 +294,19 @@ def _claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
 
     Each step is refused by the kernel if somebody else has the key.
     """
-    key, new = records.record_key(record.spec.name), UpdateMode.NOEXIST
+    key, new = codec.record_key(record.spec.name), UpdateMode.NOEXIST
     record = attrs.evolve(record, interface=_claim_slot(maps, record))
     undo.callback(_forget, maps, record)
-    maps.traffic.update(records.u32(record.interface), bytes(maps.traffic.slot_size))
+    maps.traffic.update(codec.u32(record.interface), bytes(maps.traffic.slot_size))
     with _unless_deleted(record):
         _refuse_other_life(maps, record)
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
     for address, claim in record.pack_addresses().items():
-        found = records.unpack_endpoint_key(address)
+        found = codec.unpack_endpoint_key(address)
         with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
             maps.addresses.update(address, claim, mode=new)
     with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
-        maps.interfaces.update(records.mac_key(record.mac), record.pack_interface(), mode=new)
+        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=new)
     return record
 
 
@@ -328,7 +328,7 @@ def _claim_slot(maps: Maps, record: Record) -> int:
         used = set(memoryview(keys).cast("I"))
         index = next(index for index in range(count + 1) if index not in used)
         with suppress(ExistsError):  # another process was faster
-            maps.slots.update(records.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
+            maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
             return index
 
 

@@ -93,7 +93,7 @@ def isolated() -> Iterator[None]:
     if os.geteuid():
         pytest.exit("the tests of these tiers need root", returncode=3)
     isolate()
-    from mizarnet.netlink import Session, set_link
+    from mizarnet._kernel.netlink import Session, set_link
     from tests.support.invariants import counting_runs
 
     with Session.open() as session:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of gen_abi.py that reads the structures of abi.h and writes mizarnet/abi/layouts.py."""
+"""The part of gen_abi.py that reads the structures of abi.h and writes mizarnet/_model/layouts.py."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple, TypeAlias
 
-from mizarnet.abi.layout import Layout, new
-from mizarnet.numbers import Limit
+from mizarnet._model.layout import Layout, new
+from mizarnet._model.enumerations import Limit
 
 Packed: TypeAlias = bytes
 '''

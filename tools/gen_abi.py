@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes what Python knows of csrc/include/mizarnet/abi.h.
 
-Its enumerations become mizarnet/numbers.py, its structures mizarnet/abi/layouts.py. ``python tools/gen_abi.py`` writes
-the files, ``--check`` only compares and fails when one is out of date.
+Its enumerations become mizarnet/_model/enumerations.py, its structures mizarnet/_model/layouts.py.
+``python tools/gen_abi.py`` writes the files, ``--check`` only compares and fails when one is out of date.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import abi_layouts
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "csrc/include/mizarnet/abi.h"
-NUMBERS = ROOT / "mizarnet/numbers.py"
-LAYOUTS = ROOT / "mizarnet/abi/layouts.py"
+NUMBERS = ROOT / "mizarnet/_model/enumerations.py"
+LAYOUTS = ROOT / "mizarnet/_model/layouts.py"
 
 ENUM = re.compile(r"enum mzn_(\w+) \{(.*?)\};", re.DOTALL)
 MEMBER = re.compile(r"(MZN_\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)

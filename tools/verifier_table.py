@@ -17,11 +17,12 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TypeAlias
 
-from mizarnet import Capacity, loader
-from mizarnet.abi import layouts
-from mizarnet.abi.records import ip_fields
-from mizarnet.feature import has_route_identity
-from mizarnet.numbers import EncapNumber
+from mizarnet import Capacity
+from mizarnet._datapath import loader
+from mizarnet._kernel.feature import has_route_identity
+from mizarnet._model import layouts
+from mizarnet._model.codec import ip_fields
+from mizarnet._model.enumerations import EncapNumber
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECTS = ROOT / "mizarnet" / "_objects"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-"""Describe the extension module ``mizarnet.bpf._ext`` to cffi.
+"""Describe the extension module ``mizarnet._kernel.bpf._ext`` to cffi.
 
 Only describes it: where libbpf lies is asked by ``setup.py`` when it really builds, so that making an sdist
 needs no libbpf.
@@ -17,7 +17,7 @@ BINDING = Path("csrc/binding")
 ffibuilder = FFI()
 ffibuilder.cdef((BINDING / "libbpf.cdef.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
-    "mizarnet.bpf._ext",
+    "mizarnet._kernel.bpf._ext",
     '#include "shim.h"',
     sources=[str(BINDING / "shim.c")],
     depends=[str(BINDING / "shim.h"), str(BINDING / "libbpf.cdef.h")],

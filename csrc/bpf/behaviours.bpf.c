@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * Small programs that show whether the kernel does what agent, guard and switch rely on. mizarnet/behaviours.py puts
- * them on devices of a namespace made for that, and sends frames by them.
+ * Small programs that show whether the kernel does what agent, guard and switch rely on.
+ * mizarnet/_kernel/behaviours.py puts them on devices of a namespace made for that, and sends frames by them.
  */
 #include <stdbool.h>
 

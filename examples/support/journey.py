@@ -15,7 +15,7 @@ import attrs
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.netlink import Session
+from mizarnet._kernel.netlink import Session
 from support import drawing
 
 PORT = 7

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar, cast
 
-from mizarnet.bpf import Map
-from mizarnet.checks import IPAddress, check_items
-from mizarnet.datapath import DataPath
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import Map
+from mizarnet._model.arguments import IPAddress, check_items
+from mizarnet._model.html import table
 from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidTypeError, InvalidValueError
-from mizarnet.html import table
-from mizarnet.maps import Maps
 
 K = TypeVar("K")
 V = TypeVar("V")

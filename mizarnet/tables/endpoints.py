@@ -8,19 +8,19 @@ from typing import TypeVar
 
 import attrs
 
-from mizarnet.abi import records
-from mizarnet.bpf import Map
-from mizarnet.checks import IPAddress, check_vni
-from mizarnet.datapath import DataPath
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import Map
+from mizarnet._model import codec
+from mizarnet._model.arguments import IPAddress, check_vni
+from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import (
     EndpointNotFoundError,
     InvalidTypeError,
     InvalidValueError,
     LocalEndpointError,
 )
-from mizarnet.maps import Maps
 from mizarnet.tables._table import Table, pairs, write
-from mizarnet.values import AddressLike, EndpointKey, Local, Remote
 
 # Not the bound itself: a mapping's type of keys is invariant, and EndpointKey is one of them.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
@@ -58,10 +58,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return maps.endpoints
 
     def _pack_key(self, key: object) -> bytes:
-        return records.pack_endpoint_key(EndpointKey.parse(key))
+        return codec.pack_endpoint_key(EndpointKey.parse(key))
 
     def _unpack(self, key: bytes, value: bytes) -> tuple[EndpointKey, Local | Remote]:
-        return records.unpack_endpoint_key(key), records.unpack_endpoint(value)
+        return codec.unpack_endpoint_key(key), codec.unpack_endpoint(value)
 
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
         """Say where an endpoint of another host lives.
@@ -118,7 +118,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         if vni is not None:
             check_vni(vni)
         wanted = self._pack_all(remotes)
-        if vni is not None and any(records.unpack_endpoint_key(key).vni != vni for key in wanted):
+        if vni is not None and any(codec.unpack_endpoint_key(key).vni != vni for key in wanted):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
         with self._datapath.writing() as maps:
             self._refuse_locals(maps, wanted)
@@ -132,7 +132,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def _remotes(self, maps: Maps, vni: int | None) -> Iterator[tuple[bytes, bytes]]:
         for key, value in maps.endpoints.items():
-            if not records.is_local(value) and vni in (None, records.unpack_endpoint_key(key).vni):
+            if not codec.is_local(value) and vni in (None, codec.unpack_endpoint_key(key).vni):
                 yield key, value
 
     def _pack_all(
@@ -151,22 +151,22 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         self._check_host(value.host, "host")
         if value.host == self._tunnel_local:
             raise InvalidValueError(f"host {value.host} is this host", argument="host", value=value.host)
-        return records.pack_endpoint(value)
+        return codec.pack_endpoint(value)
 
     def _refuse_local(self, maps: Maps, packed: bytes) -> None:
         value = maps.endpoints.lookup(packed)
-        if packed in maps.addresses or (value is not None and records.is_local(value)):
+        if packed in maps.addresses or (value is not None and codec.is_local(value)):
             self._release_or_refuse(maps, packed)
 
     def _refuse_locals(self, maps: Maps, entries: Collection[bytes]) -> None:
         if len(entries) > _FEW:
-            local = {key for key, value in maps.endpoints.items() if records.is_local(value)}
+            local = {key for key, value in maps.endpoints.items() if codec.is_local(value)}
             entries = local.union(maps.addresses.keys()).intersection(entries)
         for packed in entries:
             self._refuse_local(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
-        if not self._release(maps, records.unpack_endpoint_key(packed)):
+        if not self._release(maps, codec.unpack_endpoint_key(packed)):
             raise _local_error(packed)
 
     def _yield_to_locals(
@@ -190,7 +190,7 @@ def _restored(maps: Maps, keys: Collection[bytes]) -> list[bytes]:
 
 
 def _local_error(packed: bytes) -> LocalEndpointError:
-    key = records.unpack_endpoint_key(packed)
+    key = codec.unpack_endpoint_key(packed)
     return LocalEndpointError(
         f"({key.vni}, {key.ip}) is an endpoint of this host", hint="use Endpoint to change or delete it"
     )

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from mizarnet.abi import records
-from mizarnet.bpf import Map
-from mizarnet.checks import check_address, check_vni
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import Map
+from mizarnet._model import codec
+from mizarnet._model.arguments import check_address, check_vni
+from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
 from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
-from mizarnet.maps import Maps
 from mizarnet.tables._table import Table, pairs, write
-from mizarnet.values import AddressLike, Network, NetworkKey, PrefixLike
 
 # Not the bound itself: a mapping's type of keys is invariant, and NetworkKey is one of them.
 _NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")
@@ -34,10 +34,10 @@ class NetworkTable(Table[NetworkKey, Network]):
         return maps.networks
 
     def _pack_key(self, key: object) -> bytes:
-        return records.pack_network_key(NetworkKey.parse(key))
+        return codec.pack_network_key(NetworkKey.parse(key))
 
     def _unpack(self, key: bytes, value: bytes) -> tuple[NetworkKey, Network]:
-        return records.unpack_network_key(key), records.unpack_network(value)
+        return codec.unpack_network_key(key), codec.unpack_network(value)
 
     def _find(self, packed: bytes) -> bytes | None:
         # The kernel's look-up answers with the longest prefix; a mapping wants this one.
@@ -75,8 +75,8 @@ class NetworkTable(Table[NetworkKey, Network]):
     def find(self, vni: int, ip: AddressLike) -> Network | None:
         """The network that packets to ``ip`` belong to: the longest prefix of the VNI that holds it."""
         address = check_address(ip)
-        value = self._map(self._datapath.maps).lookup(records.pack_host_key(check_vni(vni), address))
-        return None if value is None else records.unpack_network(value)
+        value = self._map(self._datapath.maps).lookup(codec.pack_host_key(check_vni(vni), address))
+        return None if value is None else codec.unpack_network(value)
 
     def _pack_network(self, key: object, value: Network) -> bytes:
         if not isinstance(value, Network):
@@ -88,4 +88,4 @@ class NetworkTable(Table[NetworkKey, Network]):
             )
         for host in value.switches:
             self._check_host(host, "switches")
-        return records.pack_network(value)
+        return codec.pack_network(value)

@@ -7,12 +7,12 @@ import collections.abc
 from collections.abc import Iterable, Iterator
 from typing import cast
 
-from mizarnet.abi import records
-from mizarnet.checks import IPNetwork, check_address, check_items, check_prefix
-from mizarnet.datapath import DataPath
-from mizarnet.maps import Maps
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.maps import Maps
+from mizarnet._model import codec
+from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix
+from mizarnet._model.specs import AddressLike, PrefixLike
 from mizarnet.tables._table import write
-from mizarnet.values import AddressLike, PrefixLike
 
 
 class PeerSet(collections.abc.Set[IPNetwork]):
@@ -36,7 +36,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         return check_prefix(cast("PrefixLike", prefix)) in set(self)
 
     def __iter__(self) -> Iterator[IPNetwork]:
-        return map(records.unpack_peer_key, self._keys())
+        return map(codec.unpack_peer_key, self._keys())
 
     def __len__(self) -> int:
         return len(self._keys())
@@ -51,7 +51,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
     def discard(self, prefix: PrefixLike) -> None:
         """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
-        packed = records.pack_peer_key(check_prefix(prefix))
+        packed = codec.pack_peer_key(check_prefix(prefix))
         with self._datapath.writing() as maps:
             maps.peers.delete(packed)
 
@@ -73,4 +73,4 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
 def write_peers(maps: Maps, prefixes: Iterable[IPNetwork]) -> None:
     """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
-    write(maps.peers, {records.pack_peer_key(prefix): records.PRESENT_PEER for prefix in prefixes})
+    write(maps.peers, {codec.pack_peer_key(prefix): codec.PRESENT_PEER for prefix in prefixes})

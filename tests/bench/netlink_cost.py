@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from ipaddress import ip_interface
 
-from mizarnet.netlink import (
+from mizarnet._kernel.netlink import (
     Link,
     Session,
     add_address,

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 import mizarnet
-from mizarnet import loader, numbers
-from mizarnet.abi.layouts import LAYOUTS
-from mizarnet.bpf import ObjectSpec
+from mizarnet._datapath import loader
+from mizarnet._kernel.bpf import ObjectSpec
+from mizarnet._model import enumerations
+from mizarnet._model.layouts import LAYOUTS
 from mizarnet.errors import LayoutError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -27,8 +28,8 @@ OBJECTS = sorted(
     if not path.name.startswith("behaviours")
 )
 GENERATOR = ("tools/gen_abi.py", "tools/abi_layouts.py")
-GENERATED = ("mizarnet/numbers.py", "mizarnet/abi/layouts.py")
-SCHEMA = f"MZN_LIMIT_SCHEMA = {numbers.Limit.SCHEMA}"
+GENERATED = ("mizarnet/_model/enumerations.py", "mizarnet/_model/layouts.py")
+SCHEMA = f"MZN_LIMIT_SCHEMA = {enumerations.Limit.SCHEMA}"
 CLANG = ("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v3")
 
 
@@ -131,9 +132,9 @@ def generate(tmp_path: Path, old: str, new: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize(
     ("file", "old", "new"),
     [
-        ("mizarnet/numbers.py", "MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 99"),
-        ("mizarnet/abi/layouts.py", "\t__u32 port;\n", "\t__u64 port;\n"),
-        ("mizarnet/abi/layouts.py", "\t__u64 netns_inode;\n", "\t__u64 netns_inode;\n\t__u64 new;\n"),
+        ("mizarnet/_model/enumerations.py", "MZN_DROP_HAIRPIN = 82", "MZN_DROP_HAIRPIN = 99"),
+        ("mizarnet/_model/layouts.py", "\t__u32 port;\n", "\t__u64 port;\n"),
+        ("mizarnet/_model/layouts.py", "\t__u64 netns_inode;\n", "\t__u64 netns_inode;\n\t__u64 new;\n"),
     ],
 )
 def test_what_is_out_of_date_is_found(tmp_path: Path, file: str, old: str, new: str) -> None:
@@ -166,7 +167,7 @@ def c_view() -> dict[str, int]:
         for leaf in layout.leaves():
             view[f"offsetof(struct {name}, {leaf.path})"] = leaf.offset
             view[f"sizeof(((struct {name} *)0)->{leaf.path})"] = leaf.size
-    for members in numbers.ENUMERATIONS.values():
+    for members in enumerations.ENUMERATIONS.values():
         view |= {name: int(number) for name, number in members.items()}
     return view
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mizarnet import Verdict
-from mizarnet.abi.dry_facts import Facts, Key
-from mizarnet.dry_run import NO_TOKEN, Context, DryRun, object_path
+from mizarnet._datapath.dry_run import NO_TOKEN, Context, DryRun, object_path
+from mizarnet._datapath.dry_run.facts import Facts, Key
+from mizarnet._model.enumerations import Program
 from mizarnet.errors import BpfError, LayoutError
-from mizarnet.numbers import Program
 from tests.support import filled
 from tests.support.packets import datagram, mac
 from tests.support.twin_object import SOURCES, build

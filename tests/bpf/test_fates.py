@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mizarnet import Verdict
-from mizarnet.numbers import Limit
+from mizarnet._model.enumerations import Limit
 
 SOURCES = Path(__file__).resolve().parent.parent.parent / "csrc"
 NUMBERS = range(-2, 2 * Limit.VERDICTS)

@@ -27,12 +27,12 @@ from mizarnet import (
     Remote,
     Stats,
     Verdict,
-    loader,
 )
-from mizarnet.abi import records
-from mizarnet.bpf import Object
-from mizarnet.feature import has_route_identity
-from mizarnet.netlink import Session
+from mizarnet._datapath import loader
+from mizarnet._kernel.bpf import Object
+from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.netlink import Session
+from mizarnet._model import codec
 from tests.support import filled
 from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, mac, udp
 
@@ -63,11 +63,11 @@ def fill(loaded: Object, cookie: int) -> None:
     networks = {"10.2.0.0/16": Network(switches=["192.0.2.9"]), "10.3.0.0/16": Network(gateway="10.3.0.1")}
     for ip, place in places.items():
         key = EndpointKey(VNI, ip_address(ip))
-        loaded.maps["endpoints"].update(records.pack_endpoint_key(key), records.pack_endpoint(place))
+        loaded.maps["endpoints"].update(codec.pack_endpoint_key(key), codec.pack_endpoint(place))
     for prefix, network in networks.items():
         network_key = NetworkKey(VNI, ip_network(prefix))
-        loaded.maps["networks"].update(records.pack_network_key(network_key), records.pack_network(network))
-    loaded.maps["interfaces"].update(records.mac_key(MacAddress(SENDER)), packed_interface(cookie))
+        loaded.maps["networks"].update(codec.pack_network_key(network_key), codec.pack_network(network))
+    loaded.maps["interfaces"].update(codec.mac_key(MacAddress(SENDER)), packed_interface(cookie))
 
 
 @attrs.frozen

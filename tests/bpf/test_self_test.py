@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet import SelfTestError, self_test
-from mizarnet.self_test.frames import frames
-from mizarnet.self_test.host import HOSTS
+from mizarnet import SelfTestError
+from mizarnet._datapath import self_test
+from mizarnet._datapath.self_test.frames import frames
+from mizarnet._datapath.self_test.host import HOSTS
 from tests.mutants.catalogue import CANNED, Bug, bugs
 from tests.support.twin_object import build
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 import attrs
 
 from mizarnet import Verdict
+from mizarnet._model.enumerations import Limit, Program
 from mizarnet.errors import BpfError
-from mizarnet.numbers import Limit, Program
 from tests.fuzz.cases import PER_STATE, cases_of
 from tests.fuzz.states import state_of
 from tests.model import Model

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 import mizarnet as mz
-from mizarnet.lock import locked
+from mizarnet._datapath.lock import locked
 from tests.support.standing import attached_on
 from tests.support.topology import TUNNEL, Host, World, alive
 from tests.support.traffic import assert_ping

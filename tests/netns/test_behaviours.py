@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.behaviours import BEHAVIOURS, Behaviour, Ground, load, try_all, try_one
-from mizarnet.bpf import (
+from mizarnet._kernel.behaviours import BEHAVIOURS, Behaviour, Ground, load, try_all, try_one
+from mizarnet._kernel.bpf import (
     Direction,
     Map,
     Object,
@@ -29,9 +29,9 @@ from mizarnet.bpf import (
     XdpMode,
     has_tcx,
 )
-from mizarnet.feature import Feature, has_route_identity
+from mizarnet._kernel.feature import Feature, has_route_identity
+from mizarnet._kernel.netlink import Link, Session, anonymous_netns
 from mizarnet.features import probe
-from mizarnet.netlink import Link, Session, anonymous_netns
 
 SOURCE = Path(__file__).with_name("misbehaving.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")

@@ -7,7 +7,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.abi import records
+from mizarnet._model import codec
 from tests.support.counting import counted, refused
 from tests.support.process import run_python
 from tests.support.tables import contents, unchanged
@@ -98,7 +98,7 @@ def test_a_device_that_was_moved_away_stays_behind_and_reaches_nobody(world: Wor
         ping(neighbour.namespace, web.ip, timeout=0.5)
         moved.until(lambda frame: frame[:12] == web.mac + neighbour.mac)
     web.endpoint.delete()
-    assert list(contents(agent)["records"]) == [records.record_key("neighbour")]
+    assert list(contents(agent)["records"]) == [codec.record_key("neighbour")]
     since = counted(agent, lambda: [assert_no_ping(each.namespace, web.ip) for each in (neighbour, far)])
     assert [program[Verdict.NO_DESTINATION].packets for program in (since.agent, since.guard)] == [1, 1]
     since = counted(agent, lambda: assert_no_ping(elsewhere, neighbour.ip))
@@ -119,7 +119,7 @@ def test_a_device_that_was_given_another_mac_stays_behind_and_reaches_nobody(
     web.namespace.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99")
     web.endpoint.delete()
     assert links(web.namespace) == ["lo", "eth0"]
-    assert list(contents(agent)["records"]) == [records.record_key("neighbour")]
+    assert list(contents(agent)["records"]) == [codec.record_key("neighbour")]
     since = counted(agent, lambda: assert_no_ping(web.namespace, neighbour.ip))
     assert set(refused(since.agent)) == {Verdict.UNKNOWN_SENDER}
 

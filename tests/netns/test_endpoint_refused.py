@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
-from mizarnet.netlink import Session, create_veth, write_sysctl
+from mizarnet._kernel.netlink import Session, create_veth, write_sysctl
 from tests.support.namespace import Namespace
 from tests.support.tables import unchanged
 from tests.support.topology import Host, World, links, new_namespace

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 import mizarnet as mz
-from mizarnet import bpf, loader
-from mizarnet.abi import layouts
+from mizarnet._datapath import loader
+from mizarnet._kernel import bpf
+from mizarnet._model import layouts
 from tests.support.standing import at_the_head
 from tests.support.topology import TUNNEL, Host, World
 from tests.support.traffic import assert_no_ping, assert_ping

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.netlink import Session, create_netns, delete_netns, get_link
+from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link
 from tests.support.process import finish, start_python
 from tests.support.topology import Container, Host, World, links
 from tests.support.traffic import assert_no_ping, assert_ping
@@ -24,7 +24,8 @@ DEATHS = {
     "before the record is deleted": "presence.delete_netns = lambda *_: os._exit(9)",
 }
 CREATE = """
-from mizarnet import presence, wiring
+from mizarnet import wiring
+from mizarnet._datapath import presence
 host, netns, point = sys.argv[1:]
 exec(point)
 agent = mz.TransitAgent.open("tunnel0", netns=host)
@@ -60,7 +61,7 @@ def test_an_endpoint_can_be_deleted_after_its_maker_died(world: World, point: st
 def test_a_tunnel_can_be_created_after_its_maker_died(world: World) -> None:
     namespace = world.namespace("half")
     program = """
-        from mizarnet.netlink import create
+        from mizarnet._kernel.netlink import create
         create.silence = lambda *_, **__: os._exit(9)
         mz.Tunnel.create("tunnel0", encap="vxlan", underlay="lo", netns=sys.argv[1])
     """

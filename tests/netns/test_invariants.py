@@ -11,8 +11,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Program, Verdict
-from mizarnet.abi.records import u32
-from mizarnet.numbers import Limit
+from mizarnet._model.codec import u32
+from mizarnet._model.enumerations import Limit
 from tests.support.invariants import account_of
 from tests.support.topology import World
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import program_name
-from mizarnet.leftovers import sweep
-from mizarnet.netlink import Session, create_netns, delete_netns, dump_links
+from mizarnet._datapath.leftovers import sweep
+from mizarnet._kernel.bpf import program_name
+from mizarnet._kernel.netlink import Session, create_netns, delete_netns, dump_links
 from tests.support.process import finish, in_child, run_python, start_python
 from tests.support.user import CAPABILITIES, become_nobody_with
 from tests.support.wait import wait_until
@@ -217,7 +217,7 @@ POINTS = {
     "after unmounting it": "unmount",
 }
 DYING = """
-from mizarnet.netlink import named
+from mizarnet._kernel.netlink import named
 name, call, end = sys.argv[1:]
 original = getattr(named, call)
 def die(*arguments):
@@ -287,7 +287,9 @@ def test_the_vm_of_a_host_that_only_other_processes_see_lives_on() -> None:
         vm = mz.Endpoint.create(lab.hosts[0].agent, vni=7, ip="10.0.0.9/24", kind="macvtap")
         delete_netns(lab.hosts[0].netns)
         alone = ("unshare", "--pid", "--fork", "--mount-proc")
-        assert run_python("from mizarnet.leftovers import sweep\nprint(sweep())", by=alone) == "[]\n"
+        assert (
+            run_python("from mizarnet._datapath.leftovers import sweep\nprint(sweep())", by=alone) == "[]\n"
+        )
         assert vm.state().mtu == 1450
         vm.delete()
         assert vm.netns not in os.listdir("/run/netns")

@@ -16,7 +16,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.netlink import Session, get_link, set_link
+from mizarnet._kernel.netlink import Session, get_link, set_link
 from tests.support.counting import counted, refused_but_chatter, wait_for
 from tests.support.packets import datagram
 from tests.support.process import run_python

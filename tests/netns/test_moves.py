@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import mizarnet as mz
-from mizarnet.netlink import Session, get_link, set_link
+from mizarnet._kernel.netlink import Session, get_link, set_link
 from tests.support.fabric import Fabric, Net, address, common_tests
 from tests.support.flow import Delivery, Probe, Stream
 from tests.support.topology import UNDERLAY, Container, EncapName, Host

@@ -10,8 +10,9 @@ from ipaddress import ip_address
 import pytest
 
 import mizarnet as mz
-from mizarnet import EndpointKey, Verdict, bpf
-from mizarnet.netlink import Session, dump_links
+from mizarnet import EndpointKey, Verdict
+from mizarnet._kernel import bpf
+from mizarnet._kernel.netlink import Session, dump_links
 from tests.support.calls import MAPS, PROGRAMS, numbers, users
 from tests.support.counting import counted
 from tests.support.namespace import Namespace

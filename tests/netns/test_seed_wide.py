@@ -12,9 +12,11 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, loader, values
-from mizarnet.bpf import Program
-from mizarnet.netlink import Session, get_link
+from mizarnet import Verdict
+from mizarnet._datapath import loader
+from mizarnet._kernel.bpf import Program
+from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._model import specs
 from tests.support.calls import helper_calls
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, common_tests
 from tests.support.process import run_python
@@ -125,7 +127,7 @@ def test_s10_nothing_that_is_said_of_a_host_has_room_for_a_mac() -> None:
     for kind in (mz.Remote, mz.Network, mz.NetworkKey, mz.EndpointKey):
         assert "MacAddress" not in str(inspect.get_annotations(kind))
     assert "mac" not in inspect.signature(mz.Tunnel.create).parameters
-    assert {field.name for field in attrs.fields(values.Remote)} == {"host"}
+    assert {field.name for field in attrs.fields(specs.Remote)} == {"host"}
 
 
 # -- the inside of a container -----------------------------------------------------------------------------
@@ -186,7 +188,7 @@ def test_s14_root_in_a_container_sees_its_device_and_nothing_of_the_system(fabri
 
 
 FIND = """
-from mizarnet.bpf import Program
+from mizarnet._kernel.bpf import Program
 found, refused = [], 0
 for number in map(int, sys.argv[1:]):
     try:

@@ -16,8 +16,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Stats, Verdict
-from mizarnet.bpf import Program
-from mizarnet.netlink import write_sysctl
+from mizarnet._kernel.bpf import Program
+from mizarnet._kernel.netlink import write_sysctl
 from tests.support.counting import counted, refused, wait_for
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence, echo

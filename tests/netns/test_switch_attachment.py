@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import Program, XdpHook, XdpMode
-from mizarnet.netlink import add_address, create_bridge, read_sysctl, set_link, write_sysctl
+from mizarnet._kernel.bpf import Program, XdpHook, XdpMode
+from mizarnet._kernel.netlink import add_address, create_bridge, read_sysctl, set_link, write_sysctl
 from tests.support.fabric import Fabric
 from tests.support.native_xdp import attached, let_pass
 from tests.support.process import finish, run_python, start_python
@@ -141,7 +141,8 @@ def test_another_process_opens_and_detaches(host: Host) -> None:
 DYING = """
     import importlib
     module, _, name = sys.argv[2].rpartition(".")
-    owner = importlib.import_module(module) if module.islower() else mz.bpf.XdpHook
+    package = importlib.import_module(module if module.islower() else "mizarnet._kernel.bpf")
+    owner = package if module.islower() else package.XdpHook
     real, left = getattr(owner, name), [int(sys.argv[3])]
     def dying(*args, **kwargs):
         result = real(*args, **kwargs)
@@ -154,11 +155,11 @@ DYING = """
     setattr(owner, name, dying)
     switch.detach() if switch else mz.TransitSwitch.attach(agent)
 """
-ATTACH_STEPS = [("mizarnet.switch._note", 1), ("mizarnet.forwarding.write_sysctl", 1),
-                ("mizarnet.forwarding.enable", 1), ("XdpHook.attach", 1),
+ATTACH_STEPS = [("mizarnet.switch._note", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
+                ("mizarnet._datapath.forwarding.enable", 1), ("XdpHook.attach", 1),
                 ("mizarnet.switch._note", 2)]  # fmt: skip
-DETACH_STEPS = [("XdpHook.detach", 1), ("mizarnet.forwarding.write_sysctl", 1),
-                ("mizarnet.forwarding.restore", 1), ("mizarnet.forwarding.restore", 2)]  # fmt: skip
+DETACH_STEPS = [("XdpHook.detach", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
+                ("mizarnet._datapath.forwarding.restore", 1), ("mizarnet._datapath.forwarding.restore", 2)]  # fmt: skip
 
 
 def die(host: Host, step: tuple[str, int], doing: str) -> None:
@@ -192,7 +193,7 @@ def test_killed_while_detaching(host: Host, version: int, step: tuple[str, int])
     assert (settings(host), programs(host)) == (OFF, [])
 
 
-@pytest.mark.parametrize("step", [("mizarnet.forwarding.enable", 1)], ids=step_name)
+@pytest.mark.parametrize("step", [("mizarnet._datapath.forwarding.enable", 1)], ids=step_name)
 def test_killed_and_taken_off_with_the_agent(host: Host, step: tuple[str, int]) -> None:
     die(host, step, "attach")
     host.agent.detach()

@@ -12,7 +12,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
-from mizarnet.abi import records
+from mizarnet._model import codec
 from mizarnet.errors import LayoutError
 from tests.support.tables import contents, unchanged
 from tests.support.topology import World
@@ -46,9 +46,9 @@ def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.Tra
     """As another version may write it."""
     table, key = (
         agent.datapath.maps.endpoints,
-        records.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9"))),
+        codec.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9"))),
     )
-    unknown = records.u32(3) + records.pack_endpoint(HOST2)[4:]
+    unknown = codec.u32(3) + codec.pack_endpoint(HOST2)[4:]
     table.update(key, unknown)
     calls: list[Callable[[], object]] = [
         lambda: agent.endpoints[7, "10.0.0.9"],

@@ -11,7 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.netlink import Session, create_veth
+from mizarnet._kernel.netlink import Session, create_veth
 from tests.support.namespace import Namespace
 from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, World, cable, device, new_namespace
 from tests.support.traffic import Capture, assert_ping

@@ -12,9 +12,10 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, hooks, loader, maps
-from mizarnet.abi.records import FIRST
-from mizarnet.bpf import MapType
+from mizarnet import Verdict
+from mizarnet._datapath import hooks, loader, maps
+from mizarnet._kernel.bpf import MapType
+from mizarnet._model.codec import FIRST
 from tests.support.builds import OTHER_TTL, compile_second, installed
 from tests.support.depth import depth
 from tests.support.fabric import Fabric, Net, common_tests
@@ -202,7 +203,8 @@ def test_no_datagram_is_lost_while_a_switch_is_replaced(second: Path) -> None:
 # -- halfway -----------------------------------------------------------------------------------------------
 
 DYING = """
-from mizarnet import hooks, loader
+from mizarnet._datapath import hooks
+from mizarnet._datapath import loader
 from pathlib import Path
 host, path, left = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 if path.name != "shipped":

@@ -8,8 +8,8 @@ import os
 import pytest
 
 import mizarnet as mz
-from mizarnet import lock
-from mizarnet.bpf import Map, Program
+from mizarnet._datapath import lock
+from mizarnet._kernel.bpf import Map, Program
 from tests.support.process import in_child, run_python
 from tests.support.standing import program_ids
 from tests.support.topology import TUNNEL, Host

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 import mizarnet as mz
-from mizarnet.abi import records
-from mizarnet.abi.records import Record
-from mizarnet.maps import Maps
-from mizarnet.netlink import Link, Session, dump_links
-from mizarnet.numbers import State
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.netlink import Link, Session, dump_links
+from mizarnet._model import codec
+from mizarnet._model.codec import Record
+from mizarnet._model.enumerations import State
 
 
 @attrs.frozen
@@ -41,10 +41,10 @@ class Tables:
         """What the records say the other tables must hold; of endpoints, the local ones."""
         each = self.records.values()
         return Tables(
-            records={records.record_key(record.spec.name): record for record in each},
-            slots={records.u32(record.interface): record.pack_slot() for record in each},
+            records={codec.record_key(record.spec.name): record for record in each},
+            slots={codec.u32(record.interface): record.pack_slot() for record in each},
             addresses={key: claim for record in each for key, claim in record.pack_addresses().items()},
-            interfaces={records.mac_key(record.mac): record.pack_interface() for record in each},
+            interfaces={codec.mac_key(record.mac): record.pack_interface() for record in each},
             endpoints={key: record.pack_endpoint() for record in each for key in record.pack_addresses()},
         )
 
@@ -65,7 +65,7 @@ def disagreements(agent: mz.TransitAgent, namespaces: Iterable[str]) -> list[str
 
 
 def _between_tables(tables: Tables) -> Iterator[str]:
-    local = {key: value for key, value in tables.endpoints.items() if records.is_local(value)}
+    local = {key: value for key, value in tables.endpoints.items() if codec.is_local(value)}
     there, wanted = attrs.evolve(tables, endpoints=local), tables.wanted()
     for table in attrs.fields_dict(Tables):
         found, should = getattr(there, table), getattr(wanted, table)

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from mizarnet.bpf import Program
+from mizarnet._kernel.bpf import Program
 
 BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
 PROGRAMS, MAPS, OBJ_GET_INFO_BY_FD = 11, 12, 15  # enum bpf_cmd: BPF_PROG_GET_NEXT_ID and so on

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 import attrs
 
 from mizarnet import Encap, EndpointSpec, MacAddress
-from mizarnet.abi.records import Config, Head, Meta, Record
-from mizarnet.numbers import Limit, State
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet._model.codec import Config, Head, Meta, Record
+from mizarnet._model.enumerations import Limit, State
+from mizarnet._model.specs import VIRTUAL_MAC
 
 T = TypeVar("T", bound=attrs.AttrsInstance)
 LOCAL = ip_address("192.0.2.1")

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet import LayoutError, NetnsNotFoundError, Stats, TransitAgent, Verdict, bpf
-from mizarnet.abi.records import Head
-from mizarnet.maps import Maps
-from mizarnet.netlink import Session, get_link
-from mizarnet.numbers import Program
-from mizarnet.survey import Standing
+from mizarnet import LayoutError, NetnsNotFoundError, Stats, TransitAgent, Verdict
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.survey import Standing
+from mizarnet._kernel import bpf
+from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._model.codec import Head
+from mizarnet._model.enumerations import Program
 from tests.support.calls import BPF_SYSCALL
 from tests.support.standing import data_paths
 from tests.support.wait import wait_until

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from mizarnet.netlink import create_netns, delete_netns
+from mizarnet._kernel.netlink import create_netns, delete_netns
 
 T = TypeVar("T")
 

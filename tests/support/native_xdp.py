@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mizarnet.bpf import ObjectSpec, Program, XdpHook, XdpMode
-from mizarnet.netlink import Session, get_link
+from mizarnet._kernel.bpf import ObjectSpec, Program, XdpHook, XdpMode
+from mizarnet._kernel.netlink import Session, get_link
 from tests.support.fabric import Fabric
 from tests.support.topology import UNDERLAY, Host
 

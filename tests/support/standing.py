@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mizarnet import TransitAgent, loader
-from mizarnet.bpf import ClsactPlace, Direction, Program, TcxHook, has_tcx, program_name
-from mizarnet.netlink import Session
-from mizarnet.survey import Standing, recognise, survey
+from mizarnet import TransitAgent
+from mizarnet._datapath import loader
+from mizarnet._datapath.survey import Standing, recognise, survey
+from mizarnet._kernel.bpf import ClsactPlace, Direction, Program, TcxHook, has_tcx, program_name
+from mizarnet._kernel.netlink import Session
 from tests.support.calls import PROGRAMS, numbers
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from typing import Any
 import attrs
 
 import mizarnet
-from mizarnet import Encap, MacAddress, Stats, Verdict, loader
-from mizarnet.abi.records import FIRST
-from mizarnet.bpf import Object, XdpHook, XdpMode
-from mizarnet.netlink import (
+from mizarnet import Encap, MacAddress, Stats, Verdict
+from mizarnet._datapath import loader
+from mizarnet._kernel.bpf import Object, XdpHook, XdpMode
+from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     Session,
     add_address,
@@ -31,6 +31,7 @@ from mizarnet.netlink import (
     set_link,
     write_sysctl,
 )
+from mizarnet._model.codec import FIRST
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome
 from tests.model.state import Config, State

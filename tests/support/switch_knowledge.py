@@ -9,7 +9,7 @@ from typing import TypeAlias
 import attrs
 
 from mizarnet import Encap
-from mizarnet.numbers import Limit
+from mizarnet._model.enumerations import Limit
 from tests.model.case import Hop, HopResult
 from tests.model.state import Config, Ip, Local, Network, Prefix, Remote, State
 from tests.support.packets import mac

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import attrs
 
 import mizarnet as mz
-from mizarnet.bpf import Program
-from mizarnet.netlink import Link, Session, add_address, create_veth, get_link, set_link, write_sysctl
+from mizarnet._kernel.bpf import Program
+from mizarnet._kernel.netlink import Link, Session, add_address, create_veth, get_link, set_link, write_sysctl
 from tests.support.invariants import assert_accounts_add_up
 from tests.support.namespace import Namespace
 from tests.support.wait import wait_until

@@ -10,11 +10,11 @@ from types import TracebackType
 from typing import Literal, Self
 
 from mizarnet import Verdict
-from mizarnet.abi.dry_facts import NO_MAC, Asked, Facts, Key, Origin
-from mizarnet.abi.records import FIRST, u32
-from mizarnet.dry_run import DEVICE, Context, DryRun, object_path
-from mizarnet.dry_run import Outcome as Ran
-from mizarnet.numbers import Limit, Program
+from mizarnet._datapath.dry_run import DEVICE, Context, DryRun, object_path
+from mizarnet._datapath.dry_run import Outcome as Ran
+from mizarnet._datapath.dry_run.facts import NO_MAC, Asked, Facts, Key, Origin
+from mizarnet._model.codec import FIRST, u32
+from mizarnet._model.enumerations import Limit, Program
 from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, SentBy, TunnelKey
 from tests.model.state import Config, Ip, State
 from tests.support.twin_tables import pack_config, pack_switching, tables, words

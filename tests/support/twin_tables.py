@@ -7,9 +7,9 @@ from ipaddress import ip_address
 
 import attrs
 
-from mizarnet import Encap, MacAddress, numbers
-from mizarnet.abi import layouts, records
-from mizarnet.numbers import InterfaceFlag, Limit, SwitchFlag
+from mizarnet import Encap, MacAddress
+from mizarnet._model import codec, enumerations, layouts
+from mizarnet._model.enumerations import InterfaceFlag, Limit, SwitchFlag
 from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Network, Place, Prefix, State
 from tests.support import filled
 
@@ -63,8 +63,8 @@ def pack_endpoint(place: Place) -> bytes:
     if isinstance(place, Elsewhere):
         return layouts.Endpoint(place.place, place.number, place.mac, words(place.host), 0, 0).pack()
     if isinstance(place, Local):
-        return layouts.Endpoint(numbers.Place.LOCAL, place.number, place.mac, bytes(16), 0, 0).pack()
-    return layouts.Endpoint(numbers.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0).pack()
+        return layouts.Endpoint(enumerations.Place.LOCAL, place.number, place.mac, bytes(16), 0, 0).pack()
+    return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0).pack()
 
 
 def pack_network(network: Network) -> bytes:
@@ -88,7 +88,7 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
             for (vni, prefix), known in state.networks.items()
         },
         "peers": {
-            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): records.PRESENT_PEER
+            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): codec.PRESENT_PEER
             for prefix in state.peers
         },
     }
@@ -96,6 +96,6 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
 
 def pack_switching(state: State) -> bytes:
     """``mzn_switching``, of which the programs read how the transit switch is attached."""
-    return records.Switching(
+    return codec.Switching(
         ifindex=1, flags=SwitchFlag.GENERIC_XDP if state.generic else 0, generation=1
     ).pack()

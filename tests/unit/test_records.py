@@ -7,10 +7,10 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from mizarnet.abi import records
-from mizarnet.abi.records import Record
+from mizarnet._model import codec
+from mizarnet._model.codec import Record
+from mizarnet._model.specs import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
 from mizarnet.errors import LayoutError
-from mizarnet.values import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
 
 MAC = MacAddress.parse("02:00:00:00:00:01")
 ADDRESSES = ["10.0.0.5", "255.255.255.254", "fd00::5", "::1.2.3.4"]
@@ -21,18 +21,18 @@ PREFIXES = ["0.0.0.0/0", "10.0.0.0/24", "10.0.0.5/32", "::/0", "fd00::/64", "fd0
 @pytest.mark.parametrize("vni", [1, 0xFFFFFF])
 def test_an_endpoint_key_comes_back(vni: int, ip: str) -> None:
     key = EndpointKey(vni, ip_address(ip))
-    assert records.unpack_endpoint_key(records.pack_endpoint_key(key)) == key
+    assert codec.unpack_endpoint_key(codec.pack_endpoint_key(key)) == key
 
 
 @pytest.mark.parametrize("value", [Local(MAC, 4095), Remote("192.0.2.1"), Remote("2001:db8::1")])
 def test_an_endpoint_comes_back(value: Local | Remote) -> None:
-    assert records.unpack_endpoint(records.pack_endpoint(value)) == value
+    assert codec.unpack_endpoint(codec.pack_endpoint(value)) == value
 
 
 @pytest.mark.parametrize("place", [0, 3, 2**32 - 1])
 def test_an_endpoint_of_an_unknown_place_is_nobodys(place: int) -> None:
-    packed = records.u32(place) + records.pack_endpoint(Local(MAC, 1))[4:]
-    for read in (records.unpack_endpoint, records.is_local):
+    packed = codec.u32(place) + codec.pack_endpoint(Local(MAC, 1))[4:]
+    for read in (codec.unpack_endpoint, codec.is_local):
         with pytest.raises(LayoutError, match=f"place {place}") as caught:
             read(packed)
         assert caught.value.struct == "mzn_endpoint"
@@ -41,17 +41,17 @@ def test_an_endpoint_of_an_unknown_place_is_nobodys(place: int) -> None:
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_network_key_comes_back(prefix: str) -> None:
     key = NetworkKey(7, ip_network(prefix))
-    assert records.unpack_network_key(records.pack_network_key(key)) == key
+    assert codec.unpack_network_key(codec.pack_network_key(key)) == key
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
 def test_a_peer_comes_back(prefix: str) -> None:
-    assert records.unpack_peer_key(records.pack_peer_key(ip_network(prefix))) == ip_network(prefix)
+    assert codec.unpack_peer_key(codec.pack_peer_key(ip_network(prefix))) == ip_network(prefix)
 
 
 def test_keys_of_different_networks_differ() -> None:
     packed = {
-        records.pack_network_key(NetworkKey(vni, ip_network(each))) for vni in (7, 8) for each in PREFIXES
+        codec.pack_network_key(NetworkKey(vni, ip_network(each))) for vni in (7, 8) for each in PREFIXES
     }
     assert len(packed) == 2 * len(PREFIXES)
 
@@ -66,7 +66,7 @@ def test_keys_of_different_networks_differ() -> None:
     ],
 )
 def test_a_network_comes_back(network: Network) -> None:
-    assert records.unpack_network(records.pack_network(network)) == network
+    assert codec.unpack_network(codec.pack_network(network)) == network
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_a_path_that_is_too_long_is_refused_and_not_cut() -> None:
 
 
 def test_names_that_differ_have_different_keys() -> None:
-    assert records.record_key("a") != records.record_key("b")
-    assert len(records.record_key("a" * 191)) == 16
+    assert codec.record_key("a") != codec.record_key("b")
+    assert len(codec.record_key("a" * 191)) == 16

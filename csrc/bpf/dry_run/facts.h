@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What stands in for the kernel around one run of a program: facts go in, what the program asked for comes out. One
- * entry of a map that user space has mapped into its memory; mizarnet/abi/dry_facts.py has the same layout.
+ * entry of a map that user space has mapped into its memory; mizarnet/_datapath/dry_run/facts.py has the same layout.
  */
 #ifndef MZN_DRY_RUN_FACTS_H
 #define MZN_DRY_RUN_FACTS_H

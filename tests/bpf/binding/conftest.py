@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Object, ObjectSpec
+from mizarnet._kernel.bpf import Object, ObjectSpec
 from tests.bpf.binding.veth import Namespace, run
 from tests.support.leaks import descriptors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from mizarnet.bpf import ClsactPlace, Direction, Object, query_filters
+from mizarnet._kernel.bpf import ClsactPlace, Direction, Object, query_filters
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, StaleHandleError
 from tests.bpf.binding.veth import Namespace
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import ObjectSpec
-from mizarnet.bpf.fd import Fd
+from mizarnet._kernel.bpf import ObjectSpec
+from mizarnet._kernel.bpf.fd import Fd
 from mizarnet.errors import ClosedError, VerifierError
 from tests.support.leaks import descriptors
 

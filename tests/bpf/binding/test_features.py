@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from mizarnet.bpf import has_btf, has_kfuncs, has_tcx, libbpf_version
+from mizarnet._kernel.bpf import has_btf, has_kfuncs, has_tcx, libbpf_version
 
 RELEASE = tuple(int(part) for part in os.uname().release.split(".")[:2])
 
@@ -26,7 +26,9 @@ def test_a_no_has_its_reason() -> None:
 
 
 def test_without_privileges() -> None:
-    ask = "from mizarnet.bpf import has_tcx; answer = has_tcx(); print(answer.available, answer.reason)"
+    ask = (
+        "from mizarnet._kernel.bpf import has_tcx; answer = has_tcx(); print(answer.available, answer.reason)"
+    )
     argv = ["setpriv", "--bounding-set=-sys_admin,-bpf,-net_admin", sys.executable, "-c", ask]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True)
     assert "CAP_NET_ADMIN" in done.stdout
@@ -37,6 +39,6 @@ def test_libbpf_version() -> None:
 
 
 def test_importing_is_cheap() -> None:
-    look = "import sys, mizarnet.bpf; print('pyroute2' in sys.modules)"
+    look = "import sys, mizarnet._kernel.bpf; print('pyroute2' in sys.modules)"
     argv = [sys.executable, "-c", look]
     assert subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout == "False\n"

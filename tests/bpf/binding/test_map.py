@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mizarnet.bpf import Map, MapType, Object, ObjectSpec, UpdateMode
+from mizarnet._kernel.bpf import Map, MapType, Object, ObjectSpec, UpdateMode
 from mizarnet.errors import (
     BpfError,
     CapacityError,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Member, Object, ObjectSpec
+from mizarnet._kernel.bpf import Member, Object, ObjectSpec
 from mizarnet.errors import BpfError, ClosedError, InvalidValueError, NotFoundError, VerifierError
 
 FRAME = bytes(64)
@@ -127,7 +127,7 @@ def test_what_is_no_object(tmp_path: Path) -> None:
 
 LOAD_ALL = """
 import sys
-from mizarnet.bpf import ObjectSpec
+from mizarnet._kernel.bpf import ObjectSpec
 from mizarnet.errors import MizarnetError, PrivilegeError
 for path in sys.argv[1:]:
     try:

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from mizarnet.bpf import Map, Object, Program, ProgramType, program_name
+from mizarnet._kernel.bpf import Map, Object, Program, ProgramType, program_name
 from mizarnet.errors import BpfError, ClosedError, InvalidValueError
 
 FRAME = bytes(range(64))

@@ -11,7 +11,7 @@ import warnings
 
 import pytest
 
-from mizarnet.bpf import Object, RingBuffer
+from mizarnet._kernel.bpf import Object, RingBuffer
 from mizarnet.errors import ClosedError, InvalidValueError
 
 
@@ -95,7 +95,7 @@ def test_errors_in_between_are_not_lost(sample: Object, monkeypatch: pytest.Monk
     with RingBuffer(sample.maps["events"]) as ring:
         send(sample, 60, 70)
         with monkeypatch.context() as patch:
-            patch.setattr("mizarnet.bpf.ringbuf.bytes", interrupt, raising=False)
+            patch.setattr("mizarnet._kernel.bpf.ringbuf.bytes", interrupt, raising=False)
             with pytest.raises(KeyboardInterrupt):
                 ring.consume()
         assert ring.consume() == records(70)

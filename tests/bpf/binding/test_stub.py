@@ -6,8 +6,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import mizarnet.bpf as package
-from mizarnet.bpf import _lib
+import mizarnet._kernel.bpf as package
+from mizarnet._kernel.bpf import _lib
 
 # C code calls it; Python only defines it.
 CALLBACKS = {"mzn_log"}

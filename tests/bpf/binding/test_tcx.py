@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Direction, Object, ObjectSpec, Program, TcxHook
+from mizarnet._kernel.bpf import Direction, Object, ObjectSpec, Program, TcxHook
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, StaleHandleError
 from tests.bpf.binding.veth import Namespace, needs_tcx
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Direction, Object, ObjectSpec, TcxHook, XdpHook, XdpMode, has_tcx
+from mizarnet._kernel.bpf import Direction, Object, ObjectSpec, TcxHook, XdpHook, XdpMode, has_tcx
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError, UnsupportedError
 from tests.bpf.binding.veth import Namespace
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import pytest
 
-from mizarnet.bpf import has_tcx
+from mizarnet._kernel.bpf import has_tcx
 
 T = TypeVar("T")
 

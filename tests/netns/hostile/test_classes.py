@@ -18,7 +18,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.netlink import Session, create_veth
+from mizarnet._kernel.netlink import Session, create_veth
 from tests.support import packets
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant

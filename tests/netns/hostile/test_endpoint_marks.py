@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import Direction
+from mizarnet._kernel.bpf import Direction
 from tests.netns.hostile.endpoint import sources, tunnels
 from tests.netns.hostile.endpoint.marks import Eye, Passed, Secrets, build, secrets_of, watching
 from tests.netns.hostile.endpoint.net import Neighbourhood

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from mizarnet import Verdict
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet._model.specs import VIRTUAL_MAC
 from tests.netns.hostile.endpoint import sources
 from tests.netns.hostile.endpoint.net import Neighbourhood, ipv6_of, know
 from tests.netns.hostile.endpoint.trial import Kind, assert_refused, shots_of

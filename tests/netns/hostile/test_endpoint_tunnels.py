@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mizarnet.netlink import write_sysctl
+from mizarnet._kernel.netlink import write_sysctl
 from tests.netns.hostile.endpoint.net import Neighbourhood
 from tests.netns.hostile.endpoint.trial import PacketSocket, assert_all_refused, assert_delivered, shots_of
 from tests.netns.hostile.endpoint.tunnels import KINDS, PORTS, tunnel_packet

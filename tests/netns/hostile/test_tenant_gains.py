@@ -16,7 +16,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.bpf import has_tcx
+from mizarnet._kernel.bpf import has_tcx
 from tests.support import packets
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant

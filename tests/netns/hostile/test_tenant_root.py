@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import has_tcx
+from mizarnet._kernel.bpf import has_tcx
 from tests.support.bystanders import Bystanders
 from tests.support.intruder import Guise, tenant
 from tests.support.standing import program_ids

@@ -14,8 +14,8 @@ from pathlib import Path
 import attrs
 
 import mizarnet as mz
-from mizarnet.bpf import Direction, ObjectSpec
-from mizarnet.netlink import Session
+from mizarnet._kernel.bpf import Direction, ObjectSpec
+from mizarnet._kernel.netlink import Session
 from tests.support.standing import at_the_head
 
 SOURCE = Path(__file__).with_name("observe.bpf.c")

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.abi import records
-from mizarnet.bpf import Direction, ObjectSpec
-from mizarnet.netlink import Session, create_macvlan, delete_link, nsid_of, write_sysctl
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet._kernel.bpf import Direction, ObjectSpec
+from mizarnet._kernel.netlink import Session, create_macvlan, delete_link, nsid_of, write_sysctl
+from mizarnet._model import codec
+from mizarnet._model.specs import VIRTUAL_MAC
 from tests.support import filled
 from tests.support.standing import at_the_head
 
@@ -225,11 +225,11 @@ def tap(world: World) -> Iterator[Container]:
             netns_cookie=session.cookie,
             netns_id=session.identity,
         )
-        host.agent.datapath.maps.interfaces.update(records.mac_key(mac), record.pack_interface())
+        host.agent.datapath.maps.interfaces.update(codec.mac_key(mac), record.pack_interface())
         try:
             yield Container("vm", host, mz.Endpoint(host.agent, record, created=True), session)
         finally:
-            host.agent.datapath.maps.interfaces.delete(records.mac_key(mac))
+            host.agent.datapath.maps.interfaces.delete(codec.mac_key(mac))
             delete_link(session, link.ifindex)  # with its namespace it would go some time later
 
 

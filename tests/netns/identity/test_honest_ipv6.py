@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet._model.specs import VIRTUAL_MAC
 
 from .world import IDENTITY, Container, World, until
 

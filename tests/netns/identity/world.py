@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 import mizarnet as mz
-from mizarnet.netlink import Session, delete_netns, write_sysctl
+from mizarnet._kernel.netlink import Session, delete_netns, write_sysctl
 
 from .observer import Frame, Observer, Origin
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from mizarnet.netlink import Session, create_netns, delete_netns, set_link
+from mizarnet._kernel.netlink import Session, create_netns, delete_netns, set_link
 
 MakeSession = Callable[[], Session]
 

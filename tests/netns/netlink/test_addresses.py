@@ -10,8 +10,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from mizarnet.errors import NetlinkError
-from mizarnet.netlink import (
+from mizarnet._kernel.netlink import (
     Link,
     Session,
     add_address,
@@ -25,6 +24,7 @@ from mizarnet.netlink import (
     set_link,
     write_sysctl,
 )
+from mizarnet.errors import NetlinkError
 
 
 @pytest.fixture

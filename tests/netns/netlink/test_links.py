@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
-from mizarnet.netlink import (
+from mizarnet._kernel.netlink import (
     Link,
     Session,
     create_macvlan,
@@ -27,7 +26,8 @@ from mizarnet.netlink import (
     set_link,
     silence,
 )
-from mizarnet.netlink._messages import Request, Rtm, nested
+from mizarnet._kernel.netlink._messages import Request, Rtm, nested
+from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
 from tests.support.process import UNPRIVILEGED
 
 OpenNew = Callable[[], Session]
@@ -289,7 +289,7 @@ def test_what_pyroute2_does_not_know_is_refused() -> None:
 def test_a_missing_capability_is_named(session: Session) -> None:
     code = (
         "from mizarnet.errors import PrivilegeError\n"
-        "from mizarnet.netlink import *\n"
+        "from mizarnet._kernel.netlink import *\n"
         "s = Session.open()\n"
         "assert get_link(s, 'lo')\n"
         "try: set_link(s, 1, mtu=1500)\n"

@@ -12,14 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.errors import (
-    ClosedError,
-    ExistsError,
-    InvalidTypeError,
-    InvalidValueError,
-    NetnsNotFoundError,
-)
-from mizarnet.netlink import (
+from mizarnet._kernel.netlink import (
     Session,
     anonymous_netns,
     create_netns,
@@ -31,6 +24,13 @@ from mizarnet.netlink import (
     nsid_of,
     owner_is_initial,
     resolve,
+)
+from mizarnet.errors import (
+    ClosedError,
+    ExistsError,
+    InvalidTypeError,
+    InvalidValueError,
+    NetnsNotFoundError,
 )
 from tests.support.process import UNPRIVILEGED
 
@@ -151,7 +151,7 @@ def test_what_is_refused_names_the_capability(new_name: Callable[[], str], sessi
     code = (
         "import sys\n"
         "from mizarnet.errors import PrivilegeError\n"
-        "from mizarnet.netlink import *\n"
+        "from mizarnet._kernel.netlink import *\n"
         "name = sys.argv[1]\n"
         "calls = (lambda: create_netns('mzl-none'), lambda: delete_netns(name))\n"
         "s = Session.open()\n"

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link, read_sysctl, write_sysctl
 from mizarnet.errors import ClosedError, ForkedError, LockTimeoutError, NetlinkError
-from mizarnet.netlink import Session, create_netns, delete_netns, get_link, read_sysctl, write_sysctl
 
 
 def inode() -> int:
@@ -200,7 +200,7 @@ def test_a_call_that_takes_too_long(new_name: Callable[[], str]) -> None:
 FORK = """
 import os, sys
 from mizarnet.errors import ForkedError
-from mizarnet.netlink import Session, get_link
+from mizarnet._kernel.netlink import Session, get_link
 session = Session.open(sys.argv[1])
 assert get_link(session, "lo")
 sockets = len(os.listdir("/proc/self/fd"))
@@ -246,5 +246,5 @@ def test_settings_are_those_of_the_namespace(session: Session) -> None:
 
 
 def test_importing_the_package_imports_no_pyroute2() -> None:
-    code = "import sys, mizarnet.netlink; sys.exit('pyroute2' in sys.modules or 'asyncio' in sys.modules)"
+    code = "import sys, mizarnet._kernel.netlink; sys.exit('pyroute2' in sys.modules or 'asyncio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30).returncode == 0

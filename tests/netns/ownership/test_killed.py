@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import XdpHook
-from mizarnet.datapath import DataPath
-from mizarnet.netlink import delete_unmounted, get_link, read_sysctl
-from mizarnet.numbers import State
-from mizarnet.survey import survey
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.survey import survey
+from mizarnet._kernel.bpf import XdpHook
+from mizarnet._kernel.netlink import delete_unmounted, get_link, read_sysctl
+from mizarnet._model.enumerations import State
 from tests.netns.ownership.conftest import Scene
 from tests.netns.ownership.test_taken_off import offered
 from tests.support.agreement import disagreements

@@ -15,9 +15,9 @@ from subprocess import Popen
 import pytest
 
 import mizarnet as mz
-from mizarnet import lock
-from mizarnet.lock import DIRECTORY, locked
-from mizarnet.netlink import Session
+from mizarnet._datapath import lock
+from mizarnet._datapath.lock import DIRECTORY, locked
+from mizarnet._kernel.netlink import Session
 from tests.support.leaks import descriptors
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import heard, in_child, run_python, start_python, tell
@@ -28,7 +28,7 @@ COOKIE = 0x6D7A
 PATH = DIRECTORY / f"{COOKIE:x}"
 
 HOLDER = """
-from mizarnet.lock import locked
+from mizarnet._datapath.lock import locked
 with locked(int(sys.argv[1])):
     print(os.getpid(), flush=True)
     sys.stdin.readline()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 import mizarnet as mz
-from mizarnet.hooks import Place
+from mizarnet._datapath.hooks import Place
 from tests.netns.ownership.conftest import Scene
 from tests.netns.ownership.test_taken_off import guards, offered, take
 from tests.support.depth import depth

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from mizarnet.netlink import create_netns, delete_netns, read_sysctl
+from mizarnet._kernel.netlink import create_netns, delete_netns, read_sysctl
 from tests.netns.ownership.conftest import Scene
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import run_python

@@ -10,12 +10,13 @@ from itertools import combinations
 import pytest
 
 import mizarnet as mz
-from mizarnet import bpf, hooks, loader
-from mizarnet.abi import layouts
-from mizarnet.attachment import put_back, take_off
-from mizarnet.hooks import GUARD, HANDLE, PLACES, PRIORITY, Place
-from mizarnet.netlink import read_sysctl
-from mizarnet.values import Hook
+from mizarnet._datapath import hooks, loader
+from mizarnet._datapath.attachment import put_back, take_off
+from mizarnet._datapath.hooks import GUARD, HANDLE, PLACES, PRIORITY, Place
+from mizarnet._kernel import bpf
+from mizarnet._kernel.netlink import read_sysctl
+from mizarnet._model import layouts
+from mizarnet._model.specs import Hook
 from tests.netns.ownership.conftest import Scene
 from tests.support.depth import FULL
 from tests.support.standing import attached_on

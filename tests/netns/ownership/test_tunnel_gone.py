@@ -9,8 +9,8 @@ from itertools import product
 import pytest
 
 import mizarnet as mz
-from mizarnet.bpf import Map, XdpHook
-from mizarnet.netlink import read_sysctl
+from mizarnet._kernel.bpf import Map, XdpHook
+from mizarnet._kernel.netlink import read_sysctl
 from tests.netns.ownership.conftest import Scene
 from tests.support.depth import FULL
 from tests.support.process import heard, start_python, tell

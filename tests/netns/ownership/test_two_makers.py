@@ -11,7 +11,7 @@ from subprocess import Popen
 import pytest
 
 import mizarnet as mz
-from mizarnet import hooks
+from mizarnet._datapath import hooks
 from tests.support.depth import depth
 from tests.support.own_run import OWN_RUN
 from tests.support.process import heard, start_python

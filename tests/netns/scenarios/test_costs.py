@@ -9,8 +9,10 @@ from ipaddress import ip_address
 import pytest
 
 import mizarnet as mz
-from mizarnet import Verdict, bpf, loader
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet import Verdict
+from mizarnet._datapath import loader
+from mizarnet._kernel import bpf
+from mizarnet._model.specs import VIRTUAL_MAC
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.packets import echo_request
 from tests.support.services import exchange_file

@@ -9,7 +9,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet.netlink import Session, dump_links
+from mizarnet._kernel.netlink import Session, dump_links
 from tests.support.counting import counted
 from tests.support.fabric import ROUTES, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet.bpf import _ext
-from mizarnet.bpf._lib import ffi, lib
+from mizarnet._kernel.bpf import _ext
+from mizarnet._kernel.bpf._lib import ffi, lib
 
 INT_MAX = (1 << 31) - 1
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import attrs
 
-from mizarnet.abi import layouts
-from mizarnet.bpf import Direction, Map, ObjectSpec, Program
-from mizarnet.netlink import Session, get_link
+from mizarnet._kernel.bpf import Direction, Map, ObjectSpec, Program
+from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._model import layouts
 from tests.support.standing import at_the_head, program_ids
 from tests.support.topology import TUNNEL, Host, mac_of
 

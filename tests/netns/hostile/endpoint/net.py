@@ -16,9 +16,9 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet.feature import has_route_identity
-from mizarnet.netlink import Session, write_sysctl
-from mizarnet.values import VIRTUAL_MAC
+from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.netlink import Session, write_sysctl
+from mizarnet._model.specs import VIRTUAL_MAC
 from tests.support import packets
 from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker, assert_seen, assert_silence

@@ -1,0 +1,297 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The data path of one tunnel as a handle: its maps, found from the hooks, and what they say of local endpoints.
+
+A handle keeps descriptors of the maps. The hooks say whether they are still those of the tunnel, and before a write
+whatever is missing there is put back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+from mizarnet._datapath.attachment import missing_places, put_back, warn_outdated
+from mizarnet._datapath.hooks import PLACES
+from mizarnet._datapath.loader import installed_build
+from mizarnet._datapath.lock import locked
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.survey import (
+    Standing,
+    StandingSwitch,
+    Survey,
+    find_switches,
+    refuse_other_schema,
+    survey,
+)
+from mizarnet._kernel.bpf import TcxHook
+from mizarnet._kernel.netlink import Session
+from mizarnet._model import codec
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.codec import Meta, Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.specs import EndpointKey, MacAddress
+from mizarnet.errors import (
+    AgentNotFoundError,
+    ClosedError,
+    ForkedError,
+    MizarnetError,
+    NotFoundError,
+    StaleHandleError,
+    UnsupportedError,
+)
+
+_ATTACH = "attach one with TransitAgent.attach(tunnel)"
+_MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables went with the programs"
+_REOPEN = "open the new one with TransitAgent.open()"
+# How often a data path may be replaced between the look at the hooks and the opening of its maps.
+_ATTEMPTS = 16
+
+
+class DataPath:
+    """An open data path. Several threads may use it.
+
+    Attributes:
+        session: Of the host's namespace; it stays the opener's.
+        name: Of the tunnel, for messages.
+        ifindex: Of the tunnel.
+        meta_id: Id of the map ``meta``: the identity of the data path.
+    """
+
+    def __init__(self, session: Session, name: str, found: Survey, standing: Standing, maps: Maps) -> None:
+        """Not for users: see :meth:`find` and :meth:`open`."""
+        self.session = session
+        self.name = name
+        self.ifindex: int = found.hooks.ifindex
+        self.meta_id: int = standing.meta_id
+        self._known: dict[int, Standing] = {}
+        self._learn(found)
+        self._maps = maps
+        self._pid = os.getpid()
+        self._closed = False
+        self._lost: type[MizarnetError] | None = None
+
+    @classmethod
+    def find(cls, session: Session, name: str, ifindex: int) -> Self | None:
+        """The data path on a device, however far it has come; None if nothing of ours is on its hooks.
+
+        Raises:
+            LayoutError: Another version of this package attached it.
+            ExistsError: Programs of two data paths are on the hooks.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing: programs are opened by their ids.
+        """
+        for _ in range(_ATTEMPTS):
+            try:
+                found = session.run(survey, ifindex)
+            except NotFoundError:
+                return None
+            standing = found.any
+            if standing is None:
+                return None
+            refuse_other_schema(standing)
+            maps = Maps.open(standing.map_ids)
+            if maps is not None:
+                return cls(session, name, found, standing, maps)
+        return None
+
+    @classmethod
+    def open(cls, session: Session, name: str, ifindex: int) -> Self:
+        """The whole data path on a device.
+
+        Raises:
+            AgentNotFoundError: There is none, or it is not whole.
+            LayoutError: As for :meth:`find`.
+            ExistsError: As for :meth:`find`.
+            PrivilegeError: As for :meth:`find`.
+        """
+        opened = cls.find(session, name, ifindex)
+        if opened is None:
+            raise AgentNotFoundError(f"no transit agent is attached to {name}", hint=_ATTACH)
+        try:
+            opened.refuse_unfinished(opened.maps.read_meta())
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def close(self) -> None:
+        """Let go of the maps; the kernel keeps them."""
+        if not self._closed:
+            self._closed = True
+            self._maps.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    @property
+    def maps(self) -> Maps:
+        """The maps, for reading.
+
+        Raises:
+            ClosedError: After ``close()``.
+            ForkedError: In a child of the process that opened them.
+            StaleHandleError: The agent was detached or replaced, or the tunnel is gone.
+            AgentNotFoundError: Somebody took all programs off the hooks.
+        """
+        self._refuse_unusable()
+        if self._lost or not self.session.run_near(self._stands):
+            self.survey()
+        return self._maps
+
+    def survey(self) -> Survey:
+        """Look at the hooks; raises as :attr:`maps` does."""
+        self._refuse_unusable()
+        try:
+            found = self.session.run_near(survey, self.ifindex, self._known)
+        except NotFoundError:
+            raise self._lose(StaleHandleError(f"tunnel {self.name} is gone")) from None
+        standing = found.any
+        if standing is None:
+            raise self._lose(self._absence())
+        if standing.meta_id != self.meta_id or self._lost:
+            raise self._lose(
+                StaleHandleError("the transit agent behind this handle was replaced", hint=_REOPEN)
+            )
+        self._learn(found)
+        return found
+
+    @contextmanager
+    def writing(self) -> Generator[Maps, None, None]:
+        """The maps under the host's lock, with every program on its place.
+
+        Raises:
+            LockTimeoutError: Another process is writing all the time.
+            ExistsError: A program is missing, and somebody else has its place.
+            StaleHandleError: As for :attr:`maps`; also the next three.
+            AgentNotFoundError: And if the agent is not whole.
+            ClosedError: After ``close()``.
+            ForkedError: In a child of the process that opened them.
+        """
+        self._refuse_unusable()
+        with locked(self.session.cookie):
+            self.make_whole()
+            try:
+                yield self._maps
+            finally:
+                if self._lost is None:
+                    self._maps.stamp()
+
+    @contextmanager
+    def reading(self) -> Generator[Maps, None, None]:
+        """The maps while nobody else writes, for what cannot be read otherwise; raises as :meth:`writing` does."""
+        self._refuse_unusable()
+        with locked(self.session.cookie):
+            yield self.maps
+
+    def make_whole(self) -> None:
+        """Put back what is missing on the hooks; raises as :meth:`writing` does."""
+        found = self.survey()
+        meta = self._maps.read_meta()
+        self.refuse_unfinished(meta)
+        if missing_places(found, meta.layers):
+            with suppress(NotFoundError):  # the device is gone, and the next look says so
+                put_back(self.session, self.ifindex, self._maps, meta.layers)
+            self.survey()
+            self.refuse_unfinished(self._maps.read_meta())
+
+    def refuse_unfinished(self, meta: Meta) -> None:
+        """Raises ``AgentNotFoundError`` unless the data path is whole and of this host."""
+        if meta.state is not State.LIVE:
+            verb = "attached" if meta.state is State.MAKING else "detached"
+            raise AgentNotFoundError(
+                f"the transit agent of {self.name} is being {verb}, or whoever did it died",
+                hint="TransitAgent.attach(tunnel) completes it",
+            )
+        if meta.head.netns_cookie != self.session.cookie:
+            raise AgentNotFoundError(
+                f"{self.name} was moved here from another network namespace",
+                hint="move it back, or delete it and create a tunnel here",
+            )
+
+    def is_outdated(self) -> bool:
+        """Whether a program that stands is of another build than this package; raises as :attr:`maps` does."""
+        return bool(self.survey().builds - {installed_build()})
+
+    def own_switches(self) -> list[StandingSwitch]:
+        """The switches of this data path, on whatever devices; there is at most one, unless somebody made another."""
+        return [each for each in find_switches(self.session) if each.standing.meta_id == self.meta_id]
+
+    def outdated_switches(self) -> list[StandingSwitch]:
+        """Those of another build than this package."""
+        return [each for each in self.own_switches() if each.standing.build != installed_build()]
+
+    def warn_if_outdated(self) -> None:
+        """Warn if :meth:`is_outdated`."""
+        builds = self.survey().builds
+        if builds - {installed_build()}:
+            warn_outdated(builds)
+
+    # -- inside
+
+    def _refuse_unusable(self) -> None:
+        if self._closed:
+            raise ClosedError(
+                "the transit agent's handle is closed", hint="open another with TransitAgent.open()"
+            )
+        if self._pid != os.getpid():
+            raise ForkedError("the handle was made before a fork", hint="open another in this process")
+
+    def _learn(self, found: Survey) -> None:
+        self._known.update({each.program_id: each for each in found.standing.values()})
+
+    def _stands(self) -> bool:
+        """Whether a known program of this data path is on tcx: the quick way to say yes. Runs in the namespace."""
+        with suppress(NotFoundError, UnsupportedError):
+            for direction in {place.direction for place in PLACES}:
+                for number in TcxHook(self.ifindex, direction).query().program_ids:
+                    known = self._known.get(number)
+                    if known is not None:
+                        return known.meta_id == self.meta_id
+        return False
+
+    def _absence(self) -> MizarnetError:
+        """Why nothing of ours is there: it was taken off by a call, or by somebody else."""
+        if self._lost is None:
+            taken = self._maps.read_meta().state is not State.DELETING
+        else:
+            taken = self._lost is AgentNotFoundError
+        if taken:
+            return AgentNotFoundError(
+                f"somebody took agent and guard off every hook of {self.name} (tcx, clsact)", hint=_MAKE_AGAIN
+            )
+        return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
+
+    def _lose(self, error: MizarnetError) -> MizarnetError:
+        """Let go of maps that are no longer the tunnel's: they are memory that nothing reads."""
+        if self._lost is None:
+            self._lost = type(error)
+            self._maps.let_go()
+        return error
+
+    # -- what the maps say of local endpoints
+
+    def record(self, name: str) -> Record | None:
+        """The endpoint of that name."""
+        return self._record(codec.record_key(name))
+
+    def record_at(self, vni: int, ip: IPAddress) -> Record | None:
+        """The local endpoint with that address."""
+        claim = self.maps.addresses.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
+        return None if claim is None else self._record(codec.claimant(claim))
+
+    def record_of(self, mac: MacAddress) -> Record | None:
+        """The local endpoint with that MAC."""
+        interface = self.maps.interfaces.lookup(codec.mac_key(mac))
+        return None if interface is None else self._record(codec.record_of(interface))
+
+    def _record(self, key: bytes) -> Record | None:
+        data = self.maps.records.lookup(key)
+        return None if data is None else Record.unpack(data)
+
+    def all_records(self) -> list[Record]:
+        """Every local endpoint, by name."""
+        found = [Record.unpack(data) for _, data in self.maps.records.items()]
+        return sorted(found, key=lambda record: record.spec.name)

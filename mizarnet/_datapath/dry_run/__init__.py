@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs in a kernel that the caller makes up: one frame at a time, and everything they do about it visible.
+
+The object is made of the sources of the shipped programs. Where a run without a network has no answer (tunnel key,
+origin, flow hash, next hop) it takes the caller's, and what the programs ask for is noted: both in memory that is
+shared with the kernel, so a run is one system call. It has maps of its own and touches no others.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from contextlib import ExitStack
+from importlib.resources import files
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from mizarnet._datapath import loader
+from mizarnet._datapath.dry_run.facts import ASKED, FACTS, KEY, Asked, Facts
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import FrameRunner, Object
+from mizarnet._kernel.netlink import LOOPBACK_IFINDEX
+from mizarnet._model.codec import FIRST, u32
+from mizarnet._model.enumerations import Limit, Program, Verdict
+from mizarnet._model.layout import new
+
+DEVICE: Final = LOOPBACK_IFINDEX
+"""Index of the device that every frame is on: the kernel takes the loopback device for a run."""
+CAPACITY = loader.Capacity(max_endpoints=256, max_local=256)
+NO_TOKEN = bytes(12)
+
+# A run refuses an IP packet shorter than its header: a longer one is cut before the program sees it.
+_SHORTEST = 64
+_LONGEST = 4096
+
+
+class Context(NamedTuple):
+    """What is known of a packet beside its bytes (``struct __sk_buff``).
+
+    Attributes:
+        mark: Of the packet.
+        priority: Of the packet.
+        ingress_ifindex: The device that received it; 0: none.
+        token: The first three words of its control block, twelve bytes.
+        tstamp: Its departure time.
+        gso_size: Bytes of payload in each segment, if the frame is to be segmented; else 0.
+    """
+
+    mark: int = 0
+    priority: int = 0
+    ingress_ifindex: int = 0
+    token: bytes = NO_TOKEN
+    tstamp: int = 0
+    gso_size: int = 0
+
+
+# These members of struct __sk_buff in <linux/bpf.h>, in their order.
+_CONTEXT = struct.Struct("=8xI20xII8x12s92xQ16xI12x")
+
+
+class Outcome(NamedTuple):
+    """What became of a frame.
+
+    Attributes:
+        action: What the program returned to the kernel.
+        frame: As it goes on; None if the verdict is a drop reason.
+        context: As it goes on; nothing is known of it if the verdict is a drop reason, or from a transit switch.
+        asked: What the program asked for, and what it counted.
+    """
+
+    action: int
+    frame: bytes | None
+    context: Context
+    asked: Asked
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the program counted."""
+        return Verdict(self.asked.verdict)
+
+
+NO_CONTEXT: Final = Context()
+NO_FACTS: Final = Facts()
+_FIRST_DROP: int = Limit.FIRST_DROP
+_NOTHING_ASKED = bytes(ASKED.size)
+_SHARED = FACTS.size + ASKED.size
+
+
+def object_path(*, route_identity: bool) -> Path:
+    """The shipped object; any kernel can load both, since neither reads a packet's route."""
+    name = "dry-run.bpf.o" if route_identity else "dry-run-mac-only.bpf.o"
+    return Path(str(files("mizarnet") / "_objects" / name))
+
+
+def _runner(loaded: Object, program: Program) -> FrameRunner:
+    size = 0 if program is Program.SWITCH else _CONTEXT.size
+    return FrameRunner(loaded.programs[f"mzn_{program.name.lower()}"], room=_LONGEST, context_size=size)
+
+
+class DryRun:
+    """The three programs with maps of their own. Close it, or use it in a ``with``; for one thread.
+
+    Attributes:
+        maps: The tables, to be filled as those of an agent are, and the counters.
+    """
+
+    def __init__(self, loaded: Object) -> None:
+        """Take over a loaded object; use :meth:`load`."""
+        with ExitStack() as undo:
+            undo.enter_context(loaded)
+            self.maps: Maps = Maps.of(loaded)
+            self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
+            undo.callback(self._memory.close)
+            self._runners = tuple(_runner(loaded, each) for each in Program)
+            self.set_tunnel(there=True)
+            self._undo = undo.pop_all()
+
+    @classmethod
+    def load(cls, config: bytes, path: Path) -> Self:
+        """Load an object with its constants.
+
+        Args:
+            config: ``mzn_config``, packed.
+            path: The object, such as :func:`object_path`.
+
+        Raises:
+            LayoutError: It was built from other headers than this package.
+            VerifierError: The kernel does not accept a program.
+            PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+        """
+        return cls(loader.load(config, CAPACITY, path=path, layouts=(KEY, FACTS, ASKED)))
+
+    def set_tunnel(self, *, there: bool) -> None:
+        """Whether the tunnel's device exists: any does, since the programs ask for no more."""
+        if there:
+            self.maps.lifeline.update(FIRST, u32(DEVICE))
+        else:
+            self.maps.lifeline.delete(FIRST)
+
+    def run(
+        self, program: Program, frame: bytes, context: Context = NO_CONTEXT, facts: Facts = NO_FACTS
+    ) -> Outcome:
+        """Run a program on a frame.
+
+        Args:
+            program: Which.
+            frame: From the Ethernet header on, at least 14 bytes.
+            context: Not for a transit switch.
+            facts: What the program is told.
+
+        Raises:
+            BpfError: The kernel refused the frame before the program saw it.
+        """
+        runner, given, length, known = self._runners[program], frame, 0, b""
+        if program is not Program.SWITCH:
+            known = _CONTEXT.pack(*context)
+            if len(frame) < _SHORTEST:
+                given, length = frame.ljust(_SHORTEST, b"\0"), len(frame)
+        self._memory[:_SHARED] = facts.pack(length) + _NOTHING_ASKED
+        action = runner.run(given, known)
+        asked = Asked.unpack(self._memory[FACTS.size : _SHARED])
+        if asked.verdict >= _FIRST_DROP:
+            return Outcome(action, None, NO_CONTEXT, asked)
+        left = new(Context, _CONTEXT.unpack(runner.context)) if known else NO_CONTEXT
+        return Outcome(action, runner.frame(), left, asked)
+
+    def close(self) -> None:
+        """Let go of the programs and their maps."""
+        self._undo.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loading the programs: with maps of their own, or on the maps of a data path that lives."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import blake2b
+from importlib.resources import files
+from pathlib import Path
+
+import attrs
+
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
+from mizarnet._kernel.feature import has_route_identity
+from mizarnet._model import enumerations
+from mizarnet._model.layout import Layout, Leaf, check_numbers
+from mizarnet._model.layouts import LAYOUTS
+from mizarnet.errors import NotFoundError
+
+AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
+BUILD = ".rodata.build"
+"""The map in which each program says what object it was made from."""
+_BUILD_BYTES = 8
+ADDRESSES_EACH = 4
+"""Room for addresses of this host, for each endpoint that it has room for: one endpoint may have more."""
+
+
+@attrs.frozen
+class Capacity:
+    """What the agent's tables hold.
+
+    Attributes:
+        max_endpoints: Entries of ``agent.endpoints``, local and remote.
+        max_local: Endpoints of this host.
+    """
+
+    max_endpoints: int
+    max_local: int
+
+    @classmethod
+    def of(cls, maps: Maps) -> Capacity:
+        """The capacity that a set of maps was made with."""
+        return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.interfaces.max_entries)
+
+
+def object_path() -> Path:
+    """The object for this kernel: without the look at the route where the kernel does not offer it."""
+    name = "transit.bpf.o" if has_route_identity() else "transit-mac-only.bpf.o"
+    return Path(str(files("mizarnet") / "_objects" / name))
+
+
+def build_of(path: Path) -> int:
+    """A number that tells one build of an object from another; raises ``NotFoundError`` if the file is gone."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise NotFoundError(
+            f"there is no BPF object at {str(path)!r}", hint="is mizarnet being installed just now?"
+        ) from None
+    return int.from_bytes(blake2b(content, digest_size=_BUILD_BYTES).digest(), "little")
+
+
+def installed_build() -> int:
+    """The build that this package would attach on this kernel."""
+    return build_of(object_path())
+
+
+def build_text(build: int) -> str:
+    """A build as people see it."""
+    return f"{build:016x}"
+
+
+def load(
+    config: bytes,
+    capacity: Capacity,
+    programs: Sequence[str] = PROGRAMS,
+    *,
+    path: Path | None = None,
+    layouts: Iterable[Layout] = (),
+) -> Object:
+    """Load programs with maps of their own: with these constants and sizes.
+
+    Args:
+        config: ``mzn_config``, packed.
+        capacity: Sizes of the tables.
+        programs: Names of the programs.
+        path: The object; None: the one for this kernel.
+        layouts: Structures of the object beside those of ``mizarnet/abi.h``.
+
+    Raises:
+        LayoutError: The object was built from another header than this package.
+        VerifierError: The kernel does not accept a program.
+        PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+    """
+    with _open(path or object_path(), programs) as spec:
+        for layout in layouts:
+            _check_layout(spec, layout)
+        spec.set_variable("config", config)
+        spec.set_max_entries("endpoints", capacity.max_endpoints)
+        spec.set_max_entries("addresses", ADDRESSES_EACH * capacity.max_local)
+        for name in ("interfaces", "records", "traffic", "slots"):
+            spec.set_max_entries(name, capacity.max_local)
+        return _bound(spec.load())
+
+
+def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
+    """Load programs on the maps of a data path, constants and secrets included; raises as :func:`load` does."""
+    with _open(object_path(), programs) as spec:
+        for name, each in maps.by_name().items():
+            spec.reuse_map(name, each)
+        return _bound(spec.load())
+
+
+def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:
+    with ExitStack() as undo:
+        spec = undo.enter_context(ObjectSpec.open(path, name="transit"))
+        check_object(spec)
+        spec.select_programs(*programs)
+        spec.set_variable("build", build_of(path).to_bytes(_BUILD_BYTES, sys.byteorder))
+        undo.pop_all()
+        return spec
+
+
+def _bound(loaded: Object) -> Object:
+    """Each program keeps every map, so that any of the places it stands on keeps all tables."""
+    with ExitStack() as undo:
+        undo.callback(loaded.close)
+        maps = Maps.of(loaded)
+        for program in loaded.programs.values():
+            for each in maps.all():
+                program.bind(each)
+        undo.pop_all()
+    return loaded
+
+
+def check_object(spec: ObjectSpec) -> None:
+    """Compare every shared structure and number with the object's BTF; raises ``LayoutError``."""
+    for layout in LAYOUTS.values():
+        _check_layout(spec, layout)
+    for c_name, enum in enumerations.ENUMERATIONS.items():
+        check_numbers(c_name, enum, spec.enums.get(c_name))
+
+
+def _check_layout(spec: ObjectSpec, layout: Layout) -> None:
+    found = spec.layouts.get(layout.name)
+    layout.check(list(_leaves(spec, found)) if found else [], found.size if found else 0)
+
+
+def _leaves(spec: ObjectSpec, layout: StructLayout, prefix: str = "", base: int = 0) -> Iterator[Leaf]:
+    for member in layout.members:
+        path, offset = prefix + member.name, base + member.offset
+        match = re.fullmatch(r"struct (\w+)(?:\[(\d+)\])?", member.type)
+        if match is None:
+            yield Leaf(path, offset, member.size)
+            continue
+        inner, count = spec.layouts[match[1]], match[2]
+        for index in range(int(count or 1)):
+            dotted = f"{path}[{index}]." if count else f"{path}."
+            yield from _leaves(spec, inner, dotted, offset + index * inner.size)

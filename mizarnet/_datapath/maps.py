@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The maps of one data path: their names, what each must look like, and how all of them are opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
+
+import attrs
+
+from mizarnet._kernel.bpf import Map, MapType, Object, UpdateMode
+from mizarnet._model import layouts
+from mizarnet._model.codec import (
+    FIRST,
+    Meta,
+    Record,
+    Switching,
+    claimant,
+    instance_claiming,
+    instance_of,
+)
+from mizarnet._model.enumerations import Limit
+from mizarnet.errors import ExistsError, LayoutError
+
+_NUMBER = 4  # bytes of a key or value that is a __u32
+_STAMP = 8
+_SHAPES = {
+    "endpoints": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size),
+    "interfaces": (MapType.HASH, layouts.MAC.size, layouts.INTERFACE.size),
+    "networks": (MapType.LPM_TRIE, layouts.NETWORK_KEY.size, layouts.NETWORK.size),
+    "peers": (MapType.LPM_TRIE, layouts.PEER_KEY.size, layouts.PEER.size),
+    "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, layouts.COUNTER.size),
+    "traffic": (MapType.PERCPU_ARRAY, _NUMBER, layouts.TRAFFIC.size),
+    "records": (MapType.HASH, layouts.RECORD_KEY.size, layouts.RECORD.size),
+    "slots": (MapType.HASH, _NUMBER, layouts.SLOT.size),
+    "addresses": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ADDRESS.size),
+    "meta": (MapType.ARRAY, _NUMBER, layouts.META.size),
+    "switching": (MapType.ARRAY, _NUMBER, layouts.SWITCHING.size),
+    "changes": (MapType.ARRAY, _NUMBER, _STAMP),
+    "lifeline": (MapType.DEVMAP, _NUMBER, _NUMBER),
+    ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
+}
+"""Type of each map, and the bytes of a key and of a value, by the name that the kernel keeps."""
+
+
+@attrs.frozen
+class Maps:
+    """The maps of a data path, by name. All of schema ``Limit.SCHEMA`` have these, and programs use no others."""
+
+    endpoints: Map
+    interfaces: Map
+    networks: Map
+    peers: Map
+    verdicts: Map
+    traffic: Map
+    records: Map
+    slots: Map
+    addresses: Map
+    meta: Map
+    switching: Map
+    changes: Map
+    lifeline: Map
+    config: Map
+
+    @classmethod
+    def of(cls, loaded: Object) -> Maps:
+        """The maps of a loaded object, which keeps them; raises ``LayoutError`` as :meth:`open` does."""
+        return cls._checked(loaded.maps)
+
+    @classmethod
+    def open(cls, ids: Iterable[int]) -> Maps | None:
+        """Open the maps that a program names; None if it went meanwhile.
+
+        Raises:
+            LayoutError: They are not those of this schema.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+        """
+        with ExitStack() as undo:
+            found: dict[str, Map] = {}
+            for number in ids:
+                each = Map.open_id(number)
+                if each is None:
+                    return None
+                if each.name in found or each.name not in _SHAPES:
+                    each.close()
+                    continue
+                found[each.name] = each
+                undo.callback(each.close)
+            maps = cls._checked(found)
+            undo.pop_all()
+            return maps
+
+    @classmethod
+    def _checked(cls, found: Mapping[str, Map]) -> Maps:
+        differences = [*_differences(found)]
+        if differences:
+            raise LayoutError(
+                f"the maps of the transit agent are not those of schema {Limit.SCHEMA}: {'; '.join(differences)}",
+                struct="maps",
+                differences=differences,
+                hint="use the version of mizarnet that attached it, or delete the tunnel with force=True",
+            )
+        return cls(**{_attribute(name): found[name] for name in _SHAPES})
+
+    def all(self) -> list[Map]:
+        """Every map."""
+        return [getattr(self, attribute.name) for attribute in attrs.fields(type(self))]
+
+    def by_name(self) -> dict[str, Map]:
+        """Every map by the name that the kernel keeps, which is its name in the object file too."""
+        return dict(zip(_SHAPES, self.all(), strict=True))
+
+    def read_meta(self) -> Meta:
+        """What ``meta`` says."""
+        return Meta.unpack(self.meta.lookup(FIRST) or bytes(self.meta.value_size))
+
+    def read_switching(self) -> Switching:
+        """What ``switching`` says."""
+        return Switching.unpack(self.switching.lookup(FIRST) or bytes(self.switching.value_size))
+
+    def count_replacement(self) -> None:
+        """Say that a program takes another's place: what the kernel counted of that one's runs goes with it."""
+        meta = self.read_meta()
+        self.meta.update(FIRST, attrs.evolve(meta, generation=meta.generation + 1).pack())
+
+    def restore_local(self, key: bytes) -> bool:
+        """Let the endpoint of this host that claims an address have its entry; whether there is one.
+
+        Whoever does not see the caller's lock may have claimed it while something else was written, or may be about to
+        give it up.
+        """
+        while (claim := self.addresses.lookup(key)) is not None:
+            data = self.records.lookup(claimant(claim))
+            if data is None or instance_of(data) != instance_claiming(claim):
+                return False
+            own = Record.unpack(data).pack_endpoint()
+            self.endpoints.update(key, own)
+            if self.addresses.lookup(key) == claim:
+                return True
+            take_own(self.endpoints, key, own.__eq__)  # it went meanwhile, and so must this
+        return False
+
+    def stamp(self) -> None:
+        """Say that a table was changed. Random, so that two writers never leave the same stamp."""
+        self.changes.update(FIRST, os.urandom(_STAMP))
+
+    def let_go(self) -> None:
+        """Let go of the maps in the kernel, and not yet of the descriptors' numbers: other threads may use them."""
+        for each in self.all():
+            each.let_go()
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for each in self.all():
+            each.close()
+
+
+def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes | None:
+    """Delete an entry of a hash table if it is the caller's own; its value then.
+
+    The kernel has no compare-and-delete: what was another's is put back, unless that one wrote it again.
+    """
+    value = table.lookup(key)
+    if value is None or not is_own(value):
+        return None
+    taken = table.take(key)
+    if taken is None or is_own(taken):
+        return taken
+    with suppress(ExistsError):
+        table.update(key, taken, mode=UpdateMode.NOEXIST)
+    return None
+
+
+def _attribute(name: str) -> str:
+    return "config" if name == ".rodata.config" else name
+
+
+def _differences(found: Mapping[str, Map]) -> Iterable[str]:
+    """What is not as the schema has it. A name alone is no identity, and the kernel may have been told none."""
+    for name, shape in _SHAPES.items():
+        each = found.get(name)
+        if each is None:
+            yield f"there is no map {name!r}"
+        elif each.name != name or (each.type, each.key_size, each.value_size) != shape:
+            yield f"{name!r} is a {each.type.name} map {each.name!r} of {each.key_size} + {each.value_size} bytes"

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the programs of an object do what they should? A few frames with known answers, on tables made up for them.
+
+It runs the object that is made of the same sources as the one to be attached, before that takes the place of another,
+and touches no map of a data path. The answers are on both sides of what matters: what an endpoint may send and receive
+passes, what it may not is dropped for the right reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+from mizarnet._datapath.dry_run import DryRun, Outcome, object_path
+from mizarnet._datapath.self_test.frames import Canned, frames
+from mizarnet._datapath.self_test.host import HOSTS, Host
+from mizarnet._kernel.feature import has_route_identity
+from mizarnet._model.enumerations import Verdict
+from mizarnet.errors import SelfTestError
+
+__all__ = ["check", "failures"]
+
+
+def check(path: Path | None = None, *, route_identity: bool | None = None) -> None:
+    """Run all frames; takes about 60 ms.
+
+    Args:
+        path: The object; None: the shipped one.
+        route_identity: Whether its agent reads the route of packets; None: what this kernel offers.
+
+    Raises:
+        SelfTestError: A program does something else with a frame than it should.
+        LayoutError: The object was built from other headers than this package.
+        VerifierError: The kernel does not accept a program.
+        BpfError: The kernel refused a frame.
+        PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+    """
+    with closing(failures(path, route_identity=route_identity)) as found:
+        for error in found:
+            raise error
+
+
+def failures(
+    path: Path | None = None, *, route_identity: bool | None = None
+) -> Generator[SelfTestError, None, None]:
+    """Every frame whose answer is wrong; arguments and errors as of :func:`check`."""
+    known = bool(has_route_identity()) if route_identity is None else route_identity
+    for host in HOSTS:
+        with DryRun.load(host.config.pack(), path or object_path(route_identity=known)) as dry_run:
+            host.fill(dry_run.maps)
+            for canned in frames(host):
+                if known or not canned.needs_route_identity:
+                    yield from _compare(host, canned, dry_run)
+
+
+def _compare(host: Host, canned: Canned, dry_run: DryRun) -> Iterator[SelfTestError]:
+    dry_run.set_tunnel(there=canned.has_tunnel)
+    wanted = _readable(canned.wanted)
+    found = _readable(dry_run.run(canned.program, canned.frame, canned.context, canned.facts))
+    differing = [name for name in wanted if wanted[name] != found[name]]
+    if differing:
+        yield _error(canned, host, _text(wanted, differing), _text(found, differing))
+
+
+def _error(canned: Canned, host: Host, wanted: str, found: str) -> SelfTestError:
+    program, frame = canned.program.name.lower(), f"{canned.name} ({host.name})"
+    return SelfTestError(
+        f"the {program} does something else than it should with a frame {frame}: {found}, and not {wanted}",
+        program=program,
+        frame=frame,
+        wanted=wanted,
+        found=found,
+        hint="do not use this build: reinstall mizarnet, or report this kernel",
+    )
+
+
+def _readable(outcome: Outcome) -> Mapping[str, object]:
+    """What the program decides; the rest of the context is the kernel's."""
+    action, frame, context, asked = outcome
+    decided = {"action": action, "frame": frame, "mark": context.mark, "priority": context.priority}
+    return decided | {"token": context.token, "tstamp": context.tstamp} | asked._asdict()
+
+
+def _text(values: Mapping[str, object], names: list[str]) -> str:
+    return ", ".join(f"{name} {_value(name, values[name])}" for name in names)
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    if name in ("verdict", "sent_verdict"):
+        return next((verdict.name for verdict in Verdict if verdict == value), str(value))
+    return str(value)

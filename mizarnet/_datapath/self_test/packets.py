@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bytes of packets, as far as the self-test needs them."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.specs import Encap
+
+UDP, ICMP, ICMPV6 = 17, 1, 58
+ARP_REQUEST, ARP_REPLY = 1, 2
+_ARP, _ETHERNET_IN_GENEVE = 0x0806, 0x6558
+_TYPES = {4: 0x0800, 6: 0x86DD}
+_TIME_EXCEEDED = {4: 11, 6: 3}
+_SOLICITATION, _ADVERTISEMENT = 135, 136
+_OPTION_SOURCE, _OPTION_TARGET = b"\x01\x01", b"\x02\x01"
+_SOLICITED_OVERRIDE = 0x60000000
+_ALL_NODES_MAC = bytes.fromhex("333300000001")
+BROADCAST_MAC = b"\xff" * 6
+IP_BYTES = {4: 20, 6: 40}
+
+
+class Party(NamedTuple):
+    """Who sends a packet, or gets it."""
+
+    mac: bytes
+    ip: IPAddress
+
+
+def ethernet(to: bytes, by: bytes, packet: bytes) -> bytes:
+    """A frame around an IP packet."""
+    return to + by + struct.pack("!H", _TYPES[packet[0] >> 4]) + packet
+
+
+def ip(
+    source: IPAddress, destination: IPAddress, payload: bytes, *, protocol: int = UDP, hops: int = 64
+) -> bytes:
+    """A packet of the family of its addresses, without options."""
+    addresses = source.packed + destination.packed
+    if source.version == 6:
+        return struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops) + addresses + payload
+    head = struct.pack("!BxHxxxxBB", 0x45, 20 + len(payload), hops, protocol)
+    return head + _checksum(head + addresses) + addresses + payload
+
+
+def udp(source_port: int, destination_port: int, payload: bytes) -> bytes:
+    """A datagram without a checksum."""
+    return struct.pack("!HHHxx", source_port, destination_port, 8 + len(payload)) + payload
+
+
+def tunnel(encap: Encap, vni: int, frame: bytes) -> bytes:
+    """The header of the tunnel, and the frame."""
+    if encap is Encap.VXLAN:
+        return struct.pack("!Bxxx", 0x08) + struct.pack("!I", vni << 8) + frame
+    return struct.pack("!xxH", _ETHERNET_IN_GENEVE) + struct.pack("!I", vni << 8) + frame
+
+
+def arp(to: bytes, operation: int, sender: Party, target: Party) -> bytes:
+    """A frame with a question or an answer of ARP."""
+    head = to + sender.mac + struct.pack("!HHHBBH", _ARP, 1, _TYPES[4], 6, 4, operation)
+    return head + sender.mac + sender.ip.packed + target.mac + target.ip.packed
+
+
+def solicitation(asker: Party, target: IPAddress) -> bytes:
+    """A frame that asks all nodes for the MAC of an IPv6 address."""
+    body = bytes(4) + target.packed + _OPTION_SOURCE + asker.mac
+    return _icmpv6(_ALL_NODES_MAC, asker, target, _SOLICITATION, body, hops=255)
+
+
+def advertisement(to: Party, found: Party) -> bytes:
+    """The answer to it, to the asker."""
+    body = struct.pack("!I", _SOLICITED_OVERRIDE) + found.ip.packed + _OPTION_TARGET + found.mac
+    return _icmpv6(to.mac, found, to.ip, _ADVERTISEMENT, body, hops=255)
+
+
+def time_exceeded(to: Party, by: Party, packet: bytes) -> bytes:
+    """A frame that says that a packet's hops are used up, with its header and the next eight bytes."""
+    version = to.ip.version
+    body = bytes(4) + packet[: IP_BYTES[version] + 8]
+    if version == 6:
+        return _icmpv6(to.mac, by, to.ip, _TIME_EXCEEDED[6], body, hops=64)
+    message = (
+        struct.pack("!BB", _TIME_EXCEEDED[4], 0) + _checksum(bytes([_TIME_EXCEEDED[4], 0]) + body) + body
+    )
+    return ethernet(to.mac, by.mac, ip(by.ip, to.ip, message, protocol=ICMP))
+
+
+def _icmpv6(to_mac: bytes, by: Party, to: IPAddress, kind: int, body: bytes, *, hops: int) -> bytes:
+    head = bytes([kind, 0])
+    pseudo = by.ip.packed + to.packed + struct.pack("!IxxxB", 4 + len(body), ICMPV6)
+    message = head + _checksum(pseudo + head + body) + body
+    return ethernet(to_mac, by.mac, ip(by.ip, to, message, protocol=ICMPV6, hops=hops))
+
+
+def _checksum(data: bytes) -> bytes:
+    """RFC 1071, over an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~total & 0xFFFF)

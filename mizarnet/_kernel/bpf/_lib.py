@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only door to the compiled extension, and the one place where its error numbers become errors."""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import TYPE_CHECKING
+
+from mizarnet._kernel.bpf._ext import ffi, lib
+from mizarnet.errors import BpfError, KernelError, PrivilegeError
+
+__all__ = ["CData", "check", "failure", "ffi", "lib", "libbpf_version", "text"]
+
+if TYPE_CHECKING:
+    from mizarnet._kernel.bpf._ext import CData
+else:
+    CData = ffi.CData
+
+# Bits of capability sets (include/uapi/linux/capability.h).
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+def libbpf_version() -> str:
+    """Version of the libbpf in use, such as ``"v1.1"``."""
+    return text(lib.libbpf_version_string())
+
+
+def text(pointer: CData) -> str:
+    """Copy a C string."""
+    return ffi.string(pointer).decode(errors="replace")
+
+
+def check(result: int, operation: str, *, needs: tuple[str, ...] = ("CAP_BPF",), said: str = "") -> int:
+    """Return ``result``, or raise what a negative one stands for.
+
+    Args:
+        result: What libbpf returned; it returns the negative error number.
+        operation: What was tried, in words.
+        needs: The capabilities that the kernel asks for.
+        said: Text of libbpf or the kernel about it.
+
+    Raises:
+        PrivilegeError: ``EPERM``, and a capability is missing.
+        BpfError: Anything else.
+    """
+    if result < 0:
+        raise failure(operation, -result, needs=needs, said=said)
+    return result
+
+
+def failure(
+    operation: str, errno: int, *, needs: tuple[str, ...] = ("CAP_BPF",), said: str = "", hint: str = ""
+) -> KernelError | PrivilegeError:
+    """The error for an error number; see `check`."""
+    if errno == _errno.EPERM and (missing := _missing(needs)):
+        return PrivilegeError(
+            f"{operation}: not permitted, missing {', '.join(missing)}",
+            missing=missing,
+            hint="run as root, or grant the capabilities in the initial user namespace",
+        )
+    return BpfError(operation, errno=errno, kernel_message=said, hint=hint)
+
+
+def _missing(needs: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of the capabilities this thread lacks. The kernel takes CAP_SYS_ADMIN in place of any of them."""
+    held = _effective()
+    if held >> _CAPABILITIES["CAP_SYS_ADMIN"] & 1:
+        return ()
+    return tuple(name for name in needs if not held >> _CAPABILITIES[name] & 1)
+
+
+def _effective() -> int:
+    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
+        return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))

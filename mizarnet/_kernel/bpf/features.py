@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the running kernel offers to BPF. Asking changes nothing."""
+
+from __future__ import annotations
+
+import errno as _errno
+import functools
+import os
+
+import attrs
+
+from mizarnet._kernel.bpf._lib import failure, ffi, lib
+from mizarnet._kernel.bpf._log import listening
+
+_BTF = "/sys/kernel/btf/vmlinux"
+
+
+@attrs.frozen
+class Feature:
+    """Whether something is there; it is true if so.
+
+    Attributes:
+        available: Whether it is.
+        reason: Why not, in words; empty if it is.
+    """
+
+    available: bool
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return self.available
+
+
+def has_btf() -> Feature:
+    """Whether the kernel describes its types (``CONFIG_DEBUG_INFO_BTF``), as calls of its functions need."""
+    if os.access(_BTF, os.R_OK):
+        return Feature(available=True)
+    return Feature(available=False, reason=f"the kernel has no {_BTF}")
+
+
+def has_tcx() -> Feature:
+    """Whether the kernel has tcx (6.6, ``CONFIG_NET_XGRESS``): asks for the programs of an interface."""
+    count, revision = ffi.new("__u32 *", 0), ffi.new("__u64 *")
+    result = lib.mzn_tcx_query(1, lib.MZN_TCX_INGRESS, ffi.NULL, count, revision)
+    # ENODEV: no interface of that index here; ENOSPC: more programs than asked for. In both cases tcx looked.
+    if result in (0, -_errno.ENODEV, -_errno.ENOSPC):
+        return Feature(available=True)
+    if result == -_errno.EINVAL:
+        return Feature(available=False, reason="the kernel has no tcx, which came with 6.6")
+    return Feature(available=False, reason=str(failure("ask for tcx", -result, needs=("CAP_NET_ADMIN",))))
+
+
+def has_kfuncs(*names: str) -> Feature:
+    """Whether the kernel has all these functions in its BTF, as a program that calls them needs."""
+    if not (btf := has_btf()):
+        return btf
+    missing = [name for name in names if name not in _kernel_functions(names)]
+    return Feature(
+        available=not missing,
+        reason=f"the kernel has no {', '.join(missing)}" if missing else "",
+    )
+
+
+@functools.cache
+def _kernel_functions(names: tuple[str, ...]) -> frozenset[str]:
+    """Those of ``names`` that the kernel has. Reading its types takes milliseconds, and they never change."""
+    with listening() as said:
+        btf = lib.btf__load_vmlinux_btf()
+    if not btf:
+        raise failure("read the kernel's types", ffi.errno, said="; ".join(said))
+    try:
+        return frozenset(
+            name for name in names if lib.btf__find_by_name_kind(btf, name.encode(), lib.BTF_KIND_FUNC) > 0
+        )
+    finally:
+        lib.btf__free(btf)

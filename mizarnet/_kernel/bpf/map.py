@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps: one entry at a time, and all of it at once."""
+
+from __future__ import annotations
+
+import enum
+import errno as _errno
+import functools
+from array import array
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from operator import add
+from typing import Self
+
+from mizarnet._kernel.bpf import _batch
+from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
+from mizarnet._kernel.bpf.fd import Fd, Handle
+from mizarnet.errors import BpfError, CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
+
+
+class MapType(enum.IntEnum):
+    """The kinds of map that mizarnet works with; ``OTHER`` is any other."""
+
+    OTHER = lib.BPF_MAP_TYPE_UNSPEC
+    HASH = lib.BPF_MAP_TYPE_HASH
+    ARRAY = lib.BPF_MAP_TYPE_ARRAY
+    PERCPU_HASH = lib.BPF_MAP_TYPE_PERCPU_HASH
+    PERCPU_ARRAY = lib.BPF_MAP_TYPE_PERCPU_ARRAY
+    LRU_HASH = lib.BPF_MAP_TYPE_LRU_HASH
+    LRU_PERCPU_HASH = lib.BPF_MAP_TYPE_LRU_PERCPU_HASH
+    LPM_TRIE = lib.BPF_MAP_TYPE_LPM_TRIE
+    RINGBUF = lib.BPF_MAP_TYPE_RINGBUF
+    DEVMAP = lib.BPF_MAP_TYPE_DEVMAP
+
+    @classmethod
+    def _missing_(cls, value: object) -> MapType:
+        return cls.OTHER
+
+
+class UpdateMode(enum.IntEnum):
+    """Whether an update may create (``NOEXIST``: must) or overwrite (``EXIST``: must)."""
+
+    ANY = lib.BPF_ANY
+    NOEXIST = lib.BPF_NOEXIST
+    EXIST = lib.BPF_EXIST
+
+
+_PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
+_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+
+
+class Map(Handle):
+    """A BPF map. Keys and values are bytes.
+
+    A value of a per-CPU map is one *slot*: the values of all possible CPUs, each padded to eight bytes.
+
+    Attributes:
+        name: Its name in the kernel, at most 15 characters.
+        type: What kind of map.
+        id: The kernel's id for it.
+        key_size: Bytes.
+        value_size: Bytes, on one CPU.
+        slot_size: Bytes that the kernel reads and writes for one key; ``value_size`` unless per-CPU.
+        max_entries: Capacity; bytes for a ring buffer.
+    """
+
+    def __init__(self, fd: Fd) -> None:
+        """Take over a descriptor of a map."""
+        super().__init__(fd)
+        info = ffi.new("struct bpf_map_info *")
+        size = ffi.new("__u32 *", ffi.sizeof("struct bpf_map_info"))
+        check(lib.bpf_obj_get_info_by_fd(fd.fileno(), info, size), f"read facts of {fd.what}")
+        self.name: str = ffi.string(info.name).decode()
+        self.type: MapType = MapType(info.type)
+        self.id: int = int(info.id)
+        self.key_size: int = int(info.key_size)
+        self.value_size: int = int(info.value_size)
+        self.max_entries: int = int(info.max_entries)
+        self._stride = (self.value_size + 7) // 8 * 8
+        self._cpus = _possible_cpus() if self.type in _PER_CPU else 1
+        self.slot_size: int = self._stride * self._cpus if self.type in _PER_CPU else self.value_size
+
+    @classmethod
+    def open_id(cls, map_id: int) -> Self | None:
+        """Open the map of that id; None if there is none (any more).
+
+        Raises:
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+        """
+        fd = lib.bpf_map_get_fd_by_id(map_id)
+        if fd == -_errno.ENOENT:
+            return None
+        check(fd, f"open BPF map {map_id}", needs=("CAP_SYS_ADMIN",))
+        return cls(Fd(fd, what=f"map {map_id}"))
+
+    @property
+    def memory(self) -> int:
+        """Bytes of kernel memory that the map takes now; raises ``BpfError`` where ``/proc`` does not tell."""
+        with suppress(OSError), open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as facts:
+            for line in facts:
+                if line.startswith("memlock:"):
+                    return int(line.split()[1])
+        raise BpfError(f"read the memory of map {self.name!r} in /proc/self/fdinfo", errno=_errno.ENOENT)
+
+    # -- one entry
+
+    def lookup(self, key: bytes) -> bytes | None:
+        """The value (per-CPU: the slot) at ``key``."""
+        value = ffi.new("char[]", self.slot_size)
+        result = lib.bpf_map_lookup_elem(self.fileno(), self._key(key), value)
+        if result == -_errno.ENOENT:
+            return None
+        check(result, f"look up a key of map {self.name!r}")
+        return bytes(ffi.buffer(value))
+
+    def lookup_per_cpu(self, key: bytes) -> list[bytes] | None:
+        """The values at ``key`` of all possible CPUs, in order, without padding; for per-CPU maps."""
+        slot = self.lookup(key)
+        if slot is None:
+            return None
+        return [slot[at : at + self.value_size] for at in range(0, len(slot), self._stride)]
+
+    def update(self, key: bytes, value: bytes, *, mode: UpdateMode = UpdateMode.ANY) -> None:
+        """Write one entry; ``value`` has ``slot_size`` bytes.
+
+        Raises:
+            CapacityError: The map is full.
+            ExistsError: ``NOEXIST``, and the key is there.
+            EndpointNotFoundError: ``EXIST``, and the key is not there.
+        """
+        if len(value) != self.slot_size:
+            raise self._wrong_size("value", value, self.slot_size)
+        key_data, value_data = self._key(key), ffi.from_buffer("char[]", value)
+        result = lib.bpf_map_update_elem(self.fileno(), key_data, value_data, mode)
+        if result < 0:
+            raise self._write_failure(-result, f"write a key of map {self.name!r}", key=key)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete one entry; whether it was there."""
+        result = lib.bpf_map_delete_elem(self.fileno(), self._key(key))
+        if result == -_errno.ENOENT:
+            return False
+        check(result, f"delete a key of map {self.name!r}")
+        return True
+
+    def take(self, key: bytes) -> bytes | None:
+        """Delete one entry of a hash table and return its value, in one step; None if it was not there."""
+        value = ffi.new("char[]", self.slot_size)
+        result = lib.bpf_map_lookup_and_delete_elem(self.fileno(), self._key(key), value)
+        if result == -_errno.ENOENT:
+            return None
+        check(result, f"take a key out of map {self.name!r}")
+        return bytes(ffi.buffer(value))
+
+    def __contains__(self, key: bytes) -> bool:
+        return self.lookup(key) is not None
+
+    # -- all entries
+
+    def keys(self) -> Iterator[bytes]:
+        """Every key; see `items`."""
+        return (key for key, _ in self.items())
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every entry, each key once. Entries that come or go meanwhile may or may not be among them.
+
+        A prefix table is walked along nodes that a change moves: there an entry that stays may be missed, too, while
+        others come and go.
+
+        Raises:
+            BpfError: ``EAGAIN``: a prefix table changed faster than it could be read.
+        """
+        for keys, values, count in _batch.read(self._shape()):
+            yield from zip(_cut(keys, self.key_size, count), _cut(values, self.slot_size, count), strict=True)
+
+    def lookup_all(self) -> tuple[bytes, bytes, int]:
+        """Every entry at once, as packed keys, packed values (per-CPU: slots), and how many; fast.
+
+        Raises:
+            BpfError: ``EAGAIN``, as for `items`.
+        """
+        chunks = list(_batch.read(self._shape()))
+        keys, values, counts = zip(*chunks, strict=True) if chunks else ((), (), ())
+        return b"".join(keys), b"".join(values), sum(counts)
+
+    def sum_words(self) -> tuple[bytes, array[int]]:
+        """Every key of a per-CPU map, packed, and its value summed over the CPUs, as 64-bit words.
+
+        The value must consist of 64-bit counters: ``value_size // 8`` words for each key, in the keys' order.
+        """
+        keys, slots, count = self.lookup_all()
+        words, width = array("Q", slots), self._stride // 8
+        totals = array("Q", bytes(count * self._stride))
+        for cpu in range(self._cpus):
+            for word in range(width):
+                of_cpu = words[cpu * width + word :: self._cpus * width]
+                totals[word::width] = array("Q", map(add, totals[word::width], of_cpu))
+        return keys, totals
+
+    def update_many(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+        """Write many entries with one system call, whether they exist or not; how many.
+
+        Raises:
+            CapacityError: The map is full. Entries before the refused one, in the order given, were written;
+                the message says how many.
+        """
+        entries = list(pairs)
+        keys = b"".join(key for key, _ in entries)
+        return self.update_packed(keys, b"".join(value for _, value in entries))
+
+    def update_packed(self, keys: bytes, values: bytes) -> int:
+        """`update_many` for keys and values that are packed already."""
+        count, rest = divmod(len(keys), self.key_size)
+        if rest or len(values) != count * self.slot_size:
+            raise self._wrong_size("values", values, count * self.slot_size)
+        written, errno = _batch.write(self._shape(), keys, values, count)
+        if errno:
+            key = keys[written * self.key_size :][: self.key_size]
+            operation = f"write map {self.name!r}, {written} of {count} written"
+            raise self._write_failure(errno, operation, key=key)
+        return written
+
+    def delete_many(self, keys: Iterable[bytes]) -> int:
+        """Delete many entries with few system calls; how many of them were there."""
+        wanted = list(keys)
+        for key in wanted:
+            self._key(key)
+        return _batch.remove(self._shape(), b"".join(wanted), len(wanted))
+
+    def count(self) -> int:
+        """How many entries the map holds. The kernel keeps no count: this reads them all."""
+        return sum(count for _, _, count in _batch.read(self._shape()))
+
+    # -- inside
+
+    def _shape(self) -> _batch.Shape:
+        return _batch.Shape(
+            fd=self.fileno(),
+            name=self.name,
+            key_size=self.key_size,
+            slot_size=self.slot_size,
+            max_entries=self.max_entries,
+            batches=self.type not in (MapType.OTHER, MapType.RINGBUF),
+            walks_by_key=self.type is MapType.LPM_TRIE,
+        )
+
+    def _key(self, key: bytes) -> CData:
+        if len(key) != self.key_size:
+            raise self._wrong_size("key", key, self.key_size)
+        return ffi.from_buffer("char[]", key)
+
+    def _wrong_size(self, argument: str, value: bytes, size: int) -> InvalidValueError:
+        message = f"map {self.name!r} takes {size} bytes as {argument}, not {len(value)}"
+        return InvalidValueError(message, argument=argument, value=value)
+
+    def _write_failure(self, errno: int, operation: str, *, key: bytes) -> Exception:
+        # A full hash table says E2BIG, a full prefix table ENOSPC; an array says E2BIG for a wrong index.
+        if errno in (_errno.E2BIG, _errno.ENOSPC) and self.type not in _ARRAYS:
+            used, room = self.count(), self.max_entries
+            return CapacityError(f"{operation}: full", table=self.name, capacity=room, used=used)
+        if errno == _errno.EEXIST:
+            return ExistsError(f"{operation}: the key exists", holder=key.hex())
+        if errno == _errno.ENOENT:
+            return EndpointNotFoundError(f"{operation}: there is no key {key.hex()}")
+        return failure(operation, errno)
+
+
+def _cut(packed: bytes, size: int, count: int) -> list[bytes]:
+    return [packed[at : at + size] for at in range(0, size * count, size)]
+
+
+@functools.cache
+def _possible_cpus() -> int:
+    """How many slices a per-CPU value has. Fixed at boot."""
+    return check(lib.libbpf_num_possible_cpus(), "count the possible CPUs")

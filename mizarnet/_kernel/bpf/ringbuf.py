@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ring buffers: records that programs send, in order."""
+
+from __future__ import annotations
+
+import errno as _errno
+import warnings
+from types import TracebackType
+from typing import Self
+
+from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
+from mizarnet._kernel.bpf._log import listening
+from mizarnet._kernel.bpf.fd import Fd
+from mizarnet._kernel.bpf.map import Map, MapType
+from mizarnet.errors import ClosedError, InvalidValueError
+
+# A full basket stops libbpf, which otherwise goes on for as long as programs are faster than their reader.
+_FULL = -_errno.ECANCELED
+
+
+class _Basket:
+    """What one call took out of the ring, and what went wrong in between."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.records: list[bytes] = []
+        self.error: BaseException | None = None
+
+
+class RingBuffer:
+    """Reads the records of a ring buffer map. A ring has one reader: two would take records from each other.
+
+    Waits for records with `poll`, or with any event loop on `fileno`. Not for use by two threads at once.
+    """
+
+    def __init__(self, ring: Map, *, limit: int = 65536) -> None:
+        """Read from ``ring``, at most ``limit`` records a call. The map may be closed meanwhile.
+
+        Raises:
+            InvalidValueError: The map is no ring buffer.
+            BpfError: The ring cannot be mapped into memory.
+        """
+        self._reader: CData | None = None
+        if ring.type is not MapType.RINGBUF:
+            raise InvalidValueError(f"map {ring.name!r} is no ring buffer", argument="ring", value=ring)
+        self._name = ring.name
+        self._basket = _Basket(limit)
+        self._context = ffi.new_handle(self._basket)
+        self._fd = Fd.copy_of(ring.fileno(), what=f"ring buffer {ring.name!r}")
+        with listening() as said:
+            reader = lib.ring_buffer__new(self._fd.fileno(), lib.mzn_sample, self._context, ffi.NULL)
+        if not reader:
+            errno = ffi.errno
+            self._fd.close()
+            raise failure(f"open ring buffer {ring.name!r}", errno, said="; ".join(said))
+        self._reader = reader
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while there are records."""
+        return lib.ring_buffer__epoll_fd(self._open())
+
+    def consume(self) -> list[bytes]:
+        """The records that are there, without waiting.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        return self._gather(lib.ring_buffer__consume(self._open()))
+
+    def poll(self, timeout: float) -> list[bytes]:
+        """Wait up to ``timeout`` seconds for records; empty if none came, or a signal did.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        return self._gather(lib.ring_buffer__poll(self._open(), round(max(timeout, 0) * 1000)))
+
+    def close(self) -> None:
+        """Stop reading; again is harmless. What is in the ring stays there."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            lib.ring_buffer__free(reader)
+            self._fd.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._reader is not None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"RingBuffer({self._name!r}{', closed' if self._reader is None else ''})"
+
+    def _open(self) -> CData:
+        if self._reader is None:
+            raise ClosedError(f"ring buffer {self._name!r} is closed")
+        return self._reader
+
+    def _gather(self, result: int) -> list[bytes]:
+        records, self._basket.records = self._basket.records, []
+        error, self._basket.error = self._basket.error, None
+        if error is not None:
+            raise error
+        if result not in (_FULL, -_errno.EINTR):
+            check(result, f"read ring buffer {self._name!r}")
+        return records
+
+
+@ffi.def_extern()
+def mzn_sample(context: CData, data: CData, size: int) -> int:
+    """Take one record; called by libbpf in the thread that reads."""
+    basket: _Basket = ffi.from_handle(context)
+    try:
+        basket.records.append(bytes(ffi.buffer(data, size)))
+    except BaseException as error:  # nothing can be raised through C, a KeyboardInterrupt neither: keep it
+        basket.error = error
+        return _FULL
+    return _FULL if len(basket.records) >= basket.limit else 0

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links, addresses, routes and network namespaces, over rtnetlink.
+
+Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported
+when the first session is opened, not before.
+"""
+
+from __future__ import annotations
+
+from mizarnet._kernel.netlink.addresses import (
+    Address,
+    add_address,
+    delete_address,
+    list_addresses,
+    primary_address,
+    wait_for_address,
+)
+from mizarnet._kernel.netlink.create import (
+    UNNAMED,
+    create_bridge,
+    create_macvlan,
+    create_tunnel,
+    create_veth,
+    silence,
+)
+from mizarnet._kernel.netlink.ethtool import has_gro
+from mizarnet._kernel.netlink.links import (
+    LOOPBACK_IFINDEX,
+    SAME_NAMESPACE,
+    Link,
+    delete_link,
+    dump_links,
+    get_link,
+    set_link,
+)
+from mizarnet._kernel.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
+from mizarnet._kernel.netlink.named import anonymous_netns, create_netns, delete_netns, delete_unmounted
+from mizarnet._kernel.netlink.netns import (
+    Netns,
+    NetnsHandle,
+    is_current,
+    netns_path,
+    owner_is_initial,
+    resolve,
+)
+from mizarnet._kernel.netlink.nsid import nsid_of, upper_links
+from mizarnet._kernel.netlink.routes import Route, add_default_route, list_routes, on_link_prefixes
+from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
+
+__all__ = [
+    "LOOPBACK_IFINDEX",
+    "SAME_NAMESPACE",
+    "UNNAMED",
+    "VNET_HEADER_BYTES",
+    "Address",
+    "Link",
+    "Netns",
+    "NetnsHandle",
+    "Route",
+    "Session",
+    "add_address",
+    "add_default_route",
+    "anonymous_netns",
+    "create_bridge",
+    "create_macvlan",
+    "create_netns",
+    "create_tunnel",
+    "create_veth",
+    "delete_address",
+    "delete_link",
+    "delete_netns",
+    "delete_unmounted",
+    "dump_links",
+    "get_link",
+    "has_gro",
+    "is_current",
+    "list_addresses",
+    "list_routes",
+    "macvtap_holders",
+    "netns_path",
+    "nsid_of",
+    "on_link_prefixes",
+    "open_macvtap",
+    "owner_is_initial",
+    "primary_address",
+    "read_sysctl",
+    "resolve",
+    "set_link",
+    "silence",
+    "upper_links",
+    "wait_for_address",
+    "write_sysctl",
+]

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that live in a network namespace: one per namespace and process, shared by its sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from mizarnet._kernel.netlink._rtnl import Rtnl
+from mizarnet._kernel.netlink._syscalls import enter_netns
+from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
+from mizarnet.errors import LockTimeoutError, NetlinkError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_JOIN_SECONDS = 10.0
+
+
+class Worker:
+    """A thread inside a network namespace, with one rtnetlink socket.
+
+    Attributes:
+        netns: The namespace; alive while the thread is.
+        cookie: The namespace's cookie.
+        rtnl: The socket; only the thread itself may use it.
+        users: Sessions that share the thread; guarded by the registry's lock.
+    """
+
+    rtnl: Rtnl
+    cookie: int
+
+    def __init__(self, handle: NetnsHandle) -> None:
+        self.netns: Netns = handle.netns
+        self.users = 0
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        ready: Future[None] = Future()
+        # daemon: waiting for the kernel's rtnl lock cannot be interrupted, and must not hold up exit.
+        self._thread = threading.Thread(
+            target=self._live,
+            args=(handle.fileno(), ready),
+            name=f"mizarnet-netns-{self.netns.inode}",
+            daemon=True,
+        )
+        self._thread.start()
+        ready.result()
+
+    def _live(self, fd: int, ready: Future[None]) -> None:
+        try:
+            self._settle(fd)
+        except BaseException as error:  # belongs to the thread that waits in __init__
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        with contextlib.closing(self.rtnl):
+            while (job := self._jobs.get()) is not None:
+                job()
+                del job  # it may hold the last reference to a session
+
+    def _settle(self, fd: int) -> None:
+        # A new thread starts in its creator's namespace; staying there needs no privilege.
+        if not is_current(self.netns):
+            enter_netns(fd)
+        self.rtnl = Rtnl()
+        self.cookie = self.rtnl.cookie()
+
+    def is_current_thread(self) -> bool:
+        """Tell whether the caller runs on this worker."""
+        return threading.current_thread() is self._thread
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call; never blocks, and safe inside a finaliser."""
+        future: Future[T] = Future()
+        self._jobs.put(partial(_fulfil, future, partial(function, *args, **kwargs)))
+        return future
+
+    def stop(self) -> None:
+        """Tell the thread to end after what is queued, and wait for it."""
+        self._jobs.put(None)
+        if not self.is_current_thread():
+            self._thread.join(_JOIN_SECONDS)
+
+    def abandon(self) -> None:
+        """Close the socket in a forked child, where the thread does not exist."""
+        self.rtnl.close()
+
+
+def _fulfil(future: Future[T], call: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(call())
+    except BaseException as error:  # belongs to the caller
+        future.set_exception(error)
+    finally:
+        del future  # the error's traceback refers to this frame
+
+
+def outcome(future: Future[T], *, timeout: float) -> T:
+    """Wait for a queued call and return its result or raise its error.
+
+    Raises:
+        LockTimeoutError: It did not start in time, and will not; nothing was done.
+        NetlinkError: It started and did not end in time (errno ETIMEDOUT); it goes on in the background.
+    """
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        if future.done() and not future.cancelled():
+            return future.result()
+        raise _overdue(future, timeout) from None
+    finally:
+        del future  # the error's traceback refers to this frame
+
+
+def _overdue(future: Future[T], timeout: float) -> LockTimeoutError | NetlinkError:
+    reason = "the kernel's rtnl lock may be held by something else"
+    if future.cancel():
+        return LockTimeoutError(f"not started within {timeout:g} s: {reason}", timeout=timeout)
+    return NetlinkError(
+        f"call in a network namespace, {timeout:g} s",
+        errno=errno.ETIMEDOUT,
+        hint=f"{reason}; the call goes on and its outcome is unknown",
+    )
+
+
+class _Registry:
+    """The live workers of this process, by namespace."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._workers: dict[tuple[int, int], Worker] = {}
+        self._watches_fork = False
+
+    def acquire(self, handle: NetnsHandle) -> Worker:
+        with self._lock:
+            if not self._watches_fork:
+                os.register_at_fork(after_in_child=self._after_fork)
+                self._watches_fork = True
+            worker = self._workers.get(handle.netns.identity)
+            if worker is None:
+                worker = self._workers[handle.netns.identity] = Worker(handle)
+            worker.users += 1
+            return worker
+
+    def release(self, worker: Worker) -> None:
+        with self._lock:
+            worker.users -= 1
+            if worker.users:
+                return
+            del self._workers[worker.netns.identity]
+        worker.stop()
+
+    def _after_fork(self) -> None:
+        # The lock may have been held by a thread that the child does not have.
+        self._lock = threading.Lock()
+        workers, self._workers = self._workers, {}
+        for worker in workers.values():
+            worker.abandon()
+
+
+registry = _Registry()

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""IPv4 and IPv6 addresses of links."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from mizarnet._kernel.netlink._messages import Attribute, Flag, Reply, Request, Rtm
+from mizarnet._kernel.netlink.session import Session
+from mizarnet._model.arguments import IPInterface
+from mizarnet.errors import NetlinkError
+
+FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
+
+_IFA_F_SECONDARY = 0x01  # in IPv6: temporary
+_IFA_F_NODAD = 0x02
+_IFA_F_DADFAILED = 0x08
+_IFA_F_DEPRECATED = 0x20
+_IFA_F_TENTATIVE = 0x40
+_UNFIT = _IFA_F_SECONDARY | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+_SCOPE_GLOBAL = 0
+_RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
+
+
+@attrs.frozen
+class Address:
+    """An address of a link.
+
+    Attributes:
+        interface: Address with prefix length.
+        ifindex: The link.
+        scope: 0 is global, 253 link, 254 host.
+        flags: IFA_F_* bits.
+    """
+
+    interface: IPInterface
+    ifindex: int
+    scope: int
+    flags: int
+
+    @property
+    def tentative(self) -> bool:
+        """Whether IPv6 is still asking if someone else has it; it is not usable until then."""
+        return bool(self.flags & _IFA_F_TENTATIVE)
+
+
+def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: bool = True) -> None:
+    """Give a link an address, together with its on-link route.
+
+    Args:
+        session: Of the link's namespace.
+        ifindex: The link.
+        interface: Address with prefix length.
+        dad: Whether IPv6 asks first if someone else has it: False makes it usable at once.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: the link has it; EACCES: IPv6 is off on the link).
+    """
+    flags = [("IFA_FLAGS", _IFA_F_NODAD)] if interface.version == 6 and not dad else []
+    _change(session, Rtm.NEWADDR, ifindex, interface, flags, Flag.CREATE | Flag.EXCLUSIVE)
+
+
+def wait_for_address(session: Session, interface: IPInterface, *, timeout: float = 5.0) -> None:
+    """Wait until the namespace takes packets to an IPv6 address of a link that is up.
+
+    The kernel adds that route in its own time after the address, without duplicate address detection too: until then
+    packets to it are lost.
+
+    Raises:
+        NetlinkError: It did not come about within ``timeout`` seconds (errno ETIMEDOUT).
+    """
+    deadline = time.monotonic() + timeout
+    while not session.run(_has_local_route, interface):
+        if time.monotonic() > deadline:
+            raise NetlinkError(f"wait for the local route of {interface.ip}", errno=errno.ETIMEDOUT)
+        time.sleep(0.001)
+
+
+def _has_local_route(interface: IPInterface) -> bool:
+    # Destination and its prefix length begin each line, in hexadecimal.
+    wanted = f"{interface.ip.packed.hex()} 80 "
+    lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+    return any(line.startswith(wanted) and int(line.split()[8], 16) & _RTF_LOCAL for line in lines)
+
+
+def delete_address(session: Session, ifindex: int, interface: IPInterface) -> None:
+    """Take an address from a link.
+
+    Raises:
+        NetlinkError: The kernel refused (EADDRNOTAVAIL: the link does not have it).
+    """
+    _change(session, Rtm.DELADDR, ifindex, interface, [], Flag.NONE)
+
+
+def _change(
+    session: Session,
+    kind: Rtm,
+    ifindex: int,
+    interface: IPInterface,
+    attributes: Sequence[Attribute],
+    flags: Flag,
+) -> None:
+    verb = "add" if kind is Rtm.NEWADDR else "delete"
+    text = str(interface.ip)
+    request = Request(
+        kind,
+        fields={
+            "family": FAMILIES[interface.version],
+            "prefixlen": interface.network.prefixlen,
+            "index": ifindex,
+        },
+        attributes=[("IFA_LOCAL", text), ("IFA_ADDRESS", text), *attributes],
+        flags=flags,
+    )
+    session.request(f"{verb} address {interface} on link {ifindex}", request)
+
+
+def list_addresses(session: Session, *, ifindex: int | None = None) -> list[Address]:
+    """Return the addresses of one link (filtered by the kernel), or of all.
+
+    Raises:
+        NetlinkError: The kernel refused (ENODEV: no such link).
+    """
+    request = Request(Rtm.GETADDR, fields={"index": ifindex or 0}, flags=Flag.DUMP)
+    return [_address(reply) for reply in session.request("list addresses", request)]
+
+
+def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -> IPInterface | None:
+    """Return the address that stands for a link: the first global one that is usable and lasting.
+
+    Args:
+        session: Of the link's namespace.
+        ifindex: The link.
+        version: IP version.
+    """
+    for address in list_addresses(session, ifindex=ifindex):
+        usable = address.scope == _SCOPE_GLOBAL and not address.flags & _UNFIT
+        if usable and address.interface.version == version:
+            return address.interface
+    return None
+
+
+def _address(reply: Reply) -> Address:
+    # On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
+    text = reply.text("IFA_LOCAL") or reply.text("IFA_ADDRESS")
+    flags = reply.number("IFA_FLAGS")
+    return Address(
+        interface=ipaddress.ip_interface(f"{text}/{reply.field('prefixlen')}"),
+        ifindex=reply.field("index"),
+        scope=reply.field("scope"),
+        flags=reply.field("flags") if flags is None else flags,
+    )

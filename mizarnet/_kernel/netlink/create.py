@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Creating links: each is born with its final name, and a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from mizarnet._kernel.netlink._messages import Attribute, Flag, Request, Rtm, nested
+from mizarnet._kernel.netlink.links import IFF_UP, Link, delete_link, get_link, set_link
+from mizarnet._kernel.netlink.netns import NetnsHandle
+from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.netlink.sysctl import write_sysctl
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU
+from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
+
+_MACVLAN_PRIVATE = "private"
+# A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
+_UNFINISHED = "mizarnet-new"
+UNNAMED = "mz"
+"""How the name of a device begins that is made in a namespace where its own name is free, and not beside its parent."""
+
+
+def create_tunnel(
+    session: Session, name: str, *, kind: Literal["vxlan", "geneve"], port: int, mtu: int, alias: str = ""
+) -> Link:
+    """Create a silent tunnel device in metadata mode, down, with one queue.
+
+    It has no IPv6, no multicast and no ARP of its own. On failure nothing is left behind. Two calls for one namespace
+    must not overlap.
+
+    Args:
+        session: Of the namespace it is to live in.
+        name: Its name.
+        kind: Encapsulation.
+        port: UDP port it listens on.
+        mtu: In bytes.
+        alias: Free text kept by the kernel, at most 254 bytes.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: the name or the port is taken).
+        UnsupportedError: The kernel has no such kind of device.
+    """
+    return session.run(_create_tunnel, session, name, kind, port, mtu, alias)
+
+
+def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
+    queues: list[Attribute] = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
+    leftover = get_link(session, _UNFINISHED)
+    if leftover is not None:
+        delete_link(session, leftover.ifindex)
+    data = _tunnel_data(kind, port)
+    link = _create(session, _UNFINISHED, kind, data=data, attributes=queues, final_name=name)
+    try:
+        silence(session, link, mtu=mtu, alias=alias, name=name)
+        return _read_back(session, name)
+    except BaseException:
+        delete_link(session, link.ifindex)
+        raise
+
+
+def _tunnel_data(kind: str, port: int) -> list[Attribute]:
+    prefix = f"IFLA_{kind.upper()}"
+    # The agent sends with a zero outer checksum; over IPv6 a receiver must be told to accept it.
+    data: list[Attribute] = [
+        (f"{prefix}_COLLECT_METADATA", 1),
+        (f"{prefix}_PORT", port),
+        (f"{prefix}_UDP_ZERO_CSUM6_RX", 1),
+    ]
+    # Learning would fill a table that metadata mode never reads.
+    return [*data, (f"{prefix}_LEARNING", 0)] if kind == "vxlan" else data
+
+
+def silence(
+    session: Session, link: Link, *, mtu: int | None = None, alias: str | None = None, name: str | None = None
+) -> None:
+    """Keep a link that is down from ever sending of its own accord: no IPv6, ARP or multicast.
+
+    Args:
+        session: Of the link's namespace.
+        link: The link.
+        mtu: Changed in the same message, in bytes. Below 1280 the kernel takes IPv6 off; it comes back, and speaks,
+            if somebody raises the MTU.
+        alias: Changed in the same message.
+        name: Changed in the same message.
+    """
+    # On a link without IPv6 the kernel refuses to set anything of it.
+    ipv6 = (mtu is None or mtu >= SMALLEST_IPV6_MTU) and _disable_ipv6(session, link)
+    set_link(
+        session,
+        link.ifindex,
+        arp=False,
+        multicast=False,
+        address_generation="none" if ipv6 else None,
+        mtu=mtu,
+        alias=alias,
+        name=name,
+    )
+
+
+def _disable_ipv6(session: Session, link: Link) -> bool:
+    """False when the link has no IPv6: below 1280 bytes, or on a kernel without it."""
+    try:
+        write_sysctl(session, f"ipv6/conf/{link.name}/disable_ipv6", "1")
+    except KernelError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
+
+
+def create_macvlan(
+    session: Session,
+    name: str,
+    *,
+    parent_ifindex: int,
+    parent_nsid: int | None = None,
+    mac: str,
+    mtu: int,
+    kind: Literal["macvlan", "macvtap"] = "macvlan",
+    up: bool = True,
+) -> Link:
+    """Create a MACVLAN or MACVTAP in private mode, finished: in one message on kernels >= 6.15.
+
+    The kernel looks up names in the sender's namespace: sent from the target's, ``eth0`` there never meets
+    the host's ``eth0``. Older kernels make the device in the parent's namespace and move it, which takes it
+    down and needs its name to be free in both: what that spoils is put right in further messages.
+
+    Args:
+        session: Of the namespace it is to live in.
+        name: Its name there.
+        parent_ifindex: The lower device, by its number in its own namespace.
+        parent_nsid: The lower device's namespace, from `nsid_of`; None when it is the session's.
+        mac: ``"aa:bb:cc:dd:ee:ff"``.
+        mtu: In bytes; at most the lower device's.
+        kind: Device kind.
+        up: Whether it is up from the start.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: the name is taken; EBUSY or EADDRINUSE: the MAC is).
+        UnsupportedError: The kernel has no such kind of device.
+    """
+    attributes: list[Attribute] = [("IFLA_LINK", parent_ifindex), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu)]
+    if parent_nsid is not None:
+        attributes.append(("IFLA_LINK_NETNSID", parent_nsid))
+    data: list[Attribute] = [(f"IFLA_{kind.upper()}_MODE", _MACVLAN_PRIVATE)]
+
+    def create(name: str, up: bool) -> Link:
+        return _create(session, name, kind, data=data, attributes=attributes, up=up)
+
+    return session.run(_create_across, session, create, name, up)
+
+
+def _create_across(session: Session, create: Callable[[str, bool], Link], name: str, up: bool) -> Link:
+    try:
+        link = create(name, up)
+    except NetlinkError as error:
+        if error.errno != errno.EEXIST or get_link(session, name) is not None:
+            raise
+        link = create(
+            f"{UNNAMED}{secrets.token_hex(6)}", False
+        )  # the name is free here, but not beside the parent
+    if (link.name, link.up) == (name, up):
+        return link
+    try:
+        set_link(session, link.ifindex, name=None if link.name == name else name, up=up)
+        return _read_back(session, name)
+    except BaseException:
+        delete_link(session, link.ifindex)
+        raise
+
+
+def create_veth(
+    session: Session,
+    name: str,
+    *,
+    peer: str,
+    peer_netns: NetnsHandle | None = None,
+    mtu: int = 1500,
+    mac: str | None = None,
+    peer_mac: str | None = None,
+) -> Link:
+    """Create a pair of virtual Ethernet devices, both down, and return the near one.
+
+    Args:
+        session: Of the near end's namespace.
+        name: Name of the near end.
+        peer: Name of the far end.
+        peer_netns: Namespace of the far end; None is the session's.
+        mtu: Of both, in bytes.
+        mac: Of the near end; random when None.
+        peer_mac: Of the far end; random when None.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: a name is taken).
+        UnsupportedError: The kernel has no veth.
+    """
+    far = [("IFLA_IFNAME", peer), *_veth_attributes(mtu, peer_mac)]
+    if peer_netns is not None:
+        far.append(("IFLA_NET_NS_FD", peer_netns.fileno()))
+    return session.run(
+        _create,
+        session,
+        name,
+        "veth",
+        data=[("VETH_INFO_PEER", nested(*far))],
+        attributes=_veth_attributes(mtu, mac),
+    )
+
+
+def _veth_attributes(mtu: int, mac: str | None) -> list[Attribute]:
+    attributes: list[Attribute] = [("IFLA_MTU", mtu)]
+    return attributes if mac is None else [*attributes, ("IFLA_ADDRESS", mac)]
+
+
+def create_bridge(session: Session, name: str) -> Link:
+    """Create a bridge, down and without ports; `set_link` with ``master`` adds one.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: the name is taken).
+        UnsupportedError: The kernel has no bridge.
+    """
+    return session.run(_create, session, name, "bridge", data=(), attributes=())
+
+
+def _create(
+    session: Session,
+    name: str,
+    kind: str,
+    *,
+    data: Sequence[Attribute],
+    attributes: Sequence[Attribute],
+    up: bool = False,
+    final_name: str | None = None,
+) -> Link:
+    info = nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", nested(*data)))
+    request = Request(
+        Rtm.NEWLINK,
+        fields={"flags": IFF_UP if up else 0, "change": IFF_UP},
+        attributes=[("IFLA_IFNAME", name), *attributes, ("IFLA_LINKINFO", info)],
+        # Without EXCL the kernel would change whatever has the name already.
+        flags=Flag.CREATE | Flag.EXCLUSIVE,
+    )
+    try:
+        session.request(f"create {kind} {(final_name or name)!r}", request)
+    except NetlinkError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            raise UnsupportedError(
+                str(error), feature=kind, hint=f"load or build the {kind} driver"
+            ) from None
+        raise
+    return _read_back(session, name)
+
+
+def _read_back(session: Session, name: str) -> Link:
+    link = get_link(session, name)
+    if link is None:
+        raise NetlinkError(f"read link {name!r} after its creation", errno=errno.ENODEV)
+    return link

@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading, changing and deleting links."""
+
+from __future__ import annotations
+
+import errno
+from typing import Literal
+
+import attrs
+
+from mizarnet._kernel.netlink._messages import Attribute, Flag, Reply, Request, Rtm, nested
+from mizarnet._kernel.netlink.session import Session
+from mizarnet.errors import NetlinkError
+
+LOOPBACK_IFINDEX = 1
+SAME_NAMESPACE = -1
+"""In place of a namespace's id: the session's own."""
+
+IFF_UP = 0x1
+IFF_NOARP = 0x80
+IFF_MULTICAST = 0x1000
+
+ADDRGENMODE_NONE = 1
+_SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of the reply
+
+
+@attrs.frozen
+class Link:
+    """A link as the kernel described it.
+
+    Attributes:
+        ifindex: Its number in its namespace.
+        name: Its name.
+        kind: ``"vxlan"``, ``"macvlan"``, …; empty for a physical device and for lo.
+        mtu: In bytes.
+        mac: ``"aa:bb:cc:dd:ee:ff"``; None for a device without one.
+        flags: IFF_* bits.
+        alias: Free text kept by the kernel.
+        parent_ifindex: The lower device (for veth: the peer); None without one.
+        parent_nsid: The parent's namespace as an id of this namespace; None when it is this one.
+        num_tx_queues: Transmit queues.
+        qdisc: Kind of the root qdisc: ``"noqueue"``, ``"noop"`` while down, ….
+        port: UDP port of a vxlan or geneve device.
+        external: Whether a vxlan or geneve device is in metadata mode.
+        vni: The fixed VNI of a vxlan or geneve device that is not in metadata mode.
+        mode: Mode of a macvlan or macvtap device.
+        xdp_ids: Ids of the XDP programs that it runs.
+    """
+
+    ifindex: int
+    name: str
+    kind: str
+    mtu: int
+    mac: str | None
+    flags: int
+    alias: str = ""
+    parent_ifindex: int | None = None
+    parent_nsid: int | None = None
+    num_tx_queues: int = 1
+    qdisc: str = ""
+    port: int | None = None
+    external: bool = False
+    vni: int | None = None
+    mode: str | None = None
+    xdp_ids: tuple[int, ...] = ()
+
+    @property
+    def up(self) -> bool:
+        """Whether it is administratively up."""
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it neither resolves neighbours nor takes part in multicast."""
+        return bool(self.flags & IFF_NOARP) and not self.flags & IFF_MULTICAST
+
+
+def get_link(
+    session: Session, name: str | None = None, *, ifindex: int | None = None, nsid: int = SAME_NAMESPACE
+) -> Link | None:
+    """Return one link, by name or by ifindex; None when there is no such link, or no such namespace.
+
+    A filtered request: its cost does not depend on the number of links.
+
+    Args:
+        session: Of the link's namespace, or of one that knows it as ``nsid``.
+        name: Its name.
+        ifindex: Or its number.
+        nsid: The link's namespace, from `nsid_of`.
+
+    Raises:
+        NetlinkError: The kernel refused, for a reason other than absence.
+    """
+    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS)]
+    if name is not None:
+        attributes.append(("IFLA_IFNAME", name))
+    attributes += _target(nsid)
+    request = Request(Rtm.GETLINK, fields={"index": ifindex or 0}, attributes=attributes)
+    try:
+        replies = session.request(f"read link {name or ifindex}", request)
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV or _no_namespace(error, nsid):
+            return None
+        raise
+    return _link(replies[0])
+
+
+def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NAMESPACE) -> list[Link]:
+    """Return all links of a namespace, or those of one kind (filtered by the kernel).
+
+    Args:
+        session: Of the namespace, or of one that knows it as ``nsid``.
+        kind: Only those.
+        nsid: The namespace, from `nsid_of`; one that ended has no links.
+    """
+    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS), *_target(nsid)]
+    if kind is not None:
+        attributes.append(("IFLA_LINKINFO", nested(("IFLA_INFO_KIND", kind))))
+    request = Request(Rtm.GETLINK, attributes=attributes, flags=Flag.DUMP)
+    try:
+        links = [_link(reply) for reply in session.request("list links", request)]
+    except NetlinkError as error:
+        if not _no_namespace(error, nsid):
+            raise
+        return []
+    # The kernel does not filter by a kind whose module is not loaded.
+    return [link for link in links if kind is None or link.kind == kind]
+
+
+def set_link(
+    session: Session,
+    ifindex: int,
+    *,
+    up: bool | None = None,
+    arp: bool | None = None,
+    multicast: bool | None = None,
+    mtu: int | None = None,
+    mac: str | None = None,
+    name: str | None = None,
+    alias: str | None = None,
+    address_generation: Literal["none"] | None = None,
+    master: int | None = None,
+) -> None:
+    """Change what is given of a link, in one message.
+
+    Args:
+        session: Of the link's namespace.
+        ifindex: The link.
+        up: Administrative state.
+        arp: Whether it resolves neighbours.
+        multicast: IFF_MULTICAST.
+        mtu: In bytes.
+        mac: ``"aa:bb:cc:dd:ee:ff"``.
+        name: The new name.
+        alias: Free text, at most 254 bytes.
+        address_generation: ``"none"``: no IPv6 link-local address when it goes up.
+        master: Number of the bridge that it becomes a port of.
+
+    Raises:
+        NetlinkError: The kernel refused (ENODEV: no such link).
+    """
+    flags, change = _flag_bits(
+        {IFF_UP: up, IFF_NOARP: None if arp is None else not arp, IFF_MULTICAST: multicast}
+    )
+    values = (
+        ("IFLA_MTU", mtu),
+        ("IFLA_ADDRESS", mac),
+        ("IFLA_IFNAME", name),
+        ("IFLA_IFALIAS", alias),
+        ("IFLA_MASTER", master),
+    )
+    attributes: list[Attribute] = [(key, value) for key, value in values if value is not None]
+    if address_generation is not None:
+        inet6 = nested(("IFLA_INET6_ADDR_GEN_MODE", ADDRGENMODE_NONE))
+        attributes.append(("IFLA_AF_SPEC", nested(("AF_INET6", inet6))))
+    fields = {"index": ifindex, "flags": flags, "change": change}
+    session.request(f"change link {ifindex}", Request(Rtm.SETLINK, fields=fields, attributes=attributes))
+
+
+def _flag_bits(wanted: dict[int, bool | None]) -> tuple[int, int]:
+    flags = sum(bit for bit, value in wanted.items() if value)
+    change = sum(bit for bit, value in wanted.items() if value is not None)
+    return flags, change
+
+
+def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -> bool:
+    """Delete a link, as `get_link` finds it; False when it was gone already.
+
+    Raises:
+        NetlinkError: The kernel refused (EOPNOTSUPP: a device that cannot be deleted).
+    """
+    try:
+        request = Request(Rtm.DELLINK, fields={"index": ifindex}, attributes=_target(nsid))
+        session.request(f"delete link {ifindex}", request)
+    except NetlinkError as error:
+        if error.errno == errno.ENODEV or _no_namespace(error, nsid):
+            return False
+        raise
+    return True
+
+
+def _target(nsid: int) -> list[Attribute]:
+    return [] if nsid == SAME_NAMESPACE else [("IFLA_IF_NETNSID", nsid)]
+
+
+def _no_namespace(error: NetlinkError, nsid: int) -> bool:
+    return nsid != SAME_NAMESPACE and error.errno == errno.EINVAL
+
+
+def _link(reply: Reply) -> Link:
+    info = reply.nested("IFLA_LINKINFO")
+    kind = (info.text("IFLA_INFO_KIND") if info else None) or ""
+    data = info.nested("IFLA_INFO_DATA") if info else None
+    tunnel = data if kind in ("vxlan", "geneve") else None
+    macvlan = data if kind in ("macvlan", "macvtap") else None
+    prefix = f"IFLA_{kind.upper()}"
+    external = bool(tunnel and tunnel.number(f"{prefix}_COLLECT_METADATA"))
+    return Link(
+        ifindex=reply.field("index"),
+        name=reply.text("IFLA_IFNAME") or "",
+        kind=kind,
+        mtu=reply.number("IFLA_MTU") or 0,
+        mac=reply.text("IFLA_ADDRESS"),
+        flags=reply.field("flags"),
+        alias=reply.text("IFLA_IFALIAS") or "",
+        parent_ifindex=reply.number("IFLA_LINK"),
+        parent_nsid=reply.number("IFLA_LINK_NETNSID"),
+        num_tx_queues=reply.number("IFLA_NUM_TX_QUEUES") or 0,
+        qdisc=reply.text("IFLA_QDISC") or "",
+        port=tunnel.number(f"{prefix}_PORT") if tunnel else None,
+        external=external,
+        vni=tunnel.number(f"{prefix}_ID") if tunnel and not external else None,
+        mode=macvlan.text(f"{prefix}_MODE") if macvlan else None,
+        xdp_ids=_xdp_ids(reply),
+    )
+
+
+def _xdp_ids(reply: Reply) -> tuple[int, ...]:
+    xdp = reply.nested("IFLA_XDP")
+    if xdp is None:
+        return ()
+    # One program is reported as such; several, in different modes, each under its mode.
+    names = ("IFLA_XDP_PROG_ID", "IFLA_XDP_DRV_PROG_ID", "IFLA_XDP_SKB_PROG_ID", "IFLA_XDP_HW_PROG_ID")
+    return tuple(sorted({number for name in names if (number := xdp.number(name))}))

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Descriptors of MACVTAP devices, without a node in ``/dev`` that anybody sees.
+
+The character device carries no namespace: what counts is who opens it. A socket behind a descriptor belongs to the
+opener's namespace, so the opener is a thread inside the device's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TypeVar
+
+from mizarnet._kernel.netlink._syscalls import (
+    copy_descriptor,
+    enter_netns,
+    mount,
+    new_mount_namespace,
+    refused,
+)
+from mizarnet._kernel.netlink.links import Link
+from mizarnet._kernel.netlink.session import Session
+
+# <linux/if_tun.h>
+_TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
+_TUNSETVNETHDRSZ = 0x400454D8
+_TUNGETIFF = 0x800454D2
+_IFREQ_BYTES = 40
+_IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
+_OFFLOADS = 0x01 | 0x02 | 0x04  # checksum, TSO for IPv4, TSO for IPv6
+VNET_HEADER_BYTES = 12
+"""Before each frame: ``struct virtio_net_hdr_v1`` of virtio 1.0."""
+
+
+T = TypeVar("T")
+
+
+def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
+    """Open descriptors of a MACVTAP device: tap frames with a virtio header, checksum and TSO offloads on.
+
+    Args:
+        session: Of the device's namespace.
+        link: The device.
+        queues: How many descriptors, one for each queue.
+
+    Raises:
+        KernelError: The kernel refused.
+        PrivilegeError: CAP_SYS_ADMIN, CAP_MKNOD or CAP_NET_ADMIN is missing.
+    """
+    return _on_a_thread_of_its_own(session, lambda: _open_all(link, queues))
+
+
+def macvtap_holders(session: Session, link: Link) -> set[int]:
+    """Process ids of those who have a descriptor of the device open."""
+    device = _on_a_thread_of_its_own(session, lambda: _device_number(link))
+    found = (holder for holder, number in _character_devices() if number == device)
+    return {pid for pid, fd in found if _is_connected(pid, fd)}
+
+
+def _on_a_thread_of_its_own(session: Session, work: Callable[[], T]) -> T:
+    """Call ``work`` in the session's namespace and in a mount namespace of its own, which ends with the thread."""
+    outcome: Future[T] = Future()
+
+    def live(netns: int) -> None:
+        try:
+            enter_netns(netns)
+            new_mount_namespace()
+            outcome.set_result(work())
+        except BaseException as error:  # belongs to the thread that waits below
+            outcome.set_exception(error)
+
+    with session.open_netns() as netns:
+        thread = threading.Thread(target=live, args=(netns.fileno(),), name="mizarnet-macvtap")
+        thread.start()
+        thread.join()
+    return outcome.result()
+
+
+def _open_all(link: Link, queues: int) -> list[int]:
+    number = _device_number(link)
+    mount("tmpfs", "/run", 0, kind="tmpfs")  # the host's may refuse device nodes
+    opened: list[int] = []
+    try:
+        os.mknod("/run/tap", stat.S_IFCHR | 0o600, number)
+        for _ in range(queues):
+            opened.append(os.open("/run/tap", os.O_RDWR | os.O_CLOEXEC))
+            _set_up(opened[-1], multi_queue=queues > 1)
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise refused(
+            f"open a descriptor of {link.name}", error.errno or errno.EIO, capability="CAP_MKNOD"
+        ) from None
+    return opened
+
+
+def _device_number(link: Link) -> int:
+    """From a sysfs of the device's namespace, which the thread mounts for itself: it shows the mounter's."""
+    mount("sysfs", "/sys", 0, kind="sysfs")
+    try:
+        text = Path(f"/sys/class/net/{link.name}/tap{link.ifindex}/dev").read_text()
+    except OSError as error:
+        raise refused(f"find the character device of {link.name}", error.errno or errno.EIO) from None
+    major, minor = map(int, text.strip().split(":"))
+    return os.makedev(major, minor)
+
+
+def _set_up(fd: int, *, multi_queue: bool) -> None:
+    flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR | (_IFF_MULTI_QUEUE if multi_queue else 0)
+    # The name is ignored: the descriptor knows its device.
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", b"", flags))
+    fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VNET_HEADER_BYTES))
+    fcntl.ioctl(fd, _TUNSETOFFLOAD, _OFFLOADS)
+
+
+def _character_devices() -> Iterator[tuple[tuple[int, int], int]]:
+    """Process id and number of every descriptor of a character device, with the device's number."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            descriptors = list((entry / "fd").iterdir())
+        except OSError:
+            continue  # the process ended
+        for descriptor in descriptors:
+            number = _character_device(descriptor)
+            if number is not None:
+                yield (int(entry.name), int(descriptor.name)), number
+
+
+def _character_device(descriptor: Path) -> int | None:
+    try:
+        status = descriptor.stat()
+    except OSError:
+        return None  # closed meanwhile
+    return status.st_rdev if stat.S_ISCHR(status.st_mode) else None
+
+
+def _is_connected(pid: int, fd: int) -> bool:
+    """Whether a descriptor still has its device: the number of one that was deleted passes to a younger one."""
+    try:
+        if pid == os.getpid():
+            return _has_device(fd)
+        copy = copy_descriptor(pid, fd)
+    except OSError as error:
+        # What must not be looked into counts: a VM must not lose its network by mistake.
+        return error.errno not in (errno.ESRCH, errno.EBADF)
+    try:
+        return _has_device(copy)
+    finally:
+        os.close(copy)
+
+
+def _has_device(fd: int) -> bool:
+    try:
+        fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ_BYTES))
+    except OSError as error:
+        if error.errno != errno.ENOLINK:
+            raise
+        return False
+    return True

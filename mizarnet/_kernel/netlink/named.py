@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making and deleting network namespaces; named ones as ``ip netns`` makes them, a mount in /run/netns."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import threading
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import TypeVar
+
+import attrs
+
+from mizarnet._kernel.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, refused, unmount
+from mizarnet._kernel.netlink.links import LOOPBACK_IFINDEX, set_link
+from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, netns_path, resolve
+from mizarnet._kernel.netlink.session import Session
+from mizarnet._model.arguments import NETNS_DIRECTORY
+from mizarnet.errors import ExistsError, InvalidValueError, KernelError
+
+T = TypeVar("T")
+
+
+def create_netns(name: str, *, alias: str | None = None) -> Netns:
+    """Create a named network namespace with lo up, without forking. On failure nothing is left behind.
+
+    Args:
+        name: A name under ``/run/netns``.
+        alias: Free text for lo. It is there before the name is: whoever finds the namespace finds it marked.
+
+    Raises:
+        ExistsError: The name is taken.
+        InvalidValueError: ``name`` is a path or no name at all.
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+    """
+    path = _path(name)
+    with anonymous_netns() as handle:
+        with Session.open(handle) as session:
+            set_link(session, LOOPBACK_IFINDEX, up=True, alias=alias)
+        with _locked_directory():
+            _claim(path)
+            try:
+                mount(f"/proc/self/fd/{handle.fileno()}", path, MS_BIND)
+            except BaseException:
+                delete_netns(name)
+                raise
+        return attrs.evolve(handle.netns, path=path)
+
+
+def anonymous_netns() -> NetnsHandle:
+    """Make a network namespace without a name; it ends when nothing, this handle included, holds it.
+
+    Raises:
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+    """
+    return _in_new_netns(lambda: resolve(None))
+
+
+def delete_netns(name: str) -> bool:
+    """Delete a named network namespace; False when it was gone already.
+
+    The namespace itself, with the links in it, ends when no process, mount or descriptor holds it any more.
+
+    Raises:
+        InvalidValueError: ``name`` is a path or no name at all.
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+    """
+    path = _path(name)
+    try:
+        unmount(path)
+    except KernelError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOENT):  # EINVAL: a file that nothing is mounted on
+            raise
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise refused(f"delete {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
+    return True
+
+
+def delete_unmounted(name: str) -> bool:
+    """Delete a name without a namespace: what is left of one whose maker, or deleter, died halfway through.
+
+    Returns:
+        False when the name means a namespace, or something else, or is gone.
+
+    Raises:
+        InvalidValueError: ``name`` is a path or no name at all.
+        PrivilegeError: CAP_SYS_ADMIN is missing.
+    """
+    path = _path(name)
+    with _locked_directory():  # a maker holds the lock between taking the name and mounting
+        return _is_unmounted(path) and delete_netns(name)
+
+
+def _is_unmounted(path: str) -> bool:
+    """Whether there is no more than the empty file that a namespace is to be mounted on."""
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size and not stat.S_IMODE(found.st_mode)
+
+
+def _path(name: str) -> str:
+    path = netns_path(name)
+    if os.path.dirname(path) != NETNS_DIRECTORY:
+        raise InvalidValueError(f"{name!r} is a path, not a name", argument="name", value=name)
+    return path
+
+
+@contextmanager
+def _locked_directory() -> Generator[None, None, None]:
+    """Hold the lock of /run/netns, and make it a shared mount: names come and go in other mount namespaces, too."""
+    try:
+        os.makedirs(NETNS_DIRECTORY, mode=0o755, exist_ok=True)
+        fd = os.open(NETNS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refused(
+            f"make {NETNS_DIRECTORY}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE"
+        ) from None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)  # ip netns takes it too: only one may mount the directory on itself
+        _share_directory()
+        yield
+    finally:
+        os.close(fd)
+
+
+def _share_directory() -> None:
+    try:
+        mount("", NETNS_DIRECTORY, MS_SHARED | MS_REC)
+    except KernelError as error:
+        if error.errno != errno.EINVAL:  # EINVAL: no mount point yet
+            raise
+        mount(NETNS_DIRECTORY, NETNS_DIRECTORY, MS_BIND | MS_REC)
+        mount("", NETNS_DIRECTORY, MS_SHARED | MS_REC)
+
+
+def _claim(path: str) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0)
+    except FileExistsError:
+        raise ExistsError(f"the network namespace {path} exists", holder=path) from None
+    except OSError as error:
+        raise refused(f"create {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
+    os.close(fd)
+
+
+def _in_new_netns(work: Callable[[], T]) -> T:
+    """Call ``work`` on a thread that moves into a new namespace and ends."""
+    outcome: Future[T] = Future()
+
+    def live() -> None:
+        try:
+            new_netns()
+            outcome.set_result(work())
+        except BaseException as error:  # belongs to the thread that waits below
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=live, name="mizarnet-new-netns")
+    thread.start()
+    thread.join()
+    return outcome.result()

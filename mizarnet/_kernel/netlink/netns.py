@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a network namespace and holding on to it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from types import TracebackType
+
+import attrs
+
+from mizarnet._kernel.netlink._syscalls import CLONE_NEWNET, refused
+from mizarnet._model.arguments import NETNS_DIRECTORY, check_netns
+from mizarnet._model.specs import NetnsLike
+from mizarnet.errors import ClosedError, NetnsNotFoundError
+
+OWN_NETNS = "/proc/thread-self/ns/net"
+
+_NS_GET_USERNS = 0xB701
+_NS_GET_NSTYPE = 0xB703
+_INITIAL_USERNS_INODE = 0xEFFFFFFD  # PROC_USER_INIT_INO: the same on every kernel
+
+
+@attrs.frozen
+class Netns:
+    """Which network namespace.
+
+    Attributes:
+        path: Where it was found; None for the calling thread's own. A hint only: two values are equal
+            when they are the same namespace.
+        device: Device number of its nsfs inode.
+        inode: Its inode number; unique among namespaces that are alive.
+    """
+
+    path: str | None = attrs.field(eq=False)
+    device: int
+    inode: int
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        return self.device, self.inode
+
+
+class NetnsHandle:
+    """An open descriptor of a network namespace, which keeps the namespace alive until ``close()``.
+
+    Attributes:
+        netns: Which namespace.
+    """
+
+    def __init__(self, fd: int, path: str | None) -> None:
+        status = os.fstat(fd)
+        self.netns: Netns = Netns(path, status.st_dev, status.st_ino)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Return the descriptor (close-on-exec); it stays owned by the handle."""
+        if self._fd < 0:
+            raise ClosedError("the network namespace handle was closed")
+        return self._fd
+
+    def close(self) -> None:
+        """Close the descriptor; again is allowed."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> NetnsHandle:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._fd < 0 else f"fd={self._fd}"
+        return f"<NetnsHandle {self.netns.path or 'own'} inode={self.netns.inode} {state}>"
+
+
+def netns_path(netns: NetnsLike) -> str:
+    """Return the path that a user's ``netns`` argument means; no system call is made.
+
+    Args:
+        netns: A word without ``/`` is a name under ``/run/netns``, anything else a path.
+
+    Raises:
+        InvalidTypeError: Neither text nor a text path.
+        InvalidValueError: Not the name or path of anything.
+    """
+    name = check_netns(netns)
+    return name if "/" in name else f"{NETNS_DIRECTORY}/{name}"
+
+
+def resolve(netns: NetnsLike | None) -> NetnsHandle:
+    """Open a network namespace.
+
+    Args:
+        netns: As for `netns_path`; None is the calling thread's own.
+
+    Raises:
+        InvalidTypeError: As for `netns_path`.
+        InvalidValueError: As for `netns_path`.
+        NetnsNotFoundError: There is nothing there, or it is not a network namespace.
+        PrivilegeError: The namespace of another user's process.
+    """
+    path = None if netns is None else netns_path(netns)
+    fd = _open(path)
+    if not _is_netns(fd):
+        os.close(fd)
+        raise NetnsNotFoundError(f"{path} is not a network namespace")
+    return NetnsHandle(fd, path)
+
+
+def _open(path: str | None) -> int:
+    # O_NONBLOCK and O_NOCTTY: the path may name a FIFO or a terminal, and opening it must not wait.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        return os.open(path or OWN_NETNS, flags)
+    except OSError as error:
+        number = error.errno or errno.EIO
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ESRCH):
+        raise NetnsNotFoundError(f"there is no network namespace {path}")
+    raise refused(
+        f"open the network namespace {path or 'of this thread'}", number, capability="CAP_SYS_PTRACE"
+    )
+
+
+def _is_netns(fd: int) -> bool:
+    # nsfs has one superblock: the device number keeps the ioctl away from files of other kinds.
+    if os.fstat(fd).st_dev != os.stat(OWN_NETNS).st_dev:
+        return False
+    return fcntl.ioctl(fd, _NS_GET_NSTYPE) == CLONE_NEWNET
+
+
+def is_current(netns: Netns) -> bool:
+    """Tell whether the calling thread is in that namespace."""
+    status = os.stat(OWN_NETNS)
+    return netns.identity == (status.st_dev, status.st_ino)
+
+
+def owner_is_initial(fd: int) -> bool:
+    """Tell whether the namespace behind ``fd`` is owned by the initial user namespace.
+
+    False as well when the owner is outside the caller's user namespace and therefore hidden.
+    """
+    try:
+        owner = fcntl.ioctl(fd, _NS_GET_USERNS)
+    except PermissionError:
+        return False
+    try:
+        return os.fstat(owner).st_ino == _INITIAL_USERNS_INODE
+    finally:
+        os.close(owner)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids by which one network namespace knows another."""
+
+from __future__ import annotations
+
+from mizarnet._kernel.netlink._messages import Flag, Request, Rtm
+from mizarnet._kernel.netlink.links import SAME_NAMESPACE, Link, dump_links
+from mizarnet._kernel.netlink.netns import NetnsHandle
+from mizarnet._kernel.netlink.session import Session
+from mizarnet.errors import NetlinkError
+
+_UNASSIGNED = 0xFFFFFFFF  # -1, the id of a namespace without one; in a request: choose a free id
+
+
+def nsid_of(session: Session, netns: NetnsHandle) -> int:
+    """Return the id by which the session's namespace knows another one, giving it one when it has none.
+
+    The id stays until one of the two namespaces ends.
+
+    Raises:
+        NetlinkError: The kernel refused.
+        PrivilegeError: CAP_NET_ADMIN over the session's namespace is missing.
+    """
+    return session.run(_nsid_of, session, netns.fileno())
+
+
+def _nsid_of(session: Session, fd: int) -> int:
+    nsid = _get(session, fd)
+    if nsid is not None:
+        return nsid
+    attributes = [("NETNSA_FD", fd), ("NETNSA_NSID", _UNASSIGNED)]
+    try:
+        session.request("give a network namespace an id", Request(Rtm.NEWNSID, attributes=attributes))
+    except NetlinkError:
+        if (nsid := _get(session, fd)) is not None:  # another process was faster
+            return nsid
+        raise
+    nsid = _get(session, fd)
+    assert nsid is not None  # assigned, and the caller's descriptor keeps the namespace alive
+    return nsid
+
+
+def _get(session: Session, fd: int) -> int | None:
+    request = Request(Rtm.GETNSID, attributes=[("NETNSA_FD", fd)])
+    (reply,) = session.request("read the id of a network namespace", request)
+    nsid = reply.number("NETNSA_NSID")
+    return None if nsid == _UNASSIGNED else nsid
+
+
+def list_nsids(session: Session) -> list[int]:
+    """The ids by which the session's namespace knows others."""
+    replies = session.request("list ids of network namespaces", Request(Rtm.GETNSID, flags=Flag.DUMP))
+    found = (reply.number("NETNSA_NSID") for reply in replies)
+    return [nsid for nsid in found if nsid is not None and nsid != _UNASSIGNED]
+
+
+def upper_links(session: Session, ifindex: int) -> list[Link]:
+    """The MACVLANs and MACVTAPs on a device of the session's namespace, in whatever namespace they live."""
+    found = [
+        (nsid, link)
+        for nsid in (SAME_NAMESPACE, *list_nsids(session))
+        for link in dump_links(session, nsid=nsid)
+        if link.parent_ifindex == ifindex and link.kind in ("macvlan", "macvtap")
+    ]
+    if not found:
+        return []
+    # The kernel names a parent's namespace as the asker knows it, and itself by an id like any other.
+    with session.open_netns() as own:
+        itself = nsid_of(session, own)
+    return [link for nsid, link in found if link.parent_nsid == (None if nsid == SAME_NAMESPACE else itself)]

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routes of a network namespace."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import attrs
+
+from mizarnet._kernel.netlink._messages import Flag, Reply, Request, Rtm
+from mizarnet._kernel.netlink.addresses import FAMILIES
+from mizarnet._kernel.netlink.session import Session
+from mizarnet._model.arguments import IPAddress, IPNetwork
+
+_RT_TABLE_MAIN = 254
+_RTN_UNICAST = 1
+_RTPROT_STATIC = 4
+_RTNH_F_ONLINK = 4
+
+
+@attrs.frozen
+class Route:
+    """A unicast route of the main table.
+
+    Attributes:
+        destination: Prefix.
+        gateway: Next hop; None when the destination is on the link.
+        ifindex: The link it leaves through; None for a route with several next hops.
+    """
+
+    destination: IPNetwork
+    gateway: IPAddress | None
+    ifindex: int | None
+
+
+def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onlink: bool = False) -> None:
+    """Add the default route of the gateway's IP version.
+
+    Args:
+        session: Of the namespace.
+        gateway: Next hop.
+        ifindex: Link to leave through; must be up.
+        onlink: Take the gateway for a neighbour although no address of the link covers it.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: there is one; ENETUNREACH: the gateway is not on the link).
+    """
+    request = Request(
+        Rtm.NEWROUTE,
+        fields={
+            "family": FAMILIES[gateway.version],
+            "table": _RT_TABLE_MAIN,
+            "proto": _RTPROT_STATIC,
+            "type": _RTN_UNICAST,
+            "flags": _RTNH_F_ONLINK if onlink else 0,
+        },
+        attributes=[("RTA_GATEWAY", str(gateway)), ("RTA_OIF", ifindex)],
+        flags=Flag.CREATE | Flag.EXCLUSIVE,
+    )
+    session.request(f"add default route via {gateway}", request)
+
+
+def list_routes(session: Session, *, ifindex: int) -> list[Route]:
+    """Return the main table's unicast routes through one link, of both IP versions.
+
+    Raises:
+        NetlinkError: The kernel refused (ENODEV: no such link).
+    """
+    return session.run(_list_routes, session, ifindex)
+
+
+def _list_routes(session: Session, ifindex: int) -> list[Route]:
+    routes: list[Route] = []
+    for version, family in FAMILIES.items():
+        request = Request(
+            Rtm.GETROUTE,
+            fields={"family": family},
+            attributes=[("RTA_OIF", ifindex)],
+            flags=Flag.DUMP,
+        )
+        replies = session.request(f"list IPv{version} routes of link {ifindex}", request)
+        routes += [_route(reply, version) for reply in replies if _is_main_unicast(reply)]
+    return routes
+
+
+def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:
+    """Return the prefixes whose hosts are neighbours on a link; link-local ones and ``/0`` are left out."""
+    routes = list_routes(session, ifindex=ifindex)
+    on_link = [route.destination for route in routes if route.gateway is None]
+    return [prefix for prefix in on_link if prefix.prefixlen and not prefix.is_link_local]
+
+
+def _is_main_unicast(reply: Reply) -> bool:
+    table = reply.number("RTA_TABLE") or reply.field("table")
+    return table == _RT_TABLE_MAIN and reply.field("type") == _RTN_UNICAST
+
+
+def _route(reply: Reply, version: int) -> Route:
+    unspecified = "0.0.0.0" if version == 4 else "::"
+    destination = reply.text("RTA_DST") or unspecified
+    gateway = reply.text("RTA_GATEWAY")
+    return Route(
+        destination=ipaddress.ip_network(f"{destination}/{reply.field('dst_len')}"),
+        gateway=None if gateway is None else ipaddress.ip_address(gateway),
+        ifindex=reply.number("RTA_OIF"),
+    )

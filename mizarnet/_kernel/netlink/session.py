@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work inside a network namespace, from any thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import ParamSpec, TypeVar
+
+from mizarnet._kernel.netlink._messages import Reply, Request, prepare
+from mizarnet._kernel.netlink._worker import Worker, outcome, registry
+from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
+from mizarnet._model.specs import NetnsLike
+from mizarnet.errors import ClosedError, ForkedError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Session:
+    """Runs calls on a thread that lives in one network namespace.
+
+    Sessions of one process to one namespace share the thread, which ends when the last is closed. An open
+    session keeps the namespace alive, even after its name is deleted: keep sessions to containers short.
+    May be used from several threads and inside a running event loop; calls block. Not usable after a fork.
+    """
+
+    def __init__(self, handle: NetnsHandle, *, timeout: float) -> None:
+        self._closed = True  # until there is something to close
+        prepare()
+        self._worker: Worker = registry.acquire(handle)
+        self._closed = False
+        self._netns = handle.netns
+        self._timeout = timeout
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, netns: NetnsLike | NetnsHandle | None = None, *, timeout: float = 10.0) -> Session:
+        """Open a session.
+
+        Args:
+            netns: Name, path, or an open handle, which stays the caller's. None is the calling thread's own.
+            timeout: Seconds each call may take.
+
+        Raises:
+            NetnsNotFoundError: There is no such network namespace.
+            PrivilegeError: CAP_SYS_ADMIN is missing; not needed for the calling thread's own namespace.
+        """
+        if isinstance(netns, NetnsHandle):
+            return cls(netns, timeout=timeout)
+        with resolve(netns) as handle:
+            return cls(handle, timeout=timeout)
+
+    @property
+    def netns(self) -> Netns:
+        """The namespace."""
+        return self._netns
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the namespace."""
+        return self._netns.identity
+
+    @property
+    def cookie(self) -> int:
+        """The namespace's cookie, as BPF programs see it (kernel >= 5.14)."""
+        return self._worker.cookie
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self._closed
+
+    def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function inside the namespace and return its result.
+
+        Inside such a call, other calls through the session run at once: several steps cost one hand-over.
+
+        Raises:
+            ClosedError: The session was closed.
+            ForkedError: The session was made before a fork.
+            LockTimeoutError: The call could not start in time; nothing was done.
+            NetlinkError: The call did not end in time (errno ETIMEDOUT): the kernel's rtnl lock may be held.
+                It goes on in the background.
+        """
+        if self._pid != os.getpid():
+            raise ForkedError("the session was made before a fork", hint="open another in this process")
+        if self._worker.is_current_thread() and not self._closed:
+            return function(*args, **kwargs)
+        with self._lock:  # so that nothing is queued behind the order to stop
+            if self._closed:
+                raise ClosedError("the session was closed")
+            future = self._worker.submit(function, *args, **kwargs)
+        try:
+            return outcome(future, timeout=self._timeout)
+        finally:
+            del future  # the error's traceback refers to this frame
+
+    def run_near(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that needs nothing but the namespace: at once where the calling thread is in it.
+
+        Raises:
+            ClosedError: The session was closed.
+            ForkedError: The session was made before a fork.
+            LockTimeoutError: As for :meth:`run`.
+            NetlinkError: As for :meth:`run`.
+        """
+        if not self._closed and self._pid == os.getpid() and is_current(self._netns):
+            return function(*args, **kwargs)
+        return self.run(function, *args, **kwargs)
+
+    def request(self, operation: str, request: Request) -> list[Reply]:
+        """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""
+        return self.run(self._worker.rtnl.request, operation, request)
+
+    def open_netns(self) -> NetnsHandle:
+        """Return a handle of the session's namespace, for the caller to close."""
+        return self.run(resolve, None)
+
+    def close(self) -> None:
+        """Let go of the namespace; again is allowed. Waits for the thread when it was the last session."""
+        if self._pid != os.getpid():
+            self._closed = True
+            return
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        registry.release(self._worker)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed or self._pid != os.getpid():
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        # A finaliser may run anywhere, even under the registry's lock: leave the rest to the thread.
+        self._worker.submit(registry.release, self._worker)
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<Session {self._netns.path or 'own'} inode={self._netns.inode}{state}>"

@@ -1,0 +1,560 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The library's values as the structures of ``mizarnet/abi.h``, and back.
+
+Addresses are in network byte order, numbers in the host's.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
+
+import attrs
+
+from mizarnet._model import layouts
+from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.enumerations import EncapNumber, InterfaceFlag, KindNumber, Limit, Place, State
+from mizarnet._model.specs import (
+    Encap,
+    EndpointKey,
+    EndpointSpec,
+    Kind,
+    Local,
+    MacAddress,
+    Network,
+    NetworkKey,
+    Remote,
+)
+from mizarnet.errors import LayoutError
+
+_MAPPED = bytes(10) + b"\xff\xff"
+_NO_IP = layouts.Ip(family=0, words=bytes(16))
+_NO_MAC, _NO_HOST = bytes(6), bytes(16)
+_HOSTS = struct.Struct(f"{len(_NO_HOST)}s")
+_NO_ADDRESS = layouts.OwnAddress(ip=_NO_IP, prefix_length=0)
+
+
+def u32(number: int) -> bytes:
+    """``__u32``: the key of an array, or a value that is a number, in this machine's byte order."""
+    return number.to_bytes(4, sys.byteorder)
+
+
+def boot_time() -> int:
+    """Nanoseconds since the machine was started, asleep or not: a clock that nobody sets."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def host_words(address: IPAddress) -> bytes:
+    """An underlay address, where the family is known from the tunnel."""
+    return _MAPPED + address.packed if address.version == 4 else address.packed
+
+
+def ip_fields(address: IPAddress | None) -> layouts.Ip:
+    """``mzn_ip``; None is "no address"."""
+    return _NO_IP if address is None else layouts.Ip(address.version, host_words(address))
+
+
+def ip_from(fields: layouts.Ip) -> IPAddress | None:
+    """The reverse of :func:`ip_fields`."""
+    return _address(fields) if fields.family else None
+
+
+def _address(fields: layouts.Ip) -> IPAddress:
+    family, words = fields
+    if family == 4:
+        return IPv4Address(words.removeprefix(_MAPPED))
+    if family == 6:
+        return IPv6Address(words)
+    raise ValueError(f"an address of family {family} in a map")
+
+
+def _host_from(words: bytes) -> IPAddress:
+    return IPv4Address(words.removeprefix(_MAPPED)) if words.startswith(_MAPPED) else IPv6Address(words)
+
+
+def _mapped_length(prefix: IPNetwork) -> int:
+    return prefix.prefixlen + (96 if prefix.version == 4 else 0)
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------
+
+
+def pack_endpoint_key(key: EndpointKey) -> bytes:
+    """``mzn_endpoint_key``."""
+    return layouts.EndpointKey(vni=key.vni, ip=ip_fields(key.ip)).pack()
+
+
+def unpack_endpoint_key(data: bytes) -> EndpointKey:
+    """The reverse of :func:`pack_endpoint_key`."""
+    fields = layouts.EndpointKey.unpack(data)
+    return EndpointKey(fields.vni, _address(fields.ip))
+
+
+def pack_endpoint(value: Local | Remote) -> bytes:
+    """``mzn_endpoint``."""
+    if isinstance(value, Local):
+        place, interface, mac, host = Place.LOCAL, value.interface, value.mac.packed, _NO_HOST
+    else:
+        place, interface, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
+    return layouts.Endpoint(place=place, interface=interface, mac=mac, host=host, group=0, feed=0).pack()
+
+
+def unpack_endpoint(data: bytes) -> Local | Remote:
+    """The reverse of :func:`pack_endpoint`."""
+    fields = layouts.Endpoint.unpack(data)
+    if fields.place == Place.LOCAL:
+        return Local(MacAddress(fields.mac), fields.interface)
+    if fields.place == Place.REMOTE:
+        return Remote(_host_from(fields.host))
+    raise _unknown_place(fields.place)
+
+
+_place_of = layouts.ENDPOINT.reader("place")
+
+
+def is_local(data: bytes) -> bool:
+    """Whether a packed ``mzn_endpoint`` lives on this host; raises ``LayoutError`` if that cannot be known."""
+    place: int = _place_of(data)
+    if place not in (Place.LOCAL, Place.REMOTE):
+        raise _unknown_place(place)
+    return place == Place.LOCAL
+
+
+def _unknown_place(place: int) -> LayoutError:
+    return LayoutError(
+        f"an entry of endpoints has the place {place}, which this version of mizarnet does not know",
+        struct="mzn_endpoint",
+        differences=[f"place {place}"],
+        hint="another version, or something else, wrote it: use that version, or delete the tunnel with force=True",
+    )
+
+
+# -- networks and peers ------------------------------------------------------------------------------------
+
+_NETWORK_KEY_FIXED = 8 * (layouts.NETWORK_KEY.offset("ip.words") - layouts.NETWORK_KEY.offset("vni"))
+_PEER_KEY_FIXED = 8 * (layouts.PEER_KEY.offset("ip.words") - layouts.PEER_KEY.offset("ip.family"))
+
+
+def pack_network_key(key: NetworkKey) -> bytes:
+    """``mzn_network_key``: the VNI and the family are always compared whole."""
+    length = _NETWORK_KEY_FIXED + _mapped_length(key.prefix)
+    ip = ip_fields(key.prefix.network_address)
+    return layouts.NetworkKey(prefix_length=length, vni=key.vni, ip=ip).pack()
+
+
+def unpack_network_key(data: bytes) -> NetworkKey:
+    """The reverse of :func:`pack_network_key`."""
+    fields = layouts.NetworkKey.unpack(data)
+    return NetworkKey(fields.vni, _prefix(fields.prefix_length - _NETWORK_KEY_FIXED, fields.ip))
+
+
+def pack_host_key(vni: int, ip: IPAddress) -> bytes:
+    """The key that finds the network of one address."""
+    return pack_network_key(NetworkKey(vni, ip_network(ip)))
+
+
+def pack_network(value: Network) -> bytes:
+    """``mzn_network``."""
+    switches = b"".join(map(host_words, value.switches))
+    gateway, count = ip_fields(value.gateway), len(value.switches)
+    return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=0).pack()
+
+
+def unpack_network(data: bytes) -> Network:
+    """The reverse of :func:`pack_network`."""
+    fields = layouts.Network.unpack(data)
+    hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
+    return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
+
+
+PRESENT_PEER = layouts.PEER.pack(0)
+"""The value of an entry of ``peers``: only its presence is read."""
+
+
+def pack_peer_key(prefix: IPNetwork) -> bytes:
+    """``mzn_peer_key``."""
+    length, ip = _PEER_KEY_FIXED + _mapped_length(prefix), ip_fields(prefix.network_address)
+    return layouts.PeerKey(prefix_length=length, ip=ip).pack()
+
+
+def unpack_peer_key(data: bytes) -> IPNetwork:
+    """The reverse of :func:`pack_peer_key`."""
+    fields = layouts.PeerKey.unpack(data)
+    return _prefix(fields.prefix_length - _PEER_KEY_FIXED, fields.ip)
+
+
+def _prefix(mapped_length: int, ip: layouts.Ip) -> IPNetwork:
+    length = mapped_length - (96 if ip.family == 4 else 0)
+    return ip_interface((_address(ip), length)).network
+
+
+# -- local endpoints ---------------------------------------------------------------------------------------
+
+
+def mac_key(mac: MacAddress) -> bytes:
+    """``mzn_mac``, the key of ``interfaces``."""
+    return layouts.MAC.pack(mac.packed)
+
+
+record_of: Callable[[bytes], bytes] = layouts.INTERFACE.reader("record")
+"""The key in ``records`` of a packed ``mzn_interface``."""
+
+
+interface_of: Callable[[bytes], int] = layouts.INTERFACE.reader("interface")
+"""The index into ``traffic`` of a packed ``mzn_interface``."""
+
+slot_holder: Callable[[bytes], bytes] = layouts.SLOT.reader("record")
+"""The key in ``records`` of the endpoint that a packed ``mzn_slot`` is of."""
+
+claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
+"""The key in ``records`` of the endpoint that a packed ``mzn_address`` is of."""
+
+instance_claiming: Callable[[bytes], int] = layouts.ADDRESS.reader("instance")
+"""The life of that endpoint in which it made the claim."""
+
+instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
+"""What tells a packed ``mzn_record`` from that of another life of the same name."""
+
+
+def record_key(name: str) -> bytes:
+    """``mzn_record_key``: the digest of an endpoint's name."""
+    return blake2b(name.encode(), digest_size=16, person=b"mizarnet-name").digest()
+
+
+NO_SLOT = 0xFFFFFFFF
+"""In place of an index into ``traffic``: none yet."""
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """A local endpoint, complete: what was asked for, and what it became.
+
+    Attributes:
+        spec: The specification with MAC, MTU and gateways filled in.
+        private: Whether the namespace was made for the endpoint and ends with it.
+        instance: Random; tells two lives of one name apart.
+        interface: Index into the per-endpoint counters.
+        ifindex: Of its device, in its namespace; 0 while it is being made.
+        netns_cookie: The kernel's number of the namespace.
+        netns_id: Device and inode of the namespace, while it exists.
+        nsid: The number under which the host's namespace sees it, while it exists.
+        maker: Identity of the lock that its maker held.
+        state: How far it has come.
+        changed: When that was written, in nanoseconds of the boot clock; 0: when it is packed.
+    """
+
+    spec: EndpointSpec
+    instance: int
+    interface: int
+    ifindex: int
+    netns_cookie: int
+    netns_id: tuple[int, int]
+    nsid: int
+    maker: int = 0
+    state: State = State.LIVE
+    changed: int = attrs.field(default=0, eq=False)
+    private: bool = False
+
+    @property
+    def mac(self) -> MacAddress:
+        """Of the device."""
+        return MacAddress.parse(self.spec.mac or bytes(6))
+
+    def pack(self) -> bytes:
+        """``mzn_record``."""
+        spec = self.spec
+        device, inode = self.netns_id
+        return layouts.Record(
+            instance=self.instance,
+            maker=self.maker,
+            changed=self.changed or boot_time(),
+            generation=0,
+            netns_cookie=self.netns_cookie,
+            netns_device=device,
+            netns_inode=inode,
+            vni=spec.vni,
+            interface=self.interface,
+            ifindex=self.ifindex,
+            mtu=spec.mtu or 0,
+            kind=KindNumber[spec.kind.name],
+            flags=_flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
+            nsid=self.nsid,
+            state=self.state,
+            group=0,
+            mac=self.mac.packed,
+            addresses=_own_addresses(spec.ip),
+            gateways=_gateways(spec.gateway or ()),
+            ifname=spec.ifname.encode(),
+            netns=(spec.netns or "").encode(),
+            name=spec.name.encode(),
+            labels=b"",
+        ).pack()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Record:
+        """The reverse of :meth:`pack`."""
+        fields = layouts.Record.unpack(data)
+        spec = EndpointSpec(
+            name=_text(fields.name),
+            vni=fields.vni,
+            ip=list(_interfaces(fields.addresses)),
+            netns=_text(fields.netns) or None,
+            ifname=_text(fields.ifname),
+            mac=fields.mac,
+            kind=Kind[KindNumber(fields.kind).name],
+            gateway=[ip for ip in map(ip_from, fields.gateways) if ip is not None],
+            mtu=fields.mtu,
+            forwarding=bool(fields.flags & InterfaceFlag.FORWARDING),
+            trust_user_namespace=bool(fields.flags & InterfaceFlag.TRUSTED_NETNS),
+        )
+        return cls(
+            spec=spec,
+            instance=fields.instance,
+            interface=fields.interface,
+            ifindex=fields.ifindex,
+            netns_cookie=fields.netns_cookie,
+            netns_id=(fields.netns_device, fields.netns_inode),
+            nsid=fields.nsid,
+            maker=fields.maker,
+            state=State(fields.state),
+            changed=fields.changed,
+            private=bool(fields.flags & InterfaceFlag.PRIVATE_NETNS),
+        )
+
+    def pack_interface(self) -> bytes:
+        """``mzn_interface``: the hot half, which the programs read."""
+        spec = self.spec
+        return layouts.Interface(
+            netns_cookie=self.netns_cookie,
+            ifindex=self.ifindex,
+            vni=spec.vni,
+            interface=self.interface,
+            flags=_flags(spec),
+            addresses=_own_addresses(spec.ip),
+            gateways=_gateways(spec.gateway or ()),
+            group=0,
+            record=record_key(spec.name),
+        ).pack()
+
+    def is_interface(self, data: bytes) -> bool:
+        """Whether a packed ``mzn_interface`` is of this endpoint: of its name and index."""
+        return interface_of(data) == self.interface and record_of(data) == record_key(self.spec.name)
+
+    def pack_endpoint(self) -> bytes:
+        """``mzn_endpoint``: the value of each of its addresses."""
+        return pack_endpoint(Local(self.mac, self.interface))
+
+    def pack_slot(self) -> bytes:
+        """``mzn_slot``: the claim of the index."""
+        return layouts.Slot(instance=self.instance, record=record_key(self.spec.name)).pack()
+
+    def pack_addresses(self) -> dict[bytes, bytes]:
+        """The claims of the addresses, ``mzn_endpoint_key`` to ``mzn_address``."""
+        return {
+            pack_endpoint_key(EndpointKey(self.spec.vni, address.ip)): layouts.Address(
+                instance=self.instance,
+                record=record_key(self.spec.name),
+                prefix_length=address.network.prefixlen,
+                flags=0,
+            ).pack()
+            for address in self.spec.ip
+        }
+
+
+def _flags(spec: EndpointSpec) -> int:
+    forwarding = InterfaceFlag.FORWARDING if spec.forwarding else 0
+    return forwarding | (InterfaceFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
+
+
+def _own_addresses(given: Sequence[IPInterface]) -> tuple[layouts.OwnAddress, ...]:
+    own = [layouts.OwnAddress(ip_fields(each.ip), each.network.prefixlen) for each in given]
+    return (*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own)))
+
+
+def _gateways(given: Sequence[IPAddress]) -> tuple[layouts.Ip, ...]:
+    return (*map(ip_fields, given), *[_NO_IP] * (Limit.ADDRESSES - len(given)))
+
+
+def _interfaces(own: Sequence[layouts.OwnAddress]) -> Iterator[IPInterface]:
+    for each in own:
+        address = ip_from(each.ip)
+        if address is not None:
+            yield ip_interface((address, each.prefix_length))
+
+
+def _text(data: bytes) -> str:
+    return data.split(b"\0", 1)[0].decode()
+
+
+# -- the agent ---------------------------------------------------------------------------------------------
+
+FIRST = u32(0)
+"""The only key of an array with one entry."""
+MAGIC = b"mizarnet"
+
+
+@attrs.frozen(kw_only=True)
+class Head:
+    """The beginning of ``meta``, the same in every version of this package.
+
+    Attributes:
+        schema: Version of everything else.
+        ifindex: Of the tunnel.
+        netns_cookie: Of the host's namespace.
+        instance: Random; tells two data paths apart.
+        build: Digest of the object that was loaded last.
+    """
+
+    schema: int
+    ifindex: int
+    netns_cookie: int
+    instance: int
+    build: int
+
+    def fields(self) -> layouts.Head:
+        """``mzn_head``."""
+        return layouts.Head(magic=MAGIC, **attrs.asdict(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Head | None:
+        """What the value of ``meta`` begins with; None if it is another array's."""
+        if len(data) < layouts.HEAD.size:
+            return None
+        fields = layouts.Head.unpack(data[: layouts.HEAD.size])
+        return cls.of(fields) if fields.magic == MAGIC else None
+
+    @classmethod
+    def of(cls, fields: layouts.Head) -> Head:
+        """The reverse of :meth:`fields`."""
+        return cls(
+            schema=fields.schema,
+            ifindex=fields.ifindex,
+            netns_cookie=fields.netns_cookie,
+            instance=fields.instance,
+            build=fields.build,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Meta:
+    """The tunnel that a data path was made for, and how far it has come.
+
+    Attributes:
+        head: What other versions can read, too.
+        state: How far it has come.
+        layers: Bits of ``Layer``: where agent and guard shall stand.
+        encap: Encapsulation.
+        port: UDP port.
+        mtu: Of inner packets, in bytes.
+        local: Underlay address.
+        underlay_ifindex: Of the underlay.
+        tunnel: Name of the tunnel then.
+        underlay: Name of the underlay then.
+        generation: How often the programs were replaced.
+    """
+
+    head: Head
+    state: State
+    layers: int
+    encap: Encap
+    port: int
+    mtu: int
+    local: IPAddress
+    underlay_ifindex: int
+    tunnel: str
+    underlay: str
+    generation: int = 0
+
+    def pack(self) -> bytes:
+        """``mzn_meta``."""
+        return layouts.Meta(
+            head=self.head.fields(),
+            state=self.state,
+            layers=self.layers,
+            changed=boot_time(),
+            generation=self.generation,
+            encap=EncapNumber[self.encap.name],
+            port=self.port,
+            mtu=self.mtu,
+            underlay_ifindex=self.underlay_ifindex,
+            schemas=b"",
+            local=ip_fields(self.local),
+            tunnel=self.tunnel.encode(),
+            underlay=self.underlay.encode(),
+        ).pack()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Meta:
+        """The reverse of :meth:`pack`, for the value of a ``meta`` of this schema."""
+        fields = layouts.Meta.unpack(data)
+        return cls(
+            head=Head.of(fields.head),
+            state=State(fields.state),
+            layers=fields.layers,
+            encap=Encap[EncapNumber(fields.encap).name],
+            port=fields.port,
+            mtu=fields.mtu,
+            local=_address(fields.local),
+            underlay_ifindex=fields.underlay_ifindex,
+            tunnel=_text(fields.tunnel),
+            underlay=_text(fields.underlay),
+            generation=fields.generation,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Switching:
+    """The transit switch of a data path.
+
+    Attributes:
+        ifindex: Of its device; 0: there is none.
+        flags: Bits of ``SwitchFlag``.
+        generation: How often a program was put there.
+    """
+
+    ifindex: int
+    flags: int
+    generation: int
+
+    def pack(self) -> bytes:
+        """``mzn_switching``."""
+        return layouts.Switching(**attrs.asdict(self)).pack()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Switching:
+        """The reverse of :meth:`pack`."""
+        fields = layouts.Switching.unpack(data)
+        return cls(ifindex=fields.ifindex, flags=fields.flags, generation=fields.generation)
+
+
+@attrs.frozen(kw_only=True)
+class Config:
+    """The constants of one attached agent, written before the programs are loaded."""
+
+    mark_local: int
+    mark_bounced: int
+    token_bounced: bytes
+    local: IPAddress
+    virtual_mac: MacAddress
+    tunnel_mac: MacAddress
+    encap: Encap
+    port: int
+    mtu: int
+
+    def pack(self) -> bytes:
+        """``mzn_config``."""
+        return layouts.Config(
+            mark_local=self.mark_local,
+            mark_bounced=self.mark_bounced,
+            token_bounced=self.token_bounced,
+            local=ip_fields(self.local),
+            virtual_mac=self.virtual_mac.packed,
+            tunnel_mac=self.tunnel_mac.packed,
+            encap=EncapNumber[self.encap.name],
+            port=self.port,
+            mtu=self.mtu,
+        ).pack()

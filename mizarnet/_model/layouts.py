@@ -1,0 +1,579 @@
+# SPDX-License-Identifier: Apache-2.0
+# Generated from csrc/include/mizarnet/abi.h by tools/gen_abi.py; do not edit.
+"""The structures that BPF programs and Python share: the layout of each, and its members by name.
+
+An array of numbers is bytes, since it holds an address, a text or a secret. A structure that has one member beside its
+padding is that member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+from mizarnet._model.layout import Layout, new
+from mizarnet._model.enumerations import Limit
+
+Packed: TypeAlias = bytes
+
+IP: Final = Layout("mzn_ip", ("family", "I"), ("words", "16s"))
+
+
+class Ip(NamedTuple):
+    """The members of ``mzn_ip``."""
+
+    family: int
+    words: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Ip:
+        """Of the bytes in a map."""
+        return new(cls, IP.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return IP.pack(*self)
+
+
+MAC: Final = Layout("mzn_mac", ("bytes", "6s"), ("pad", "2x"))
+
+
+ENDPOINT_KEY: Final = Layout("mzn_endpoint_key", ("vni", "I"), ("ip", IP))
+
+
+class EndpointKey(NamedTuple):
+    """The members of ``mzn_endpoint_key``."""
+
+    vni: int
+    ip: Ip
+
+    @classmethod
+    def unpack(cls, data: Packed) -> EndpointKey:
+        """Of the bytes in a map."""
+        vni, ip_family, ip_words = ENDPOINT_KEY.unpack(data)
+        return new(EndpointKey, (vni, new(Ip, (ip_family, ip_words))))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ENDPOINT_KEY.pack(self.vni, *self.ip)
+
+
+ENDPOINT: Final = Layout(
+    "mzn_endpoint",
+    ("place", "I"),
+    ("interface", "I"),
+    ("mac", MAC),
+    ("host", "16s"),
+    ("group", "I"),
+    ("feed", "I"),
+)
+
+
+class Endpoint(NamedTuple):
+    """The members of ``mzn_endpoint``."""
+
+    place: int
+    interface: int
+    mac: bytes
+    host: bytes
+    group: int
+    feed: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Endpoint:
+        """Of the bytes in a map."""
+        return new(cls, ENDPOINT.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ENDPOINT.pack(*self)
+
+
+NETWORK_KEY: Final = Layout("mzn_network_key", ("prefix_length", "I"), ("vni", "I"), ("ip", IP))
+
+
+class NetworkKey(NamedTuple):
+    """The members of ``mzn_network_key``."""
+
+    prefix_length: int
+    vni: int
+    ip: Ip
+
+    @classmethod
+    def unpack(cls, data: Packed) -> NetworkKey:
+        """Of the bytes in a map."""
+        prefix_length, vni, ip_family, ip_words = NETWORK_KEY.unpack(data)
+        return new(NetworkKey, (prefix_length, vni, new(Ip, (ip_family, ip_words))))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return NETWORK_KEY.pack(self.prefix_length, self.vni, *self.ip)
+
+
+NETWORK: Final = Layout(
+    "mzn_network",
+    ("gateway", IP),
+    ("switch_count", "I"),
+    ("switches", f"{16 * Limit.SWITCHES}s"),
+    ("feed", "I"),
+)
+
+
+class Network(NamedTuple):
+    """The members of ``mzn_network``."""
+
+    gateway: Ip
+    switch_count: int
+    switches: bytes
+    feed: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Network:
+        """Of the bytes in a map."""
+        gateway_family, gateway_words, switch_count, switches, feed = NETWORK.unpack(data)
+        return new(Network, (new(Ip, (gateway_family, gateway_words)), switch_count, switches, feed))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return NETWORK.pack(*self.gateway, self.switch_count, self.switches, self.feed)
+
+
+PEER_KEY: Final = Layout("mzn_peer_key", ("prefix_length", "I"), ("ip", IP))
+
+
+class PeerKey(NamedTuple):
+    """The members of ``mzn_peer_key``."""
+
+    prefix_length: int
+    ip: Ip
+
+    @classmethod
+    def unpack(cls, data: Packed) -> PeerKey:
+        """Of the bytes in a map."""
+        prefix_length, ip_family, ip_words = PEER_KEY.unpack(data)
+        return new(PeerKey, (prefix_length, new(Ip, (ip_family, ip_words))))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return PEER_KEY.pack(self.prefix_length, *self.ip)
+
+
+PEER: Final = Layout("mzn_peer", ("feed", "I"))
+
+
+OWN_ADDRESS: Final = Layout("mzn_own_address", ("ip", IP), ("prefix_length", "I"))
+
+
+class OwnAddress(NamedTuple):
+    """The members of ``mzn_own_address``."""
+
+    ip: Ip
+    prefix_length: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> OwnAddress:
+        """Of the bytes in a map."""
+        ip_family, ip_words, prefix_length = OWN_ADDRESS.unpack(data)
+        return new(OwnAddress, (new(Ip, (ip_family, ip_words)), prefix_length))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return OWN_ADDRESS.pack(*self.ip, self.prefix_length)
+
+
+INTERFACE: Final = Layout(
+    "mzn_interface",
+    ("netns_cookie", "Q"),
+    ("ifindex", "I"),
+    ("vni", "I"),
+    ("interface", "I"),
+    ("flags", "I"),
+    ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
+    ("gateways", IP, Limit.ADDRESSES),
+    ("group", "I"),
+    ("pad", "4x"),
+    ("record", "16s"),
+)
+
+
+class Interface(NamedTuple):
+    """The members of ``mzn_interface``."""
+
+    netns_cookie: int
+    ifindex: int
+    vni: int
+    interface: int
+    flags: int
+    addresses: tuple[OwnAddress, ...]
+    gateways: tuple[Ip, ...]
+    group: int
+    record: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Interface:
+        """Of the bytes in a map."""
+        (
+            netns_cookie, ifindex, vni, interface, flags, addresses0_ip_family, addresses0_ip_words,
+            addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
+            gateways0_family, gateways0_words, gateways1_family, gateways1_words, group, record
+        ) = INTERFACE.unpack(data)
+        return new(
+            Interface, (netns_cookie, ifindex, vni, interface, flags, (new(OwnAddress, (new(Ip,
+            (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
+            (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
+            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), group,
+            record)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return INTERFACE.pack(
+            self.netns_cookie, self.ifindex, self.vni, self.interface, self.flags, *self.addresses[0].ip,
+            self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
+            *self.gateways[0], *self.gateways[1], self.group, self.record
+        )
+
+
+COUNTER: Final = Layout("mzn_counter", ("packets", "Q"), ("bytes", "Q"))
+
+
+class Counter(NamedTuple):
+    """The members of ``mzn_counter``."""
+
+    packets: int
+    bytes: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Counter:
+        """Of the bytes in a map."""
+        return new(cls, COUNTER.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return COUNTER.pack(*self)
+
+
+TRAFFIC: Final = Layout("mzn_traffic", ("sent", COUNTER), ("received", COUNTER), ("dropped", COUNTER))
+
+
+class Traffic(NamedTuple):
+    """The members of ``mzn_traffic``."""
+
+    sent: Counter
+    received: Counter
+    dropped: Counter
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Traffic:
+        """Of the bytes in a map."""
+        (
+            sent_packets, sent_bytes, received_packets, received_bytes, dropped_packets, dropped_bytes
+        ) = TRAFFIC.unpack(data)
+        return new(
+            Traffic, (new(Counter, (sent_packets, sent_bytes)), new(Counter, (received_packets,
+            received_bytes)), new(Counter, (dropped_packets, dropped_bytes)))
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return TRAFFIC.pack(*self.sent, *self.received, *self.dropped)
+
+
+RECORD_KEY: Final = Layout("mzn_record_key", ("digest", "16s"))
+
+
+RECORD: Final = Layout(
+    "mzn_record",
+    ("instance", "Q"),
+    ("maker", "Q"),
+    ("changed", "Q"),
+    ("generation", "Q"),
+    ("netns_cookie", "Q"),
+    ("netns_device", "Q"),
+    ("netns_inode", "Q"),
+    ("vni", "I"),
+    ("interface", "I"),
+    ("ifindex", "I"),
+    ("mtu", "I"),
+    ("kind", "I"),
+    ("flags", "I"),
+    ("nsid", "i"),
+    ("state", "I"),
+    ("group", "I"),
+    ("pad", "4x"),
+    ("mac", MAC),
+    ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
+    ("gateways", IP, Limit.ADDRESSES),
+    ("ifname", f"{Limit.DEVICE_BYTES}s"),
+    ("netns", f"{Limit.PATH_BYTES}s"),
+    ("name", f"{Limit.NAME_BYTES}s"),
+    ("labels", f"{Limit.LABEL_BYTES}s"),
+)
+
+
+class Record(NamedTuple):
+    """The members of ``mzn_record``."""
+
+    instance: int
+    maker: int
+    changed: int
+    generation: int
+    netns_cookie: int
+    netns_device: int
+    netns_inode: int
+    vni: int
+    interface: int
+    ifindex: int
+    mtu: int
+    kind: int
+    flags: int
+    nsid: int
+    state: int
+    group: int
+    mac: bytes
+    addresses: tuple[OwnAddress, ...]
+    gateways: tuple[Ip, ...]
+    ifname: bytes
+    netns: bytes
+    name: bytes
+    labels: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Record:
+        """Of the bytes in a map."""
+        (
+            instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, interface,
+            ifindex, mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
+            addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
+            gateways0_family, gateways0_words, gateways1_family, gateways1_words, ifname, netns, name, labels
+        ) = RECORD.unpack(data)
+        return new(
+            Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni,
+            interface, ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
+            (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
+            (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
+            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), ifname,
+            netns, name, labels)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return RECORD.pack(
+            self.instance, self.maker, self.changed, self.generation, self.netns_cookie, self.netns_device,
+            self.netns_inode, self.vni, self.interface, self.ifindex, self.mtu, self.kind, self.flags,
+            self.nsid, self.state, self.group, self.mac, *self.addresses[0].ip,
+            self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
+            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name, self.labels
+        )
+
+
+ADDRESS: Final = Layout(
+    "mzn_address",
+    ("instance", "Q"),
+    ("record", "16s"),
+    ("prefix_length", "I"),
+    ("flags", "I"),
+)
+
+
+class Address(NamedTuple):
+    """The members of ``mzn_address``."""
+
+    instance: int
+    record: bytes
+    prefix_length: int
+    flags: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Address:
+        """Of the bytes in a map."""
+        return new(cls, ADDRESS.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ADDRESS.pack(*self)
+
+
+SLOT: Final = Layout("mzn_slot", ("instance", "Q"), ("record", "16s"))
+
+
+class Slot(NamedTuple):
+    """The members of ``mzn_slot``."""
+
+    instance: int
+    record: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Slot:
+        """Of the bytes in a map."""
+        return new(cls, SLOT.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return SLOT.pack(*self)
+
+
+HEAD: Final = Layout(
+    "mzn_head",
+    ("magic", "8s"),
+    ("schema", "I"),
+    ("ifindex", "I"),
+    ("netns_cookie", "Q"),
+    ("instance", "Q"),
+    ("build", "Q"),
+)
+
+
+class Head(NamedTuple):
+    """The members of ``mzn_head``."""
+
+    magic: bytes
+    schema: int
+    ifindex: int
+    netns_cookie: int
+    instance: int
+    build: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Head:
+        """Of the bytes in a map."""
+        return new(cls, HEAD.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return HEAD.pack(*self)
+
+
+META: Final = Layout(
+    "mzn_meta",
+    ("head", HEAD),
+    ("state", "I"),
+    ("layers", "I"),
+    ("changed", "Q"),
+    ("generation", "Q"),
+    ("encap", "I"),
+    ("port", "I"),
+    ("mtu", "I"),
+    ("underlay_ifindex", "I"),
+    ("schemas", f"{4 * Limit.GROUPS}s"),
+    ("local", IP),
+    ("tunnel", f"{Limit.DEVICE_BYTES}s"),
+    ("underlay", f"{Limit.DEVICE_BYTES}s"),
+    ("pad", "4x"),
+)
+
+
+class Meta(NamedTuple):
+    """The members of ``mzn_meta``."""
+
+    head: Head
+    state: int
+    layers: int
+    changed: int
+    generation: int
+    encap: int
+    port: int
+    mtu: int
+    underlay_ifindex: int
+    schemas: bytes
+    local: Ip
+    tunnel: bytes
+    underlay: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Meta:
+        """Of the bytes in a map."""
+        (
+            head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance, head_build, state,
+            layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas, local_family,
+            local_words, tunnel, underlay
+        ) = META.unpack(data)
+        return new(
+            Meta, (new(Head, (head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance,
+            head_build)), state, layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas,
+            new(Ip, (local_family, local_words)), tunnel, underlay)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return META.pack(
+            *self.head, self.state, self.layers, self.changed, self.generation, self.encap, self.port,
+            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay
+        )
+
+
+SWITCHING: Final = Layout("mzn_switching", ("ifindex", "I"), ("flags", "I"), ("generation", "I"))
+
+
+class Switching(NamedTuple):
+    """The members of ``mzn_switching``."""
+
+    ifindex: int
+    flags: int
+    generation: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Switching:
+        """Of the bytes in a map."""
+        return new(cls, SWITCHING.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return SWITCHING.pack(*self)
+
+
+CONFIG: Final = Layout(
+    "mzn_config",
+    ("mark_local", "I"),
+    ("mark_bounced", "I"),
+    ("token_bounced", "12s"),
+    ("local", IP),
+    ("virtual_mac", MAC),
+    ("tunnel_mac", MAC),
+    ("encap", "I"),
+    ("port", "I"),
+    ("mtu", "I"),
+)
+
+
+class Config(NamedTuple):
+    """The members of ``mzn_config``."""
+
+    mark_local: int
+    mark_bounced: int
+    token_bounced: bytes
+    local: Ip
+    virtual_mac: bytes
+    tunnel_mac: bytes
+    encap: int
+    port: int
+    mtu: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Config:
+        """Of the bytes in a map."""
+        (
+            mark_local, mark_bounced, token_bounced, local_family, local_words, virtual_mac, tunnel_mac,
+            encap, port, mtu
+        ) = CONFIG.unpack(data)
+        return new(
+            Config, (mark_local, mark_bounced, token_bounced, new(Ip, (local_family, local_words)),
+            virtual_mac, tunnel_mac, encap, port, mtu)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return CONFIG.pack(
+            self.mark_local, self.mark_bounced, self.token_bounced, *self.local, self.virtual_mac,
+            self.tunnel_mac, self.encap, self.port, self.mtu
+        )
+
+
+LAYOUTS: Final[Mapping[str, Layout]] = {
+    layout.name: layout
+    for layout in (
+        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, INTERFACE,
+        COUNTER, TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
+    )
+}
+"""By the name of the structure."""

@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The values of the public interface: frozen, compared by content, checked when made, no I/O."""
+
+from __future__ import annotations
+
+import enum
+import os
+from collections.abc import Iterable
+from hashlib import blake2b
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
+
+import attrs
+
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.enumerations import Limit
+from mizarnet.errors import InvalidTypeError, InvalidValueError
+
+AddressLike: TypeAlias = str | IPAddress
+InterfaceLike: TypeAlias = str | IPAddress | IPInterface
+PrefixLike: TypeAlias = str | IPNetwork
+NetnsLike: TypeAlias = str | os.PathLike[str]
+MacLike: TypeAlias = "str | bytes | MacAddress"
+
+_E = TypeVar("_E", bound=enum.Enum)
+
+
+def parse_member(cls: type[_E], value: object, *, argument: str) -> _E:
+    """The member of ``cls`` that ``value`` is or names."""
+    if isinstance(value, cls):
+        return value
+    names = ", ".join(repr(member.value) for member in cls)
+    if not isinstance(value, str):
+        raise InvalidTypeError(f"{argument} must be {names}, not {type(value).__name__}", argument=argument)
+    try:
+        return cls(value)
+    except ValueError:
+        raise InvalidValueError(
+            f"{argument} {value!r} is unknown", argument=argument, value=value, hint=f"it is one of {names}"
+        ) from None
+
+
+class Encap(enum.Enum):
+    """The encapsulation of a tunnel."""
+
+    VXLAN = "vxlan"
+    """RFC 7348, UDP port 4789."""
+    GENEVE = "geneve"
+    """RFC 8926, UDP port 6081."""
+
+    @property
+    def default_port(self) -> int:
+        """The UDP port that IANA assigned."""
+        return 4789 if self is Encap.VXLAN else 6081
+
+    def overhead(self, version: int) -> int:
+        """Bytes around an inner packet on an IPv4 or IPv6 underlay: IP, UDP, tunnel and inner Ethernet header."""
+        return (20 if version == 4 else 40) + 8 + 8 + 14
+
+
+class Hook(enum.Enum):
+    """How the transit agent is attached to the tunnel."""
+
+    TCX = "tcx"
+    """Programs at the head of the tcx hooks; needs kernel 6.6."""
+    CLSACT = "clsact"
+    """Filters of the clsact qdisc, for older kernels."""
+
+
+class Kind(enum.Enum):
+    """The device of an endpoint."""
+
+    MACVLAN = "macvlan"
+    """A network device in the container's namespace."""
+    MACVTAP = "macvtap"
+    """A device that a VM reads and writes through a descriptor."""
+
+
+@attrs.frozen(order=True)
+class MacAddress:
+    """A unicast Ethernet address.
+
+    Attributes:
+        packed: Its six bytes.
+    """
+
+    packed: bytes
+
+    @classmethod
+    def parse(cls, value: MacLike, /) -> MacAddress:
+        """From text like ``"02:00:00:00:00:01"``, six bytes, or another one.
+
+        Raises:
+            InvalidTypeError: For any other type.
+            InvalidValueError: For a malformed, multicast or all-zero address.
+        """
+        if isinstance(value, MacAddress):
+            return value
+        if isinstance(value, str):
+            return cls._checked(_mac_bytes(value), value)
+        if isinstance(value, bytes):
+            return cls._checked(value if len(value) == 6 else None, value)
+        raise InvalidTypeError(f"mac must be a str or six bytes, not {type(value).__name__}", argument="mac")
+
+    @classmethod
+    def derive(cls, vni: int, ip: IPAddress, /) -> MacAddress:
+        """The MAC of an endpoint that was given none: the same on every host, locally administered."""
+        digest = blake2b(vni.to_bytes(4, "big") + ip.packed, digest_size=6, person=b"mizarnet-mac").digest()
+        return cls(bytes([digest[0] & 0xFC | 0x02]) + digest[1:])
+
+    @classmethod
+    def _checked(cls, packed: bytes | None, given: str | bytes) -> MacAddress:
+        def refuse(reason: str) -> InvalidValueError:
+            return InvalidValueError(
+                f"mac {given!r} {reason}", argument="mac", value=given, hint="write it like 02:00:00:00:00:01"
+            )
+
+        if packed is None:
+            raise refuse("is not a MAC address")
+        if packed[0] & 1:
+            raise refuse("is a multicast or broadcast address")
+        if not any(packed):
+            raise refuse("is all zero")
+        return cls(packed)
+
+    def __str__(self) -> str:
+        return self.packed.hex(":")
+
+
+VIRTUAL_MAC = MacAddress(bytes.fromhex("026d7a6e0001"))
+"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+
+
+def _mac_bytes(text: str) -> bytes | None:
+    parts = text.split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and part.isascii() for part in parts):
+        return None
+    try:
+        return bytes.fromhex("".join(parts))
+    except ValueError:
+        return None
+
+
+class EndpointKey(NamedTuple):
+    """Key of ``agent.endpoints``: an address within a VNI."""
+
+    vni: int
+    ip: IPAddress
+
+    @classmethod
+    def parse(cls, value: object, /) -> EndpointKey:
+        """From a pair of a VNI and an address; raises ``InvalidTypeError`` or ``InvalidValueError``."""
+        vni, ip = _pair(value, "(vni, ip)")
+        return cls(arguments.check_vni(vni), arguments.check_address(ip))
+
+
+class NetworkKey(NamedTuple):
+    """Key of ``agent.networks``: a prefix within a VNI."""
+
+    vni: int
+    prefix: IPNetwork
+
+    @classmethod
+    def parse(cls, value: object, /) -> NetworkKey:
+        """From a pair of a VNI and a prefix; raises ``InvalidTypeError`` or ``InvalidValueError``."""
+        vni, prefix = _pair(value, "(vni, prefix)")
+        return cls(arguments.check_vni(vni), arguments.check_prefix(prefix))
+
+
+def _pair(value: object, shape: str) -> tuple[int, str]:
+    # The checks that follow judge the items' types; here only the shape is known.
+    if not isinstance(value, tuple):
+        raise InvalidTypeError(f"a key is {shape}, not {type(value).__name__}", argument="key")
+    pair = cast("tuple[int, str]", value)
+    if len(pair) != 2:
+        raise InvalidTypeError(f"a key is {shape}, not a tuple of {len(pair)}", argument="key")
+    return pair
+
+
+@attrs.frozen
+class Local:
+    """An endpoint on this host. Only :class:`mizarnet.Endpoint` makes such entries.
+
+    Attributes:
+        mac: Its MAC.
+        interface: Its index in the host's per-endpoint counters.
+    """
+
+    mac: MacAddress
+    interface: int
+
+
+def _to_host(value: AddressLike) -> IPAddress:
+    return arguments.check_host_address(value, argument="host")
+
+
+@attrs.frozen
+class Remote:
+    """An endpoint on another host.
+
+    Attributes:
+        host: Underlay address of that host, of the tunnel's address family.
+    """
+
+    host: IPAddress = attrs.field(converter=_to_host)
+
+
+def _to_gateway(value: AddressLike | None) -> IPAddress | None:
+    return None if value is None else arguments.check_host_address(value, argument="gateway")
+
+
+def _to_switches(values: Iterable[AddressLike]) -> tuple[IPAddress, ...]:
+    given = arguments.check_items(values, argument="switches", what="addresses")
+    switches = tuple(arguments.check_host_address(value, argument="switches") for value in given)
+    if len(set(switches)) < len(switches):
+        twice = next(each for each in switches if switches.count(each) > 1)
+        raise InvalidValueError(f"switch {twice} is given twice", argument="switches", value=switches)
+    if len(switches) > Limit.SWITCHES:
+        raise InvalidValueError(
+            f"{len(switches)} switches are given, a network has at most {Limit.SWITCHES}",
+            argument="switches",
+            value=switches,
+        )
+    return switches
+
+
+@attrs.frozen
+class Network:
+    """A prefix inside a VNI.
+
+    Attributes:
+        gateway: The address that routes out of it, of the prefix's family; the transit agent answers for it.
+        switches: Underlay addresses of the transit switches that know its endpoints; at most 16.
+    """
+
+    gateway: IPAddress | None = attrs.field(default=None, converter=_to_gateway)
+    switches: tuple[IPAddress, ...] = attrs.field(default=(), converter=_to_switches)
+
+
+def _to_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPInterface, ...]:
+    addresses = tuple(arguments.check_interface(value) for value in _items(values))
+    if not addresses or len({address.version for address in addresses}) < len(addresses):
+        raise InvalidValueError(
+            "give one IPv4 address, one IPv6 address, or one of each", argument="ip", value=values
+        )
+    return tuple(sorted(addresses, key=lambda address: address.version))
+
+
+def _to_gateways(values: AddressLike | Iterable[AddressLike] | None) -> tuple[IPAddress, ...] | None:
+    if values is None:
+        return None
+    return tuple(arguments.check_host_address(value, argument="gateway") for value in _items(values))
+
+
+def _items(values: object) -> Iterable[str]:
+    # The checks that follow judge the items' types.
+    # A network is iterable, but its addresses are not meant.
+    if isinstance(values, (str, bytes, IPv4Network, IPv6Network)) or not isinstance(values, Iterable):
+        return (cast(str, values),)
+    return cast("Iterable[str]", values)
+
+
+def _to_mac(value: MacLike | None) -> MacAddress | None:
+    if value is None:
+        return None
+    mac = MacAddress.parse(value)
+    if mac == VIRTUAL_MAC:
+        raise InvalidValueError(
+            f"mac {mac} is what every agent answers with for endpoints of other hosts",
+            argument="mac",
+            value=value,
+            hint="give another one, or none",
+        )
+    return mac
+
+
+def _to_kind(value: Kind | Literal["macvlan", "macvtap"]) -> Kind:
+    return parse_member(Kind, value, argument="kind")
+
+
+def _to_netns(value: NetnsLike | None) -> str | None:
+    if value is None:
+        return None
+    return arguments.check_netns(value)
+
+
+def _to_ifname(value: str) -> str:
+    return arguments.check_device_name(value, argument="ifname")
+
+
+def _to_mtu(value: int | None) -> int | None:
+    return None if value is None else arguments.check_mtu(value)
+
+
+def _to_forwarding(value: bool) -> bool:
+    return arguments.check_bool(value, argument="forwarding")
+
+
+def _to_trust(value: bool) -> bool:
+    return arguments.check_bool(value, argument="trust_user_namespace")
+
+
+def _to_name(value: str | None) -> str:
+    return "" if value is None else arguments.check_endpoint_name(value)
+
+
+@attrs.frozen(kw_only=True)
+class EndpointSpec:
+    """What an endpoint is to be. Everything is checked here, before any system call.
+
+    Attributes:
+        name: The caller's key, unique per agent; by default ``"<vni>/<ip>"``.
+        vni: Tenant network, 1 to 2^24-1.
+        ip: Own addresses with their on-link prefixes: one IPv4, one IPv6, or both. One may be given alone.
+        netns: Name under ``/run/netns`` or path of the container's namespace; None: the agent's own.
+        ifname: Name of the device in that namespace.
+        mac: None: derived from VNI and first address, the same on every host.
+        kind: ``macvlan`` for a container, ``macvtap`` for a VM.
+        gateway: Default gateway, one per address family at most; ``()``: none; None: that of the network, if there
+            is one and the namespace has no default route yet (never for the agent's own namespace).
+        mtu: In bytes; None: the tunnel's.
+        forwarding: Whether it may send from addresses that are not its own (a router or NAT).
+        trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
+            devices to the tunnel and copy frames of other tenants.
+    """
+
+    vni: int = attrs.field(converter=arguments.check_vni)
+    ip: tuple[IPInterface, ...] = attrs.field(converter=_to_addresses)
+    netns: str | None = attrs.field(default=None, converter=_to_netns)
+    ifname: str = attrs.field(default="eth0", converter=_to_ifname)
+    mac: MacAddress | None = attrs.field(default=None, converter=_to_mac)
+    kind: Kind = attrs.field(default=Kind.MACVLAN, converter=_to_kind)
+    gateway: tuple[IPAddress, ...] | None = attrs.field(default=None, converter=_to_gateways)
+    mtu: int | None = attrs.field(default=None, converter=_to_mtu)
+    forwarding: bool = attrs.field(default=False, converter=_to_forwarding)
+    trust_user_namespace: bool = attrs.field(default=False, converter=_to_trust)
+    name: str = attrs.field(default=None, converter=_to_name)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", f"{self.vni}/{self.ip[0].ip}")
+        self._check_mtu()
+        self._check_gateways()
+
+    def _check_mtu(self) -> None:
+        smallest = arguments.SMALLEST_IPV6_MTU if self.ip[-1].version == 6 else arguments.SMALLEST_MTU
+        if self.mtu is not None and self.mtu < smallest:
+            raise InvalidValueError(f"mtu {self.mtu} is below {smallest}", argument="mtu", value=self.mtu)
+
+    def _check_gateways(self) -> None:
+        networks = {address.version: address for address in self.ip}
+        gateways = self.gateway or ()
+        if len({gateway.version for gateway in gateways}) < len(gateways):
+            raise InvalidValueError(
+                "more than one gateway of a family", argument="gateway", value=self.gateway
+            )
+        for gateway in gateways:
+            own = networks.get(gateway.version)
+            if own is None or gateway not in own.network or gateway == own.ip:
+                raise InvalidValueError(
+                    f"gateway {gateway} is no neighbour of {', '.join(map(str, self.ip))}",
+                    argument="gateway",
+                    value=gateway,
+                    hint="it must be another address of the endpoint's own prefix",
+                )

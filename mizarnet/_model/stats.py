@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counters, as they were when they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import attrs
+
+from mizarnet._model import layouts
+from mizarnet._model.enumerations import Limit, Program, Verdict
+from mizarnet._model.html import table
+
+
+@attrs.frozen
+class Counter:
+    """Frames and their bytes, Ethernet header included. A frame that is segmented later (GSO) counts once."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Counter) -> Counter:
+        return Counter(self.packets + other.packets, self.bytes + other.bytes)
+
+    def __sub__(self, other: Counter) -> Counter:
+        return Counter(self.packets - other.packets, self.bytes - other.bytes)
+
+
+def total(counters: Iterable[Counter]) -> Counter:
+    """The sum of ``counters``."""
+    return sum(counters, Counter())
+
+
+@attrs.frozen
+class Stats:
+    """What each program decided, since the agent was attached.
+
+    Attributes:
+        agent: The transit agent's verdicts, every one of them, with zeros.
+        guard: The guard's.
+        switch: The transit switch's; all zero on a host that has none.
+    """
+
+    agent: Mapping[Verdict, Counter]
+    guard: Mapping[Verdict, Counter]
+    switch: Mapping[Verdict, Counter]
+
+    @classmethod
+    def from_words(cls, words: Sequence[int]) -> Stats:
+        """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn."""
+        counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
+        return cls(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program))
+
+    def since(self, earlier: Stats, /) -> Stats:
+        """What was counted after ``earlier``."""
+        return Stats(
+            *(
+                MappingProxyType({verdict: now[verdict] - before[verdict] for verdict in Verdict})
+                for now, before in zip(self._programs(), earlier._programs(), strict=True)
+            )
+        )
+
+    @property
+    def drops(self) -> Mapping[Verdict, Counter]:
+        """The drop reasons that were counted, over all programs."""
+        sums = {verdict: total(program[verdict] for program in self._programs()) for verdict in Verdict}
+        return {verdict: counter for verdict, counter in sums.items() if verdict.dropped and counter.packets}
+
+    @property
+    def dropped(self) -> Counter:
+        """All frames that a program refused."""
+        return total(self.drops.values())
+
+    def _programs(self) -> tuple[Mapping[Verdict, Counter], ...]:
+        return self.agent, self.guard, self.switch
+
+    def _rows(self) -> list[tuple[str, str, int, int]]:
+        names = (program.name.lower() for program in Program)
+        return [
+            (name, verdict.name.lower(), counter.packets, counter.bytes)
+            for name, program in zip(names, self._programs(), strict=True)
+            for verdict, counter in program.items()
+            if counter.packets
+        ]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()
+        )
+
+    def _repr_html_(self) -> str:
+        return table("Verdicts", ("program", "verdict", "packets", "bytes"), self._rows())
+
+
+def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:
+    return MappingProxyType({verdict: counters[verdict] for verdict in Verdict})
+
+
+@attrs.frozen
+class EndpointStats:
+    """What one endpoint sent, received and was refused.
+
+    Attributes:
+        sent: Frames let out by the agent, and questions that it answered.
+        received: Frames handed to the endpoint's device.
+        dropped: Frames of the endpoint that the agent refused.
+    """
+
+    sent: Counter
+    received: Counter
+    dropped: Counter
+
+    @classmethod
+    def unpack(cls, slices: Iterable[bytes]) -> EndpointStats:
+        """From the map ``traffic``: one packed value per CPU."""
+        cpus = [layouts.Traffic.unpack(data) for data in slices]
+        return cls(
+            sent=_sum(cpu.sent for cpu in cpus),
+            received=_sum(cpu.received for cpu in cpus),
+            dropped=_sum(cpu.dropped for cpu in cpus),
+        )
+
+
+def _sum(counters: Iterable[layouts.Counter]) -> Counter:
+    packets, sizes = zip(*counters, strict=True)
+    return Counter(sum(packets), sum(sizes))
