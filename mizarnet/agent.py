@@ -10,27 +10,22 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet import install
-from mizarnet._datapath import leftovers
-from mizarnet._datapath.attachment import running_ahead
+from mizarnet._datapath import install, leftovers, switches
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.hooks import Place, choose_layers, wanted_places
+from mizarnet._datapath.hooks import Place, wanted_places
+from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import Capacity, build_text
-from mizarnet._datapath.lock import locked
-from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.presence import is_being_made, is_present, remove
+from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
-from mizarnet._kernel.netlink import Session, get_link
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.enumerations import Layer
 from mizarnet._model.html import table
-from mizarnet._model.specs import EndpointKey, Hook, NetnsLike, PrefixLike, parse_member
+from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
 from mizarnet._model.stats import Stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel
-from mizarnet.upgrade import upgrade
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -82,7 +77,7 @@ class TransitAgent:
         layers = datapath.maps.read_meta().layers
         self.hook: Hook = Hook.TCX if layers & Layer.TCX else Hook.CLSACT
         self.capacity: Capacity = Capacity.of(datapath.maps)
-        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local, release=self._release)
+        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local)
         self.networks: NetworkTable = NetworkTable(datapath, tunnel.local)
         self.peers: PeerSet = PeerSet(datapath)
 
@@ -92,11 +87,11 @@ class TransitAgent:
         tunnel: Tunnel,
         *,
         peers: Iterable[PrefixLike] | None = None,
-        max_endpoints: int = 65536,
-        max_local: int = 4096,
+        max_endpoints: int | None = None,
+        max_local: int | None = None,
         hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
     ) -> Self:
-        """Attach agent and guard to the tunnel and bring it up; adopt them, as they are, if they are there.
+        """Attach agent and guard to the tunnel and bring it up; adopt them, if they are there and as asked for.
 
         What was taken off a hook is put back, and what another process began is completed; the tables are kept as
         long as any program stands.
@@ -104,14 +99,15 @@ class TransitAgent:
         Args:
             tunnel: Of this host; the handle stays the caller's.
             peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
-            max_endpoints: Room for endpoints, local and remote together.
-            max_local: Room for endpoints of this host.
+            max_endpoints: Room for endpoints, local and remote together; None: 65,536.
+            max_local: Room for endpoints of this host; None: 4,096.
             hook: ``"auto"``: tcx with clsact filters behind it, which take over at once if somebody empties the tcx
                 hook; before kernel 6.6 clsact alone. ``"tcx"`` or ``"clsact"``: that alone.
 
         Raises:
             UnsupportedError: The hook does not exist on this kernel.
-            ExistsError: A filter of somebody else has the place of ours, or the UDP port is taken.
+            ExistsError: The agent is there and a given argument differs, a filter of somebody else has the place of
+                ours, or the UDP port is taken.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
             VerifierError: The kernel does not accept a program.
             LayoutError: Another version of this package attached the agent that is there.
@@ -119,17 +115,14 @@ class TransitAgent:
         """
         if not isinstance(tunnel, Tunnel):
             raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
-        given = None if peers is None else _prefixes(peers)
-        capacity = Capacity(
-            max_endpoints=arguments.check_int(
-                max_endpoints, argument="max_endpoints", low=1, high=MOST_ENDPOINTS
-            ),
-            max_local=arguments.check_int(max_local, argument="max_local", low=1, high=MOST_LOCAL),
+        spec = AgentSpec(
+            hook=None if hook == "auto" else parse_member(Hook, hook, argument="hook"),
+            max_endpoints=_room(max_endpoints, argument="max_endpoints", most=MOST_ENDPOINTS),
+            max_local=_room(max_local, argument="max_local", most=MOST_LOCAL),
+            peers=None if peers is None else _prefixes(peers),
         )
-        wanted = None if hook == "auto" else parse_member(Hook, hook, argument="hook")
-        layers = choose_layers(wanted)
-        with locked(tunnel.session.cookie):
-            created = install.install(tunnel, layers, capacity, given)
+        with tunnel.host.locked():
+            created = install.install(tunnel.device, spec)
         agent = cls.open(tunnel)
         agent.created = created
         return agent
@@ -153,26 +146,16 @@ class TransitAgent:
                 own = undo.enter_context(tunnel.copy())
             else:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
-            datapath = undo.enter_context(closing(DataPath.open(own.session, own.name, own.ifindex)))
+            datapath = undo.enter_context(closing(DataPath.open(own.device.hooks)))
             datapath.warn_if_outdated()
             agent = cls(own, datapath)
             undo.pop_all()
             return agent
 
     @property
-    def session(self) -> Session:
+    def host(self) -> Host:
         """The host's namespace."""
-        return self.tunnel.session
-
-    def _release(self, maps: Maps, key: EndpointKey) -> bool:
-        """Whether no local endpoint has ``key``; one whose device is gone gives it up."""
-        holder = self.datapath.record_at(key.vni, key.ip)
-        if holder is None:
-            return True
-        if is_present(holder, self.session) or is_being_made(holder, self.session):
-            return False
-        remove(maps, self.session, holder)
-        return True
+        return self.tunnel.host
 
     def stats(self) -> Stats:
         """What each program decided since the agent was attached, summed over the CPUs."""
@@ -186,15 +169,15 @@ class TransitAgent:
             AgentNotFoundError: Somebody took all programs off the hooks.
         """
         found, maps = self.datapath.survey(), self.datapath.maps
-        link = get_link(self.session, ifindex=self.tunnel.ifindex)
+        link = self.tunnel.device.find()
         programs = {place: each.program_id for place, each in found.standing.items()}
         return AgentState(
             up=link is not None and link.up,
             attached={str(place): place in programs for place in wanted_places(maps.read_meta().layers)},
-            programs={str(place): number for place, number in programs.items()},
+            programs={str(place): program_id for place, program_id in programs.items()},
             verified=dict(_verified(programs)),
             memory=sum(each.memory for each in maps.all()),
-            ahead=tuple(_named(running_ahead(found))),
+            ahead=tuple(_named(found.ahead)),
         )
 
     @property
@@ -208,7 +191,7 @@ class TransitAgent:
 
         The switch's program counts, too.
         """
-        return self.datapath.is_outdated() or bool(self.datapath.outdated_switches())
+        return self.datapath.is_outdated() or any(each.is_outdated for each in switches.own(self.datapath))
 
     def upgrade(self) -> None:
         """Put this package's programs in the place of those that run, with no packet lost and no table changed.
@@ -237,14 +220,14 @@ class TransitAgent:
             InUseError: Endpoints exist, and ``force`` is not given.
             LockTimeoutError: Another process is writing all the time.
         """
-        with locked(self.session.cookie):
+        with self.host.locked():
             try:
-                install.remove(self.tunnel, self.datapath, force=force)
+                install.remove(self.tunnel.device, self.datapath, force=force)
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
             except AgentNotFoundError:
-                install.take_down(self.tunnel)  # nothing guards it
-                leftovers.clear_host(self.session)
+                self.tunnel.device.take_down()  # nothing guards it
+                leftovers.clear_host(self.host)
 
     def close(self) -> None:
         """Let go of the handle; again is harmless."""
@@ -269,21 +252,25 @@ class TransitAgent:
         return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
 
 
-def _prefixes(peers: Iterable[PrefixLike]) -> list[IPNetwork]:
+def _room(entries: int | None, *, argument: str, most: int) -> int | None:
+    return None if entries is None else arguments.check_int(entries, argument=argument, low=1, high=most)
+
+
+def _prefixes(peers: Iterable[PrefixLike]) -> frozenset[IPNetwork]:
     given = arguments.check_items(peers, argument="peers", what="prefixes")
-    return [arguments.check_prefix(prefix, argument="peers") for prefix in given]
+    return frozenset(arguments.check_prefix(prefix, argument="peers") for prefix in given)
 
 
 def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
-    for place, number in programs.items():
-        program = bpf.Program.open_id(number)
+    for place, program_id in programs.items():
+        program = bpf.Program.open_id(program_id)
         if program is not None:  # else it was replaced meanwhile
             with program:
                 yield str(place), program.verified_instructions
 
 
 def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:
-    for side, number in ahead:
-        name = bpf.program_name(number) if number else "a filter without eBPF"
+    for side, program_id in ahead:
+        name = bpf.program_name(program_id) if program_id else "a filter without eBPF"
         if name:  # else it went meanwhile
-            yield f"{side}: {name} ({number})"
+            yield f"{side}: {name} ({program_id})"

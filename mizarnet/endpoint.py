@@ -4,15 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import Any, Literal, Self, final, overload
 
 import attrs
 
-from mizarnet import wiring
-from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.presence import device_of, is_present, remove
-from mizarnet._kernel.netlink import resolve
+from mizarnet._datapath.endpoints import LocalEndpoints, device
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
@@ -31,11 +27,9 @@ from mizarnet.agent import TransitAgent
 from mizarnet.errors import (
     BulkError,
     EndpointNotFoundError,
-    ExistsError,
     InvalidTypeError,
     InvalidValueError,
     MizarnetError,
-    NetnsNotFoundError,
     StaleHandleError,
 )
 from mizarnet.tap import Tap, open_tap
@@ -163,7 +157,8 @@ class Endpoint:
         """
         wanted = _specification(spec, arguments)
         with _checked(agent).datapath.writing() as maps:
-            return cls._create(agent, maps, wanted)
+            record, created = LocalEndpoints(agent.datapath, maps).find_or_make(wanted)
+        return cls(agent, record, created=created)
 
     @classmethod
     def create_many(cls, agent: TransitAgent, specs: Iterable[EndpointSpec]) -> list[Self]:
@@ -186,18 +181,6 @@ class Endpoint:
             raise _bulk_error("created", failed, [*made])
         return [made[spec.name] for spec in wanted]
 
-    @classmethod
-    def _create(cls, agent: TransitAgent, maps: Maps, wanted: EndpointSpec) -> Self:
-        existing = agent.datapath.record(wanted.name)
-        if existing is not None:
-            if is_present(existing, agent.session) and _is_its_namespace(wanted, existing):
-                _compare(wanted, existing)
-                wiring.complete(maps, existing)
-                return cls(agent, existing, created=False)
-            wiring.refuse_other_maker(agent.session, existing)
-            remove(maps, agent.session, existing)
-        return cls(agent, wiring.make(agent.datapath, maps, agent.tunnel, wanted), created=True)
-
     @overload
     @classmethod
     def open(cls, agent: TransitAgent, name: str, /) -> Self: ...
@@ -215,13 +198,16 @@ class Endpoint:
         """
         _checked(agent)
         if name is not None and ip is None:
-            record, what = agent.datapath.record(arguments.check_endpoint_name(name)), repr(name)
+            arguments.check_endpoint_name(name)
+            endpoints, what = LocalEndpoints.of(agent.datapath), repr(name)
+            record = endpoints.named(name)
         elif name is None and ip is not None:
-            address = arguments.check_address(ip)
-            record, what = agent.datapath.record_at(arguments.check_vni(vni), address), f"({vni}, {address})"
+            address, what = arguments.check_address(ip), f"({arguments.check_vni(vni)}, {ip})"
+            endpoints = LocalEndpoints.of(agent.datapath)
+            record = endpoints.at(vni, address)
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
-        if record is None or not is_present(record, agent.session):
+        if record is None or not endpoints.is_present(record):
             raise EndpointNotFoundError(f"there is no endpoint {what} on this host")
         return cls(agent, record, created=False)
 
@@ -238,12 +224,13 @@ class Endpoint:
             arguments.check_str(prefix, argument="prefix")
         if vni is not None:
             arguments.check_vni(vni)
+        endpoints = LocalEndpoints.of(_checked(agent).datapath)
         return [
             cls(agent, record, created=False)
-            for record in _checked(agent).datapath.all_records()
+            for record in endpoints.recorded()
             if record.spec.name.startswith(prefix)
             and vni in (None, record.spec.vni)
-            and is_present(record, agent.session)
+            and endpoints.is_present(record)
         ]
 
     def stats(self) -> EndpointStats:
@@ -254,7 +241,7 @@ class Endpoint:
 
     def state(self) -> EndpointState:
         """Read the device from the kernel; raises ``EndpointNotFoundError`` if the endpoint is gone."""
-        link = device_of(self._current(), self._agent.session)
+        link = device.find(self._current(), self._agent.host)
         if link is None:
             raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
         return EndpointState(up=link.up, mtu=link.mtu, mac=link.mac or "", mode=link.mode or "")
@@ -293,9 +280,10 @@ class Endpoint:
         """
         try:
             with self._agent.datapath.writing() as maps:
-                record = self._agent.datapath.record(self.name)
+                endpoints = LocalEndpoints(self._agent.datapath, maps)
+                record = endpoints.named(self.name)
                 if record is not None and record.instance == self._record.instance:
-                    remove(maps, self._agent.session, record)
+                    endpoints.remove(record)
         except StaleHandleError:
             return  # the agent was detached, which takes its endpoints along
 
@@ -313,16 +301,17 @@ class Endpoint:
         for name in wanted:
             try:
                 with agent.datapath.writing() as maps:
-                    record = agent.datapath.record(name)
+                    endpoints = LocalEndpoints(agent.datapath, maps)
+                    record = endpoints.named(name)
                     if record is not None:
-                        remove(maps, agent.session, record)
+                        endpoints.remove(record)
             except MizarnetError as error:
                 failed[name] = error
         if failed:
             raise _bulk_error("deleted", failed, [name for name in wanted if name not in failed])
 
     def _current(self) -> Record:
-        record = self._agent.datapath.record(self.name)
+        record = LocalEndpoints.of(self._agent.datapath).named(self.name)
         if record is None or record.instance != self._record.instance:
             raise EndpointNotFoundError(f"endpoint {self.name!r} was deleted")
         return record
@@ -348,43 +337,6 @@ def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> Endp
     if not isinstance(spec, EndpointSpec) or arguments:
         raise InvalidTypeError("give an EndpointSpec, or its fields by keyword", argument="spec")
     return spec
-
-
-def _is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
-    """Whether the name still means the namespace that the endpoint lives in."""
-    if wanted.netns is None or wanted.netns != existing.spec.netns:
-        return True  # left open, or perhaps a difference to be named
-    return _lives_in(wanted.netns, existing)
-
-
-def _lives_in(netns: str, existing: Record) -> bool:
-    """Whether a name or path leads to the endpoint's namespace, whatever it was called when the endpoint was made."""
-    with resolve(netns) as found:
-        return found.netns.identity == existing.netns_id
-
-
-def _leads_to(netns: str, existing: Record) -> bool:
-    with suppress(NetnsNotFoundError):
-        return _lives_in(netns, existing)
-    return False
-
-
-def _compare(wanted: EndpointSpec, existing: Record) -> None:
-    """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
-    differences: dict[str, tuple[object, object]] = {}
-    open_fields = {"mac", "mtu", "gateway", *(["netns"] if existing.private else [])}
-    for field in attrs.fields(EndpointSpec):
-        given, present = getattr(wanted, field.name), getattr(existing.spec, field.name)
-        if given == present or (given is None and field.name in open_fields):
-            continue
-        if field.name == "netns" and given is not None and _leads_to(given, existing):
-            continue
-        differences[field.name] = (given, present)
-    if differences:
-        listed = ", ".join(f"{key} is {b}, not {a}" for key, (a, b) in differences.items())
-        raise ExistsError(
-            f"endpoint {wanted.name!r} exists, but {listed}", holder=wanted.name, differences=differences
-        )
 
 
 def _bulk_error(verb: str, failed: dict[str, Exception], done: list[str]) -> BulkError:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from mizarnet._datapath import private_netns
-from mizarnet._datapath.lock import locked
+from mizarnet._datapath.host import Host
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
@@ -119,20 +119,20 @@ def _members(lab: str) -> list[str]:
 
 def _remove(netns: str, lab: str) -> None:
     try:
-        with Session.open(netns) as session:
-            if not _is_marked(session, lab):
+        with Host.open(netns) as host:
+            if not _is_marked(host, lab):
                 return
-            _remove_overlay(session)
+            _remove_overlay(host)
     except NetnsNotFoundError:
         delete_unmounted(netns)  # or it was deleted meanwhile, or is a file that was never one
         return
     delete_netns(netns)
 
 
-def _remove_overlay(session: Session) -> None:
+def _remove_overlay(host: Host) -> None:
     """What still runs in the namespace may keep it alive: the tunnels go now, with all that stands on them."""
-    for link in [link for kind in Encap for link in dump_links(session, kind=kind.value)]:
+    for link in [link for kind in Encap for link in dump_links(host, kind=kind.value)]:
         if link.external:
-            with locked(session.cookie):
-                delete_link(session, link.ifindex)
-    private_netns.sweep(lambda cookie, _: cookie == session.cookie)
+            with host.locked():
+                delete_link(host, link.ifindex)
+    private_netns.sweep(lambda cookie, _: cookie == host.cookie)

@@ -8,27 +8,21 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import forwarding, leftovers
-from mizarnet._datapath.loader import SWITCH, load_onto
-from mizarnet._datapath.lock import locked
-from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import StandingSwitch, find_switches
-from mizarnet._kernel.bpf import Program, XdpHook, XdpMode
-from mizarnet._kernel.netlink import Link as Device
-from mizarnet._kernel.netlink import Session, get_link, has_gro
+from mizarnet._datapath import forwarding, switches
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.switches import StandingSwitch
+from mizarnet._kernel.bpf import XdpMode
+from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model import arguments
-from mizarnet._model.codec import FIRST, Switching
-from mizarnet._model.enumerations import SwitchFlag
+from mizarnet._model.differences import refuse_differences
 from mizarnet._model.specs import NetnsLike, parse_member
 from mizarnet.agent import TransitAgent
 from mizarnet.errors import (
     AgentNotFoundError,
-    BpfError,
     InvalidTypeError,
     StaleHandleError,
     SwitchNotFoundError,
     UnderlayNotFoundError,
-    UnsupportedError,
 )
 
 
@@ -60,7 +54,7 @@ class TransitSwitch:
         created: Whether this call attached it.
     """
 
-    def __init__(self, agent: TransitAgent, device: Device, *, mode: XdpMode, created: bool) -> None:
+    def __init__(self, agent: TransitAgent, device: Link, *, mode: XdpMode, created: bool) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.agent = agent
         self.underlay: str = device.name
@@ -84,12 +78,12 @@ class TransitSwitch:
             mode: ``"auto"``: native where the driver can, else generic.
 
         Returns:
-            The switch; the existing one, with ``created`` False, if there is one.
+            The switch; the existing one, with ``created`` False, if it is as asked for.
 
         Raises:
             UnderlayNotFoundError: There is no such device.
             UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet merged packets (GRO).
-            ExistsError: Another XDP program is on the device.
+            ExistsError: The switch is there and a given argument differs, or another XDP program is on the device.
             PrivilegeError: A capability is missing.
             LockTimeoutError: Another process is writing all the time.
         """
@@ -99,14 +93,13 @@ class TransitSwitch:
         with agent.datapath.writing() as maps:
             existing = _standing(agent)
             if existing is not None:
-                _complete(agent, maps, existing)
+                _compare(existing, underlay=name, mode=wanted)
+                switches.complete(agent.datapath, maps, existing)
                 return cls._existing(agent, existing)
-            device = agent.tunnel.find_underlay() if name is None else get_link(agent.session, name)
+            device = agent.tunnel.device.find_underlay() if name is None else get_link(agent.host, name)
             if device is None:
                 raise UnderlayNotFoundError(f"there is no underlay device {name or agent.tunnel.underlay!r}")
-            # What a process that died, or somebody who took the program off, may have left.
-            leftovers.clear_switches(agent.datapath)
-            used = _install(agent, maps, device, wanted)
+            used = switches.attach(agent.datapath, maps, device, wanted)
         return cls(agent, device, mode=used, created=True)
 
     @classmethod
@@ -121,16 +114,15 @@ class TransitSwitch:
 
     @classmethod
     def _existing(cls, agent: TransitAgent, existing: StandingSwitch) -> Self:
-        mode = leftovers.xdp_mode(agent.session, existing.link)
-        return cls(agent, existing.link, mode=mode, created=False)
+        return cls(agent, existing.link, mode=existing.mode, created=False)
 
     def state(self) -> SwitchState:
         """Read the switch from the kernel."""
-        link = get_link(self.agent.session, ifindex=self.ifindex)
+        link = get_link(self.agent.host, ifindex=self.ifindex)
         version = self.agent.tunnel.local.version
         return SwitchState(
             attached=_standing(self.agent) is not None,
-            forwarding=link is not None and forwarding.is_on(self.agent.session, link.name, version),
+            forwarding=link is not None and forwarding.is_on(self.agent.host, link.name, version),
         )
 
     def detach(self: TransitSwitch | str, *, netns: NetnsLike | None = None) -> None:
@@ -152,9 +144,9 @@ class TransitSwitch:
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
-        with locked(self.agent.session.cookie), suppress(StaleHandleError, AgentNotFoundError):
+        with self.agent.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
             # If the agent was detached, that took the switch along.
-            leftovers.clear_switches(self.agent.datapath)
+            switches.clear(self.agent.datapath)
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode} XDP>"
@@ -169,72 +161,25 @@ def _check_agent(agent: TransitAgent) -> TransitAgent:
 def _standing(agent: TransitAgent) -> StandingSwitch | None:
     """The switch of this agent, on whatever device."""
     _ = agent.datapath.maps  # raises if the agent is gone
-    return next(iter(agent.datapath.own_switches()), None)
+    return next(iter(switches.own(agent.datapath)), None)
+
+
+def _compare(existing: StandingSwitch, *, underlay: str | None, mode: XdpMode) -> None:
+    """Raises ``ExistsError`` unless the switch is as asked for."""
+    refuse_differences(
+        "the transit switch",
+        {"underlay": underlay, "mode": None if mode is XdpMode.AUTO else mode.value},
+        {"underlay": existing.link.name, "mode": existing.mode.value},
+        holder=existing.link.name,
+        hint="leave the argument out, or detach the switch first",
+    )
 
 
 def _detach_from(name: str, netns: NetnsLike | None) -> None:
     where = None if netns is None else arguments.check_netns(netns)
-    with Session.open(where) as session, locked(session.cookie):
-        link = get_link(session, name)
+    with Host.open(where) as host, host.locked():
+        link = get_link(host, name)
         if link is None:
             raise UnderlayNotFoundError(f"there is no device {name!r}")
-        for each in find_switches(session, links=[link]):
-            leftovers.remove_switch(session, each)
-
-
-def _install(agent: TransitAgent, maps: Maps, device: Device, wanted: XdpMode) -> XdpMode:
-    """The note of every change comes before the change, and the program, which keeps the note, before forwarding.
-
-    So whoever takes the program off can put everything back, whenever its maker died and whatever became of the tunnel.
-    """
-    changes = forwarding.needed(agent.session, device.name, agent.tunnel.local.version)
-    with load_onto(maps, [SWITCH]) as loaded:
-        count = maps.read_switching().generation + 1
-        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
-        try:
-            used = agent.session.run(_attach, loaded.programs[SWITCH], device, wanted)
-            forwarding.enable(agent.session, device.name, changes)
-        except BaseException:
-            leftovers.clear_switches(agent.datapath)
-            raise
-    # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
-    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0), count)
-    return used
-
-
-def _complete(agent: TransitAgent, maps: Maps, existing: StandingSwitch) -> None:
-    """Whoever attached the switch may have died before the end, or somebody may have turned forwarding off."""
-    noted, link = maps.read_switching(), existing.link
-    changes = forwarding.needed(agent.session, link.name, agent.tunnel.local.version)
-    native = leftovers.xdp_mode(agent.session, link) is XdpMode.NATIVE
-    kept = noted.flags & ~SwitchFlag.GENERIC_XDP if native else noted.flags
-    if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
-        _note(maps, link.ifindex, kept | changes, noted.generation)
-    forwarding.enable(agent.session, link.name, changes)
-
-
-def _note(maps: Maps, ifindex: int, flags: int, generation: int) -> None:
-    maps.switching.update(FIRST, Switching(ifindex=ifindex, flags=flags, generation=generation).pack())
-
-
-def _attach(program: Program, device: Device, wanted: XdpMode) -> XdpMode:
-    mode = XdpMode.NATIVE if wanted is XdpMode.AUTO else wanted
-    if mode is XdpMode.GENERIC:
-        _refuse_merged_packets(device)
-    try:
-        XdpHook(device.ifindex).attach(program, mode=mode)
-    except (BpfError, UnsupportedError):
-        if wanted is not XdpMode.AUTO:
-            raise
-        return _attach(program, device, XdpMode.GENERIC)
-    return mode
-
-
-def _refuse_merged_packets(device: Device) -> None:
-    # On a real NIC the generic hook comes after GRO, and what it transmits is not split again.
-    if not device.kind and has_gro(device.name):
-        raise UnsupportedError(
-            f"generic XDP on {device.name} would bounce packets that GRO merged",
-            feature="generic_xdp",
-            hint=f"switch GRO off: ethtool -K {device.name} gro off",
-        )
+        for each in switches.find(host, links=[link]):
+            each.remove()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data path of one tunnel as a handle: its maps, found from the hooks, and what they say of local endpoints.
+"""The data path of one tunnel: its maps, found from the hooks.
 
 A handle keeps descriptors of the maps. The hooks say whether they are still those of the tunnel, and before a write
 whatever is missing there is put back.
@@ -12,26 +12,15 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from mizarnet._datapath.attachment import missing_places, put_back, warn_outdated
 from mizarnet._datapath.hooks import PLACES
+from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import installed_build
-from mizarnet._datapath.lock import locked
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import (
-    Standing,
-    StandingSwitch,
-    Survey,
-    find_switches,
-    refuse_other_schema,
-    survey,
-)
+from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema
+from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
-from mizarnet._kernel.netlink import Session
-from mizarnet._model import codec
-from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import Meta, Record
+from mizarnet._model.codec import Meta
 from mizarnet._model.enumerations import State
-from mizarnet._model.specs import EndpointKey, MacAddress
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
@@ -53,17 +42,17 @@ class DataPath:
     """An open data path. Several threads may use it.
 
     Attributes:
-        session: Of the host's namespace; it stays the opener's.
-        name: Of the tunnel, for messages.
-        ifindex: Of the tunnel.
+        hooks: Hooks of the tunnel.
+        host: Host of the tunnel; it stays the opener's.
+        name: Name of the tunnel, for messages.
         meta_id: Id of the map ``meta``: the identity of the data path.
     """
 
-    def __init__(self, session: Session, name: str, found: Survey, standing: Standing, maps: Maps) -> None:
+    def __init__(self, hooks: TunnelHooks, found: Survey, standing: Standing, maps: Maps) -> None:
         """Not for users: see :meth:`find` and :meth:`open`."""
-        self.session = session
-        self.name = name
-        self.ifindex: int = found.hooks.ifindex
+        self.hooks = hooks
+        self.host: Host = hooks.host
+        self.name: str = hooks.name
         self.meta_id: int = standing.meta_id
         self._known: dict[int, Standing] = {}
         self._learn(found)
@@ -73,8 +62,8 @@ class DataPath:
         self._lost: type[MizarnetError] | None = None
 
     @classmethod
-    def find(cls, session: Session, name: str, ifindex: int) -> Self | None:
-        """The data path on a device, however far it has come; None if nothing of ours is on its hooks.
+    def find(cls, hooks: TunnelHooks) -> Self | None:
+        """The data path on a tunnel, however far it has come; None if nothing of ours is on its hooks.
 
         Raises:
             LayoutError: Another version of this package attached it.
@@ -83,7 +72,7 @@ class DataPath:
         """
         for _ in range(_ATTEMPTS):
             try:
-                found = session.run(survey, ifindex)
+                found = hooks.survey()
             except NotFoundError:
                 return None
             standing = found.any
@@ -92,12 +81,12 @@ class DataPath:
             refuse_other_schema(standing)
             maps = Maps.open(standing.map_ids)
             if maps is not None:
-                return cls(session, name, found, standing, maps)
+                return cls(hooks, found, standing, maps)
         return None
 
     @classmethod
-    def open(cls, session: Session, name: str, ifindex: int) -> Self:
-        """The whole data path on a device.
+    def open(cls, hooks: TunnelHooks) -> Self:
+        """The whole data path on a tunnel.
 
         Raises:
             AgentNotFoundError: There is none, or it is not whole.
@@ -105,9 +94,9 @@ class DataPath:
             ExistsError: As for :meth:`find`.
             PrivilegeError: As for :meth:`find`.
         """
-        opened = cls.find(session, name, ifindex)
+        opened = cls.find(hooks)
         if opened is None:
-            raise AgentNotFoundError(f"no transit agent is attached to {name}", hint=_ATTACH)
+            raise AgentNotFoundError(f"no transit agent is attached to {hooks.name}", hint=_ATTACH)
         try:
             opened.refuse_unfinished(opened.maps.read_meta())
         except BaseException:
@@ -137,7 +126,7 @@ class DataPath:
             AgentNotFoundError: Somebody took all programs off the hooks.
         """
         self._refuse_unusable()
-        if self._lost or not self.session.run_near(self._stands):
+        if self._lost or not self.host.run_near(self._stands):
             self.survey()
         return self._maps
 
@@ -145,7 +134,7 @@ class DataPath:
         """Look at the hooks; raises as :attr:`maps` does."""
         self._refuse_unusable()
         try:
-            found = self.session.run_near(survey, self.ifindex, self._known)
+            found = self.hooks.survey(self._known)
         except NotFoundError:
             raise self._lose(StaleHandleError(f"tunnel {self.name} is gone")) from None
         standing = found.any
@@ -171,7 +160,7 @@ class DataPath:
             ForkedError: In a child of the process that opened them.
         """
         self._refuse_unusable()
-        with locked(self.session.cookie):
+        with self.host.locked():
             self.make_whole()
             try:
                 yield self._maps
@@ -183,7 +172,7 @@ class DataPath:
     def reading(self) -> Generator[Maps, None, None]:
         """The maps while nobody else writes, for what cannot be read otherwise; raises as :meth:`writing` does."""
         self._refuse_unusable()
-        with locked(self.session.cookie):
+        with self.host.locked():
             yield self.maps
 
     def make_whole(self) -> None:
@@ -191,9 +180,9 @@ class DataPath:
         found = self.survey()
         meta = self._maps.read_meta()
         self.refuse_unfinished(meta)
-        if missing_places(found, meta.layers):
+        if found.missing(meta.layers):
             with suppress(NotFoundError):  # the device is gone, and the next look says so
-                put_back(self.session, self.ifindex, self._maps, meta.layers)
+                self.hooks.put_back(self._maps, meta.layers)
             self.survey()
             self.refuse_unfinished(self._maps.read_meta())
 
@@ -205,7 +194,7 @@ class DataPath:
                 f"the transit agent of {self.name} is being {verb}, or whoever did it died",
                 hint="TransitAgent.attach(tunnel) completes it",
             )
-        if meta.head.netns_cookie != self.session.cookie:
+        if meta.head.netns_cookie != self.host.cookie:
             raise AgentNotFoundError(
                 f"{self.name} was moved here from another network namespace",
                 hint="move it back, or delete it and create a tunnel here",
@@ -214,14 +203,6 @@ class DataPath:
     def is_outdated(self) -> bool:
         """Whether a program that stands is of another build than this package; raises as :attr:`maps` does."""
         return bool(self.survey().builds - {installed_build()})
-
-    def own_switches(self) -> list[StandingSwitch]:
-        """The switches of this data path, on whatever devices; there is at most one, unless somebody made another."""
-        return [each for each in find_switches(self.session) if each.standing.meta_id == self.meta_id]
-
-    def outdated_switches(self) -> list[StandingSwitch]:
-        """Those of another build than this package."""
-        return [each for each in self.own_switches() if each.standing.build != installed_build()]
 
     def warn_if_outdated(self) -> None:
         """Warn if :meth:`is_outdated`."""
@@ -246,7 +227,7 @@ class DataPath:
         """Whether a known program of this data path is on tcx: the quick way to say yes. Runs in the namespace."""
         with suppress(NotFoundError, UnsupportedError):
             for direction in {place.direction for place in PLACES}:
-                for number in TcxHook(self.ifindex, direction).query().program_ids:
+                for number in TcxHook(self.hooks.ifindex, direction).query().program_ids:
                     known = self._known.get(number)
                     if known is not None:
                         return known.meta_id == self.meta_id
@@ -270,28 +251,3 @@ class DataPath:
             self._lost = type(error)
             self._maps.let_go()
         return error
-
-    # -- what the maps say of local endpoints
-
-    def record(self, name: str) -> Record | None:
-        """The endpoint of that name."""
-        return self._record(codec.record_key(name))
-
-    def record_at(self, vni: int, ip: IPAddress) -> Record | None:
-        """The local endpoint with that address."""
-        claim = self.maps.addresses.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
-        return None if claim is None else self._record(codec.claimant(claim))
-
-    def record_of(self, mac: MacAddress) -> Record | None:
-        """The local endpoint with that MAC."""
-        interface = self.maps.interfaces.lookup(codec.mac_key(mac))
-        return None if interface is None else self._record(codec.record_of(interface))
-
-    def _record(self, key: bytes) -> Record | None:
-        data = self.maps.records.lookup(key)
-        return None if data is None else Record.unpack(data)
-
-    def all_records(self) -> list[Record]:
-        """Every local endpoint, by name."""
-        found = [Record.unpack(data) for _, data in self.maps.records.items()]
-        return sorted(found, key=lambda record: record.spec.name)

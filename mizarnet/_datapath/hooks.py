@@ -73,6 +73,11 @@ def choose_layers(wanted: Hook | None) -> int:
     return Layer.TCX | Layer.CLSACT if tcx else Layer.CLSACT
 
 
+def layers_text(layers: int) -> str:
+    """Layers as people see them, such as ``"tcx"`` or ``"tcx and clsact"``."""
+    return " and ".join(hook.value for hook, bit in _BITS.items() if layers & bit)
+
+
 def wanted_places(layers: int) -> list[Place]:
     """The places of some layers, in the order in which they are taken."""
     return [place for place in PLACES if layers & _BITS[place.layer]]

@@ -4,24 +4,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack, suppress
 
 import attrs
 
 from mizarnet._kernel.bpf import Map, MapType, Object, UpdateMode
 from mizarnet._model import layouts
+from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.codec import (
     FIRST,
+    PRESENT_PEER,
     Meta,
     Record,
     Switching,
     claimant,
     instance_claiming,
     instance_of,
+    pack_peer_key,
+    unpack_peer_key,
 )
 from mizarnet._model.enumerations import Limit
-from mizarnet.errors import ExistsError, LayoutError
+from mizarnet.errors import CapacityError, ExistsError, LayoutError
 
 _NUMBER = 4  # bytes of a key or value that is a __u32
 _STAMP = 8
@@ -141,6 +145,14 @@ class Maps:
             take_own(self.endpoints, key, own.__eq__)  # it went meanwhile, and so must this
         return False
 
+    def add_peers(self, prefixes: Iterable[IPNetwork]) -> None:
+        """Add prefixes to the peers; raises ``CapacityError`` when they do not fit, with nothing added."""
+        write(self.peers, {pack_peer_key(prefix): PRESENT_PEER for prefix in prefixes})
+
+    def read_peers(self) -> frozenset[IPNetwork]:
+        """The prefixes of the peers, for a caller that holds the host's lock."""
+        return frozenset(map(unpack_peer_key, self.peers.keys()))
+
     def stamp(self) -> None:
         """Say that a table was changed. Random, so that two writers never leave the same stamp."""
         self.changes.update(FIRST, os.urandom(_STAMP))
@@ -154,6 +166,29 @@ class Maps:
         """Let go of the descriptors."""
         for each in self.all():
             each.close()
+
+
+def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
+    """Write all entries in place of those ``leaving``; raises ``CapacityError``, with no change, if they do not fit.
+
+    What leaves goes first, so that a full table can be renewed.
+    """
+    existing = target.lookup_all()[0]
+    size = target.key_size
+    known = {existing[at : at + size] for at in range(0, len(existing), size)}
+    used = len(known) - len(leaving)
+    needed = used + sum(key not in known for key in entries)
+    if needed > target.max_entries:
+        raise CapacityError(
+            f"{len(entries)} entries do not fit into {target.name}: {used} of {target.max_entries} are used",
+            table=target.name,
+            capacity=target.max_entries,
+            used=used,
+            # The other tables have one size.
+            hint="attach the agent with a larger max_endpoints" if target.name == "endpoints" else "",
+        )
+    target.delete_many(leaving)
+    target.update_many(entries.items())
 
 
 def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes | None:

@@ -7,18 +7,17 @@ A program is ours if one of its maps begins as ``meta`` does, whatever version o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from itertools import takewhile
 
 import attrs
 
-from mizarnet._datapath.hooks import PLACES, Hooks, Place, read_hooks
+from mizarnet._datapath.hooks import PLACES, Hooks, Place, read_hooks, wanted_places
 from mizarnet._datapath.loader import BUILD
 from mizarnet._kernel.bpf import Map, MapType, Program
-from mizarnet._kernel.netlink import Link, Session, dump_links
 from mizarnet._model.codec import FIRST, Head
 from mizarnet._model.enumerations import Limit
-from mizarnet.errors import ExistsError, LayoutError, NotFoundError
+from mizarnet.errors import ExistsError, LayoutError
 
 
 @attrs.frozen
@@ -61,6 +60,19 @@ class Survey:
     def builds(self) -> set[int]:
         """The builds that the programs are of."""
         return {each.build for each in self.standing.values()}
+
+    @property
+    def ahead(self) -> list[tuple[str, int]]:
+        """Side and id of programs of others that run before the first of ours; id 0: a filter without a program."""
+        ours = {standing.program_id for standing in self.standing.values()}
+        found: list[tuple[str, int]] = []
+        for side, order in self.hooks.order.items():
+            found += [(side.value, each) for each in takewhile(lambda each: each not in ours, order)]
+        return found
+
+    def missing(self, layers: int) -> list[Place]:
+        """The places of some layers where nothing of ours stands."""
+        return [place for place in wanted_places(layers) if place not in self.standing]
 
 
 def recognise(program_id: int) -> Standing | None:
@@ -137,43 +149,3 @@ def refuse_other_schema(found: Standing) -> None:
             differences=[f"schema {found.head.schema}"],
             hint="use that version, or delete the tunnel with force=True",
         )
-
-
-@attrs.frozen
-class StandingSwitch:
-    """A transit switch's program on a device of the host.
-
-    Attributes:
-        link: The device.
-        standing: The program.
-    """
-
-    link: Link
-    standing: Standing
-
-
-def find_switches(session: Session, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
-    """The transit switches of a host, whatever device they are on and whether their tunnel lives or not.
-
-    Args:
-        session: Of the host's namespace.
-        links: Devices to look at; None: all.
-
-    Raises:
-        PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
-    """
-    found: list[StandingSwitch] = []
-    for link in dump_links(session) if links is None else links:
-        for number in link.xdp_ids:
-            standing = recognise(number)
-            if standing is not None:
-                found.append(StandingSwitch(link, standing))
-    return found
-
-
-def owner_lives(session: Session, found: Standing) -> bool:
-    """Whether the tunnel that a program was made for is on this host, with programs of the same data path."""
-    with suppress(NotFoundError, ExistsError):
-        there = session.run(survey, found.head.ifindex).any
-        return there is not None and there.meta_id == found.meta_id
-    return False

@@ -261,8 +261,13 @@ class Record:
 
     @property
     def mac(self) -> MacAddress:
-        """Of the device."""
+        """MAC of the device."""
         return MacAddress.parse(self.spec.mac or bytes(6))
+
+    @property
+    def mtu(self) -> int:
+        """MTU of the device, in bytes."""
+        return self.spec.mtu or 0
 
     def pack(self) -> bytes:
         """``mzn_record``."""

@@ -306,6 +306,46 @@ def _to_name(value: str | None) -> str:
 
 
 @attrs.frozen(kw_only=True)
+class TunnelSpec:
+    """What a tunnel shall be; None: left open.
+
+    Attributes:
+        encap: Encapsulation.
+        underlay: Name of the device that leads to the other hosts.
+        local: Own underlay address.
+        port: UDP port.
+        mtu: Largest inner packet, in bytes.
+    """
+
+    encap: Encap
+    underlay: str
+    local: IPAddress | None = None
+    port: int | None = None
+    mtu: int | None = None
+
+
+MAX_ENDPOINTS, MAX_LOCAL = 65536, 4096
+"""Room for endpoints, of all hosts and of this one, where nothing else was asked for."""
+
+
+@attrs.frozen(kw_only=True)
+class AgentSpec:
+    """What a transit agent shall be; None: left open.
+
+    Attributes:
+        hook: The one kind of hook that its programs stand on; None: every kind that the kernel has.
+        max_endpoints: Room for endpoints, local and remote together.
+        max_local: Room for endpoints of this host.
+        peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
+    """
+
+    hook: Hook | None = None
+    max_endpoints: int | None = None
+    max_local: int | None = None
+    peers: frozenset[IPNetwork] | None = None
+
+
+@attrs.frozen(kw_only=True)
 class EndpointSpec:
     """What an endpoint is to be. Everything is checked here, before any system call.
 

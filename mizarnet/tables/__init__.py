@@ -7,4 +7,3 @@ from mizarnet.tables.endpoints import Changes as Changes
 from mizarnet.tables.endpoints import EndpointTable as EndpointTable
 from mizarnet.tables.networks import NetworkTable as NetworkTable
 from mizarnet.tables.peers import PeerSet as PeerSet
-from mizarnet.tables.peers import write_peers as write_peers

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import Generic, TypeVar, cast
 
 from mizarnet._datapath.datapath import DataPath
@@ -11,7 +11,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._model.arguments import IPAddress, check_items
 from mizarnet._model.html import table
-from mizarnet.errors import CapacityError, EndpointNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -106,26 +106,3 @@ def _pair(entry: tuple[K, V]) -> tuple[K, V]:
             f"an entry is a pair of key and value, not {type(entry).__name__}", argument="entries"
         ) from None
     return key, value
-
-
-def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
-    """Write all entries in place of those ``leaving``; raises ``CapacityError``, with no change, if they do not fit.
-
-    What leaves goes first, so that a full table can be renewed.
-    """
-    existing = target.lookup_all()[0]
-    size = target.key_size
-    known = {existing[at : at + size] for at in range(0, len(existing), size)}
-    used = len(known) - len(leaving)
-    needed = used + sum(key not in known for key in entries)
-    if needed > target.max_entries:
-        raise CapacityError(
-            f"{len(entries)} entries do not fit into {target.name}: {used} of {target.max_entries} are used",
-            table=target.name,
-            capacity=target.max_entries,
-            used=used,
-            # The other tables have one size.
-            hint="attach the agent with a larger max_endpoints" if target.name == "endpoints" else "",
-        )
-    target.delete_many(leaving)
-    target.update_many(entries.items())

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import attrs
 
-from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
-from mizarnet._model.arguments import IPAddress, check_vni
+from mizarnet._model.arguments import check_vni
+from mizarnet._model.differences import differences
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import (
     EndpointNotFoundError,
@@ -20,7 +21,7 @@ from mizarnet.errors import (
     InvalidValueError,
     LocalEndpointError,
 )
-from mizarnet.tables._table import Table, pairs, write
+from mizarnet.tables._table import Table, pairs
 
 # Not the bound itself: a mapping's type of keys is invariant, and EndpointKey is one of them.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
@@ -46,13 +47,6 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """
 
     _what = "endpoint"
-
-    def __init__(
-        self, datapath: DataPath, local: IPAddress, *, release: Callable[[Maps, EndpointKey], bool]
-    ) -> None:
-        """``release`` takes a key from a local endpoint whose device is gone; false if it is not gone."""
-        super().__init__(datapath, local)
-        self._release = release
 
     def _map(self, maps: Maps) -> Map:
         return maps.endpoints
@@ -123,11 +117,11 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         with self._datapath.writing() as maps:
             self._refuse_locals(maps, wanted)
             present = dict(self._remotes(maps, vni))
-            different = {key: value for key, value in wanted.items() if present.get(key) != value}
+            different = differences(wanted, present)
             superfluous = [key for key in present if key not in wanted]
-            write(maps.endpoints, different, leaving=superfluous)
+            write(maps.endpoints, {key: wanted[key] for key in different}, leaving=superfluous)
             self._yield_to_locals(maps, different, removed=superfluous)
-        added = sum(key not in present for key in different)
+        added = sum(there is None for _, there in different.values())
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 
     def _remotes(self, maps: Maps, vni: int | None) -> Iterator[tuple[bytes, bytes]]:
@@ -166,7 +160,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._refuse_local(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
-        if not self._release(maps, codec.unpack_endpoint_key(packed)):
+        if not LocalEndpoints(self._datapath, maps).release(codec.unpack_endpoint_key(packed)):
             raise _local_error(packed)
 
     def _yield_to_locals(

@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_address, check_vni
 from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
 from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
-from mizarnet.tables._table import Table, pairs, write
+from mizarnet.tables._table import Table, pairs
 
 # Not the bound itself: a mapping's type of keys is invariant, and NetworkKey is one of them.
 _NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")

@@ -8,11 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import cast
 
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.maps import Maps
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix
 from mizarnet._model.specs import AddressLike, PrefixLike
-from mizarnet.tables._table import write
 
 
 class PeerSet(collections.abc.Set[IPNetwork]):
@@ -33,17 +31,17 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
     def __contains__(self, prefix: object) -> bool:
         """Whether that very prefix is in the set; what can be no prefix is an error, as it is in ``discard``."""
-        return check_prefix(cast("PrefixLike", prefix)) in set(self)
+        return check_prefix(cast("PrefixLike", prefix)) in self._read()
 
     def __iter__(self) -> Iterator[IPNetwork]:
-        return map(codec.unpack_peer_key, self._keys())
+        return iter(self._read())
 
     def __len__(self) -> int:
-        return len(self._keys())
+        return len(self._read())
 
-    def _keys(self) -> list[bytes]:
+    def _read(self) -> frozenset[IPNetwork]:
         with self._datapath.reading() as maps:
-            return list(maps.peers.keys())
+            return maps.read_peers()
 
     def add(self, prefix: PrefixLike) -> None:
         """Accept tunnel packets from ``prefix``; again is harmless. Raises ``CapacityError`` when full."""
@@ -60,7 +58,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         given = check_items(prefixes, argument="prefixes", what="prefixes")
         checked = [check_prefix(prefix) for prefix in given]
         with self._datapath.writing() as maps:
-            write_peers(maps, checked)
+            maps.add_peers(checked)
 
     def covers(self, address: AddressLike) -> bool:
         """Whether a tunnel packet from ``address`` would be accepted."""
@@ -69,8 +67,3 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
     def __repr__(self) -> str:
         return f"<PeerSet of {self._datapath.name}>"
-
-
-def write_peers(maps: Maps, prefixes: Iterable[IPNetwork]) -> None:
-    """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
-    write(maps.peers, {codec.pack_peer_key(prefix): codec.PRESENT_PEER for prefix in prefixes})

@@ -8,11 +8,13 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
+import attrs
 import pytest
 
 import mizarnet as mz
 from mizarnet._datapath.lock import locked
 from tests.support.standing import attached_on
+from tests.support.tables import contents
 from tests.support.topology import TUNNEL, Host, World, alive
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
@@ -56,11 +58,38 @@ def test_without_its_tunnel_there_is_no_agent(host: Host) -> None:
 
 
 def test_attaching_again_adopts(host: Host) -> None:
-    with mz.TransitAgent.attach(host.tunnel, max_local=1, peers=[]) as again:
-        assert not again.created
-        assert again.state().programs == host.agent.state().programs
-        assert again.capacity == host.agent.capacity
-        assert set(again.peers) == set(host.agent.peers)
+    given = {"peers": [*host.agent.peers], **attrs.asdict(host.agent.capacity)}
+    for arguments in ({}, given):
+        with mz.TransitAgent.attach(host.tunnel, **arguments) as again:
+            assert not again.created
+            assert again.state().programs == host.agent.state().programs
+            assert again.capacity == host.agent.capacity
+            assert set(again.peers) == set(host.agent.peers)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("peers", ()), ("peers", ("192.0.2.7",)), ("max_endpoints", 7), ("max_local", 1)]
+)
+def test_a_given_argument_that_differs_is_named(host: Host, argument: str, value: object) -> None:
+    before = contents(host.agent), set(host.agent.peers)
+    with pytest.raises(mz.ExistsError, match=f"tunnel0 exists, but {argument} is") as refused:
+        mz.TransitAgent.attach(host.tunnel, **{argument: value})
+    assert [*refused.value.differences] == [argument]
+    assert (contents(host.agent), set(host.agent.peers)) == before
+
+
+def test_another_hook_than_the_one_that_is_there_is_named(host: Host) -> None:
+    """Where there is tcx, the agent of the fixture stands on both layers, and neither alone is what there is."""
+    if mz.probe().tcx:
+        for hook in mz.Hook:
+            with pytest.raises(mz.ExistsError, match=f"hook is tcx and clsact, not {hook.value}"):
+                mz.TransitAgent.attach(host.tunnel, hook=hook)
+    else:
+        with pytest.raises(mz.UnsupportedError, match="tcx"):
+            mz.TransitAgent.attach(host.tunnel, hook="tcx")
+        with mz.TransitAgent.attach(host.tunnel, hook="clsact") as again:
+            assert not again.created
+    assert all(host.agent.state().attached.values())
 
 
 def test_open_by_name_and_by_tunnel(host: Host) -> None:
@@ -202,7 +231,7 @@ def test_each_hook_carries_traffic_or_says_why_not(hook: str) -> None:
 
 
 def test_a_lock_held_for_too_long_is_a_timeout(host: Host) -> None:
-    cookie = host.agent.session.cookie
+    cookie = host.agent.host.cookie
     with locked(cookie), pytest.raises(mz.LockTimeoutError) as caught, locked(cookie, timeout=0.05):
         raise AssertionError("locked twice")
     assert (caught.value.timeout, caught.value.pid) == (0.05, os.getpid())

@@ -75,8 +75,8 @@ def test_a_process_killed_while_attaching_is_no_obstacle(host: Host) -> None:
     host.agent.detach()
     process = start_python(
         """
-        from mizarnet import install
-        install.bring_up = lambda tunnel: os.kill(os.getpid(), signal.SIGKILL)
+        from mizarnet._datapath.tunnel_device import TunnelDevice
+        TunnelDevice.bring_up = lambda tunnel: os.kill(os.getpid(), signal.SIGKILL)
         with mz.Tunnel.open("tunnel0", netns=sys.argv[1]) as tunnel:
             mz.TransitAgent.attach(tunnel)
         """,

@@ -17,15 +17,15 @@ from tests.support.wait import wait_until
 
 # Each ends the process at one point of a create or a delete, as a signal would.
 DEATHS = {
-    "before the device": "wiring._create_link = lambda *_: os._exit(9)",
-    "before the device is recorded": "wiring.publish = lambda *_: os._exit(9)",
-    "before others can reach it": "wiring.Record.pack_endpoint = lambda *_: os._exit(9)",
-    "before the device is deleted": "presence.delete_link = lambda *_, **__: os._exit(9)",
-    "before the record is deleted": "presence.delete_netns = lambda *_: os._exit(9)",
+    "before the device": "device._create = lambda *_: os._exit(9)",
+    "before the device is recorded": "entries.publish = lambda *_: os._exit(9)",
+    "before others can reach it": "entries.Record.pack_endpoint = lambda *_: os._exit(9)",
+    "before the device is deleted": "endpoints.delete_link = lambda *_, **__: os._exit(9)",
+    "before the record is deleted": "endpoints.delete_netns = lambda *_: os._exit(9)",
 }
 CREATE = """
-from mizarnet import wiring
-from mizarnet._datapath import presence
+from mizarnet._datapath import endpoints
+from mizarnet._datapath.endpoints import device, entries
 host, netns, point = sys.argv[1:]
 exec(point)
 agent = mz.TransitAgent.open("tunnel0", netns=host)

@@ -70,7 +70,7 @@ def test_a_private_namespace_comes_and_goes_with_it(net: Net) -> None:
     with net.vm() as vm:
         assert namespaces() - before == {vm.netns}
         with Session.open(vm.netns) as session:
-            assert session.identity != net.host.agent.session.identity
+            assert session.identity != net.host.agent.host.identity
             link = get_link(session, vm.ifname)
         assert link is not None
         assert (link.kind, link.mac) == ("macvtap", str(vm.mac))

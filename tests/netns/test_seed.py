@@ -47,7 +47,7 @@ def programs_on(host: Host) -> dict[str, list[int]]:
     if bpf.has_tcx():
         for direction in bpf.Direction:
             hook = bpf.TcxHook(agent.tunnel.ifindex, direction)
-            found[f"tcx {direction.value}"] = list(agent.session.run(hook.query).program_ids)
+            found[f"tcx {direction.value}"] = list(agent.host.run(hook.query).program_ids)
     for direction in bpf.Direction:
         text = host.namespace.run("tc", "-j", "filter", "show", "dev", TUNNEL, direction.value)
         options = [each.get("options", {}) for each in json.loads(text)]

@@ -74,7 +74,7 @@ def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(fabric: Fa
         with Session.open(netns) as session:
             link = get_link(session, endpoint.ifname)
             assert link is not None
-            assert session.identity != host.tunnel.session.identity
+            assert session.identity != host.tunnel.host.identity
         assert (link.kind, link.mode, link.parent_ifindex) == (kind, "private", host.tunnel.ifindex)
         assert link.mac == str(endpoint.mac)
     vm.delete()

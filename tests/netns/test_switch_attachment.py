@@ -46,11 +46,11 @@ def passing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def settings(host: Host) -> tuple[str, ...]:
-    return tuple(read_sysctl(host.tunnel.session, key.format(UNDERLAY)) for key in SETTINGS)
+    return tuple(read_sysctl(host.tunnel.host, key.format(UNDERLAY)) for key in SETTINGS)
 
 
 def programs(host: Host) -> list[int]:
-    return host.tunnel.session.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
+    return host.tunnel.host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
 
 
 # -- forwarding --------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def test_forwarding_is_set_and_put_back(
 @pytest.mark.parametrize("before", [("1", "1", "1"), ("1", "1", "0"), ("1", "1", "2")])
 def test_forwarding_that_was_on_stays_on(host: Host, before: tuple[str, ...]) -> None:
     for key, value in zip(SETTINGS, before, strict=True):
-        write_sysctl(host.tunnel.session, key.format(UNDERLAY), value)
+        write_sysctl(host.tunnel.host, key.format(UNDERLAY), value)
     switch = mz.TransitSwitch.attach(host.agent)
     assert settings(host) == before
     switch.detach()
@@ -88,7 +88,7 @@ def test_forwarding_that_was_on_stays_on(host: Host, before: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("accept_ra", ["0", "2"])
 def test_router_advertisements_that_were_chosen_stay_chosen(host: Host, version: int, accept_ra: str) -> None:
-    write_sysctl(host.tunnel.session, f"ipv6/conf/{UNDERLAY}/accept_ra", accept_ra)
+    write_sysctl(host.tunnel.host, f"ipv6/conf/{UNDERLAY}/accept_ra", accept_ra)
     switch = mz.TransitSwitch.attach(host.agent)
     assert settings(host) == (*ON[version][:2], accept_ra)
     switch.detach()
@@ -113,6 +113,16 @@ def test_attach_again_adopts(host: Host, mode: Mode) -> None:
     with pytest.raises(mz.SwitchNotFoundError):
         mz.TransitSwitch.open(host.agent)
     assert not opened.state().attached
+
+
+def test_a_given_argument_that_differs_is_named(host: Host) -> None:
+    first = mz.TransitSwitch.attach(host.agent, mode="generic")
+    assert not mz.TransitSwitch.attach(host.agent, underlay=UNDERLAY, mode="generic").created
+    for argument, given in (("mode", {"mode": "native"}), ("underlay", {"underlay": "lo"})):
+        with pytest.raises(mz.ExistsError, match=f"{argument} is") as refused:
+            mz.TransitSwitch.attach(host.agent, **given)
+        assert [*refused.value.differences] == [argument]
+    assert first.state().attached
 
 
 def test_detached_at_once_so_that_another_can_follow(host: Host) -> None:
@@ -155,9 +165,9 @@ DYING = """
     setattr(owner, name, dying)
     switch.detach() if switch else mz.TransitSwitch.attach(agent)
 """
-ATTACH_STEPS = [("mizarnet.switch._note", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
+ATTACH_STEPS = [("mizarnet._datapath.switches._note", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
                 ("mizarnet._datapath.forwarding.enable", 1), ("XdpHook.attach", 1),
-                ("mizarnet.switch._note", 2)]  # fmt: skip
+                ("mizarnet._datapath.switches._note", 2)]  # fmt: skip
 DETACH_STEPS = [("XdpHook.detach", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
                 ("mizarnet._datapath.forwarding.restore", 1), ("mizarnet._datapath.forwarding.restore", 2)]  # fmt: skip
 
@@ -210,7 +220,7 @@ def test_automatic_mode_is_native_where_the_driver_can(host: Host) -> None:
 @pytest.mark.vm
 def test_automatic_mode_falls_back(host: Host) -> None:
     """A bridge has no XDP of its own."""
-    session = host.tunnel.session
+    session = host.tunnel.host
     bridge = create_bridge(session, "br0")
     add_address(session, bridge.ifindex, ip_interface("203.0.113.1/24"))
     set_link(session, bridge.ifindex, up=True)

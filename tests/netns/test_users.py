@@ -35,7 +35,7 @@ def test_a_user_without_privileges_reaches_no_program_and_no_map(host: Host) -> 
 
 
 def test_a_user_without_privileges_cannot_hold_the_lock(host: Host) -> None:
-    cookie = host.agent.session.cookie
+    cookie = host.agent.host.cookie
 
     def attempts() -> None:
         become_nobody_with()

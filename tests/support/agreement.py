@@ -94,7 +94,7 @@ def _twice(what: str, values: Iterable[object]) -> Iterator[str]:
 
 def _devices(agent: mz.TransitAgent, known: Iterable[Record], namespaces: Iterable[str]) -> Iterator[str]:
     unowned: dict[tuple[int, int], str] = {}
-    for name in (agent.session, *namespaces):
+    for name in (agent.host, *namespaces):
         unowned.update(_endpoint_devices(name))
     for record in known:
         if record.state is not State.LIVE:

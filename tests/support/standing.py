@@ -34,7 +34,7 @@ def program_ids(agent: TransitAgent) -> dict[str, int]:
 
 def attached_on(host: Host) -> list[str]:
     """The places on a host's tunnel where programs of ours stand."""
-    found = host.tunnel.session.run(survey, host.tunnel.ifindex)
+    found = host.tunnel.host.run(survey, host.tunnel.ifindex)
     return [str(place) for place in found.standing]
 
 

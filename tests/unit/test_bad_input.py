@@ -38,7 +38,7 @@ NO_STORE: Any = None
 
 
 def endpoints() -> EndpointTable:
-    return EndpointTable(NO_STORE, ip_address("192.0.2.1"), release=lambda *_: False)
+    return EndpointTable(NO_STORE, ip_address("192.0.2.1"))
 
 
 def networks() -> NetworkTable:

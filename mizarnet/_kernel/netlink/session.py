@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Self, TypeVar
 
 from mizarnet._kernel.netlink._messages import Reply, Request, prepare
 from mizarnet._kernel.netlink._worker import Worker, outcome, registry
@@ -39,7 +39,7 @@ class Session:
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, netns: NetnsLike | NetnsHandle | None = None, *, timeout: float = 10.0) -> Session:
+    def open(cls, netns: NetnsLike | NetnsHandle | None = None, *, timeout: float = 10.0) -> Self:
         """Open a session.
 
         Args:
@@ -132,7 +132,7 @@ class Session:
             self._closed = True
         registry.release(self._worker)
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -208,7 +208,7 @@ def tap(world: World) -> Iterator[Container]:
     """A MACVTAP of the first host in a namespace of its own, with the record that lets it send."""
     host = world.lab.hosts[0]
     mac = mz.MacAddress.parse("02:00:00:00:00:0c")
-    with world.namespace("vm") as session, host.tunnel.session.open_netns() as home:
+    with world.namespace("vm") as session, host.tunnel.host.open_netns() as home:
         link = create_macvlan(
             session,
             "tap0",
@@ -260,7 +260,7 @@ def test_tap_opened_in_its_namespace(world: World, tap: Container, tmp_path: Pat
 
 def test_tap_opened_by_the_host(world: World, tap: Container, tmp_path: Path) -> None:
     """A tap's socket belongs to the namespace of whoever opened it, wherever its device is."""
-    host, reason, data = tap.host.tunnel.session, mz.Verdict.FOREIGN_SOCKET, b"from a VM"
+    host, reason, data = tap.host.tunnel.host, mz.Verdict.FOREIGN_SOCKET, b"from a VM"
     with (
         world.c.udp() as far,
         opened(world, host, tmp_path) as descriptor,

@@ -173,11 +173,11 @@ class World:
     def host_endpoint(self, ip: str) -> Iterator[Container]:
         """An endpoint in the first host's own namespace, for the time of the ``with``."""
         host = self.lab.hosts[0]
-        write_sysctl(host.tunnel.session, _NO_IPV6, "1")
+        write_sysctl(host.tunnel.host, _NO_IPV6, "1")
         endpoint = mz.Endpoint.create(host.agent, vni=VNI, ip=ip, ifname="own0")
         try:
             self.lab.publish()
-            yield Container("h1", host, endpoint, host.tunnel.session)
+            yield Container("h1", host, endpoint, host.tunnel.host)
         finally:
             endpoint.delete()
             self.lab.publish()

@@ -16,6 +16,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.survey import survey
+from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.bpf import XdpHook
 from mizarnet._kernel.netlink import delete_unmounted, get_link, read_sysctl
 from mizarnet._model.enumerations import State
@@ -54,7 +55,7 @@ class Ground:
         """Begin with a tunnel alone."""
         self.scene = scene
         self.netns = scene.host.namespace.name
-        self.session = scene.host.tunnel.session
+        self.host = scene.host.tunnel.host
         scene.agent.detach(force=True)
 
     # -- what is made
@@ -83,14 +84,14 @@ class Ground:
 
     def assert_safe(self, point: str) -> None:
         """Nothing on the hooks; or what was begun, on a tunnel that is down unless all of it stands."""
-        link = get_link(self.session, TUNNEL)
+        link = get_link(self.host, TUNNEL)
         if link is None:
             return
-        found = self.session.run(survey, link.ifindex)
+        found = self.host.run(survey, link.ifindex)
         if found.any is None:
             assert not link.up, point
             return
-        datapath = DataPath.find(self.session, TUNNEL, link.ifindex)
+        datapath = DataPath.find(TunnelHooks(self.host, TUNNEL, link.ifindex))
         assert datapath is not None
         state = datapath.maps.read_meta().state
         datapath.close()
@@ -122,16 +123,14 @@ class Ground:
 
     def xdp(self) -> list[int]:
         hook = XdpHook(device(self.scene.host.namespace, UNDERLAY).ifindex)
-        return self.session.run(hook.query).program_ids
+        return self.host.run(hook.query).program_ids
 
     def forwarding(self) -> str:
-        return read_sysctl(self.session, f"ipv4/conf/{UNDERLAY}/forwarding")
+        return read_sysctl(self.host, f"ipv4/conf/{UNDERLAY}/forwarding")
 
     def _programs(self) -> list[int]:
         paths = data_paths().values()
-        return [
-            n for path in paths for n, each in path.items() if each.head.netns_cookie == self.session.cookie
-        ]
+        return [n for path in paths for n, each in path.items() if each.head.netns_cookie == self.host.cookie]
 
     # -- ways on
 

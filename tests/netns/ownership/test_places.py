@@ -316,10 +316,10 @@ def test_what_a_switch_changed_is_put_back_where_it_was_changed(scene: Scene) ->
     host.namespace.run("ip", "link", "set", TUNNEL, "netns", other.name)
     with mz.Tunnel.open(TUNNEL, netns=other.name) as tunnel:
         tunnel.delete(force=True)
-        assert read_sysctl(tunnel.session, "ipv4/conf/nic/forwarding") == "1"
-    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "1"
+        assert read_sysctl(tunnel.host, "ipv4/conf/nic/forwarding") == "1"
+    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "1"
     mz.TransitSwitch.detach(UNDERLAY, netns=host.namespace.name)
-    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
 
 
 def test_a_tunnel_that_was_moved_back_is_bounced_for_again(scene: Scene) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._datapath import hooks, loader
-from mizarnet._datapath.attachment import put_back, take_off
 from mizarnet._datapath.hooks import GUARD, HANDLE, PLACES, PRIORITY, Place
 from mizarnet._kernel import bpf
 from mizarnet._kernel.netlink import read_sysctl
@@ -70,7 +69,7 @@ def take(host: Host, places: Iterable[Place]) -> None:
         program = bpf.Program.open_id(there[str(place)])
         assert program is not None
         with program:
-            host.tunnel.session.run(hooks.detach, place, program, host.tunnel.ifindex)
+            host.tunnel.host.run(hooks.detach, place, program, host.tunnel.ifindex)
 
 
 def guards(places: Iterable[Place]) -> bool:
@@ -193,7 +192,7 @@ def test_with_nothing_left_a_detach_takes_the_switch_off(scene: Scene) -> None:
     assert not host.tunnel.state().up
     nic = device(host.namespace, UNDERLAY)
     assert nic.xdp_ids == ()
-    assert read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
 
 
 def test_what_was_taken_off_to_the_last_is_not_put_back(scene: Scene) -> None:
@@ -202,11 +201,11 @@ def test_what_was_taken_off_to_the_last_is_not_put_back(scene: Scene) -> None:
     layers = maps.read_meta().layers
     take(host, offered())
     with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
-        put_back(host.tunnel.session, host.tunnel.ifindex, maps, layers)
+        host.tunnel.device.hooks.put_back(maps, layers)
     assert attached_on(host) == []
     with mz.TransitAgent.attach(host.tunnel) as heir:
         with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
-            put_back(host.tunnel.session, host.tunnel.ifindex, maps, layers)
+            host.tunnel.device.hooks.put_back(maps, layers)
         assert all(heir.state().attached.values())
 
 
@@ -220,15 +219,15 @@ def test_programs_of_two_agents_are_taken_off_each_by_its_own(scene: Scene) -> N
     take(host, lower)
     foreign = bpf.Program.open_id(there.agent.state().programs[str(lower[0])])
     assert foreign is not None
-    session, ifindex, meta = host.tunnel.session, host.tunnel.ifindex, here.datapath.meta_id
+    session, ifindex, meta = host.tunnel.host, host.tunnel.ifindex, here.datapath.meta_id
     with foreign:
         found = session.run(hooks.read_hooks, ifindex)
         session.run(hooks.attach, lower[0], foreign, found)
         with pytest.raises(mz.ExistsError, match="two transit agents"):
             here.state()
-        take_off(session, ifindex, meta)
+        host.tunnel.device.hooks.take_off(meta)
         assert attached_on(host) == [str(lower[0])]
-        take_off(session, ifindex, there.agent.datapath.meta_id)
+        host.tunnel.device.hooks.take_off(there.agent.datapath.meta_id)
     assert attached_on(host) == []
 
 
@@ -241,9 +240,9 @@ def strangers_filter(host: Host, direction: bpf.Direction) -> Iterator[bpf.Progr
     )
     with loader.load(bytes(layouts.CONFIG.size), capacity) as loaded:
         program = loaded.programs[GUARD]
-        host.tunnel.session.run(place.attach, program)
+        host.tunnel.host.run(place.attach, program)
         yield program
-        host.tunnel.session.run(place.detach, program)
+        host.tunnel.host.run(place.detach, program)
 
 
 @pytest.mark.vm

@@ -130,11 +130,11 @@ def detach_elsewhere(scene: Scene) -> None:
 
 
 def xdp(host: Host) -> list[int]:
-    return host.tunnel.session.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
+    return host.tunnel.host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
 
 
 def forwarding(host: Host) -> str:
-    return read_sysctl(host.tunnel.session, f"ipv4/conf/{UNDERLAY}/forwarding")
+    return read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding")
 
 
 def assert_nic_unharmed(scene: Scene) -> None:

@@ -13,12 +13,13 @@ from contextlib import ExitStack, suppress
 
 import attrs
 
-from mizarnet._datapath import hooks, leftovers, self_test
+from mizarnet._datapath import self_test, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, wanted_places
 from mizarnet._datapath.loader import AGENT, GUARD, SWITCH, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import Standing, StandingSwitch
+from mizarnet._datapath.survey import Standing
+from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
 from mizarnet.errors import NotFoundError, StaleHandleError
@@ -32,17 +33,18 @@ def upgrade(datapath: DataPath) -> None:
         StaleHandleError: Somebody else changed a hook meanwhile; what was replaced was put back.
         VerifierError: The kernel does not accept a program of this package; nothing was changed.
     """
-    maps, switches = datapath.maps, datapath.outdated_switches()
-    if not datapath.is_outdated() and not switches:
+    maps = datapath.maps
+    outdated = [each for each in switches.own(datapath) if each.is_outdated]
+    if not datapath.is_outdated() and not outdated:
         return
     self_test.check()
-    names = [GUARD, AGENT, *([SWITCH] if switches else [])]
+    names = [GUARD, AGENT, *([SWITCH] if outdated else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
         swap = _Swap(datapath, loaded, opened, roll_back)
         maps.count_replacement()
         for place in wanted_places(maps.read_meta().layers):
             swap.at(place)
-        for switch in switches:
+        for switch in outdated:
             swap.switch(switch)
         roll_back.pop_all()
     _note_build(maps)
@@ -78,8 +80,7 @@ class _Swap:
         old, new = self._open(standing), self.loaded.programs[place.program]
         if old is None:
             raise StaleHandleError(f"somebody took {place} off {self.datapath.name} meanwhile")
-        session, ifindex = self.datapath.session, self.datapath.ifindex
-        session.run(hooks.replace, place, new, ifindex, expected=old)
+        self.datapath.hooks.replace(place, new, expected=old)
         self.roll_back.callback(self._put_back, place, old, new)
         there = self.datapath.survey().standing.get(place)
         if there is None or there.program_id != new.id:
@@ -87,17 +88,17 @@ class _Swap:
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
         with suppress(StaleHandleError, NotFoundError):  # somebody else's now
-            self.datapath.session.run(hooks.replace, place, old, self.datapath.ifindex, expected=new)
+            self.datapath.hooks.replace(place, old, expected=new)
 
     def switch(self, switch: StandingSwitch) -> None:
         """Compare and swap on the underlay; a switch that was taken off meanwhile has nothing to replace."""
         old, new = self._open(switch.standing), self.loaded.programs[SWITCH]
         if old is None:
             return
-        session, hook = self.datapath.session, XdpHook(switch.link.ifindex)
-        mode = leftovers.xdp_mode(session, switch.link)
-        session.run(hook.replace, new, expected=old, mode=mode)
-        self.roll_back.callback(session.run, hook.replace, old, expected=new, mode=mode)
+        host, hook = self.datapath.host, XdpHook(switch.link.ifindex)
+        mode = switch.mode
+        host.run(hook.replace, new, expected=old, mode=mode)
+        self.roll_back.callback(host.run, hook.replace, old, expected=new, mode=mode)
         noted = self.datapath.maps.read_switching()
         again = attrs.evolve(noted, generation=noted.generation + 1)
         self.datapath.maps.switching.update(FIRST, again.pack())

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoints of this host on one data path: how they come into being, are found, and go.
+
+Each is map entries and one device, made and removed in an order that never leaves a hole (``entries``, ``device``).
+The kernel deletes devices with their namespaces, unasked: a record tells that an endpoint was made, and its device
+whether it is still there.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import attrs
+
+from mizarnet._datapath import private_netns
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import comparison, device, entries
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import UpdateMode
+from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, delete_netns
+from mizarnet._model import codec
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
+from mizarnet.errors import ExistsError, InUseError, MtuError
+
+ABANDONED = 60
+"""Seconds after which an endpoint that is not whole counts as abandoned, whatever lock its maker holds."""
+
+
+@attrs.frozen
+class LocalEndpoints:
+    """The endpoints of this host. Whoever changes them holds the host's lock.
+
+    Attributes:
+        datapath: The data path that they are on.
+        maps: Its maps.
+    """
+
+    datapath: DataPath
+    maps: Maps
+
+    @classmethod
+    def of(cls, datapath: DataPath) -> LocalEndpoints:
+        """Those of a data path, for reading; raises as :attr:`DataPath.maps` does."""
+        return cls(datapath, datapath.maps)
+
+    @property
+    def host(self) -> Host:
+        """The host."""
+        return self.datapath.host
+
+    # -- found
+
+    def named(self, name: str) -> Record | None:
+        """The record of that name."""
+        return self._record(codec.record_key(name))
+
+    def at(self, vni: int, ip: IPAddress) -> Record | None:
+        """The record of the endpoint with that address."""
+        claim = self.maps.addresses.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
+        return None if claim is None else self._record(codec.claimant(claim))
+
+    def with_mac(self, mac: MacAddress) -> Record | None:
+        """The record of the endpoint with that MAC."""
+        sender = self.maps.interfaces.lookup(codec.mac_key(mac))
+        return None if sender is None else self._record(codec.record_of(sender))
+
+    def _record(self, key: bytes) -> Record | None:
+        data = self.maps.records.lookup(key)
+        return None if data is None else Record.unpack(data)
+
+    def recorded(self) -> list[Record]:
+        """Every record, by name, whether its device exists or not."""
+        found = [Record.unpack(data) for _, data in self.maps.records.items()]
+        return sorted(found, key=lambda record: record.spec.name)
+
+    def present(self) -> list[Record]:
+        """The records whose endpoint was made to the end and whose device exists, by name."""
+        return [record for record in self.recorded() if self.is_present(record)]
+
+    def is_present(self, record: Record) -> bool:
+        """Whether an endpoint was made to the end and its device exists."""
+        return record.ifindex != 0 and device.find(record, self.host) is not None
+
+    def is_being_made(self, record: Record) -> bool:
+        """Whether another process may be at work on an endpoint, for a caller that holds the host's lock.
+
+        The maker of one that was begun under the caller's own lock is dead. One with a ``/run`` of its own holds
+        another lock.
+        """
+        if record.state is not State.MAKING or record.maker == self.host.lock_id:
+            return False
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - record.changed / 1e9 < ABANDONED
+
+    def refuse_other_maker(self, record: Record) -> None:
+        """Raises ``ExistsError`` if an endpoint may be in the making."""
+        if self.is_being_made(record):
+            raise ExistsError(
+                f"endpoint {record.spec.name!r} is being made by a process that has a /run of its own",
+                holder=record.spec.name,
+                hint=f"wait for it, or {ABANDONED} s if it died",
+            )
+
+    def refuse_in_use(self) -> None:
+        """Raises ``InUseError`` while there are any."""
+        # In another namespace, to which the tunnel was moved, the records do not lead to the devices: all may be there.
+        moved = self.maps.read_meta().head.netns_cookie != self.host.cookie
+        refuse_users(
+            self.datapath.name,
+            [record.spec.name for record in (self.recorded() if moved else self.present())],
+        )
+
+    # -- made
+
+    def find_or_make(self, spec: EndpointSpec) -> tuple[Record, bool]:
+        """The endpoint, and whether it was made now; what is missing of its entries is written.
+
+        Raises:
+            ExistsError: It exists and is not as specified; and as :meth:`make` does.
+        """
+        existing = self.named(spec.name)
+        if existing is not None:
+            if self.is_present(existing) and comparison.is_its_namespace(spec, existing):
+                comparison.refuse_other(spec, existing)
+                entries.complete(self.maps, existing)
+                return existing, False
+            self.refuse_other_maker(existing)
+            self.remove(existing)
+        return self.make(spec), True
+
+    def make(self, spec: EndpointSpec) -> Record:
+        """Create the endpoint ``spec``, whose name is free. On any error nothing is left behind.
+
+        Raises:
+            ExistsError: Its name, its address, its MAC, the device's name or the default route is taken.
+            CapacityError: A table is full.
+            MtuError: Its MTU is larger than the tunnel's, or that is too small for IPv6.
+            NetnsNotFoundError: There is no such namespace.
+            UntrustedNamespaceError: It belongs to another user namespace.
+            EndpointNotFoundError: Another process, which does not see the lock, deleted it meanwhile.
+            AgentNotFoundError: It detached the agent meanwhile.
+        """
+        wanted = self._filled_in(spec)
+        self._check_free(wanted)
+        private = spec.kind is Kind.MACVTAP and spec.netns is None
+        instance = secrets.randbits(64)
+        if private:
+            wanted = attrs.evolve(wanted, netns=private_netns.name_of(instance))
+        with ExitStack() as undo:
+            # The record is the first thing that there is: whoever finds it finds what else was made.
+            record = entries.claim_name(self.maps, self._new_record(wanted, instance, private=private), undo)
+            if private:
+                name = wanted.netns or ""
+                private_netns.make(name, self.host.cookie, self.datapath.hooks.ifindex)
+                undo.callback(delete_netns, name)
+            target = undo.enter_context(device.open_namespace(wanted, self.host))
+            nsid = device.nsid_from(self.host, target)
+            record = attrs.evolve(record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid)
+            record = entries.claim(self.maps, record, undo)
+            optional = spec.gateway is None
+            ifindex = target.run(
+                device.make, self.datapath.hooks, target, record, undo, optional_routes=optional
+            )
+            record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
+            entries.publish(self.maps, record)
+            # Whoever detaches says so before he looks for endpoints.
+            self.datapath.refuse_unfinished(self.maps.read_meta())
+            undo.pop_all()
+            target.close()
+        return record
+
+    def _new_record(self, spec: EndpointSpec, instance: int, *, private: bool) -> Record:
+        return Record(
+            spec=spec,
+            instance=instance,
+            interface=NO_SLOT,
+            ifindex=0,
+            netns_cookie=0,
+            netns_id=(0, 0),
+            nsid=SAME_NAMESPACE,
+            maker=self.host.lock_id,
+            state=State.MAKING,
+            private=private,
+        )
+
+    def _filled_in(self, spec: EndpointSpec) -> EndpointSpec:
+        """The specification with MAC, MTU and gateways."""
+        largest = self.maps.read_meta().mtu
+        mtu = largest if spec.mtu is None else spec.mtu
+        if mtu > largest:
+            raise MtuError(
+                f"mtu {mtu} is larger than the tunnel's {largest}",
+                argument="mtu",
+                value=mtu,
+                hint=f"give at most {largest}",
+            )
+        if mtu < SMALLEST_IPV6_MTU and spec.ip[-1].version == 6:
+            raise MtuError(
+                f"{spec.ip[-1]}: IPv6 needs an MTU of {SMALLEST_IPV6_MTU}, the tunnel's is {mtu}",
+                argument="mtu",
+                value=mtu,
+                hint="use IPv4 only, or a tunnel with a larger mtu=",
+            )
+        mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
+        gateways = self._gateways(spec) if spec.gateway is None else spec.gateway
+        return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
+
+    def _gateways(self, spec: EndpointSpec) -> Iterator[IPAddress]:
+        """Those of the networks that the endpoint's addresses are in."""
+        for address in spec.ip:
+            data = self.maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))
+            gateway = None if data is None else codec.unpack_network(data).gateway
+            if gateway is not None and gateway in address.network and gateway != address.ip:
+                yield gateway
+
+    def _check_free(self, spec: EndpointSpec) -> None:
+        """Addresses and MAC must be free; an endpoint that held them and lost its device has gone."""
+        for address in spec.ip:
+            entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
+            self.evict(self.at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
+        if spec.mac is not None:
+            self.evict(self.with_mac(spec.mac), f"MAC {spec.mac}")
+
+    # -- gone
+
+    def evict(self, holder: Record | None, what: str) -> None:
+        """Remove an endpoint that holds ``what`` and lost its device; raises ``ExistsError`` if it did not."""
+        if holder is None:
+            return
+        if self.is_present(holder):
+            raise ExistsError(f"{what} belongs to endpoint {holder.spec.name!r}", holder=holder.spec.name)
+        self.refuse_other_maker(holder)
+        self.remove(holder)
+
+    def release(self, key: EndpointKey) -> bool:
+        """Whether no endpoint has an address, for a caller that wants it; one whose device is gone gives it up."""
+        holder = self.at(key.vni, key.ip)
+        if holder is None:
+            return True
+        if self.is_present(holder) or self.is_being_made(holder):
+            return False
+        self.remove(holder)
+        return True
+
+    def remove(self, record: Record) -> None:
+        """Remove an endpoint whose record was just read; what is gone already is no error.
+
+        Unreachable first, then silent; the record goes last, so that a caller that dies in between leaves a trace. A
+        maker that does not see the caller's lock writes the record last, too: if that happened meanwhile, there is
+        more to remove.
+        """
+        left: Record | None = record
+        while left is not None:
+            left = self._remove(left)
+
+    def _remove(self, record: Record) -> Record | None:
+        """None when it is gone; else its record as somebody has changed it meanwhile."""
+        entries.silence(self.maps, record)
+        link = device.find(record, self.host)
+        if link is not None:
+            delete_link(self.host, link.ifindex, nsid=record.nsid)
+        if record.private:
+            delete_netns(record.spec.netns or "")
+        entries.give_up_claims(self.maps, record)
+        taken = entries.take_record(self.maps, record)
+        if taken is None or Record.unpack(taken).changed == record.changed:
+            return None
+        with suppress(ExistsError):
+            self.maps.records.update(codec.record_key(record.spec.name), taken, mode=UpdateMode.NOEXIST)
+        return Record.unpack(taken)
+
+
+def refuse_users(tunnel: str, users: list[str]) -> None:
+    """Raises ``InUseError`` if there are any users of a tunnel."""
+    if users:
+        raise InUseError(
+            f"{len(users)} endpoints use {tunnel}, such as {users[0]!r}",
+            users=users,
+            hint="delete them first, or give force=True",
+        )

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is an endpoint the one that is asked for?"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import attrs
+
+from mizarnet._kernel.netlink import resolve
+from mizarnet._model.codec import Record
+from mizarnet._model.differences import refuse_differences
+from mizarnet._model.specs import EndpointSpec
+from mizarnet.errors import NetnsNotFoundError
+
+_HOST = "the host's own"
+
+
+def is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
+    """Whether the name still means the namespace that the endpoint lives in."""
+    if wanted.netns is None or wanted.netns != existing.spec.netns:
+        return True  # left open, or perhaps a difference to be named
+    return _lives_in(wanted.netns, existing)
+
+
+def _lives_in(netns: str, existing: Record) -> bool:
+    """Whether a name or path leads to the endpoint's namespace, whatever it was called when the endpoint was made."""
+    with resolve(netns) as found:
+        return found.netns.identity == existing.netns_id
+
+
+def _leads_to(netns: str, existing: Record) -> bool:
+    with suppress(NetnsNotFoundError):
+        return _lives_in(netns, existing)
+    return False
+
+
+def refuse_other(wanted: EndpointSpec, existing: Record) -> None:
+    """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
+    given = attrs.asdict(wanted, recurse=False)
+    present = attrs.asdict(existing.spec, recurse=False)
+    if wanted.netns is None and not existing.private:
+        given["netns"], present["netns"] = _HOST, existing.spec.netns or _HOST
+    elif wanted.netns is not None and _leads_to(wanted.netns, existing):
+        present["netns"] = wanted.netns
+    refuse_differences(f"endpoint {wanted.name!r}", given, present, holder=wanted.name)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The device of one endpoint: made in its namespace with addresses and routes, found again, and deleted."""
+
+from __future__ import annotations
+
+import errno
+import time
+from contextlib import ExitStack
+
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._kernel.netlink import (
+    SAME_NAMESPACE,
+    UNNAMED,
+    Link,
+    NetnsHandle,
+    Session,
+    add_address,
+    add_default_route,
+    create_macvlan,
+    delete_link,
+    dump_links,
+    get_link,
+    nsid_of,
+    owner_is_initial,
+    resolve,
+    silence,
+    wait_for_address,
+)
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.codec import Record
+from mizarnet._model.specs import EndpointSpec, Kind
+from mizarnet.errors import ExistsError, InvalidValueError, NetlinkError, UntrustedNamespaceError
+
+_TEARDOWN = 2.0
+"""Seconds that the kernel may take to delete the devices of a namespace that ended."""
+
+
+def find(record: Record, host: Host) -> Link | None:
+    """The endpoint's device, looked at from the host's namespace; None when it is gone.
+
+    The id of a namespace that ended may be given to another: the MAC tells. A record without an index is of a
+    device that was being made when its maker died, and may not have its name yet.
+    """
+    if record.ifindex:
+        link = get_link(host, ifindex=record.ifindex, nsid=record.nsid)
+        return link if link is not None and link.mac == str(record.mac) else None
+    links = dump_links(host, kind=record.spec.kind.value, nsid=record.nsid)
+    # The MAC alone is no proof: an endpoint of another tunnel, of the same VNI and address, has it too.
+    named = [link for link in links if link.name == record.spec.ifname or link.name.startswith(UNNAMED)]
+    return next((link for link in named if link.mac == str(record.mac)), None)
+
+
+def open_namespace(spec: EndpointSpec, host: Host) -> Session:
+    """A session of the namespace that an endpoint shall live in.
+
+    Raises:
+        NetnsNotFoundError: There is no such namespace.
+        UntrustedNamespaceError: It belongs to another user namespace.
+        InvalidValueError: A MACVTAP shall live in the host's own.
+    """
+    where: NetnsHandle = host.open_netns() if spec.netns is None else resolve(spec.netns)
+    with where:
+        if where.netns.identity == host.identity:
+            _refuse_vm_on_host(spec)
+        elif not spec.trust_user_namespace and not owner_is_initial(where.fileno()):
+            raise UntrustedNamespaceError(
+                f"namespace {spec.netns} belongs to another user namespace, whose root may add devices to the tunnel "
+                "and copy the frames of other tenants",
+                netns=spec.netns or "",
+                hint="give trust_user_namespace=True if that root is trusted",
+            )
+        return Session.open(where)
+
+
+def _refuse_vm_on_host(spec: EndpointSpec) -> None:
+    if spec.kind is Kind.MACVTAP:
+        raise InvalidValueError(
+            "a MACVTAP endpoint cannot live in the host's namespace",
+            argument="netns",
+            value=spec.netns,
+            hint="leave netns= out: a private namespace is made for it",
+        )
+
+
+def nsid_from(host: Host, target: Session) -> int:
+    """The id that the host's namespace has for the endpoint's."""
+    if host.identity == target.identity:
+        return SAME_NAMESPACE
+    with target.open_netns() as handle:
+        return nsid_of(host, handle)
+
+
+def make(
+    tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, optional_routes: bool
+) -> int:
+    """Make the device, finished, with addresses and routes; its index in the namespace. Runs inside the namespace.
+
+    Raises:
+        ExistsError: The device's name, its MAC or the default route is taken.
+    """
+    spec = record.spec
+    link = _create(tunnel, target, record)
+    undo.callback(delete_link, target, link.ifindex)
+    if spec.kind is Kind.MACVTAP:
+        silence(target, link)  # its addresses are the VM's; it goes up with the first descriptor
+        return link.ifindex
+    for address in spec.ip:
+        add_address(target, link.ifindex, address, dad=False)
+        if address.version == 6:
+            wait_for_address(target, address)
+    # The host's own default route leads to the underlay: it is not taken over without being asked for.
+    if not (optional_routes and target.identity == tunnel.host.identity):
+        for gateway in spec.gateway or ():
+            _add_route(target, link, gateway, optional=optional_routes)
+    return link.ifindex
+
+
+def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
+    parent_nsid = _parent_nsid(tunnel.host, target)
+    deadline = time.monotonic() + _TEARDOWN
+    while True:
+        try:
+            return create_macvlan(
+                target,
+                record.spec.ifname,
+                parent_ifindex=tunnel.ifindex,
+                parent_nsid=parent_nsid,
+                mac=str(record.mac),
+                mtu=record.mtu,
+                kind=record.spec.kind.value,
+                up=record.spec.kind is Kind.MACVLAN,
+            )
+        except NetlinkError as refused:
+            # A namespace that ended loses its number before its devices go: the MAC is free in a moment.
+            if refused.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise _explain(refused, record) from None
+        time.sleep(0.01)
+
+
+def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> None:
+    try:
+        add_default_route(target, gateway, ifindex=link.ifindex)
+    except NetlinkError as refused:
+        if refused.errno != errno.EEXIST:
+            raise
+        if not optional:
+            raise ExistsError(
+                f"the namespace has a default route of IPv{gateway.version}",
+                holder=f"default route of IPv{gateway.version}",
+                hint="give gateway=() for an endpoint without one",
+            ) from None
+
+
+def _parent_nsid(host: Host, target: Session) -> int | None:
+    if host.identity == target.identity:
+        return None
+    with host.open_netns() as handle:
+        return nsid_of(target, handle)
+
+
+def _explain(refused: NetlinkError, record: Record) -> Exception:
+    spec = record.spec
+    where = f"namespace {spec.netns}" if spec.netns else "the host's namespace"
+    if refused.errno == errno.EEXIST:
+        return ExistsError(
+            f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
+        )
+    if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
+        return ExistsError(
+            f"MAC {record.mac} is taken on the tunnel",
+            holder=str(record.mac),
+            hint="a device that is no endpoint's any more, or never was, has it: delete it, or give another mac=",
+        )
+    return refused

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entries of one endpoint in the maps: claimed, published, completed, silenced and given up.
+
+Making writes the claims first, so that the kernel refuses the second of two; then the sender's entry, so that the
+device may send from its first moment; then the entry that makes others reach it, and last the word that it is whole.
+Removing is the reverse. Another process may hold another lock, with a ``/run`` of its own: entries are taken away only
+if they are the endpoint's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager, suppress
+
+import attrs
+
+from mizarnet._datapath.maps import Maps, take_own
+from mizarnet._kernel.bpf import UpdateMode
+from mizarnet._model import codec
+from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError
+
+
+def publish(maps: Maps, record: Record) -> None:
+    """The last step: others reach the endpoint, and its record says that it is whole.
+
+    The record goes last: another process that is removing the endpoint, and does not see the lock, sees by it that
+    there is more to remove; and one that has removed it is noticed here.
+    """
+    key = codec.record_key(record.spec.name)
+    with _unless_deleted(record):
+        _refuse_replaced(maps, record)
+        # From here on with the device's index, by which the agent knows it.
+        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
+        maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+        maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+
+
+def complete(maps: Maps, record: Record) -> None:
+    """Write what is missing of the entries of an endpoint whose device exists.
+
+    Raises:
+        ExistsError: Another endpoint has one of them.
+        EndpointNotFoundError: Another process deleted it meanwhile.
+    """
+    own = codec.record_key(record.spec.name)
+    entries = [
+        (maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder),
+        *((maps.addresses, key, claim, codec.claimant) for key, claim in record.pack_addresses().items()),
+        (maps.interfaces, codec.mac_key(record.mac), record.pack_interface(), codec.record_of),
+    ]
+    missing = False
+    for table, key, wanted, holder in entries:
+        found = table.lookup(key)
+        if found == wanted:
+            continue
+        missing = True
+        with _unless_deleted(record):
+            _refuse_other_life(maps, record)
+        mode = UpdateMode.ANY if found is not None and holder(found) == own else UpdateMode.NOEXIST
+        with _explained(f"an entry of endpoint {record.spec.name!r} is another's", record.spec.name):
+            table.update(key, wanted, mode=mode)
+    reachable = [maps.endpoints.lookup(key) for key in record.pack_addresses()]
+    if missing or any(found != record.pack_endpoint() for found in reachable):
+        try:
+            publish(maps, record)
+        except EndpointNotFoundError:
+            forget(maps, record)
+            raise
+
+
+@contextmanager
+def _unless_deleted(record: Record) -> Generator[None, None, None]:
+    try:
+        yield
+    except EndpointNotFoundError:
+        raise EndpointNotFoundError(
+            f"endpoint {record.spec.name!r} was deleted by another process while it was being made"
+        ) from None
+
+
+def _refuse_replaced(maps: Maps, record: Record) -> None:
+    """Raises ``EndpointNotFoundError`` unless the record, the index and all addresses are still this endpoint's."""
+    _refuse_other_life(maps, record)
+    interface = maps.interfaces.lookup(codec.mac_key(record.mac))
+    own = (
+        maps.slots.lookup(codec.u32(record.interface)) == record.pack_slot()
+        and all(maps.addresses.lookup(key) == claim for key, claim in record.pack_addresses().items())
+        and interface is not None
+        and record.is_interface(interface)
+    )
+    if not own:
+        raise EndpointNotFoundError(record.spec.name)
+
+
+def _refuse_other_life(maps: Maps, record: Record) -> None:
+    """Raises ``EndpointNotFoundError`` unless the record is still there, and not of a later life of the name."""
+    found = maps.records.lookup(codec.record_key(record.spec.name))
+    if found is None or codec.instance_of(found) != record.instance:
+        raise EndpointNotFoundError(record.spec.name)
+
+
+# -- claims ----------------------------------------------------------------------------------------------
+
+
+def claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
+    key = codec.record_key(record.spec.name)
+    with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
+        try:
+            maps.records.update(key, record.pack(), mode=UpdateMode.NOEXIST)
+        except CapacityError as full:
+            raise _no_room(maps, full.used) from None
+    undo.callback(forget, maps, record)
+    return record
+
+
+def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
+    """All that two endpoints must not share, last the hot half of the record, by which the endpoint may send.
+
+    Each step is refused by the kernel if somebody else has the key.
+    """
+    key, new = codec.record_key(record.spec.name), UpdateMode.NOEXIST
+    record = attrs.evolve(record, interface=_claim_slot(maps, record))
+    undo.callback(forget, maps, record)
+    maps.traffic.update(codec.u32(record.interface), bytes(maps.traffic.slot_size))
+    with _unless_deleted(record):
+        _refuse_other_life(maps, record)
+        maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+    for address, claim in record.pack_addresses().items():
+        found = codec.unpack_endpoint_key(address)
+        with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
+            maps.addresses.update(address, claim, mode=new)
+    with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
+        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=new)
+    return record
+
+
+@contextmanager
+def _explained(what: str, holder: str) -> Generator[None, None, None]:
+    """Say what is taken: whoever took it was faster than the look before."""
+    try:
+        yield
+    except ExistsError:
+        raise ExistsError(f"{what}: another process made it just now", holder=holder) from None
+
+
+def _claim_slot(maps: Maps, record: Record) -> int:
+    """The lowest index into ``traffic`` that no endpoint has, and now this one."""
+    while True:
+        keys, _, count = maps.slots.lookup_all()
+        if count >= maps.slots.max_entries:
+            raise _no_room(maps, count)
+        used = set(memoryview(keys).cast("I"))
+        index = next(index for index in range(count + 1) if index not in used)
+        with suppress(ExistsError):  # another process was faster
+            maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
+            return index
+
+
+def _no_room(maps: Maps, count: int) -> CapacityError:
+    return CapacityError(
+        f"this host has {count} endpoints, and room for no more",
+        table="interfaces",
+        capacity=maps.interfaces.max_entries,
+        used=count,
+        hint="attach the agent with a larger max_local",
+    )
+
+
+def drop_orphan(maps: Maps, address: bytes) -> None:
+    """Take away the claim to an address that a maker wrote, and died, after somebody else had removed its record."""
+    claim = maps.addresses.lookup(address)
+    if claim is not None:
+        record = maps.records.lookup(codec.claimant(claim))
+        if record is None or codec.instance_of(record) != codec.instance_claiming(claim):
+            take_own(maps.addresses, address, claim.__eq__)
+
+
+# -- taking away -----------------------------------------------------------------------------------------
+
+
+def silence(maps: Maps, record: Record) -> None:
+    """Take away the entries by which others reach the endpoint, and by which it may send."""
+    own = record.pack_endpoint()
+    for key, claim in record.pack_addresses().items():
+        take_own(maps.endpoints, key, own.__eq__)
+        if maps.addresses.lookup(key) != claim:
+            maps.restore_local(
+                key
+            )  # of another endpoint, if it looked like this one's or was written over by it
+    _take_interface(maps, record)
+
+
+def _take_interface(maps: Maps, record: Record) -> None:
+    """Name and index do not tell one life of a name from the next; who has claimed the index does."""
+    key, slot = codec.mac_key(record.mac), codec.u32(record.interface)
+    taken = take_own(maps.interfaces, key, record.is_interface)
+    while taken is not None:
+        holder = maps.slots.lookup(slot)
+        if holder is None or holder == record.pack_slot():
+            return
+        with suppress(ExistsError):
+            maps.interfaces.update(key, taken, mode=UpdateMode.NOEXIST)
+        if maps.slots.lookup(slot) == holder:
+            return
+        taken = take_own(maps.interfaces, key, record.is_interface)
+
+
+def forget(maps: Maps, record: Record) -> None:
+    """Take away the claims, and then the record, by which they are found."""
+    silence(maps, record)
+    give_up_claims(maps, record)
+    take_record(maps, record)
+
+
+def give_up_claims(maps: Maps, record: Record) -> None:
+    """Addresses first: without its claim nobody writes an entry for one. The index last: it tells what is our own."""
+    for key, claim in record.pack_addresses().items():
+        take_own(maps.addresses, key, claim.__eq__)
+    silence(maps, record)
+    for key in _slots_of(maps, record):
+        take_own(maps.slots, key, record.pack_slot().__eq__)
+
+
+def take_record(maps: Maps, record: Record) -> bytes | None:
+    key = codec.record_key(record.spec.name)
+    return take_own(maps.records, key, lambda value: codec.instance_of(value) == record.instance)
+
+
+def _slots_of(maps: Maps, record: Record) -> list[bytes]:
+    """The key of its index; of an endpoint whose maker died before noting it, what can be found."""
+    if record.interface != NO_SLOT:
+        return [codec.u32(record.interface)]
+    return [key for key, value in maps.slots.items() if value == record.pack_slot()]

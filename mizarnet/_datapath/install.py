@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a data path comes onto a tunnel and goes: whole, or begun on a tunnel that is down.
+
+Until the first program is attached a maker that dies leaves nothing. From then on the device holds everything, and
+``meta`` says that it is being made: the next call completes it. The caller holds the host's lock, but nothing is wrong
+without: of two makers the one that attaches first has made the data path, and the other completes it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import ExitStack, suppress
+
+import attrs
+
+from mizarnet._datapath import leftovers, loader, switches
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.hooks import choose_layers, layers_text, wanted_places
+from mizarnet._datapath.loader import AGENT, GUARD, Capacity
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._kernel.netlink import on_link_prefixes
+from mizarnet._model.arguments import IPNetwork
+from mizarnet._model.codec import FIRST, Config, Head, Meta, u32
+from mizarnet._model.differences import refuse_differences
+from mizarnet._model.enumerations import Limit, State
+from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
+from mizarnet.errors import InUseError, KernelError, NotFoundError, StaleHandleError, UnderlayNotFoundError
+
+# How often another maker may come between: each time one of the two gets further.
+_ATTEMPTS = 16
+
+
+def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
+    """Make sure that a whole data path is on the tunnel, and that it is up; whether this call made or completed it.
+
+    Raises:
+        UnsupportedError: The hook does not exist on this kernel.
+        LayoutError: Another version of this package attached the one that is there.
+        ExistsError: The one that is there is not as specified, a filter of somebody else has a place, or the UDP port
+            is taken.
+    """
+    layers = choose_layers(spec.hook)
+    for _ in range(_ATTEMPTS):
+        found = DataPath.find(tunnel.hooks)
+        try:
+            if found is not None:
+                meta = found.maps.read_meta()
+                if meta.state is not State.DELETING:
+                    _compare(tunnel, found.maps, spec)
+                    return _complete(tunnel, found, meta)
+                remove(tunnel, found, force=True)
+            else:
+                leftovers.clear_host(tunnel.host)
+                if _make(tunnel, spec, layers):
+                    return True
+        except StaleHandleError:
+            continue  # whoever detached it has finished
+        finally:
+            if found is not None:
+                found.close()
+    raise StaleHandleError(f"the transit agent of {tunnel.name} was attached and detached all the time")
+
+
+def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
+    """Raises ``ExistsError`` unless the data path that is there is as specified."""
+    capacity = Capacity.of(maps)
+    existing = {
+        "hook": layers_text(maps.read_meta().layers),
+        "max_endpoints": capacity.max_endpoints,
+        "max_local": capacity.max_local,
+        "peers": maps.read_peers(),
+    }
+    wanted = {**attrs.asdict(spec, recurse=False), "hook": spec.hook and spec.hook.value}
+    refuse_differences(
+        f"the transit agent of {tunnel.name}",
+        wanted,
+        existing,
+        holder=tunnel.name,
+        hint="leave the argument out; agent.peers changes the peers, the rest needs agent.detach() first",
+    )
+
+
+def _complete(tunnel: TunnelDevice, found: DataPath, meta: Meta) -> bool:
+    begun = meta.state is State.MAKING
+    if not begun:
+        found.refuse_unfinished(meta)
+    if found.maps.lifeline.lookup(FIRST) is None:  # the kernel emptied it when the device left this namespace
+        _write_lifeline(tunnel, found.maps)
+    tunnel.hooks.put_back(found.maps, meta.layers)
+    link = tunnel.find()
+    if link is None or not link.up:
+        tunnel.bring_up()
+        _refuse_overtaken(tunnel, found.maps)
+    if begun:
+        _set_state(found.maps, State.LIVE)
+    return begun
+
+
+def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
+    """False if somebody else's first program was faster: nothing of this call is left then."""
+    capacity = Capacity(spec.max_endpoints or MAX_ENDPOINTS, spec.max_local or MAX_LOCAL)
+    with ExitStack() as stack:
+        loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
+        maps = Maps.of(loaded)
+        maps.meta.update(FIRST, _meta(tunnel, layers).pack())
+        _write_lifeline(tunnel, maps)
+        maps.add_peers(_on_link(tunnel) if spec.peers is None else spec.peers)
+        maps.stamp()
+        before = tunnel.hooks.survey()
+        first = wanted_places(layers)[0]
+        # The step by which one maker wins: the kernel refuses it if the hook is not as it was seen empty of ours.
+        if before.any is not None or not tunnel.hooks.attach(first, loaded.programs[first.program], before):
+            return False
+        with ExitStack() as on_failure:
+            on_failure.callback(_undo, tunnel, maps)
+            tunnel.hooks.put_back(maps, layers, loaded=loaded.programs)
+            tunnel.bring_up()
+            _refuse_overtaken(tunnel, maps)
+            _set_state(maps, State.LIVE)
+            on_failure.pop_all()
+    return True
+
+
+def _write_lifeline(tunnel: TunnelDevice, maps: Maps) -> None:
+    # The kernel looks the index up in the namespace of the thread that writes it.
+    tunnel.host.run(maps.lifeline.update, FIRST, u32(tunnel.ifindex))
+
+
+def _undo(tunnel: TunnelDevice, maps: Maps) -> None:
+    if maps.read_meta().state is not State.MAKING:
+        return  # another maker has completed it, or somebody is detaching it
+    try:
+        tunnel.take_down()
+    except KernelError:
+        return  # it may be up, so the guard stays: the next call completes what was begun
+    tunnel.hooks.take_off(maps.meta.id)
+
+
+def _refuse_overtaken(tunnel: TunnelDevice, maps: Maps) -> None:
+    """Raises ``StaleHandleError`` if the tunnel was brought up while somebody else detached, and takes it down again.
+
+    Whoever detaches takes it down before the programs go and after: in any order it ends down, or guarded.
+    """
+    standing = tunnel.hooks.survey().any
+    if standing is None or maps.read_meta().state is State.DELETING:
+        tunnel.take_down()
+    elif standing.meta_id == maps.meta.id:
+        return
+    raise StaleHandleError(f"the transit agent of {tunnel.name} was detached while it was being attached")
+
+
+def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
+    """Remove all endpoints, take the tunnel down, then the data path off it.
+
+    Whoever dies in between leaves one that says so. From that word on nobody makes an endpoint to its end.
+
+    Raises:
+        InUseError: Endpoints exist, and ``force`` is not given.
+    """
+    endpoints = LocalEndpoints.of(found)
+    if not force:
+        endpoints.refuse_in_use()
+    _set_state(found.maps, State.DELETING)
+    if not force:
+        _look_again(endpoints)
+    for record in endpoints.recorded():
+        endpoints.remove(record)
+    switches.clear(found)
+    tunnel.take_down()
+    tunnel.hooks.take_off(found.meta_id)
+    with suppress(NotFoundError):
+        if tunnel.hooks.survey().any is None:
+            tunnel.take_down()
+
+
+def _look_again(endpoints: LocalEndpoints) -> None:
+    """An endpoint may have been made between the first look and the word, by a process that does not see the lock."""
+    try:
+        endpoints.refuse_in_use()
+    except InUseError:
+        _set_state(endpoints.maps, State.LIVE)
+        raise
+
+
+def _set_state(maps: Maps, state: State) -> None:
+    maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=state).pack())
+
+
+def _config(tunnel: TunnelDevice) -> bytes:
+    # Marks are the agent's and the guard's word to each other; bits at the top keep them apart from small numbers
+    # that others use.
+    local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
+    return Config(
+        mark_local=local,
+        mark_bounced=bounced,
+        token_bounced=secrets.token_bytes(12),
+        local=tunnel.local,
+        virtual_mac=VIRTUAL_MAC,
+        tunnel_mac=MacAddress.parse(tunnel.current().mac or ""),
+        encap=tunnel.encap,
+        port=tunnel.port,
+        mtu=tunnel.mtu,
+    ).pack()
+
+
+def _meta(tunnel: TunnelDevice, layers: int) -> Meta:
+    return Meta(
+        head=Head(
+            schema=Limit.SCHEMA,
+            ifindex=tunnel.ifindex,
+            netns_cookie=tunnel.host.cookie,
+            instance=secrets.randbits(64),
+            build=loader.installed_build(),
+        ),
+        state=State.MAKING,
+        layers=layers,
+        encap=tunnel.encap,
+        port=tunnel.port,
+        mtu=tunnel.mtu,
+        local=tunnel.local,
+        underlay_ifindex=tunnel.underlay_ifindex,
+        tunnel=tunnel.name,
+        underlay=tunnel.underlay,
+    )
+
+
+def _on_link(tunnel: TunnelDevice) -> list[IPNetwork]:
+    """The prefixes of the underlay, of the tunnel's address family."""
+    underlay = tunnel.find_underlay()
+    if underlay is None:
+        raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} is gone", hint="name the peers=")
+    found = on_link_prefixes(tunnel.host, underlay.ifindex)
+    return [prefix for prefix in found if prefix.version == tunnel.local.version]

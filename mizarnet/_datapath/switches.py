@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Transit switches: XDP programs on underlay devices, with the forwarding that they need. They outlive their tunnel.
+
+The note of every change comes before the change, and the program, which keeps the note, before forwarding. So whoever
+takes the program off can put everything back, whatever became of the tunnel and of the process that attached it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+
+import attrs
+
+from mizarnet._datapath import forwarding
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.loader import SWITCH, installed_build, load_onto
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.survey import Standing, recognise, survey
+from mizarnet._kernel.bpf import Map, Program, XdpHook, XdpMode
+from mizarnet._kernel.netlink import Link, dump_links, has_gro
+from mizarnet._model.codec import FIRST, Switching
+from mizarnet._model.enumerations import SwitchFlag
+from mizarnet._model.layouts import SWITCHING
+from mizarnet.errors import BpfError, ExistsError, NotFoundError, UnsupportedError
+
+
+@attrs.frozen
+class StandingSwitch:
+    """A transit switch's program on a device of a host.
+
+    Attributes:
+        host: Host of the device.
+        link: The device.
+        standing: The program.
+    """
+
+    host: Host
+    link: Link
+    standing: Standing
+
+    @property
+    def mode(self) -> XdpMode:
+        """How the program runs; raises ``NotFoundError`` if the device is gone."""
+        hook = XdpHook(self.link.ifindex)
+        return XdpMode.GENERIC if self.host.run(hook.query).generic else XdpMode.NATIVE
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the program is of another build than this package."""
+        return self.standing.build != installed_build()
+
+    def has_owner(self) -> bool:
+        """Whether the tunnel that the program was made for is on this host, with programs of the same data path."""
+        with suppress(NotFoundError, ExistsError):
+            there = self.host.run(survey, self.standing.head.ifindex).any
+            return there is not None and there.meta_id == self.standing.meta_id
+        return False
+
+    def remove(self) -> None:
+        """Put back what the switch changed on its device, then take its program off, which keeps the note of that."""
+        hook = XdpHook(self.link.ifindex)
+        with ExitStack() as stack:
+            stack.enter_context(suppress(NotFoundError))  # a device that went took all with it
+            mode = self.mode
+            switching = self._open_note()
+            noted = None if switching is None else _read_note(stack.enter_context(switching))
+            # A device that came from another namespace has left behind there what was changed.
+            own = noted is not None and noted.ifindex == hook.ifindex
+            if noted is not None and own:
+                forwarding.restore(self.host, noted.ifindex, noted.flags)
+            program = Program.open_id(self.standing.program_id)
+            if program is not None:
+                stack.callback(program.close)
+                self.host.run(hook.detach, program, mode=mode)
+            if switching is not None and noted is not None and own:
+                _forget(switching, noted)
+
+    def _open_note(self) -> Map | None:
+        """The map in which the switch notes its changes; None if it went, or is of another version."""
+        for map_id in self.standing.map_ids:
+            each = Map.open_id(map_id)
+            if each is None:
+                continue
+            if (each.name, each.value_size) == ("switching", SWITCHING.size):
+                return each
+            each.close()
+        return None
+
+
+def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
+    """The transit switches of a host, whatever device they are on and whether their tunnel lives or not.
+
+    Args:
+        host: The host.
+        links: Devices to look at; None: all.
+
+    Raises:
+        PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+    """
+    found: list[StandingSwitch] = []
+    for link in dump_links(host) if links is None else links:
+        for program_id in link.xdp_ids:
+            standing = recognise(program_id)
+            if standing is not None:
+                found.append(StandingSwitch(host, link, standing))
+    return found
+
+
+def own(datapath: DataPath) -> list[StandingSwitch]:
+    """The switches of a data path; there is at most one, unless two processes made one at the same moment."""
+    return [each for each in find(datapath.host) if each.standing.meta_id == datapath.meta_id]
+
+
+def clear(datapath: DataPath) -> None:
+    """Take the switch of a data path off, and put back what a dead process may have changed without one."""
+    for switch in own(datapath):
+        switch.remove()
+    # In another namespace, to which the tunnel was moved, the index is another device's.
+    if datapath.maps.read_meta().head.netns_cookie == datapath.host.cookie:
+        noted = datapath.maps.read_switching()
+        forwarding.restore(datapath.host, noted.ifindex, noted.flags)
+        _forget(datapath.maps.switching, noted)
+
+
+def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode) -> XdpMode:
+    """Attach a switch to a device that has none, and turn forwarding on; how it runs.
+
+    Raises:
+        UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet merged packets (GRO).
+        ExistsError: Another XDP program is on the device.
+    """
+    clear(datapath)  # what a process that died, or somebody who took the program off, may have left
+    changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
+    with load_onto(maps, [SWITCH]) as loaded:
+        count = maps.read_switching().generation + 1
+        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
+        try:
+            used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
+            forwarding.enable(datapath.host, device.name, changes)
+        except BaseException:
+            clear(datapath)
+            raise
+    # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
+    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0), count)
+    return used
+
+
+def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
+    """Do what is missing: its maker may have died before the end, or somebody turned forwarding off."""
+    noted, link = maps.read_switching(), existing.link
+    changes = forwarding.needed(datapath.host, link.name, maps.read_meta().local.version)
+    kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
+    if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
+        _note(maps, link.ifindex, kept | changes, noted.generation)
+    forwarding.enable(datapath.host, link.name, changes)
+
+
+def _attach_program(program: Program, device: Link, wanted: XdpMode) -> XdpMode:
+    mode = XdpMode.NATIVE if wanted is XdpMode.AUTO else wanted
+    if mode is XdpMode.GENERIC:
+        _refuse_merged_packets(device)
+    try:
+        XdpHook(device.ifindex).attach(program, mode=mode)
+    except (BpfError, UnsupportedError):
+        if wanted is not XdpMode.AUTO:
+            raise
+        return _attach_program(program, device, XdpMode.GENERIC)
+    return mode
+
+
+def _refuse_merged_packets(device: Link) -> None:
+    # On a real NIC the generic hook comes after GRO, and what it transmits is not split again.
+    if not device.kind and has_gro(device.name):
+        raise UnsupportedError(
+            f"generic XDP on {device.name} would bounce packets that GRO merged",
+            feature="generic_xdp",
+            hint=f"switch GRO off: ethtool -K {device.name} gro off",
+        )
+
+
+def _note(maps: Maps, ifindex: int, flags: int, generation: int) -> None:
+    maps.switching.update(FIRST, Switching(ifindex=ifindex, flags=flags, generation=generation).pack())
+
+
+def _read_note(switching: Map) -> Switching:
+    return Switching.unpack(switching.lookup(FIRST) or bytes(switching.value_size))
+
+
+def _forget(switching: Map, noted: Switching) -> None:
+    """Say that there is no switch, and nothing to put back."""
+    switching.update(FIRST, Switching(ifindex=0, flags=0, generation=noted.generation).pack())

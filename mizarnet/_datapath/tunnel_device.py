@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tunnel's device: what is known of it, how it is made, found, brought up, taken down and deleted."""
+
+from __future__ import annotations
+
+import errno
+import re
+from contextlib import suppress
+from ipaddress import ip_address
+
+import attrs
+
+from mizarnet._datapath import leftovers
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints, refuse_users
+from mizarnet._datapath.hooks import read_hooks
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._kernel.netlink import (
+    Link,
+    create_tunnel,
+    delete_link,
+    dump_links,
+    get_link,
+    list_addresses,
+    primary_address,
+    set_link,
+    upper_links,
+)
+from mizarnet._model.arguments import SMALLEST_MTU, IPAddress
+from mizarnet._model.differences import refuse_differences
+from mizarnet._model.specs import Encap, TunnelSpec
+from mizarnet.errors import (
+    ExistsError,
+    KernelError,
+    LayoutError,
+    MtuError,
+    NetlinkError,
+    PrivilegeError,
+    TunnelNotFoundError,
+    UnderlayNotFoundError,
+    UnsupportedError,
+)
+
+# What a metadata-mode device itself does not know, as a note on the device until a transit agent is attached. From then
+# on the data path says it: others may write this text, too.
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,9}) local=(?P<local>\S+)")
+
+
+@attrs.frozen
+class TunnelDevice:
+    """A tunnel's device, as it was found.
+
+    Attributes:
+        host: Host of the device.
+        link: The device.
+        encap: Encapsulation.
+        port: UDP port.
+        local: Underlay address that outer packets come from.
+        underlay: Name of the underlay's device.
+        underlay_ifindex: Index of the underlay's device; its name may change.
+    """
+
+    host: Host
+    link: Link
+    encap: Encap
+    port: int
+    local: IPAddress
+    underlay: str
+    underlay_ifindex: int
+
+    @classmethod
+    def open(cls, host: Host, name: str) -> TunnelDevice:
+        """The tunnel of that name; raises ``TunnelNotFoundError`` if there is none."""
+        link = get_link(host, name)
+        if link is None:
+            raise TunnelNotFoundError(f"there is no tunnel {name}", hint="make one with Tunnel.create()")
+        found = cls.of(host, link)
+        if found is None:
+            raise TunnelNotFoundError(
+                f"{name} is a device, but no mizarnet tunnel",
+                hint="if it was made by Tunnel.create(), call that again with the same arguments",
+            )
+        return found
+
+    @classmethod
+    def of(cls, host: Host, link: Link) -> TunnelDevice | None:
+        """The tunnel that a device is; None if it is none of ours.
+
+        A metadata-mode device does not know its underlay: that is known from its data path, or from its note where it
+        has none.
+        """
+        if not link.external:
+            return None
+        facts = _facts_of_datapath(host, link) or _facts_of_note(link.alias)
+        if facts is None:
+            return None
+        local, name, ifindex = facts
+        underlay = get_link(host, ifindex=ifindex) or get_link(host, name)
+        encap = Encap(link.kind)
+        return cls(
+            host=host,
+            link=link,
+            encap=encap,
+            port=link.port or encap.default_port,
+            local=local,
+            underlay=name if underlay is None else underlay.name,
+            underlay_ifindex=ifindex if underlay is None else underlay.ifindex,
+        )
+
+    @property
+    def name(self) -> str:
+        """Name of the device."""
+        return self.link.name
+
+    @property
+    def ifindex(self) -> int:
+        """Index of the device."""
+        return self.link.ifindex
+
+    @property
+    def mtu(self) -> int:
+        """Largest inner packet, in bytes."""
+        return self.link.mtu
+
+    @property
+    def hooks(self) -> TunnelHooks:
+        """Its hooks."""
+        return TunnelHooks(self.host, self.name, self.ifindex)
+
+    def find(self) -> Link | None:
+        """The device now; None if it is gone.
+
+        The kernel may give its index to another device afterwards: kind, mode and port tell.
+        """
+        link = get_link(self.host, ifindex=self.ifindex)
+        if link is None or not link.external or (link.kind, link.port) != (self.encap.value, self.port):
+            return None
+        return link
+
+    def current(self) -> Link:
+        """The device now; raises ``TunnelNotFoundError`` if it is gone."""
+        link = self.find()
+        if link is None:
+            raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+        return link
+
+    def seen_from(self, host: Host) -> TunnelDevice:
+        """The same tunnel as it is now, through another session; raises ``TunnelNotFoundError`` if it is gone."""
+        link = self.current()
+        return TunnelDevice.of(host, link) or attrs.evolve(self, host=host, link=link)
+
+    def find_underlay(self) -> Link | None:
+        """The underlay's device: by its index, whatever it is called now; else another of its name."""
+        return get_link(self.host, ifindex=self.underlay_ifindex) or get_link(self.host, self.underlay)
+
+    def bring_up(self) -> None:
+        """Set the device up; raises ``ExistsError`` if a device or a socket of this host has its UDP port."""
+        try:
+            set_link(self.host, self.ifindex, up=True)
+        except KernelError as refused:
+            if refused.errno != errno.EADDRINUSE:
+                raise
+            raise self._taken_port() from None
+
+    def take_down(self) -> None:
+        """Set the device down; one that is gone is down."""
+        try:
+            if self.find() is not None:
+                set_link(self.host, self.ifindex, up=False)
+        except NetlinkError as refused:
+            if refused.errno != errno.ENODEV:
+                raise
+
+    def delete(self, *, force: bool) -> None:
+        """Delete the device, and with it programs, maps and endpoints; one that is gone is no error.
+
+        Raises:
+            InUseError: Endpoints exist, and ``force`` is not given.
+            LayoutError: Another version of this package attached its agent, and ``force`` is not given.
+        """
+        if self.find() is not None:
+            if not force:
+                self._refuse_in_use()
+            # The kernel deletes the MACVLANs with it, and then the programs, which guard it to its end.
+            delete_link(self.host, self.ifindex)
+        leftovers.clear_host(self.host)
+
+    def _refuse_in_use(self) -> None:
+        found = DataPath.find(self.hooks)
+        if found is None:
+            refuse_users(self.name, [link.name for link in upper_links(self.host, self.ifindex)])
+            return
+        try:
+            LocalEndpoints.of(found).refuse_in_use()
+        finally:
+            found.close()
+
+    def _taken_port(self) -> ExistsError:
+        for link in port_holders(self.host, self.port):
+            if link.ifindex != self.ifindex and link.up:
+                return _port_error(link, self.port, hint="delete it, or create the tunnel with another port=")
+        return ExistsError(
+            f"UDP port {self.port} is taken by another socket of this host",
+            holder=f"UDP port {self.port}",
+            hint="stop that service, or create the tunnel with another port=",
+        )
+
+
+def port_holders(host: Host, port: int) -> list[Link]:
+    """The devices of that UDP port, ours and others'."""
+    return [link for kind in Encap for link in dump_links(host, kind=kind.value) if link.port == port]
+
+
+def _port_error(holder: Link, port: int, *, hint: str) -> ExistsError:
+    return ExistsError(
+        f"{holder.kind} device {holder.name} uses UDP port {port}", holder=holder.name, hint=hint
+    )
+
+
+def _facts_of_datapath(host: Host, link: Link) -> tuple[IPAddress, str, int] | None:
+    try:
+        found = DataPath.find(TunnelHooks(host, link.name, link.ifindex))
+    except (LayoutError, ExistsError):
+        return None  # the note has to do: it must at least be possible to delete the tunnel
+    if found is None:
+        return None
+    try:
+        meta = found.maps.read_meta()
+    finally:
+        found.close()
+    return meta.local, meta.underlay, meta.underlay_ifindex
+
+
+def _facts_of_note(alias: str) -> tuple[IPAddress, str, int] | None:
+    known = _ALIAS.fullmatch(alias)
+    with suppress(ValueError):  # anybody may write there what is no address
+        return known and (ip_address(known["local"]), known["underlay"], int(known["index"]))
+    return None
+
+
+# -- made ------------------------------------------------------------------------------------------------
+
+
+def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice, bool]:
+    """The tunnel, and whether it was made now. The caller holds the host's lock, and so finds what another one made.
+
+    Raises:
+        ExistsError: The name or the port is taken, or the tunnel exists and is not as specified.
+        UnderlayNotFoundError: No such underlay, or it has no (such) address.
+        MtuError: The MTU does not fit the underlay.
+        UnsupportedError: This kernel lacks the encapsulation.
+    """
+    link = get_link(host, name)
+    if link is None:
+        leftovers.clear_host(host)
+        return _known(host, _make(host, name, spec)), True
+    found = TunnelDevice.of(host, link)
+    if found is None:
+        return _adopted(host, link, spec), False
+    _compare(found, spec)
+    return found, False
+
+
+def _known(host: Host, link: Link) -> TunnelDevice:
+    found = TunnelDevice.of(host, link)
+    if found is None:
+        raise TunnelNotFoundError(f"tunnel {link.name} was changed by another process")
+    return found
+
+
+def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
+    underlay = _underlay(host, spec)
+    local = _own_address(host, spec, underlay)
+    port = spec.port or spec.encap.default_port
+    mtu = _fitting_mtu(spec, underlay, local)
+    try:
+        return create_tunnel(
+            host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=_note(underlay, local)
+        )
+    except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
+        raise _explain(refused, host, spec.encap, port) from None
+
+
+def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
+    """A tunnel without an agent whose note somebody overwrote: only what was made here is silent like that."""
+    ours = link.external and link.kind == spec.encap.value and link.silent and link.num_tx_queues == 1
+    if not ours or list(upper_links(host, link.ifindex)) or _has_programs(host, link.ifindex):
+        raise ExistsError(
+            f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
+        )
+    underlay = _underlay(host, spec)
+    local = _own_address(host, spec, underlay)
+    noted = attrs.evolve(link, alias=_note(underlay, local))
+    adopted = _known(host, noted)
+    _compare(adopted, spec)
+    set_link(host, link.ifindex, alias=noted.alias)
+    return adopted
+
+
+def _underlay(host: Host, spec: TunnelSpec) -> Link:
+    underlay = get_link(host, spec.underlay)
+    if underlay is None:
+        raise UnderlayNotFoundError(f"there is no underlay device {spec.underlay!r} in this namespace")
+    return underlay
+
+
+def _own_address(host: Host, spec: TunnelSpec, underlay: Link) -> IPAddress:
+    if spec.local is None:
+        for version in (4, 6):
+            found = primary_address(host, underlay.ifindex, version=version)
+            if found is not None:
+                return found.ip
+        raise UnderlayNotFoundError(
+            f"{spec.underlay} has no global address", hint="give it one, or name another with local="
+        )
+    if spec.local not in {address.interface.ip for address in list_addresses(host)}:
+        raise UnderlayNotFoundError(f"{spec.local} is no address of this host")
+    return spec.local
+
+
+def _fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:
+    overhead = spec.encap.overhead(local.version)
+    largest = underlay.mtu - overhead
+    mtu = spec.mtu or largest
+    if not SMALLEST_MTU <= mtu <= largest:
+        raise MtuError(
+            f"mtu {mtu} does not fit {spec.underlay}, which takes {underlay.mtu} bytes: "
+            f"{spec.encap.value} over IPv{local.version} adds {overhead}, which leaves {largest}",
+            argument="mtu",
+            value=mtu,
+            hint=f"give at most {largest}, or raise the underlay's MTU",
+        )
+    return mtu
+
+
+def _compare(found: TunnelDevice, spec: TunnelSpec) -> None:
+    """Raises ``ExistsError`` unless the tunnel is as specified. The underlay is compared as a device."""
+    given = get_link(found.host, spec.underlay)
+    same_underlay = given is not None and given.ifindex == found.underlay_ifindex
+    existing = {
+        "encap": found.link.kind,
+        "underlay": spec.underlay if same_underlay else found.underlay,
+        "local": found.local,
+        "port": found.link.port,
+        "mtu": found.mtu,
+    }
+    wanted = {**attrs.asdict(spec, recurse=False), "encap": spec.encap.value}
+    refuse_differences(f"tunnel {found.name}", wanted, existing, holder=found.name)
+
+
+def _note(underlay: Link, local: IPAddress) -> str:
+    return f"mizarnet underlay={underlay.name} index={underlay.ifindex} local={local}"
+
+
+def _has_programs(host: Host, ifindex: int) -> bool:
+    return any(host.run(read_hooks, ifindex).order.values())
+
+
+def _explain(
+    refused: NetlinkError | PrivilegeError | UnsupportedError, host: Host, encap: Encap, port: int
+) -> Exception:
+    """Why the kernel refused a tunnel device: it names neither the device in the way nor a way out."""
+    if isinstance(refused, UnsupportedError):
+        other = "vxlan" if encap is Encap.GENEVE else "geneve"
+        return UnsupportedError(
+            f"this kernel has no {encap.value} device (CONFIG_{encap.name})",
+            feature=encap.value,
+            hint=f'load its module, or use encap="{other}" on all hosts',
+        )
+    if isinstance(refused, KernelError) and refused.errno not in (errno.EEXIST, errno.EBUSY):
+        return refused
+    # A PrivilegeError may be geneve's way to say that the port has a device of the other mode.
+    holders = port_holders(host, port)
+    if not holders:
+        return refused
+    return _port_error(holders[0], port, hint="delete it, or give another port=")
