@@ -13,6 +13,7 @@ BUILD_PACKAGES := clang llvm gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev pkg-
 NETNS_PACKAGES := iproute2 iputils-ping util-linux ethtool procps
 VM_PACKAGES := qemu-system-x86 qemu-system-common busybox-static kmod
 LINT_PACKAGES := clang-format
+GIT_PACKAGES := git
 
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/binding/build_ext.py setup.py
 C_FILES := $(filter csrc/%.c csrc/%.h,$(SOURCES)) $(shell find tests -name '*.c')
@@ -23,8 +24,8 @@ PYTEST := $(BIN)/python -m pytest
 .NOTPARALLEL:
 .PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full test-full
 .PHONY: fuzz mutants bench wheel clean
-.PHONY: lint lint-format lint-types lint-imports lint-c format
-.PHONY: root build-packages netns-packages vm-packages lint-packages
+.PHONY: lint lint-format lint-types lint-imports lint-c lint-commits format
+.PHONY: root build-packages netns-packages vm-packages lint-packages git-packages
 
 demo: root $(VENV)/built netns-packages
 	$(BIN)/python examples/two_hosts.py
@@ -33,7 +34,7 @@ demo: root $(VENV)/built netns-packages
 test: root
 	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns fuzz test-mutants test-sanitized test-vm
 
-test-unit: $(VENV)/built
+test-unit: $(VENV)/built git-packages
 	$(PYTEST) tests/unit
 
 test-bpf: root $(VENV)/built netns-packages
@@ -75,7 +76,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python -m tests.bench.storm
 
 lint:
-	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c
+	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c lint-commits
 
 lint-format: $(VENV)/lint-tools
 	$(BIN)/ruff format --check
@@ -96,6 +97,9 @@ lint-c: build-packages lint-packages
 	clang-format --dry-run --Werror $(C_FILES)
 	gcc $(C_WARNINGS) -x c csrc/include/mizarnet/abi.h
 	gcc $(C_WARNINGS) -D_GNU_SOURCE $$(pkg-config --cflags libbpf) csrc/binding/shim.c
+
+lint-commits: git-packages
+	$(PYTHON) tools/check_subjects.py
 
 format: $(VENV)/lint-tools lint-packages
 	$(BIN)/ruff format
@@ -124,6 +128,9 @@ vm-packages:
 
 lint-packages:
 	@$(APT) $(LINT_PACKAGES)
+
+git-packages:
+	@$(APT) $(GIT_PACKAGES)
 
 # pip knows dependency groups since 25.1; Debian 12 brings 23.0.
 $(VENV)/tools: pyproject.toml | build-packages
