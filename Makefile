@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything a contributor types. Each target installs what it needs on Debian 12: packages with apt, Python tools
-# in .venv; a second call finds them there. Other systems: install the like of the packages, then `make APT=: ...`.
+# in .venv; a second call finds them there. On other systems install the equivalent packages, then call `make APT=: ...`.
 
-# Debian's own interpreter, because the package python3-dev has the headers of that one.
+# Debian's own interpreter, because the package python3-dev has its headers.
 PYTHON ?= /usr/bin/python3
 APT ?= tools/apt.sh
 VENV := .venv
@@ -17,7 +17,7 @@ GIT_PACKAGES := git
 
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/binding/build_ext.py setup.py
 C_FILES := $(filter csrc/%.c csrc/%.h,$(SOURCES)) $(shell find tests -name '*.c')
-# Files under csrc/binding/*.cdef.h are cffi's dialect, which clang-format reads as C well enough.
+# The files csrc/binding/*.cdef.h are in cffi's dialect, which clang-format can read as C.
 C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
 PYTEST := $(BIN)/python -m pytest
 
@@ -30,7 +30,7 @@ PYTEST := $(BIN)/python -m pytest
 demo: root $(VENV)/built netns-packages
 	$(BIN)/python examples/two_hosts.py
 
-# Every tier runs, whatever the ones before it found.
+# Every tier runs, also after a failed one.
 test: root
 	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns fuzz test-mutants test-sanitized test-vm
 
@@ -40,7 +40,7 @@ test-unit: $(VENV)/built git-packages
 test-bpf: root $(VENV)/built netns-packages
 	$(PYTEST) tests/bpf
 
-# One of the examples has a VM.
+# One of the examples starts a VM.
 test-netns: root $(VENV)/built netns-packages vm-packages
 	$(PYTEST) tests/netns
 
@@ -50,21 +50,21 @@ test-vm: root $(VENV)/built netns-packages vm-packages
 test-vm-full: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
 
-# Each tier at its full depth; one that passed at this commit is not run again.
+# Each tier at its full depth. A tier that passed at this commit is not run again.
 test-full: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tools/full.py
 
-# The binding once more, under the compiler's sanitizers, in a copy of the package below build/.
+# Tests the binding under the compiler's sanitizers, in a copy of the package below build/.
 test-sanitized: root $(VENV)/built netns-packages
 	$(BIN)/python tools/sanitized.py
 
-# The programs against the model in plain Python: N cases of each, the same ones for the same SEED.
+# Compares the programs with the model in plain Python: N cases of each, the same ones for the same SEED.
 N ?= 1000000
 SEED ?= 1
 fuzz: root $(VENV)/built
 	$(BIN)/python -m tests.fuzz --cases $(N) --seed $(SEED)
 
-# Bugs put into the programs on purpose, which fixtures and fuzz must notice: all of them, or another tenth every day.
+# Seeded bugs in the programs, which fixtures and fuzz must notice: all of them, or a different tenth every day.
 mutants: root $(VENV)/built
 	$(BIN)/python -m tests.mutants
 
@@ -83,7 +83,7 @@ lint-format: $(VENV)/lint-tools
 	$(BIN)/ruff check
 	$(BIN)/python tools/gen_abi.py --check
 
-# The last line: every public name is annotated.
+# The last line checks that every public name is annotated.
 lint-types: $(VENV)/built $(VENV)/lint-tools
 	$(BIN)/mypy
 	$(BIN)/pyright
@@ -112,7 +112,7 @@ wheel: $(VENV)/tools
 clean:
 	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/_kernel/bpf/_ext.abi3.so
 
-# -- what the targets above stand on
+# -- prerequisites of the targets above
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "Only root may make network namespaces and load BPF: try sudo make" >&2; exit 1; }

@@ -33,7 +33,7 @@ PACKAGES = "apt-get install clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-conf
 
 
 def require(missing: Iterable[str]) -> None:
-    """Stop with one readable message if any build tool is missing."""
+    """Stop with one readable message that names every missing build tool."""
     if names := list(missing):
         raise SystemExit(f"mizarnet cannot be built, missing: {', '.join(names)}.\nOn Debian: {PACKAGES}")
 
@@ -45,13 +45,13 @@ def pkg_config(*arguments: str) -> list[str]:
 
 
 def has_libbpf() -> bool:
-    """Whether pkg-config knows a libbpf that is new enough."""
+    """Whether pkg-config finds a libbpf that is new enough."""
     tool = os.environ.get("PKG_CONFIG", "pkg-config")
     return subprocess.run([tool, "--exists", "libbpf >= 1.1"], check=False).returncode == 0
 
 
 def missing_for_extension() -> Iterable[str]:
-    """Names of what the extension module needs and this machine lacks."""
+    """Names of the tools that the extension module needs and this machine lacks."""
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     if not shutil.which(compiler):
         yield f"a C compiler ({compiler})"
@@ -118,7 +118,7 @@ class BuildBpf(Command):
         return Path(self.build_lib) / OBJECTS
 
     def flags(self) -> list[str]:
-        """Flags of every object. clang for BPF does not look where Debian keeps asm/types.h by itself."""
+        """Flags of every object. clang for BPF does not search the directory where Debian has asm/types.h."""
         triple = sysconfig.get_config_var("MULTIARCH") or f"{platform.machine()}-linux-gnu"
         return [
             *("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A VM on the overlay: QEMU boots on an endpoint's descriptor; it and containers ping and read each other's pages.
 
-Needs qemu-system-x86 and busybox-static. The VM's kernel is Debian's, fetched once (12 MB) into ~/.cache/mizarnet; or
-what is in the directory given: ``python examples/vm.py /``, an installed one.
+Needs qemu-system-x86 and busybox-static. The VM's kernel is Debian's, fetched once (12 MB) into ~/.cache/mizarnet, or
+the one in a given directory: ``python examples/vm.py /`` takes an installed one.
 """
 
 from __future__ import annotations

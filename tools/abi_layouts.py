@@ -36,7 +36,7 @@ Packed: TypeAlias = bytes
 
 
 class Field(NamedTuple):
-    """A member of a structure: of which type, and what stands in its brackets."""
+    """A member of a structure: its type, its name, and the lengths in its brackets."""
 
     type: str
     name: str
@@ -48,12 +48,12 @@ class Field(NamedTuple):
 
     @property
     def is_number(self) -> bool:
-        """One, or an array of them."""
+        """Whether it is a number, or an array of numbers."""
         return self.type in SIZES
 
     @property
     def code(self) -> str:
-        """What stands for it in a layout, as Python source: what :mod:`struct` calls it, or another layout."""
+        """Its type in a layout, as Python source: a format of :mod:`struct`, or another layout."""
         if not self.is_number:
             return ", ".join([self.type.upper(), *(f"Limit.{_limit(each)}" for each in self.dimensions)])
         if not self.dimensions and not self.is_padding:
@@ -67,7 +67,7 @@ class Field(NamedTuple):
 
 
 class Struct(NamedTuple):
-    """A structure; those that it holds stand before it."""
+    """A structure. The structures that it contains come before it in the header."""
 
     name: str
     fields: list[Field]
@@ -82,12 +82,12 @@ class Struct(NamedTuple):
 
     @property
     def is_one(self) -> bool:
-        """Whether it is nothing but its only member."""
+        """Whether its only member is a number, which then stands for the structure."""
         return len(self.members) == 1 and self.members[0].is_number
 
 
 class Flat(NamedTuple):
-    """How a value is made of the members at every depth, and what they are of a value; all as Python source."""
+    """How a value is built from the members at every depth, and how it is taken apart, as Python source."""
 
     names: list[str]
     value: str
@@ -120,7 +120,7 @@ class Header:
         return f"tuple[{kind}, ...]" if field.dimensions else kind
 
     def flat(self, struct: Struct, owner: str, prefix: str = "") -> Flat:
-        """`owner` is the value, `prefix` what the names of its members begin with."""
+        """Flatten a structure: `owner` is the value, and the names of its members begin with `prefix`."""
         parts = [self._flat_field(field, owner, prefix) for field in struct.members]
         names = [name for part in parts for name in part.names]
         members = [member for part in parts for member in part.members]
@@ -178,7 +178,7 @@ def _class(header: Header, struct: Struct) -> str:
 
 
 def _wrapped(before: str, inside: str, after: str = "", *, bare: bool = False) -> list[str]:
-    """A statement with parentheses in it, on one line if it fits, where it does without them if `bare`."""
+    """A statement with parentheses; if it fits on one line and is `bare`, without them."""
     indent = 8 * " "
     line = f"{indent}{before}{inside if bare else f'({inside})'}{after}"
     if len(line) <= WIDTH:

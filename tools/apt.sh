@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs those of the given Debian packages that are missing; quick when none is.
+# Installs the given Debian packages that are missing; quick if none is.
 set -eu
 
 missing=
@@ -11,7 +11,7 @@ done
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null; then
-	echo "No apt here: install the like of$missing, then call make with APT=:" >&2
+	echo "No apt here: install the equivalents of$missing, then call make with APT=:" >&2
 	exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -24,7 +24,7 @@ install() {
 		apt-get -qq -y -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
 }
 
-# Mirrors fail now and then; an index may be older than the packages it names.
+# A mirror may fail temporarily, and an index may be older than the packages that it names.
 export DEBIAN_FRONTEND=noninteractive
 echo "Installing:$missing"
 log=$(mktemp)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs every tier of the tests at its full depth, and keeps the result as a page.
 
-``python tools/full.py`` goes on where it was interrupted: a tier that passed at this commit is not run again. What
-each wrote is kept in ``build/full/<commit>/<tier>.log``, and beside it how it ended. ``docs/full-results.md`` is
-written anew after each tier.
+``python tools/full.py`` continues an interrupted run: a tier that passed at this commit is not run again. The output of
+each tier is kept in ``build/full/<commit>/<tier>.log``, and its result beside it. ``docs/full-results.md`` is rewritten
+after each tier.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STAMPS = ROOT / "build/full"
 PAGE = ROOT / "docs/full-results.md"
 PYTEST = ("-m", "pytest", "-p", "no:cacheprovider", "-q")
 VM = ("tests/vm/suite.py", "--full", "--kernel")
-# No test of this run is to be cut short because the machine has other work, too.
+# No test may time out because the machine has other work, too.
 PATIENT = {"MIZARNET_TEST_SECONDS": "900"}
 
 
@@ -79,7 +79,7 @@ class Stamp:
 
 
 def main() -> int:
-    """Run what has not passed yet; zero if everything has then."""
+    """Run the tiers that have not passed yet; zero if none has failed."""
     arguments = _arguments()
     commit, changed = _commit()
     directory = STAMPS / commit
@@ -109,7 +109,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _commit() -> tuple[str, bool]:
-    """What the stamps go by, and whether there are changes beside the commit: then none counts."""
+    """The name that stamps are kept under, and whether there are uncommitted changes: then no old stamp counts."""
     commit = _output("git", "rev-parse", "--short=12", "HEAD")
     changed = bool(_output("git", "status", "--porcelain", "--", ".", f":!{PAGE.relative_to(ROOT)}"))
     return (f"{commit}-changed" if changed else commit), changed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what Python knows of csrc/include/mizarnet/abi.h.
+"""Generates Python from csrc/include/mizarnet/abi.h.
 
 Its enumerations become mizarnet/_model/enumerations.py, its structures mizarnet/_model/layouts.py.
 ``python tools/gen_abi.py`` writes the files, ``--check`` only compares and fails when one is out of date.
@@ -24,7 +24,7 @@ MEMBER = re.compile(r"(MZN_\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)
 
 
 class Group(NamedTuple):
-    """How an enumeration is called in Python, and the first words of its members in C, which are left out there."""
+    """The Python name of an enumeration, and the first words of its members in C, which Python leaves out."""
 
     name: str
     summary: str
@@ -120,7 +120,7 @@ def render_numbers(header: str) -> str:
 
 
 def check_verdicts(enums: dict[str, list[Member]]) -> None:
-    """The number and the name of a verdict say the same: whether the frame ended there."""
+    """Refuse a verdict whose number and name disagree on whether it drops the frame."""
     limits = {each.name: int(each.number, 0) for each in enums["limit"]}
     first_drop, room = limits["FIRST_DROP"], limits["VERDICTS"]
     for each in enums["verdict"]:

@@ -2,11 +2,11 @@
 """Runs the unit and bpf tests with the binding under gcc's address and undefined behaviour sanitizers.
 
 ``python tools/sanitized.py [pytest arguments]`` builds the package with a sanitized extension into
-``build/sanitized`` and runs the tests on that copy. Any report ends the process it is about and fails the run.
+``build/sanitized`` and runs the tests on that copy. A report ends the process that it is about, and fails the run.
 
-What is watched: the code of the extension; what it and libbpf hand to functions of the C library; and, by
-``tests/support/sanitized/bpf_calls.c``, all memory that bpf(2) is given. libbpf's own code is not. Before all other
-tests, ``tests/support/sanitized/faults.py`` makes errors on purpose and must see them reported.
+The sanitizers check the code of the extension, and what it and libbpf pass to functions of the C library.
+``tests/support/sanitized/bpf_calls.c`` checks all memory that is passed to bpf(2). libbpf's own code is not checked.
+Before all other tests, ``tests/support/sanitized/faults.py`` makes errors on purpose and must see them reported.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ EXTENSION = (
 
 
 def build() -> None:
-    """Make the copy of the package and the watch over bpf(2), from nothing: a file left over would be tested too."""
+    """Build the copy of the package and the check of bpf(2), from scratch: an old file would be tested too."""
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
     flags = " ".join(EXTENSION)
     setup = ("setup.py", "--quiet", "build", "--build-base", "build/sanitized", "--build-lib", str(PACKAGE))
-    # One compiler for all three: another one's sanitizers would not fit.
+    # One compiler for all three: the sanitizers of another one do not fit.
     compiler = os.environ | {"CC": "gcc", "CFLAGS": flags, "LDFLAGS": flags}
     subprocess.run([sys.executable, *setup], cwd=ROOT, env=compiler, check=True)
     watch = (
@@ -51,29 +51,29 @@ def build() -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of the tests and of every process they start."""
+    """The environment of the tests, and of every process that they start."""
     return os.environ | {
         "LD_PRELOAD": f"{runtime('libasan.so')}:{WATCH}",
-        # The interpreter itself leaves much to the end of the process, which would be reported as leaks.
+        # The interpreter itself does not free everything before it exits, which would be reported as leaks.
         "ASAN_OPTIONS": f"detect_leaks=0:log_path={REPORTS}",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "MIZARNET_REPORTS": str(REPORTS),
-        # One allocation for each object, so that each has a border; Python's own allocator has none.
+        # One allocation for each object, so that each has a guarded border; Python's own allocator has none.
         "PYTHONMALLOC": "malloc",
-        # This copy in all processes, not the one in the directory they are started in.
+        # All processes import this copy, not the package in their working directory.
         "PYTHONPATH": f"{PACKAGE}:{ROOT}",
         "PYTHONSAFEPATH": "1",
     }
 
 
 def runtime(name: str) -> str:
-    """Where gcc has a library of its own."""
+    """Path of one of gcc's own libraries."""
     found = subprocess.run(["gcc", f"-print-file-name={name}"], check=True, capture_output=True, text=True)
     return os.path.realpath(found.stdout.strip())
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the tests; zero if all passed and no process had anything reported."""
+    """Run the tests; zero if all passed and there is no report about any process."""
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     paths = ["-o", f"pythonpath={PACKAGE} .", str(SUPPORT / "faults.py")]
     status = subprocess.run(

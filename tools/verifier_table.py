@@ -30,14 +30,14 @@ PAGE = ROOT / "docs" / "verifier.md"
 EMULATED = ("6.1", "6.12")
 GUEST_SECONDS = 300
 LIMIT = 10_000
-"""Where a program must be explained; the kernel's own limit is a million."""
+"""Our limit for each program, which a test checks; the kernel's own limit is a million."""
 
 Counts: TypeAlias = dict[str, dict[str, int]]
-"""Object to program to instructions processed."""
+"""By object and program: instructions processed."""
 
 
 def counts() -> Counts:
-    """Of every object that this kernel can load: one of them reads routes, which takes Linux 6.2."""
+    """The counts for every object that this kernel can load; one object reads routes, which takes Linux 6.2."""
     names = [path.name for path in sorted(OBJECTS.glob("transit*.bpf.o"))]
     if not has_route_identity():
         names.remove("transit.bpf.o")

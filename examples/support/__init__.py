@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the examples need beside mizarnet: traffic between containers, and telling what happened."""
+"""What the examples need beside mizarnet: traffic between containers, and reports of what happened."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demonstration does with its endpoints, and what it says about it."""
+"""The experiments of the demonstration, and what it prints about them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Account:
         return "local" if self._homes[one.name] is self._homes[other.name] else "remote"
 
     def transfer(self) -> None:
-        """TCP between neighbours on one host, then to the other host; the counters tell the way."""
+        """TCP between neighbours on one host, then to the other host; the counters show the path."""
         drawing.heading(
             f"TCP, {TRANSFER_SECONDS} s each, and which way the packets went (before segmentation)"
         )
@@ -186,7 +186,7 @@ class Account:
         drawing.heading("One program per hook, one set of maps, whatever the number of endpoints")
         for host, then in zip(self._lab.hosts, self._programs, strict=True):
             now, count = host.agent.state(), len(mz.Endpoint.list(host.agent))
-            programs = ", ".join(f"{name} #{number}" for name, number in sorted(now.programs.items()))
+            programs = ", ".join(f"{name} #{program_id}" for name, program_id in sorted(now.programs.items()))
             self._expect(
                 f"{host.name}, 0 -> {count} endpoints: still {programs}", now.programs == then.programs
             )

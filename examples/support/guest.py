@@ -25,11 +25,11 @@ from kernels import kernel as fetched_kernel
 SERIES = "6.12"
 DRIVERS = ("virtio_pci", "virtio_net")
 BOOT_SECONDS = 90.0
-"""Five on an idle machine."""
+"""Seconds to boot: five on an idle machine."""
 COMMAND_SECONDS = 30.0
 MARK = b"\n=== "
 END = re.compile(re.escape(MARK) + rb"\d+\n\Z")
-"""How the output of a command ends, with its exit status."""
+"""The end of a command's output, with its exit status."""
 
 
 class Guest:
@@ -73,7 +73,7 @@ class Guest:
         return output
 
     def _read(self, deadline: float) -> tuple[int, str]:
-        """Status and output of the command that runs."""
+        """Wait for the command that runs; its status and output."""
         assert self._process.stdout is not None
         read = b""
         while not END.search(read):
@@ -92,7 +92,7 @@ class Guest:
         return "; its console's last lines:\n" + "\n".join(console.splitlines()[-20:])
 
     def stop(self) -> None:
-        """Pull the plug; again is harmless."""
+        """Kill the VM; a second call does nothing."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ def _start(endpoint: mz.Endpoint, fds: Sequence[int], kernel: Kernel, work: Path
     addresses = ",".join(map(str, endpoint.addresses))
     return subprocess.Popen(
         [
-            # Whatever becomes of this process, the VM does not outlive it.
+            # The VM ends with this process, also if that is killed.
             *(require("setpriv", "util-linux"), "--pdeathsig", "KILL"),
             require("qemu-system-x86_64", "qemu-system-x86"),
             *("-machine", "q35", "-accel", "tcg,thread=single", "-smp", "1", "-m", "256M"),
@@ -130,7 +130,7 @@ def _start(endpoint: mz.Endpoint, fds: Sequence[int], kernel: Kernel, work: Path
             *("-device", f"virtio-net-pci,netdev=net,mac={endpoint.mac},host_mtu={endpoint.state().mtu}"),
             *("-serial", f"file:{work / 'console'}", "-serial", "stdio"),
             *("-kernel", str(kernel.image), "-initrd", str(initramfs)),
-            # The kernel mistrusts an emulated time stamp counter now and then; any other clock is slow to read.
+            # The kernel sometimes rejects an emulated time stamp counter, and every other clock is slow to read.
             *("-append", f"console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable ADDRESSES={addresses}"),
         ],
         stdin=subprocess.PIPE,

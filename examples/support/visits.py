@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A VM and the containers that it visits, and that visit it: ping, and a page over HTTP."""
+"""Traffic between a VM and containers, in both directions: ping, and a page over HTTP."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FETCH = f"busybox timeout {SECONDS} busybox wget -q -O - http://{{}}/page | sha2
 
 
 class Visits:
-    """Has them visit each other, prints what happens, and remembers whether all was as expected."""
+    """Lets the VM and containers talk to each other, prints what happens, and remembers whether all was as expected."""
 
     def __init__(self, lab: mz.Lab, vm: mz.Endpoint, guest: Guest) -> None:
         self._lab, self._vm, self._guest = lab, vm, guest

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs inside a container: answers its neighbours over TCP, and does what it is told, one line of JSON each.
+"""Runs inside a container: answers its neighbours over TCP, and takes orders, one line of JSON each.
 
-Ends when its standard input does, so it never outlives whoever started it.
+Ends when its standard input does, so it never outlives the process that started it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SOCKET_SECONDS = 10.0
 
 
 def serve(name: str) -> None:
-    """``w``: say who we are. ``s``: swallow what comes, then say how many bytes came."""
+    """``w``: return our name. ``s``: discard what comes, then return the number of bytes."""
     with socket.create_server(("0.0.0.0", PORT)) as listener:
         while True:
             connection, _ = listener.accept()
@@ -91,7 +91,7 @@ def who(to: str) -> dict[str, object]:
 
 
 def send(to: str, seconds: float) -> dict[str, object]:
-    """As much as goes through in that time; the end is when the receiver has said how much it got."""
+    """Send as much as possible in that time, then wait until the receiver reports how much it got."""
     data, sent = bytes(CHUNK), 0
     with socket.create_connection((to, PORT), SOCKET_SECONDS) as connection:
         connection.sendall(b"s")
@@ -105,7 +105,7 @@ def send(to: str, seconds: float) -> dict[str, object]:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """To the end, after which no packet of the connection is under way."""
+    """Read to the end; after it no packet of the connection is on its way."""
     with connection.makefile("rb") as stream:
         return stream.read()
 
@@ -115,7 +115,7 @@ ORDERS = {"ping": ping, "who": who, "send": send}
 
 def obey(order: str, arguments: dict[str, object]) -> dict[str, object]:
     try:
-        return ORDERS[order](**arguments)  # type: ignore[operator]  # the one who orders knows the signature
+        return ORDERS[order](**arguments)  # type: ignore[operator]  # the caller knows the signature
     except OSError as error:
         return {"error": str(error)}
 
