@@ -20,6 +20,7 @@ from mizarnet._kernel import bpf
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.enumerations import Layer
+from mizarnet._model.finding import FindingKind, of_kind
 from mizarnet._model.html import table
 from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
 from mizarnet._model.stats import Stats
@@ -191,7 +192,8 @@ class TransitAgent:
 
         The switch's program counts, too.
         """
-        return self.datapath.is_outdated() or any(each.is_outdated for each in switches.own(self.datapath))
+        own = of_kind(self.datapath.findings(), {FindingKind.PROGRAM_OUTDATED})
+        return bool(own) or any(each.outdated() for each in switches.own(self.datapath))
 
     def upgrade(self) -> None:
         """Put this package's programs in the place of those that run, with no packet lost and no table changed.

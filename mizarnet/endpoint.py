@@ -12,6 +12,7 @@ from mizarnet._datapath.endpoints import LocalEndpoints, device
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
+from mizarnet._model.finding import messages
 from mizarnet._model.html import table
 from mizarnet._model.specs import (
     AddressLike,
@@ -207,8 +208,14 @@ class Endpoint:
             record = endpoints.at(vni, address)
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
-        if record is None or not endpoints.is_present(record):
+        if record is None:
             raise EndpointNotFoundError(f"there is no endpoint {what} on this host")
+        losses = endpoints.losses(record)
+        if losses:
+            raise EndpointNotFoundError(
+                f"endpoint {what} is not whole: {messages(losses)}",
+                hint="Endpoint.create() makes it again, Endpoint.delete_many() removes what is left",
+            )
         return cls(agent, record, created=False)
 
     @classmethod

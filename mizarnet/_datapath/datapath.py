@@ -8,19 +8,20 @@ whatever is missing there is put back.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import installed_build
+from mizarnet._datapath.loader import build_text, installed_build
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
-from mizarnet._model.codec import Meta
+from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import State
+from mizarnet._model.finding import Finding, FindingKind, Subject, messages, of_kind
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
@@ -34,6 +35,11 @@ from mizarnet.errors import (
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
 _MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables went with the programs"
 _REOPEN = "open the new one with TransitAgent.open()"
+# What makes a data path useless until somebody acts, with what to do.
+_UNUSABLE = {
+    FindingKind.UNFINISHED: "TransitAgent.attach(tunnel) completes it",
+    FindingKind.MOVED: "move it back, or delete it and create a tunnel here",
+}
 # How often a data path may be replaced between the look at the hooks and the opening of its maps.
 _ATTEMPTS = 16
 
@@ -45,6 +51,7 @@ class DataPath:
         hooks: Hooks of the tunnel.
         host: Host of the tunnel; it stays the opener's.
         name: Name of the tunnel, for messages.
+        subject: What findings are about.
         meta_id: Id of the map ``meta``: the identity of the data path.
     """
 
@@ -53,6 +60,7 @@ class DataPath:
         self.hooks = hooks
         self.host: Host = hooks.host
         self.name: str = hooks.name
+        self.subject: Subject = Subject("agent", hooks.name)
         self.meta_id: int = standing.meta_id
         self._known: dict[int, Standing] = {}
         self._learn(found)
@@ -98,7 +106,7 @@ class DataPath:
         if opened is None:
             raise AgentNotFoundError(f"no transit agent is attached to {hooks.name}", hint=_ATTACH)
         try:
-            opened.refuse_unfinished(opened.maps.read_meta())
+            opened.refuse(opened.findings())
         except BaseException:
             opened.close()
             raise
@@ -177,35 +185,59 @@ class DataPath:
 
     def make_whole(self) -> None:
         """Put back what is missing on the hooks; raises as :meth:`writing` does."""
+        findings = self.findings()
+        self.refuse(findings)
+        if of_kind(findings, {FindingKind.PROGRAM_MISSING}):
+            with suppress(NotFoundError):  # the device is gone, and the next look says so
+                self.hooks.put_back(self._maps, self._maps.read_meta().layers)
+            self.refuse(self.findings())
+
+    def findings(self) -> list[Finding]:
+        """What is not as it should be of programs and maps; raises as :attr:`maps` does."""
         found = self.survey()
         meta = self._maps.read_meta()
-        self.refuse_unfinished(meta)
-        if found.missing(meta.layers):
-            with suppress(NotFoundError):  # the device is gone, and the next look says so
-                self.hooks.put_back(self._maps, meta.layers)
-            self.survey()
-            self.refuse_unfinished(self._maps.read_meta())
+        return [*self._of_meta(meta), *self._of_hooks(found, meta), *self._of_lifeline(meta)]
 
-    def refuse_unfinished(self, meta: Meta) -> None:
-        """Raises ``AgentNotFoundError`` unless the data path is whole and of this host."""
+    def _of_meta(self, meta: Meta) -> Iterator[Finding]:
         if meta.state is not State.LIVE:
             verb = "attached" if meta.state is State.MAKING else "detached"
+            text = f"it is being {verb}, or the process that did it died"
+            yield Finding(FindingKind.UNFINISHED, self.subject, State.LIVE.name, meta.state.name, text)
+        cookie, here = meta.head.netns_cookie, self.host.cookie
+        if cookie != here:
+            text = "its tunnel was moved here from another network namespace"
+            yield Finding(FindingKind.MOVED, self.subject, cookie, here, text)
+
+    def _of_hooks(self, found: Survey, meta: Meta) -> Iterator[Finding]:
+        for place in found.missing(meta.layers):
+            text = f"no program of ours stands on {place}"
+            yield Finding(FindingKind.PROGRAM_MISSING, self.subject, str(place), None, text)
+        for build in found.builds - {installed_build()}:
+            text = f"programs of build {build_text(build)} stand there"
+            wanted = build_text(installed_build())
+            yield Finding(FindingKind.PROGRAM_OUTDATED, self.subject, wanted, build_text(build), text)
+
+    def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
+        # The kernel empties it when the device leaves the namespace.
+        if meta.state is not State.DELETING and self._maps.lifeline.lookup(FIRST) is None:
+            text = "its lifeline is empty, so that a switch would pass everything"
+            yield Finding(FindingKind.LIFELINE_MISSING, self.subject, self.hooks.ifindex, None, text)
+
+    def refuse(self, findings: list[Finding]) -> None:
+        """Raises ``AgentNotFoundError``, with all that is wrong, if the data path cannot be used as it is."""
+        unusable = of_kind(findings, _UNUSABLE)
+        if unusable:
             raise AgentNotFoundError(
-                f"the transit agent of {self.name} is being {verb}, or whoever did it died",
-                hint="TransitAgent.attach(tunnel) completes it",
-            )
-        if meta.head.netns_cookie != self.host.cookie:
-            raise AgentNotFoundError(
-                f"{self.name} was moved here from another network namespace",
-                hint="move it back, or delete it and create a tunnel here",
+                f"the transit agent of {self.name} is not whole: {messages(findings)}",
+                hint=_UNUSABLE[unusable[-1].kind],
             )
 
-    def is_outdated(self) -> bool:
-        """Whether a program that stands is of another build than this package; raises as :attr:`maps` does."""
-        return bool(self.survey().builds - {installed_build()})
+    def refuse_detached(self) -> None:
+        """Raises ``AgentNotFoundError`` if the end of the data path has begun since the last look."""
+        self.refuse([*self._of_meta(self._maps.read_meta())])
 
     def warn_if_outdated(self) -> None:
-        """Warn if :meth:`is_outdated`."""
+        """Warn if a program that stands is of another build than this package; raises as :attr:`maps` does."""
         builds = self.survey().builds
         if builds - {installed_build()}:
             warn_outdated(builds)
@@ -227,8 +259,8 @@ class DataPath:
         """Whether a known program of this data path is on tcx: the quick way to say yes. Runs in the namespace."""
         with suppress(NotFoundError, UnsupportedError):
             for direction in {place.direction for place in PLACES}:
-                for number in TcxHook(self.hooks.ifindex, direction).query().program_ids:
-                    known = self._known.get(number)
+                for program_id in TcxHook(self.hooks.ifindex, direction).query().program_ids:
+                    known = self._known.get(program_id)
                     if known is not None:
                         return known.meta_id == self.meta_id
         return False

@@ -25,6 +25,7 @@ from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.codec import FIRST, Config, Head, Meta, u32
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import Limit, State
+from mizarnet._model.finding import FindingKind
 from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
 from mizarnet.errors import InUseError, KernelError, NotFoundError, StaleHandleError, UnderlayNotFoundError
 
@@ -46,10 +47,9 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
         found = DataPath.find(tunnel.hooks)
         try:
             if found is not None:
-                meta = found.maps.read_meta()
-                if meta.state is not State.DELETING:
+                if found.maps.read_meta().state is not State.DELETING:
                     _compare(tunnel, found.maps, spec)
-                    return _complete(tunnel, found, meta)
+                    return _complete(tunnel, found)
                 remove(tunnel, found, force=True)
             else:
                 leftovers.clear_host(tunnel.host)
@@ -82,20 +82,20 @@ def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
     )
 
 
-def _complete(tunnel: TunnelDevice, found: DataPath, meta: Meta) -> bool:
-    begun = meta.state is State.MAKING
-    if not begun:
-        found.refuse_unfinished(meta)
-    if found.maps.lifeline.lookup(FIRST) is None:  # the kernel emptied it when the device left this namespace
+def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
+    """Mend all that is not as it should be, but for programs of another build; whether it had only been begun."""
+    findings = [*found.findings(), *tunnel.findings()]
+    kinds = {finding.kind for finding in findings}
+    found.refuse([each for each in findings if each.kind is not FindingKind.UNFINISHED])
+    if FindingKind.LIFELINE_MISSING in kinds:
         _write_lifeline(tunnel, found.maps)
-    tunnel.hooks.put_back(found.maps, meta.layers)
-    link = tunnel.find()
-    if link is None or not link.up:
+    tunnel.hooks.put_back(found.maps, found.maps.read_meta().layers)
+    if FindingKind.TUNNEL_DOWN in kinds:
         tunnel.bring_up()
         _refuse_overtaken(tunnel, found.maps)
-    if begun:
+    if FindingKind.UNFINISHED in kinds:
         _set_state(found.maps, State.LIVE)
-    return begun
+    return FindingKind.UNFINISHED in kinds
 
 
 def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:

@@ -15,13 +15,14 @@ import attrs
 from mizarnet._datapath import forwarding
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import SWITCH, installed_build, load_onto
+from mizarnet._datapath.loader import SWITCH, build_text, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, recognise, survey
 from mizarnet._kernel.bpf import Map, Program, XdpHook, XdpMode
 from mizarnet._kernel.netlink import Link, dump_links, has_gro
 from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
+from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.layouts import SWITCHING
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, UnsupportedError
 
@@ -46,10 +47,13 @@ class StandingSwitch:
         hook = XdpHook(self.link.ifindex)
         return XdpMode.GENERIC if self.host.run(hook.query).generic else XdpMode.NATIVE
 
-    @property
-    def is_outdated(self) -> bool:
+    def outdated(self) -> list[Finding]:
         """Whether the program is of another build than this package."""
-        return self.standing.build != installed_build()
+        build, wanted = build_text(self.standing.build), build_text(installed_build())
+        if build == wanted:
+            return []
+        subject, text = Subject("switch", self.link.name), f"its program is of build {build}"
+        return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text)]
 
     def has_owner(self) -> bool:
         """Whether the tunnel that the program was made for is on this host, with programs of the same data path."""

@@ -29,6 +29,7 @@ from mizarnet._kernel.netlink import (
 )
 from mizarnet._model.arguments import SMALLEST_MTU, IPAddress
 from mizarnet._model.differences import refuse_differences
+from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
     ExistsError,
@@ -144,6 +145,18 @@ class TunnelDevice:
         if link is None:
             raise TunnelNotFoundError(f"tunnel {self.name} is gone")
         return link
+
+    def findings(self) -> list[Finding]:
+        """What is not as it should be of the device of an agent."""
+        link = self.find()
+        if link is not None and link.up:
+            return []
+        found = "gone" if link is None else "down"
+        return [
+            Finding(
+                FindingKind.TUNNEL_DOWN, Subject("tunnel", self.name), "up", found, f"its device is {found}"
+            )
+        ]
 
     def seen_from(self, host: Host) -> TunnelDevice:
         """The same tunnel as it is now, through another session; raises ``TunnelNotFoundError`` if it is gone."""

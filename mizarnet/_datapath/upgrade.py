@@ -22,6 +22,7 @@ from mizarnet._datapath.survey import Standing
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
+from mizarnet._model.finding import FindingKind, of_kind
 from mizarnet.errors import NotFoundError, StaleHandleError
 
 
@@ -34,8 +35,8 @@ def upgrade(datapath: DataPath) -> None:
         VerifierError: The kernel does not accept a program of this package; nothing was changed.
     """
     maps = datapath.maps
-    outdated = [each for each in switches.own(datapath) if each.is_outdated]
-    if not datapath.is_outdated() and not outdated:
+    outdated = [each for each in switches.own(datapath) if each.outdated()]
+    if not outdated and not of_kind(datapath.findings(), {FindingKind.PROGRAM_OUTDATED}):
         return
     self_test.check()
     names = [GUARD, AGENT, *([SWITCH] if outdated else [])]

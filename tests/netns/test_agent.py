@@ -13,6 +13,9 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._datapath.lock import locked
+from mizarnet._model.codec import FIRST
+from mizarnet._model.enumerations import State
+from mizarnet._model.finding import FindingKind
 from tests.support.standing import attached_on
 from tests.support.tables import contents
 from tests.support.topology import TUNNEL, Host, World, alive
@@ -99,6 +102,21 @@ def test_open_by_name_and_by_tunnel(host: Host) -> None:
     ):
         assert one.state() == other.state() == host.agent.state()
         assert not one.created
+
+
+def test_open_says_all_that_is_wrong_and_attach_mends_it(host: Host) -> None:
+    maps = host.agent.datapath.maps
+    maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.MAKING).pack())
+    maps.lifeline.delete(FIRST)
+    with pytest.raises(
+        mz.AgentNotFoundError, match=r"is being attached.*; its lifeline is empty.*completes it"
+    ):
+        mz.TransitAgent.open(host.tunnel)
+    kinds = {finding.kind for finding in host.agent.datapath.findings()}
+    assert kinds == {FindingKind.UNFINISHED, FindingKind.LIFELINE_MISSING}
+    with mz.TransitAgent.attach(host.tunnel) as again:
+        assert again.created
+        assert again.datapath.findings() == []
 
 
 def test_an_agent_that_is_not_there(host: Host) -> None:

@@ -65,6 +65,10 @@ def test_a_handle_of_an_older_life_touches_nothing(web: Container) -> None:
 def test_a_device_deleted_by_hand_counts_as_absent(web: Container) -> None:
     web.namespace.run("ip", "link", "delete", "eth0")
     assert mz.Endpoint.list(web.host.agent) == []
+    with pytest.raises(
+        mz.EndpointNotFoundError, match=r"not whole: its device eth0 is gone from .*create\(\)"
+    ):
+        mz.Endpoint.open(web.host.agent, web.endpoint.name)
     assert mz.Endpoint.create(web.host.agent, web.endpoint.spec).created
 
 

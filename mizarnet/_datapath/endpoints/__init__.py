@@ -26,6 +26,7 @@ from mizarnet._model import codec
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import NO_SLOT, Record
 from mizarnet._model.enumerations import State
+from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
 from mizarnet.errors import ExistsError, InUseError, MtuError
 
@@ -86,7 +87,19 @@ class LocalEndpoints:
 
     def is_present(self, record: Record) -> bool:
         """Whether an endpoint was made to the end and its device exists."""
-        return record.ifindex != 0 and device.find(record, self.host) is not None
+        return not self.losses(record)
+
+    def losses(self, record: Record) -> list[Finding]:
+        """Why an endpoint counts as absent; none for one that was made to the end and whose device exists."""
+        subject = Subject("endpoint", record.spec.name)
+        if record.ifindex == 0:
+            text = "it is being made, or the process that did it died"
+            return [Finding(FindingKind.UNFINISHED, subject, State.LIVE.name, record.state.name, text)]
+        if device.find(record, self.host) is None:
+            where = record.spec.netns or "the host's namespace"
+            text = f"its device {record.spec.ifname} is gone from {where}, or has another MAC"
+            return [Finding(FindingKind.DEVICE_GONE, subject, str(record.mac), None, text)]
+        return []
 
     def is_being_made(self, record: Record) -> bool:
         """Whether another process may be at work on an endpoint, for a caller that holds the host's lock.
@@ -170,7 +183,7 @@ class LocalEndpoints:
             record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
             entries.publish(self.maps, record)
             # Whoever detaches says so before he looks for endpoints.
-            self.datapath.refuse_unfinished(self.maps.read_meta())
+            self.datapath.refuse_detached()
             undo.pop_all()
             target.close()
         return record

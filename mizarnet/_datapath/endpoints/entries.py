@@ -9,15 +9,16 @@ if they are the endpoint's own.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
 from mizarnet._datapath.maps import Maps, take_own
-from mizarnet._kernel.bpf import UpdateMode
+from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
 from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError
 
 
@@ -36,6 +37,51 @@ def publish(maps: Maps, record: Record) -> None:
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
 
 
+@attrs.frozen
+class _Entry:
+    """An entry that an endpoint needs.
+
+    Attributes:
+        table: Where.
+        key: Its key.
+        value: What it should be.
+        holder: Reads out of a value whose it is, as a key of ``records``; None: the kernel does not refuse a second.
+    """
+
+    table: Map
+    key: bytes
+    value: bytes
+    holder: Callable[[bytes], bytes] | None
+
+
+def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
+    """Every entry of an endpoint but its record, in the order in which they are written."""
+    claims = record.pack_addresses()
+    yield _Entry(maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder)
+    for key, claim in claims.items():
+        yield _Entry(maps.addresses, key, claim, codec.claimant)
+    yield _Entry(maps.interfaces, codec.mac_key(record.mac), record.pack_interface(), codec.record_of)
+    for key in claims:
+        yield _Entry(maps.endpoints, key, record.pack_endpoint(), None)
+
+
+def findings(maps: Maps, record: Record) -> list[Finding]:
+    """The entries of an endpoint that are missing, or not as its record says."""
+    subject = Subject("endpoint", record.spec.name)
+    found = [(entry, entry.table.lookup(entry.key)) for entry in _needed(maps, record)]
+    return [
+        Finding(
+            FindingKind.ENTRY_MISSING,
+            subject,
+            entry.value,
+            there,
+            f"its entry of {entry.table.name} is missing",
+        )
+        for entry, there in found
+        if there != entry.value
+    ]
+
+
 def complete(maps: Maps, record: Record) -> None:
     """Write what is missing of the entries of an endpoint whose device exists.
 
@@ -43,30 +89,23 @@ def complete(maps: Maps, record: Record) -> None:
         ExistsError: Another endpoint has one of them.
         EndpointNotFoundError: Another process deleted it meanwhile.
     """
+    if not findings(maps, record):
+        return
     own = codec.record_key(record.spec.name)
-    entries = [
-        (maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder),
-        *((maps.addresses, key, claim, codec.claimant) for key, claim in record.pack_addresses().items()),
-        (maps.interfaces, codec.mac_key(record.mac), record.pack_interface(), codec.record_of),
-    ]
-    missing = False
-    for table, key, wanted, holder in entries:
-        found = table.lookup(key)
-        if found == wanted:
+    for entry in _needed(maps, record):
+        found = entry.table.lookup(entry.key)
+        if entry.holder is None or found == entry.value:
             continue
-        missing = True
         with _unless_deleted(record):
             _refuse_other_life(maps, record)
-        mode = UpdateMode.ANY if found is not None and holder(found) == own else UpdateMode.NOEXIST
+        mode = UpdateMode.ANY if found is not None and entry.holder(found) == own else UpdateMode.NOEXIST
         with _explained(f"an entry of endpoint {record.spec.name!r} is another's", record.spec.name):
-            table.update(key, wanted, mode=mode)
-    reachable = [maps.endpoints.lookup(key) for key in record.pack_addresses()]
-    if missing or any(found != record.pack_endpoint() for found in reachable):
-        try:
-            publish(maps, record)
-        except EndpointNotFoundError:
-            forget(maps, record)
-            raise
+            entry.table.update(entry.key, entry.value, mode=mode)
+    try:
+        publish(maps, record)
+    except EndpointNotFoundError:
+        forget(maps, record)
+        raise
 
 
 @contextmanager
