@@ -248,7 +248,7 @@ class Endpoint:
 
     def state(self) -> EndpointState:
         """Read the device from the kernel; raises ``EndpointNotFoundError`` if the endpoint is gone."""
-        link = device.find(self._current(), self._agent.host)
+        link = device.find(self._current(), self._agent.datapath.hooks)
         if link is None:
             raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
         return EndpointState(up=link.up, mtu=link.mtu, mac=link.mac or "", mode=link.mode or "")

@@ -11,7 +11,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link
 from tests.support.process import finish, start_python
-from tests.support.topology import Container, Host, World, links
+from tests.support.topology import UNDERLAY, Container, Host, World, links
 from tests.support.traffic import assert_no_ping, assert_ping
 from tests.support.wait import wait_until
 
@@ -26,17 +26,17 @@ DEATHS = {
 CREATE = """
 from mizarnet._datapath import endpoints
 from mizarnet._datapath.endpoints import device, entries
-host, netns, point = sys.argv[1:]
+host, netns, point, tunnel = sys.argv[1:]
 exec(point)
-agent = mz.TransitAgent.open("tunnel0", netns=host)
+agent = mz.TransitAgent.open(tunnel, netns=host)
 endpoint = mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", netns=netns)
 endpoint.delete()
 os._exit(9)
 """
 
 
-def die(host: Host, netns: str, point: str) -> None:
-    status, output = finish(start_python(CREATE, host.namespace.name, netns, point))
+def die(host: Host, netns: str, point: str, tunnel: str = "tunnel0") -> None:
+    status, output = finish(start_python(CREATE, host.namespace.name, netns, point, tunnel))
     assert status == 9, output
 
 
@@ -56,6 +56,27 @@ def test_an_endpoint_can_be_deleted_after_its_maker_died(world: World, point: st
     mz.Endpoint.delete_many(host.agent, ["web"])
     assert links(namespace) == ["lo"]
     assert host.agent.endpoints.snapshot() == {}
+
+
+def test_the_same_device_of_another_tunnel_is_left_alone(host: Host, world: World) -> None:
+    """Same VNI, address, MAC, namespace and name of the device: only the tunnel tells the two endpoints apart."""
+    namespace, netns = world.namespace("web"), host.namespace.name
+    port = host.tunnel.port + 1
+    with (
+        mz.Tunnel.create(
+            "tunnel1", encap=host.tunnel.encap, underlay=UNDERLAY, port=port, netns=netns
+        ) as other,
+        mz.TransitAgent.attach(other) as agent,
+    ):
+        web = mz.Endpoint.create(host.agent, name="web", vni=7, ip="10.0.0.1/24", netns=namespace.name)
+        die(host, namespace.name, DEATHS["before the device"], "tunnel1")
+        with pytest.raises(mz.EndpointNotFoundError, match="is being made"):
+            mz.Endpoint.open(agent, "web")
+        mz.Endpoint.delete_many(agent, ["web"])
+        assert web.state().up
+        web.delete()
+        assert links(namespace) == ["lo"]
+        other.delete()
 
 
 def test_a_tunnel_can_be_created_after_its_maker_died(world: World) -> None:

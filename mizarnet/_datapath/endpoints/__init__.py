@@ -95,7 +95,7 @@ class LocalEndpoints:
         if record.ifindex == 0:
             text = "it is being made, or the process that did it died"
             return [Finding(FindingKind.UNFINISHED, subject, State.LIVE.name, record.state.name, text)]
-        if device.find(record, self.host) is None:
+        if device.find(record, self.datapath.hooks) is None:
             where = record.spec.netns or "the host's namespace"
             text = f"its device {record.spec.ifname} is gone from {where}, or has another MAC"
             return [Finding(FindingKind.DEVICE_GONE, subject, str(record.mac), None, text)]
@@ -275,7 +275,7 @@ class LocalEndpoints:
     def _remove(self, record: Record) -> Record | None:
         """None when it is gone; else its record as somebody has changed it meanwhile."""
         entries.silence(self.maps, record)
-        link = device.find(record, self.host)
+        link = device.find(record, self.datapath.hooks)
         if link is not None:
             delete_link(self.host, link.ifindex, nsid=record.nsid)
         if record.private:

@@ -36,19 +36,23 @@ _TEARDOWN = 2.0
 """Seconds that the kernel may take to delete the devices of a namespace that ended."""
 
 
-def find(record: Record, host: Host) -> Link | None:
+def find(record: Record, tunnel: TunnelHooks) -> Link | None:
     """The endpoint's device, looked at from the host's namespace; None when it is gone.
 
-    The id of a namespace that ended may be given to another: the MAC tells. A record without an index is of a
-    device that was being made when its maker died, and may not have its name yet.
+    The id of a namespace that ended may be given to another, and an endpoint of another tunnel may have the same MAC:
+    MAC and tunnel tell. A record without an index is of a device that was being made when its maker died, and may not
+    have its name yet.
     """
     if record.ifindex:
-        link = get_link(host, ifindex=record.ifindex, nsid=record.nsid)
-        return link if link is not None and link.mac == str(record.mac) else None
-    links = dump_links(host, kind=record.spec.kind.value, nsid=record.nsid)
-    # The MAC alone is no proof: an endpoint of another tunnel, of the same VNI and address, has it too.
+        link = get_link(tunnel.host, ifindex=record.ifindex, nsid=record.nsid)
+        return link if link is not None and _is_of(link, record, tunnel) else None
+    links = dump_links(tunnel.host, kind=record.spec.kind.value, nsid=record.nsid)
     named = [link for link in links if link.name == record.spec.ifname or link.name.startswith(UNNAMED)]
-    return next((link for link in named if link.mac == str(record.mac)), None)
+    return next((link for link in named if _is_of(link, record, tunnel)), None)
+
+
+def _is_of(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
+    return (link.mac, link.parent_ifindex) == (str(record.mac), tunnel.ifindex)
 
 
 def open_namespace(spec: EndpointSpec, host: Host) -> Session:
