@@ -107,29 +107,21 @@ def _sent(host: Host, inner: Addresses) -> Iterator[Canned]:
     )
 
 
+def _from_web(name: str, frame: bytes, wanted: Outcome) -> Canned:
+    return Canned(
+        name=name, program=Program.AGENT, frame=frame, context=_TENANTS, facts=_OF_WEB, wanted=wanted
+    )
+
+
 def _let_out(host: Host, name: str, frame: bytes, left: bytes, to: IPAddress) -> Canned:
     key = _key_asked(host, to, _TTL)
     asked = _counted(Program.AGENT, Verdict.ENCAPSULATED, frame, is_sent=True, key=key)
-    return Canned(
-        name=name,
-        program=Program.AGENT,
-        frame=frame,
-        context=_TENANTS,
-        facts=_OF_WEB,
-        wanted=Outcome(_TC_OK, left, NO_CONTEXT, asked),
-    )
+    return _from_web(name, frame, Outcome(_TC_OK, left, NO_CONTEXT, asked))
 
 
 def _turned(name: str, frame: bytes, left: bytes, asked: Asked) -> Canned:
     """Back in through the tunnel, with the mark that the guard knows."""
-    return Canned(
-        name=name,
-        program=Program.AGENT,
-        frame=frame,
-        context=_TENANTS,
-        facts=_OF_WEB,
-        wanted=Outcome(_TC_REDIRECT, left, Context(mark=known.MARK_LOCAL), asked),
-    )
+    return _from_web(name, frame, Outcome(_TC_REDIRECT, left, Context(mark=known.MARK_LOCAL), asked))
 
 
 def _answered(name: str, verdict: Verdict, frame: bytes, answer: bytes) -> Canned:
@@ -181,14 +173,7 @@ def _in_anothers_name(inner: Addresses) -> Iterator[Canned]:
 
 def _kept_in(name: str, frame: bytes, reason: Verdict, *, is_sent: bool = True) -> Canned:
     asked = _counted(Program.AGENT, reason, frame, is_sent=is_sent)
-    return Canned(
-        name=name,
-        program=Program.AGENT,
-        frame=frame,
-        context=_TENANTS,
-        facts=_OF_WEB,
-        wanted=Outcome(_TC_SHOT, None, NO_CONTEXT, asked),
-    )
+    return _from_web(name, frame, Outcome(_TC_SHOT, None, NO_CONTEXT, asked))
 
 
 def _bounced_before(host: Host, inner: Addresses) -> Iterator[Canned]:
