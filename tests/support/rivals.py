@@ -23,6 +23,8 @@ ADDRESSES = [f"10.0.0.{number}" for number in range(101, 106)]
 MACS = [f"02:00:00:00:01:{number:02x}" for number in range(4)]
 IFNAMES = ["eth0", "eth1", "eth2"]
 HOSTS = ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+FEWEST = 60
+"""Calls that each makes, however slow the machine is: enough that each kind succeeds for somebody."""
 
 
 class Rival:
@@ -103,7 +105,9 @@ def main(host: str, seed: int, seconds: float, namespaces: list[str]) -> None:
         print("ready", flush=True)
         sys.stdin.readline()
         deadline = time.monotonic() + seconds
-        for _ in itertools.takewhile(lambda _: time.monotonic() < deadline, itertools.count()):
+        for calls in itertools.count():
+            if calls >= FEWEST and time.monotonic() > deadline:
+                break
             ended[rival.step()] += 1
         print(json.dumps(ended), flush=True)
 

@@ -48,7 +48,7 @@ def _compete(host: Host, runs: list[tuple[str, ...]], namespaces: list[str]) -> 
             each.stdin.write("\n")
             each.stdin.flush()
         for each in rivals:
-            told, _ = each.communicate(timeout=SECONDS + 60)
+            told, _ = each.communicate(timeout=SECONDS + 300)
             assert each.returncode == 0
             ended.update(json.loads(told))
     finally:
