@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import attrs
 
 from mizarnet._kernel import behaviours, bpf
 from mizarnet._kernel.bpf import XdpHook, XdpMode
+from mizarnet._kernel.capabilities import missing_capabilities
 from mizarnet._kernel.feature import YES, has_route_identity
 from mizarnet._kernel.feature import Feature as Feature
 from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
@@ -20,13 +20,12 @@ from mizarnet._model.html import table
 from mizarnet._model.specs import Encap, NetnsLike
 from mizarnet.errors import MizarnetError, UnsupportedError
 
-# Numbers of <linux/capability.h>, and what each is for.
-_PRIVILEGES = {
-    "CAP_NET_ADMIN": 12,  # devices, addresses, routes
-    "CAP_SYS_ADMIN": 21,  # entering namespaces, opening programs and maps by their ids
-    "CAP_PERFMON": 38,  # reading kernel structures in programs
-    "CAP_BPF": 39,  # maps and programs
-}
+_NEEDED = (
+    "CAP_NET_ADMIN",  # devices, addresses, routes
+    "CAP_SYS_ADMIN",  # entering namespaces, opening programs and maps by their ids
+    "CAP_PERFMON",  # reading kernel structures in programs
+    "CAP_BPF",  # maps and programs
+)
 
 
 @attrs.frozen
@@ -89,7 +88,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
         NetnsNotFoundError: There is no such namespace.
     """
     where = None if netns is None else arguments.check_netns(netns)
-    missing = tuple(name for name, bit in _PRIVILEGES.items() if not _effective_capabilities() >> bit & 1)
+    missing = missing_capabilities(*_NEEDED)
     with Session.open(where) as session:
         tcx = session.run(bpf.has_tcx)
     return Features(
@@ -103,13 +102,6 @@ def probe(netns: NetnsLike | None = None) -> Features:
         **_try_devices(missing),
         behaviours=_try_behaviours(missing),
     )
-
-
-def _effective_capabilities() -> int:
-    for line in Path("/proc/thread-self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return int(line.split()[1], 16)
-    return 0
 
 
 def probe_encapsulation(encap: Encap) -> Feature:

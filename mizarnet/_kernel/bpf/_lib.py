@@ -7,6 +7,7 @@ import errno as _errno
 from typing import TYPE_CHECKING
 
 from mizarnet._kernel.bpf._ext import ffi, lib
+from mizarnet._kernel.capabilities import missing_capabilities
 from mizarnet.errors import BpfError, KernelError, PrivilegeError
 
 __all__ = ["CData", "check", "failure", "ffi", "lib", "libbpf_version", "text"]
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from mizarnet._kernel.bpf._ext import CData
 else:
     CData = ffi.CData
-
-# Bits of capability sets (include/uapi/linux/capability.h).
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
 def libbpf_version() -> str:
@@ -63,12 +61,4 @@ def failure(
 
 def _missing(needs: tuple[str, ...]) -> tuple[str, ...]:
     """Which of the capabilities this thread lacks. The kernel takes CAP_SYS_ADMIN in place of any of them."""
-    held = _effective()
-    if held >> _CAPABILITIES["CAP_SYS_ADMIN"] & 1:
-        return ()
-    return tuple(name for name in needs if not held >> _CAPABILITIES[name] & 1)
-
-
-def _effective() -> int:
-    with open("/proc/thread-self/status", encoding="ascii", errors="replace") as status:
-        return next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    return missing_capabilities(*needs) if missing_capabilities("CAP_SYS_ADMIN") else ()
