@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from mizarnet._kernel import behaviours, bpf
-from mizarnet._kernel.bpf import XdpHook, XdpMode
+from mizarnet._kernel.bpf import YES, XdpHook, XdpMode
+from mizarnet._kernel.bpf import Feature as Feature
 from mizarnet._kernel.capabilities import missing_capabilities
-from mizarnet._kernel.feature import YES, has_route_identity
-from mizarnet._kernel.feature import Feature as Feature
+from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
 from mizarnet._model import arguments
 from mizarnet._model.html import table
@@ -93,8 +93,8 @@ def probe(netns: NetnsLike | None = None) -> Features:
         tcx = session.run(bpf.has_tcx)
     return Features(
         kernel=os.uname().release,
-        tcx=_feature(tcx, "filters of a clsact alone: one layer, which ends with its clsact"),
-        route_identity=_feature(
+        tcx=_otherwise(tcx, "filters of a clsact alone: one layer, which ends with its clsact"),
+        route_identity=_otherwise(
             has_route_identity(),
             "source MAC and source address only: a container with raw sockets can imitate an endpoint of its host",
         ),
@@ -110,8 +110,8 @@ def probe_encapsulation(encap: Encap) -> Feature:
         return session.run(_try_device, session, encap.value)
 
 
-def _feature(found: bpf.Feature, instead: str) -> Feature:
-    return YES if found else Feature(available=False, reason=found.reason, instead=instead)
+def _otherwise(found: Feature, instead: str) -> Feature:
+    return found if found else attrs.evolve(found, instead=instead)
 
 
 def _try_devices(missing: tuple[str, ...]) -> dict[_DeviceKind, Feature]:

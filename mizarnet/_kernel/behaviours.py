@@ -20,8 +20,10 @@ import attrs
 
 from mizarnet._kernel import bpf
 from mizarnet._kernel.bpf import (
+    YES,
     ClsactPlace,
     Direction,
+    Feature,
     Map,
     Object,
     ObjectSpec,
@@ -30,7 +32,7 @@ from mizarnet._kernel.bpf import (
     XdpHook,
     XdpMode,
 )
-from mizarnet._kernel.feature import YES, Feature, has_route_identity
+from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import (
     Link,
     NetnsHandle,
@@ -350,7 +352,7 @@ class Behaviour:
     name: str
     sentence: str
     self_test: Callable[[Ground], str]
-    needs: Callable[[], bpf.Feature] | None = None
+    needs: Callable[[], Feature] | None = None
     instead: str = ""
 
 
@@ -431,7 +433,7 @@ def try_one(
 ) -> Feature:
     """Whether the kernel behaves so: tried in a new namespace with the programs of ``loaded``."""
     if behaviour.needs and not (offered := behaviour.needs()):
-        return Feature(available=False, reason=offered.reason, instead=behaviour.instead)
+        return attrs.evolve(offered, instead=behaviour.instead)
     try:
         with Session.open(netns) as session:
             seen = session.run(lambda: behaviour.self_test(ground(session, loaded)))

@@ -20,6 +20,7 @@ import pytest
 from mizarnet._kernel.behaviours import BEHAVIOURS, Behaviour, Ground, load, try_all, try_one
 from mizarnet._kernel.bpf import (
     Direction,
+    Feature,
     Map,
     Object,
     ObjectSpec,
@@ -29,7 +30,7 @@ from mizarnet._kernel.bpf import (
     XdpMode,
     has_tcx,
 )
-from mizarnet._kernel.feature import Feature, has_route_identity
+from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Link, Session, anonymous_netns
 from mizarnet.features import probe
 

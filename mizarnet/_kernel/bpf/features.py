@@ -17,24 +17,29 @@ _BTF = "/sys/kernel/btf/vmlinux"
 
 @attrs.frozen
 class Feature:
-    """Whether something is there; it is true if so.
+    """One thing that a kernel may offer; true when it does.
 
     Attributes:
-        available: Whether it is.
-        reason: Why not, in words; empty if it is.
+        available: Whether it does.
+        reason: Why not; empty when available.
+        instead: What is used, or to be done, without it; empty when available, or when that is for the asker to say.
     """
 
     available: bool
     reason: str = ""
+    instead: str = ""
 
     def __bool__(self) -> bool:
         return self.available
 
 
+YES = Feature(available=True)
+
+
 def has_btf() -> Feature:
     """Whether the kernel describes its types (``CONFIG_DEBUG_INFO_BTF``), as calls of its functions need."""
     if os.access(_BTF, os.R_OK):
-        return Feature(available=True)
+        return YES
     return Feature(available=False, reason=f"the kernel has no {_BTF}")
 
 
@@ -44,7 +49,7 @@ def has_tcx() -> Feature:
     result = lib.mzn_tcx_query(1, lib.MZN_TCX_INGRESS, ffi.NULL, count, revision)
     # ENODEV: no interface of that index here; ENOSPC: more programs than asked for. In both cases tcx looked.
     if result in (0, -_errno.ENODEV, -_errno.ENOSPC):
-        return Feature(available=True)
+        return YES
     if result == -_errno.EINVAL:
         return Feature(available=False, reason="the kernel has no tcx, which came with 6.6")
     return Feature(available=False, reason=str(failure("ask for tcx", -result, needs=("CAP_NET_ADMIN",))))
