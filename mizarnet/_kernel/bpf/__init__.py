@@ -11,10 +11,10 @@ uses or that was bound to it.
 from __future__ import annotations
 
 from mizarnet._kernel.bpf._lib import libbpf_version as libbpf_version
+from mizarnet._kernel.bpf._qdisc import query_filters as query_filters
 from mizarnet._kernel.bpf.btf import Member as Member
 from mizarnet._kernel.bpf.btf import StructLayout as StructLayout
 from mizarnet._kernel.bpf.clsact import ClsactPlace as ClsactPlace
-from mizarnet._kernel.bpf.clsact import query_filters as query_filters
 from mizarnet._kernel.bpf.features import YES as YES
 from mizarnet._kernel.bpf.features import Feature as Feature
 from mizarnet._kernel.bpf.features import has_btf as has_btf

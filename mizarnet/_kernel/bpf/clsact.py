@@ -13,14 +13,13 @@ import attrs
 
 from mizarnet._kernel.bpf._lib import CData, check, ffi, lib
 from mizarnet._kernel.bpf._log import listening
-from mizarnet._kernel.bpf._qdisc import Filter, dump_filters, ingress_qdisc
+from mizarnet._kernel.bpf._qdisc import ingress_qdisc, query_filters
 from mizarnet._kernel.bpf.hook import Direction, device_exists
 from mizarnet._kernel.bpf.program import Program, program_label
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError
 
 _NEEDS = ("CAP_NET_ADMIN",)
 _POINTS = {Direction.INGRESS: lib.BPF_TC_INGRESS, Direction.EGRESS: lib.BPF_TC_EGRESS}
-_PARENTS = {Direction.INGRESS: 0xFFFFFFF2, Direction.EGRESS: 0xFFFFFFF3}  # TC_H_CLSACT with TC_H_MIN_...
 
 
 @attrs.frozen(kw_only=True)
@@ -101,14 +100,6 @@ class ClsactPlace:
 
     def __str__(self) -> str:
         return f"filter {self.priority}/{self.handle} on {self.direction.value} of interface {self.ifindex}"
-
-
-def query_filters(ifindex: int, *, direction: Direction) -> list[Filter]:
-    """All filters on a clsact hook, in the order in which they run.
-
-    Acts in the network namespace of the calling thread. A device that is gone has none.
-    """
-    return dump_filters(ifindex, _PARENTS[direction])
 
 
 def _make_clsact(ifindex: int, direction: Direction) -> None:

@@ -6,56 +6,23 @@ pyroute2 ships no types and is imported on first use only, because that takes ab
 
 from __future__ import annotations
 
-import enum
 import functools
 import importlib
-import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
 
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, Rtnl
 from mizarnet.errors import UnsupportedError
 
 Attribute: TypeAlias = tuple[str, object]
 
-
-class Rtm(enum.IntEnum):
-    """Message types of rtnetlink that are used here."""
-
-    NEWLINK = 16
-    DELLINK = 17
-    GETLINK = 18
-    SETLINK = 19
-    NEWADDR = 20
-    DELADDR = 21
-    GETADDR = 22
-    NEWROUTE = 24
-    DELROUTE = 25
-    GETROUTE = 26
-    NEWNSID = 88
-    GETNSID = 90
-
-
-class Flag(enum.IntFlag):
-    """Header flags of a request. Every request also asks for an acknowledgement."""
-
-    NONE = 0
-    DUMP_INTERRUPTED = 0x10
-    ACK_TLVS = 0x200
-    DUMP = 0x300
-    EXCLUSIVE = 0x200
-    CREATE = 0x400
-
-
-_REQUEST_AND_ACK = 0x5
-_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-
-_CODECS: Mapping[int, tuple[str, str]] = {
-    **dict.fromkeys((16, 17, 18, 19), ("pyroute2.netlink.rtnl.ifinfmsg", "ifinfmsg")),
-    **dict.fromkeys((20, 21, 22), ("pyroute2.netlink.rtnl.ifaddrmsg", "ifaddrmsg")),
-    **dict.fromkeys((24, 25, 26), ("pyroute2.netlink.rtnl.rtmsg", "rtmsg")),
-    **dict.fromkeys((88, 90), ("pyroute2.netlink.rtnl.nsidmsg", "nsidmsg")),
+_CODECS: Mapping[Rtm, str] = {
+    **dict.fromkeys((Rtm.NEWLINK, Rtm.DELLINK, Rtm.GETLINK, Rtm.SETLINK), "ifinfmsg"),
+    **dict.fromkeys((Rtm.NEWADDR, Rtm.DELADDR, Rtm.GETADDR), "ifaddrmsg"),
+    **dict.fromkeys((Rtm.NEWROUTE, Rtm.GETROUTE), "rtmsg"),
+    **dict.fromkeys((Rtm.NEWNSID, Rtm.GETNSID), "nsidmsg"),
 }
 
 
@@ -76,15 +43,15 @@ class _CodecType(Protocol):
 
 
 @functools.cache
-def _codec(module: str, name: str) -> _CodecType:
-    return cast(_CodecType, getattr(importlib.import_module(module), name))
+def _codec(name: str) -> _CodecType:
+    return cast(_CodecType, getattr(importlib.import_module(f"pyroute2.netlink.rtnl.{name}"), name))
 
 
 @functools.cache
 def prepare() -> None:
     """Import pyroute2, which takes a while: before a deadline runs, not within it."""
-    for module, name in _CODECS.values():
-        _codec(module, name)
+    for name in _CODECS.values():
+        _codec(name)
 
 
 def nested(*attributes: Attribute) -> dict[str, list[Attribute]]:
@@ -108,22 +75,29 @@ class Request:
     attributes: Sequence[Attribute] = ()
     flags: Flag = Flag.NONE
 
-    def encode(self, sequence: int) -> bytes:
-        """Return the message's bytes.
+    def send(self, socket: Rtnl, operation: str) -> list[Reply]:
+        """What the kernel answers; see `Rtnl.request`.
 
         Raises:
             UnsupportedError: This pyroute2 does not know one of the attributes.
         """
-        message = _codec(*_CODECS[self.kind])()
+        replies = socket.request(operation, self.kind, self.encode(), self.flags)
+        return [self._decode(message) for message in replies]
+
+    def encode(self) -> bytes:
+        """The message without its header; raises ``UnsupportedError`` as `send` does."""
+        message = _codec(_CODECS[self.kind])()
         for name, value in self.fields.items():
             message[name] = value
         message["attrs"] = list(self.attributes)
-        message["header"].update(
-            type=int(self.kind), flags=_REQUEST_AND_ACK | int(self.flags), sequence_number=sequence, pid=0
-        )
         message.encode()
         _require_written(message)
-        return bytes(message.data)
+        return bytes(message.data[HEADER_BYTES:])
+
+    def _decode(self, data: bytes) -> Reply:
+        message = _codec(_CODECS[self.kind])(data)
+        message.decode()
+        return Reply(message)
 
 
 def _require_written(message: Any) -> None:
@@ -164,26 +138,3 @@ class Reply:
     def has(self, name: str) -> bool:
         """Tell whether the attribute is present."""
         return self._message.get_attr(name) is not None
-
-
-def decode(kind: int, data: bytes) -> Reply:
-    """Read one message of the kernel."""
-    message = _codec(*_CODECS[kind])(data)
-    message.decode()
-    return Reply(message)
-
-
-def decode_error_text(data: bytes) -> str:
-    """Return the extended acknowledgement's text of an error or done message; empty when there is none."""
-    message = _codec("pyroute2.netlink", "nlmsgerr")(data)
-    message.decode()
-    return str(message.get_attr("NLMSGERR_ATTR_MSG") or "")
-
-
-def split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Yield type, flags, sequence number and bytes of each message in a datagram."""
-    offset = 0
-    while offset + _HEADER.size <= len(data):
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
-        yield kind, flags, sequence, data[offset : offset + length]
-        offset += (length + 3) & ~3

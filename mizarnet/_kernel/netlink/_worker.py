@@ -13,9 +13,9 @@ from concurrent.futures import Future
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from mizarnet._kernel.netlink._rtnl import Rtnl
 from mizarnet._kernel.netlink._syscalls import enter_netns
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
+from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet.errors import LockTimeoutError, NetlinkError
 
 P = ParamSpec("P")

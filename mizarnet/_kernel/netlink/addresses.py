@@ -13,8 +13,9 @@ from typing import Literal
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Attribute, Flag, Reply, Request, Rtm
+from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPInterface
 from mizarnet.errors import NetlinkError
 

@@ -8,11 +8,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from mizarnet._kernel.netlink._messages import Attribute, Flag, Request, Rtm, nested
+from mizarnet._kernel.netlink._messages import Attribute, Request, nested
 from mizarnet._kernel.netlink.links import IFF_UP, Link, delete_link, get_link, set_link
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import write_sysctl
+from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Attribute, Flag, Reply, Request, Rtm, nested
+from mizarnet._kernel.netlink._messages import Attribute, Reply, Request, nested
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet.errors import NetlinkError
 
 LOOPBACK_IFINDEX = 1

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from mizarnet._kernel.netlink._messages import Flag, Request, Rtm
+from mizarnet._kernel.netlink._messages import Request
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, Link, dump_links
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet.errors import NetlinkError
 
 _UNASSIGNED = 0xFFFFFFFF  # -1, the id of a namespace without one; in a request: choose a free id

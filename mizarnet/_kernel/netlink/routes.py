@@ -7,9 +7,10 @@ import ipaddress
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Flag, Reply, Request, Rtm
+from mizarnet._kernel.netlink._messages import Reply, Request
 from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPAddress, IPNetwork
 
 _RT_TABLE_MAIN = 254

@@ -115,7 +115,7 @@ class Session:
 
     def request(self, operation: str, request: Request) -> list[Reply]:
         """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""
-        return self.run(self._worker.rtnl.request, operation, request)
+        return self.run(request.send, self._worker.rtnl, operation)
 
     def open_netns(self) -> NetnsHandle:
         """Return a handle of the session's namespace, for the caller to close."""

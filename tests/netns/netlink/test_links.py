@@ -26,7 +26,8 @@ from mizarnet._kernel.netlink import (
     set_link,
     silence,
 )
-from mizarnet._kernel.netlink._messages import Request, Rtm, nested
+from mizarnet._kernel.netlink._messages import Request, nested
+from mizarnet._kernel.rtnetlink import Rtm
 from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
 from tests.support.process import UNPRIVILEGED
 
@@ -283,7 +284,7 @@ def test_a_link_is_seen_and_deleted_from_another_namespace(open_new: OpenNew) ->
 def test_what_pyroute2_does_not_know_is_refused() -> None:
     for attributes in ([("IFLA_NO_SUCH", 1)], [("IFLA_LINKINFO", nested(("IFLA_INFO_NO_SUCH", 1)))]):
         with pytest.raises(UnsupportedError, match="NO_SUCH"):
-            Request(Rtm.GETLINK, attributes=attributes).encode(1)
+            Request(Rtm.GETLINK, attributes=attributes).encode()
 
 
 def test_a_missing_capability_is_named(session: Session) -> None:
