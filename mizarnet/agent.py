@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from types import TracebackType
 from typing import Literal, Self, final
 
 import attrs
@@ -17,6 +16,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import Capacity, build_text
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
+from mizarnet._kernel.closing import Closing
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.enumerations import Layer
@@ -54,7 +54,7 @@ class AgentState:
 
 
 @final
-class TransitAgent:
+class TransitAgent(Closing):
     """A handle of the transit agent of one tunnel. Closing it, or leaving its ``with``, touches nothing in the kernel.
 
     Made by :meth:`attach` and :meth:`open`. Programs and maps belong to the tunnel's device: they stay when the process
@@ -235,14 +235,6 @@ class TransitAgent:
         """Let go of the handle; again is harmless."""
         self.datapath.close()
         self.tunnel.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         closed = ", closed" if self.datapath.closed else ""

@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self, final
+from typing import final
 
+from mizarnet._kernel.closing import Owner
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 from mizarnet._model.codec import Record
 from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
 
 
 @final
-class Tap:
+class Tap(Owner):
     """Open descriptors of a MACVTAP endpoint, made by :meth:`mizarnet.Endpoint.open_tap`.
 
     Each frame has a virtio header of 12 bytes before it (``struct virtio_net_hdr_v1``); checksum and TSO offloads
@@ -36,28 +35,13 @@ class Tap:
         self._record = record
         self._closed = False
 
-    def close(self) -> None:
-        """Close the descriptors; again is harmless."""
-        if self._closed:
-            return
-        self._closed = True
-        for fd in self.fds:
-            os.close(fd)
+    def _release(self) -> None:
+        self._release_forgotten()
         take_down_if_unused(self._record)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            for fd in self.fds:
-                os.close(fd)
+    def _release_forgotten(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fds {self.fds}"

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Literal, Self, final
 
 import attrs
 
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice, find_or_make
+from mizarnet._kernel.closing import Closing
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.html import table
@@ -37,7 +37,7 @@ class TunnelState:
 
 
 @final
-class Tunnel:
+class Tunnel(Closing):
     """A handle of a host's tunnel device. Closing it, or leaving its ``with``, touches nothing in the kernel.
 
     Made by :meth:`create` and :meth:`open`. Attributes are what was true then; :meth:`state` reads the kernel.
@@ -166,14 +166,6 @@ class Tunnel:
     def close(self) -> None:
         """Let go of the handle; again is harmless."""
         self.host.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         where = f" in {self.netns}" if self.netns else ""

@@ -19,13 +19,13 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
+from mizarnet._kernel.closing import refuse_forked
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages, of_kind
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
-    ForkedError,
     MizarnetError,
     NotFoundError,
     StaleHandleError,
@@ -249,8 +249,7 @@ class DataPath:
             raise ClosedError(
                 "the transit agent's handle is closed", hint="open another with TransitAgent.open()"
             )
-        if self._pid != os.getpid():
-            raise ForkedError("the handle was made before a fork", hint="open another in this process")
+        refuse_forked(self._pid, "handle")
 
     def _learn(self, found: Survey) -> None:
         self._known.update({each.program_id: each for each in found.standing.values()})

@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Iterator
 
+from mizarnet._kernel.closing import Closing
 from mizarnet.errors import NetlinkError, PrivilegeError
 
 _SOL_NETLINK = 270
@@ -61,7 +62,7 @@ class Flag(enum.IntFlag):
     CREATE = 0x400
 
 
-class Rtnl:
+class Rtnl(Closing):
     """One NETLINK_ROUTE socket. Its requests meet the namespace it was opened in. Not thread-safe."""
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ import struct
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from mizarnet._datapath import loader
 from mizarnet._datapath.dry_run.facts import ASKED, FACTS, KEY, Asked, Facts
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import FrameRunner, Object
+from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program, Verdict
@@ -98,7 +98,7 @@ def _runner(loaded: Object, program: Program) -> FrameRunner:
     return FrameRunner(loaded.programs[f"mzn_{program.name.lower()}"], room=_LONGEST, context_size=size)
 
 
-class DryRun:
+class DryRun(Closing):
     """The three programs with maps of their own. Close it, or use it in a ``with``; for one thread.
 
     Attributes:
@@ -168,11 +168,3 @@ class DryRun:
     def close(self) -> None:
         """Let go of the programs and their maps."""
         self._undo.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

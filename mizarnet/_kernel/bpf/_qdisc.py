@@ -11,7 +11,6 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from typing import NamedTuple
 
 import attrs
@@ -71,7 +70,7 @@ class _Tcmsg(NamedTuple):
 
 def _dump(question: Rtm, ifindex: int, parent: int) -> Iterator[tuple[_Tcmsg, dict[int, bytes]]]:
     body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
-    with closing(Rtnl()) as rtnl:
+    with Rtnl() as rtnl:
         replies = rtnl.request("list what is on a traffic control hook", question, body, Flag.DUMP)
     for reply in replies:
         found = _Tcmsg(*_TCMSG.unpack_from(reply, HEADER_BYTES))

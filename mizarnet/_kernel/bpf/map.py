@@ -14,7 +14,7 @@ from typing import Self
 
 from mizarnet._kernel.bpf import _batch
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
-from mizarnet._kernel.bpf.fd import Fd, Handle
+from mizarnet._kernel.bpf.fd import Fd
 from mizarnet.errors import BpfError, CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
 
 
@@ -49,7 +49,7 @@ _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
 _ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
 
 
-class Map(Handle):
+class Map(Fd):
     """A BPF map. Keys and values are bytes.
 
     A value of a per-CPU map is one *slot*: the values of all possible CPUs, each padded to eight bytes.
@@ -64,12 +64,12 @@ class Map(Handle):
         max_entries: Capacity; bytes for a ring buffer.
     """
 
-    def __init__(self, fd: Fd) -> None:
-        """Take over a descriptor of a map."""
-        super().__init__(fd)
+    def __init__(self, number: int, *, what: str) -> None:
+        """Own a descriptor of a map."""
+        super().__init__(number, what=what)
         info = ffi.new("struct bpf_map_info *")
         size = ffi.new("__u32 *", ffi.sizeof("struct bpf_map_info"))
-        check(lib.bpf_obj_get_info_by_fd(fd.fileno(), info, size), f"read facts of {fd.what}")
+        check(lib.bpf_obj_get_info_by_fd(number, info, size), f"read facts of {what}")
         self.name: str = ffi.string(info.name).decode()
         self.type: MapType = MapType(info.type)
         self.id: int = int(info.id)
@@ -91,7 +91,7 @@ class Map(Handle):
         if fd == -_errno.ENOENT:
             return None
         check(fd, f"open BPF map {map_id}", needs=("CAP_SYS_ADMIN",))
-        return cls(Fd(fd, what=f"map {map_id}"))
+        return cls(fd, what=f"map {map_id}")
 
     @property
     def memory(self) -> int:

@@ -6,15 +6,15 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Iterator, Mapping
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Self
 
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib, text
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
-from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.bpf.map import Map
 from mizarnet._kernel.bpf.program import Program
+from mizarnet._kernel.closing import Closing, Owner
 from mizarnet.errors import ClosedError, InvalidValueError, NotFoundError, VerifierError
 
 _LOAD_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
@@ -25,7 +25,7 @@ _LOG_SIZE = 16 << 20
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
-class Object:
+class Object(Closing):
     """The maps and programs that one load made; they live while a descriptor or a device holds them."""
 
     def __init__(self, *, maps: Mapping[str, Map], programs: Mapping[str, Program]) -> None:
@@ -38,19 +38,11 @@ class Object:
         for handle in (*self.maps.values(), *self.programs.values()):
             handle.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"Object(maps={sorted(self.maps)}, programs={sorted(self.programs)})"
 
 
-class ObjectSpec:
+class ObjectSpec(Owner):
     """A BPF object file, opened and not loaded. Everything that can be chosen is chosen here, before `load`.
 
     Attributes:
@@ -92,7 +84,8 @@ class ObjectSpec:
 
     def __init__(self, pointer: CData, *, name: str) -> None:
         """Own libbpf's object; use `open`."""
-        self._pointer: CData | None = pointer
+        self._pointer = pointer
+        self._closed = False
         self._name = name
         btf = Btf(_raw_btf(pointer))
         self.layouts = btf.layouts()
@@ -177,30 +170,18 @@ class ObjectSpec:
         finally:
             self.close()
 
-    def close(self) -> None:
-        """Let go of the file; again is harmless."""
-        pointer, self._pointer = self._pointer, None
-        if pointer is not None:
-            lib.bpf_object__close(pointer)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _release(self) -> None:
+        lib.bpf_object__close(self._pointer)
 
     def __del__(self) -> None:
         # Before loading, libbpf holds memory alone: nothing that needs a warning.
-        if getattr(self, "_pointer", None) is not None:
-            self.close()
+        self.close()
 
     def __repr__(self) -> str:
-        return f"ObjectSpec({self._name!r}{', closed' if self._pointer is None else ''})"
+        return f"ObjectSpec({self._name!r}{', closed' if self._closed else ''})"
 
     def _alive(self) -> CData:
-        if self._pointer is None:
+        if self._closed:
             raise ClosedError(f"BPF object {self._name!r} was loaded or closed")
         return self._pointer
 
@@ -264,11 +245,11 @@ def _log_buffer(program: CData) -> CData:
 def _take(pointer: CData, selected: Mapping[str, CData]) -> Object:
     """Duplicate every descriptor, so that libbpf's object can be closed and each has one owner."""
     maps = {
-        name: Map(Fd.copy_of(lib.bpf_map__fd(item), what=f"map {name!r}"))
+        name: Map.copy_of(lib.bpf_map__fd(item), what=f"map {name!r}")
         for item, name in ((item, _map_name(item)) for item in _maps_of(pointer))
     }
     programs = {
-        name: Program(Fd.copy_of(lib.bpf_program__fd(item), what=f"program {name!r}"))
+        name: Program.copy_of(lib.bpf_program__fd(item), what=f"program {name!r}")
         for name, item in selected.items()
     }
     return Object(maps=MappingProxyType(maps), programs=MappingProxyType(programs))

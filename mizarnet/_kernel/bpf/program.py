@@ -10,7 +10,7 @@ from typing import Self
 import attrs
 
 from mizarnet._kernel.bpf._lib import CData, check, ffi, lib
-from mizarnet._kernel.bpf.fd import Fd, Handle
+from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.bpf.map import Map
 from mizarnet.errors import InvalidValueError, PrivilegeError
 
@@ -57,7 +57,7 @@ class TestRun:
     context: bytes = b""
 
 
-class Program(Handle):
+class Program(Fd):
     """A loaded program.
 
     Attributes:
@@ -68,9 +68,9 @@ class Program(Handle):
         verified_instructions: How many instructions the verifier looked at; its limit is a million.
     """
 
-    def __init__(self, fd: Fd) -> None:
-        """Take over a descriptor of a program."""
-        super().__init__(fd)
+    def __init__(self, number: int, *, what: str) -> None:
+        """Own a descriptor of a program."""
+        super().__init__(number, what=what)
         info = self._info()
         self.name: str = ffi.string(info.name).decode()
         self.type: ProgramType = ProgramType(info.type)
@@ -89,7 +89,7 @@ class Program(Handle):
         if fd == -_errno.ENOENT:
             return None
         check(fd, f"open BPF program {program_id}", needs=("CAP_SYS_ADMIN",))
-        return cls(Fd(fd, what=f"program {program_id}"))
+        return cls(fd, what=f"program {program_id}")
 
     def bind(self, bound: Map) -> None:
         """Keep ``bound`` for as long as the program lives, as if it used it; again is harmless."""
@@ -149,7 +149,7 @@ class Program(Handle):
     def _info(self, **asked: int) -> CData:
         info = ffi.new("struct bpf_prog_info *", asked)
         size = ffi.new("__u32 *", ffi.sizeof("struct bpf_prog_info"))
-        check(lib.bpf_obj_get_info_by_fd(self.fileno(), info, size), f"read facts of {self._fd.what}")
+        check(lib.bpf_obj_get_info_by_fd(self.fileno(), info, size), f"read facts of {self.what}")
         return info
 
 

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import errno as _errno
-import warnings
-from types import TracebackType
-from typing import Self
 
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.bpf.map import Map, MapType
+from mizarnet._kernel.closing import Owner
 from mizarnet.errors import ClosedError, InvalidValueError
 
 # A full basket stops libbpf, which otherwise goes on for as long as programs are faster than their reader.
@@ -27,7 +25,7 @@ class _Basket:
         self.error: BaseException | None = None
 
 
-class RingBuffer:
+class RingBuffer(Owner):
     """Reads the records of a ring buffer map. A ring has one reader: two would take records from each other.
 
     Waits for records with `poll`, or with any event loop on `fileno`. Not for use by two threads at once.
@@ -40,7 +38,6 @@ class RingBuffer:
             InvalidValueError: The map is no ring buffer.
             BpfError: The ring cannot be mapped into memory.
         """
-        self._reader: CData | None = None
         if ring.type is not MapType.RINGBUF:
             raise InvalidValueError(f"map {ring.name!r} is no ring buffer", argument="ring", value=ring)
         self._name = ring.name
@@ -54,6 +51,7 @@ class RingBuffer:
             self._fd.close()
             raise failure(f"open ring buffer {ring.name!r}", errno, said="; ".join(said))
         self._reader = reader
+        self._closed = False
 
     def fileno(self) -> int:
         """A descriptor that is readable while there are records."""
@@ -75,31 +73,15 @@ class RingBuffer:
         """
         return self._gather(lib.ring_buffer__poll(self._open(), round(max(timeout, 0) * 1000)))
 
-    def close(self) -> None:
-        """Stop reading; again is harmless. What is in the ring stays there."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            lib.ring_buffer__free(reader)
-            self._fd.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._reader is not None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+    def _release(self) -> None:
+        lib.ring_buffer__free(self._reader)
+        self._fd.close()
 
     def __repr__(self) -> str:
-        return f"RingBuffer({self._name!r}{', closed' if self._reader is None else ''})"
+        return f"RingBuffer({self._name!r}{', closed' if self._closed else ''})"
 
     def _open(self) -> CData:
-        if self._reader is None:
+        if self._closed:
             raise ClosedError(f"ring buffer {self._name!r} is closed")
         return self._reader
 

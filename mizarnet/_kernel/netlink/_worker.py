@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import queue
@@ -59,7 +58,7 @@ class Worker:
             ready.set_exception(error)
             return
         ready.set_result(None)
-        with contextlib.closing(self.rtnl):
+        with self.rtnl:
             while (job := self._jobs.get()) is not None:
                 job()
                 del job  # it may hold the last reference to a session

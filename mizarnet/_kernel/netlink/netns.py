@@ -6,10 +6,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from types import TracebackType
 
 import attrs
 
+from mizarnet._kernel.closing import Owner
 from mizarnet._kernel.netlink._syscalls import CLONE_NEWNET, refused
 from mizarnet._model.arguments import NETNS_DIRECTORY, check_netns
 from mizarnet._model.specs import NetnsLike
@@ -43,7 +43,7 @@ class Netns:
         return self.device, self.inode
 
 
-class NetnsHandle:
+class NetnsHandle(Owner):
     """An open descriptor of a network namespace, which keeps the namespace alive until ``close()``.
 
     Attributes:
@@ -54,33 +54,22 @@ class NetnsHandle:
         status = os.fstat(fd)
         self.netns: Netns = Netns(path, status.st_dev, status.st_ino)
         self._fd = fd
+        self._closed = False
 
     def fileno(self) -> int:
         """Return the descriptor (close-on-exec); it stays owned by the handle."""
-        if self._fd < 0:
+        if self._closed:
             raise ClosedError("the network namespace handle was closed")
         return self._fd
 
-    def close(self) -> None:
-        """Close the descriptor; again is allowed."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __enter__(self) -> NetnsHandle:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _release(self) -> None:
+        os.close(self._fd)
 
     def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            self.close()
+        self.close()  # keeping a namespace alive for too long is nothing that needs a warning
 
     def __repr__(self) -> str:
-        state = "closed" if self._fd < 0 else f"fd={self._fd}"
+        state = "closed" if self._closed else f"fd={self._fd}"
         return f"<NetnsHandle {self.netns.path or 'own'} inode={self.netns.inode} {state}>"
 
 

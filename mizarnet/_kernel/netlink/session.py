@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import os
 import threading
-import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
+from mizarnet._kernel.closing import Owner, refuse_forked
 from mizarnet._kernel.netlink._messages import Reply, Request, prepare
 from mizarnet._kernel.netlink._worker import Worker, outcome, registry
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
 from mizarnet._model.specs import NetnsLike
-from mizarnet.errors import ClosedError, ForkedError
+from mizarnet.errors import ClosedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Session:
+class Session(Owner):
     """Runs calls on a thread that lives in one network namespace.
 
     Sessions of one process to one namespace share the thread, which ends when the last is closed. An open
@@ -29,14 +28,13 @@ class Session:
     """
 
     def __init__(self, handle: NetnsHandle, *, timeout: float) -> None:
-        self._closed = True  # until there is something to close
-        prepare()
-        self._worker: Worker = registry.acquire(handle)
-        self._closed = False
         self._netns = handle.netns
         self._timeout = timeout
         self._pid = os.getpid()
         self._lock = threading.Lock()
+        prepare()
+        self._worker: Worker = registry.acquire(handle)
+        self._closed = False
 
     @classmethod
     def open(cls, netns: NetnsLike | NetnsHandle | None = None, *, timeout: float = 10.0) -> Self:
@@ -70,11 +68,6 @@ class Session:
         """The namespace's cookie, as BPF programs see it (kernel >= 5.14)."""
         return self._worker.cookie
 
-    @property
-    def closed(self) -> bool:
-        """Whether ``close()`` was called."""
-        return self._closed
-
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function inside the namespace and return its result.
 
@@ -87,8 +80,7 @@ class Session:
             NetlinkError: The call did not end in time (errno ETIMEDOUT): the kernel's rtnl lock may be held.
                 It goes on in the background.
         """
-        if self._pid != os.getpid():
-            raise ForkedError("the session was made before a fork", hint="open another in this process")
+        refuse_forked(self._pid, "session")
         if self._worker.is_current_thread() and not self._closed:
             return function(*args, **kwargs)
         with self._lock:  # so that nothing is queued behind the order to stop
@@ -130,22 +122,18 @@ class Session:
             if self._closed:
                 return
             self._closed = True
+        self._release()
+
+    def _release(self) -> None:
         registry.release(self._worker)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _release_forgotten(self) -> None:
+        # Perhaps under the registry's lock: leave the rest to the thread.
+        self._worker.submit(registry.release, self._worker)
 
     def __del__(self) -> None:
-        if self._closed or self._pid != os.getpid():
-            return
-        warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        # A finaliser may run anywhere, even under the registry's lock: leave the rest to the thread.
-        self._worker.submit(registry.release, self._worker)
+        if self._pid == os.getpid():
+            super().__del__()
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
