@@ -13,6 +13,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from mizarnet._kernel.netlink._syscalls import enter_netns
+from mizarnet._kernel.netlink._thread import fulfil
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
 from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet.errors import LockTimeoutError, NetlinkError
@@ -52,12 +53,9 @@ class Worker:
         ready.result()
 
     def _live(self, fd: int, ready: Future[None]) -> None:
-        try:
-            self._settle(fd)
-        except BaseException as error:  # belongs to the thread that waits in __init__
-            ready.set_exception(error)
+        fulfil(ready, partial(self._settle, fd))
+        if ready.exception() is not None:
             return
-        ready.set_result(None)
         with self.rtnl:
             while (job := self._jobs.get()) is not None:
                 job()
@@ -77,7 +75,7 @@ class Worker:
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""
         future: Future[T] = Future()
-        self._jobs.put(partial(_fulfil, future, partial(function, *args, **kwargs)))
+        self._jobs.put(partial(fulfil, future, partial(function, *args, **kwargs)))
         return future
 
     def stop(self) -> None:
@@ -89,17 +87,6 @@ class Worker:
     def abandon(self) -> None:
         """Close the socket in a forked child, where the thread does not exist."""
         self.rtnl.close()
-
-
-def _fulfil(future: Future[T], call: Callable[[], T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        future.set_result(call())
-    except BaseException as error:  # belongs to the caller
-        future.set_exception(error)
-    finally:
-        del future  # the error's traceback refers to this frame
 
 
 def outcome(future: Future[T], *, timeout: float) -> T:

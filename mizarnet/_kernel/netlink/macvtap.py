@@ -12,9 +12,8 @@ import fcntl
 import os
 import stat
 import struct
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +24,7 @@ from mizarnet._kernel.netlink._syscalls import (
     new_mount_namespace,
     refused,
 )
+from mizarnet._kernel.netlink._thread import call_in_thread
 from mizarnet._kernel.netlink.links import Link
 from mizarnet._kernel.netlink.session import Session
 
@@ -55,33 +55,26 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
         KernelError: The kernel refused.
         PrivilegeError: CAP_SYS_ADMIN, CAP_MKNOD or CAP_NET_ADMIN is missing.
     """
-    return _on_a_thread_of_its_own(session, lambda: _open_all(link, queues))
+    return _inside(session, lambda: _open_all(link, queues))
 
 
 def macvtap_holders(session: Session, link: Link) -> set[int]:
     """Process ids of those who have a descriptor of the device open."""
-    device = _on_a_thread_of_its_own(session, lambda: _device_number(link))
+    device = _inside(session, lambda: _device_number(link))
     found = (holder for holder, number in _character_devices() if number == device)
     return {pid for pid, fd in found if _is_connected(pid, fd)}
 
 
-def _on_a_thread_of_its_own(session: Session, work: Callable[[], T]) -> T:
-    """Call ``work`` in the session's namespace and in a mount namespace of its own, which ends with the thread."""
-    outcome: Future[T] = Future()
-
-    def live(netns: int) -> None:
-        try:
-            enter_netns(netns)
-            new_mount_namespace()
-            outcome.set_result(work())
-        except BaseException as error:  # belongs to the thread that waits below
-            outcome.set_exception(error)
-
+def _inside(session: Session, work: Callable[[], T]) -> T:
+    """Call ``work`` in the session's namespace and in a mount namespace of its own, which ends with the call."""
     with session.open_netns() as netns:
-        thread = threading.Thread(target=live, args=(netns.fileno(),), name="mizarnet-macvtap")
-        thread.start()
-        thread.join()
-    return outcome.result()
+        return call_in_thread(partial(_enter, netns.fileno(), work), name="mizarnet-macvtap")
+
+
+def _enter(netns: int, work: Callable[[], T]) -> T:
+    enter_netns(netns)
+    new_mount_namespace()
+    return work()
 
 
 def _open_all(link: Link, queues: int) -> list[int]:

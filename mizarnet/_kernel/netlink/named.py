@@ -7,22 +7,18 @@ import errno
 import fcntl
 import os
 import stat
-import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TypeVar
 
 import attrs
 
 from mizarnet._kernel.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, refused, unmount
+from mizarnet._kernel.netlink._thread import call_in_thread
 from mizarnet._kernel.netlink.links import LOOPBACK_IFINDEX, set_link
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, netns_path, resolve
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import ExistsError, InvalidValueError, KernelError
-
-T = TypeVar("T")
 
 
 def create_netns(name: str, *, alias: str | None = None) -> Netns:
@@ -57,7 +53,12 @@ def anonymous_netns() -> NetnsHandle:
     Raises:
         PrivilegeError: CAP_SYS_ADMIN is missing.
     """
-    return _in_new_netns(lambda: resolve(None))
+    return call_in_thread(_enter_new, name="mizarnet-new-netns")
+
+
+def _enter_new() -> NetnsHandle:
+    new_netns()
+    return resolve(None)
 
 
 def delete_netns(name: str) -> bool:
@@ -151,20 +152,3 @@ def _claim(path: str) -> None:
     except OSError as error:
         raise refused(f"create {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
     os.close(fd)
-
-
-def _in_new_netns(work: Callable[[], T]) -> T:
-    """Call ``work`` on a thread that moves into a new namespace and ends."""
-    outcome: Future[T] = Future()
-
-    def live() -> None:
-        try:
-            new_netns()
-            outcome.set_result(work())
-        except BaseException as error:  # belongs to the thread that waits below
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=live, name="mizarnet-new-netns")
-    thread.start()
-    thread.join()
-    return outcome.result()
