@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mizarnet._datapath import private_netns, switches
 from mizarnet._datapath.host import Host
-from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._kernel.netlink import Session, get_link, identity_of
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import NetnsNotFoundError
 
@@ -57,10 +57,9 @@ def _living_cookies() -> set[int]:
 
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        return identity_of(path)
     except OSError:
         return None  # it went meanwhile, or is a process that this user may not look at
-    return found.st_dev, found.st_ino
 
 
 def _threads() -> Iterator[Path]:

@@ -38,6 +38,7 @@ from mizarnet._kernel.netlink.named import anonymous_netns, create_netns, delete
 from mizarnet._kernel.netlink.netns import (
     Netns,
     NetnsHandle,
+    identity_of,
     is_current,
     netns_path,
     owner_is_initial,
@@ -74,6 +75,7 @@ __all__ = [
     "dump_links",
     "get_link",
     "has_gro",
+    "identity_of",
     "is_current",
     "list_addresses",
     "list_routes",

@@ -29,18 +29,22 @@ class Netns:
     Attributes:
         path: Where it was found; None for the calling thread's own. A hint only: two values are equal
             when they are the same namespace.
-        device: Device number of its nsfs inode.
-        inode: Its inode number; unique among namespaces that are alive.
+        identity: Device and inode of its file; no two namespaces that are alive have the same.
     """
 
     path: str | None = attrs.field(eq=False)
-    device: int
-    inode: int
+    identity: tuple[int, int]
 
     @property
-    def identity(self) -> tuple[int, int]:
-        """Device and inode."""
-        return self.device, self.inode
+    def inode(self) -> int:
+        """Inode of its file."""
+        return self.identity[1]
+
+
+def identity_of(netns: int | str | os.PathLike[str]) -> tuple[int, int]:
+    """The identity of the namespace behind a descriptor or path; raises a plain ``OSError``."""
+    found = os.stat(netns)
+    return found.st_dev, found.st_ino
 
 
 class NetnsHandle(Owner):
@@ -51,8 +55,7 @@ class NetnsHandle(Owner):
     """
 
     def __init__(self, fd: int, path: str | None) -> None:
-        status = os.fstat(fd)
-        self.netns: Netns = Netns(path, status.st_dev, status.st_ino)
+        self.netns: Netns = Netns(path, identity_of(fd))
         self._fd = fd
         self._closed = False
 
@@ -130,8 +133,7 @@ def _is_netns(fd: int) -> bool:
 
 def is_current(netns: Netns) -> bool:
     """Tell whether the calling thread is in that namespace."""
-    status = os.stat(OWN_NETNS)
-    return netns.identity == (status.st_dev, status.st_ino)
+    return netns.identity == identity_of(OWN_NETNS)
 
 
 def owner_is_initial(fd: int) -> bool:
