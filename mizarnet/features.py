@@ -153,7 +153,7 @@ _INSTEAD: dict[_DeviceKind, str] = {
 def _try_device(session: Session, name: _DeviceKind) -> Feature:
     try:
         if name == "vxlan" or name == "geneve":
-            create_tunnel(session, name, kind=name, port=4789 if name == "vxlan" else 6081, mtu=1400)
+            create_tunnel(session, name, kind=name, port=Encap(name).default_port, mtu=1400)
         elif name == "native_xdp":
             _try_native_xdp(session)
         else:
