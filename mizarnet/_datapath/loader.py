@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
@@ -17,7 +16,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
 from mizarnet._kernel.feature import has_route_identity
 from mizarnet._model import enumerations
-from mizarnet._model.layout import Layout, Leaf, check_numbers
+from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
 from mizarnet._model.layouts import LAYOUTS
 from mizarnet.errors import NotFoundError
 
@@ -120,7 +119,7 @@ def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:
         spec = undo.enter_context(ObjectSpec.open(path, name="transit"))
         check_object(spec)
         spec.select_programs(*programs)
-        spec.set_variable("build", build_of(path).to_bytes(_BUILD_BYTES, sys.byteorder))
+        spec.set_variable("build", u64(build_of(path)))
         undo.pop_all()
         return spec
 

@@ -6,7 +6,6 @@ A program is ours if one of its maps begins as ``meta`` does, whatever version o
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from itertools import takewhile
 
@@ -17,6 +16,7 @@ from mizarnet._datapath.loader import BUILD
 from mizarnet._kernel.bpf import Map, MapType, Program
 from mizarnet._model.codec import FIRST, Head
 from mizarnet._model.enumerations import Limit
+from mizarnet._model.layout import read_number
 from mizarnet.errors import ExistsError, LayoutError
 
 
@@ -96,7 +96,7 @@ def recognise(program_id: int) -> Standing | None:
                 continue
             value = each.lookup(FIRST) or b""
             if each.name == BUILD:
-                build = int.from_bytes(value, sys.byteorder)
+                build = read_number(value)
             elif found := Head.unpack(value):
                 meta_id, head = number, found
     return None if head is None else Standing(program_id, map_ids, meta_id, head, build)

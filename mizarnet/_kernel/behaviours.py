@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -47,6 +46,8 @@ from mizarnet._kernel.netlink import (
     set_link,
     silence,
 )
+from mizarnet._model.codec import FIRST
+from mizarnet._model.layout import read_number, u32
 from mizarnet.errors import MizarnetError, StaleHandleError
 
 _FRAMES = 3
@@ -58,8 +59,7 @@ _ADDRESS = IPv4Interface("192.0.2.1/24")
 _BROADCAST = ("192.0.2.255", 9)  # needs no neighbour
 _ORIGIN = struct.Struct("=IIQ8x")  # struct origin, less its last member
 _FROM_DEVICE = 1  # ORIGIN_DEVICE
-_KEY = bytes(4)
-_BOTH = tuple(index.to_bytes(4, sys.byteorder) for index in range(2))
+_BOTH = u32(0), u32(1)
 _XDP_PASS = 2
 
 _REPORT = "nothing: it is relied on, so report this kernel and keep tenants off it"
@@ -94,8 +94,8 @@ class Ground:
 
     def counts(self, name: str) -> tuple[int, int]:
         """What a pair of counters says."""
-        first, second = (self.map(name).lookup(key) or b"" for key in _BOTH)
-        return int.from_bytes(first, sys.byteorder), int.from_bytes(second, sys.byteorder)
+        first, second = (read_number(self.map(name).lookup(key) or b"") for key in _BOTH)
+        return first, second
 
     def tcx(self, link: Link, direction: Direction) -> TcxHook:
         """A hook of one of the devices."""
@@ -276,7 +276,7 @@ def _is_gone(kind: type[Program] | type[Map], number: int) -> bool:
 
 
 def _devmap_follows_device(ground: Ground) -> str:
-    ground.map("device").update(_KEY, ground.near.ifindex.to_bytes(4, sys.byteorder))
+    ground.map("device").update(FIRST, u32(ground.near.ifindex))
     looks = ground.program("sees_device")
     if looks.test_run(_FRAME).verdict != _XDP_PASS:
         return "a program does not find the entry of a device that is there"
@@ -292,7 +292,7 @@ def _macvlan_keeps_route(ground: Ground) -> str:
         link = _macvlan(ground, inside)
         if not _becomes_true(lambda: _speaks(ground, inside, link)):
             return "no packet of the MACVLAN came by"
-        seen = _ORIGIN.unpack(ground.map("last_origin").lookup(_KEY) or b"")
+        seen = _ORIGIN.unpack(ground.map("last_origin").lookup(FIRST) or b"")
         expected = (_FROM_DEVICE, link.ifindex, inside.cookie)
     return "" if seen == expected else "a packet had lost the route that its sender gave it"
 
@@ -311,7 +311,7 @@ def _macvlan(ground: Ground, inside: Session) -> Link:
 def _speaks(ground: Ground, inside: Session, link: Link) -> bool:
     """Say something, and tell whether it was seen: a device that has just come up may still drop it."""
     ground.say(inside, link)
-    return any(ground.map("last_origin").lookup(_KEY) or b"")
+    return any(ground.map("last_origin").lookup(FIRST) or b"")
 
 
 def _bounce_keeps_signature(ground: Ground) -> str:

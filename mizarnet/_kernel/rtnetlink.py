@@ -10,10 +10,10 @@ import enum
 import errno
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 
 from mizarnet._kernel.closing import Closing
+from mizarnet._model.layout import read_number
 from mizarnet.errors import NetlinkError, PrivilegeError
 
 _SOL_NETLINK = 270
@@ -79,8 +79,7 @@ class Rtnl(Closing):
 
     def cookie(self) -> int:
         """The namespace's cookie, unique on this machine until reboot (kernel >= 5.14)."""
-        raw = self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        return int.from_bytes(raw, sys.byteorder)
+        return read_number(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
 
     def request(self, operation: str, kind: Rtm, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
         """Send a request; the messages that the kernel answered, each with its header.

@@ -7,7 +7,6 @@ Addresses are in network byte order, numbers in the host's.
 from __future__ import annotations
 
 import struct
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
@@ -18,6 +17,7 @@ import attrs
 from mizarnet._model import layouts
 from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, InterfaceFlag, KindNumber, Limit, Place, State
+from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     Encap,
     EndpointKey,
@@ -36,11 +36,6 @@ _NO_IP = layouts.Ip(family=0, words=bytes(16))
 _NO_MAC, _NO_HOST = bytes(6), bytes(16)
 _HOSTS = struct.Struct(f"{len(_NO_HOST)}s")
 _NO_ADDRESS = layouts.OwnAddress(ip=_NO_IP, prefix_length=0)
-
-
-def u32(number: int) -> bytes:
-    """``__u32``: the key of an array, or a value that is a number, in this machine's byte order."""
-    return number.to_bytes(4, sys.byteorder)
 
 
 def boot_time() -> int:

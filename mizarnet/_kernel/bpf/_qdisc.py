@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ import attrs
 
 from mizarnet._kernel.bpf.hook import Direction
 from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, Rtnl, attributes
+from mizarnet._model.layout import read_number
 
 # <linux/pkt_sched.h>, <linux/rtnetlink.h>, <linux/pkt_cls.h>
 _TC_H_INGRESS = 0xFFFFFFF1
@@ -55,7 +55,7 @@ def query_filters(ifindex: int, *, direction: Direction) -> list[Filter]:
         # Others only announce a priority; an "ingress" qdisc answers for egress with its ingress filters.
         if found.handle and found.parent == _PARENTS[direction]:
             options = attributes(carried.get(_TCA_OPTIONS, b""))
-            program_id = int.from_bytes(options.get(_TCA_BPF_ID, b""), sys.byteorder)
+            program_id = read_number(options.get(_TCA_BPF_ID, b""))
             listed.append(Filter(priority=found.info >> 16, handle=found.handle, program_id=program_id))
     return listed
 
