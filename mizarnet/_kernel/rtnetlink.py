@@ -12,9 +12,10 @@ import socket
 import struct
 from collections.abc import Iterator
 
+from mizarnet._kernel.capabilities import not_permitted
 from mizarnet._kernel.closing import Closing
 from mizarnet._model.layout import read_number
-from mizarnet.errors import NetlinkError, PrivilegeError
+from mizarnet.errors import NetlinkError
 
 _SOL_NETLINK = 270
 _NETLINK_EXT_ACK = 11
@@ -149,13 +150,9 @@ def _raise_refusal(operation: str, message: bytes) -> None:
     if code >= 0:
         return
     said = _text(message)
-    if code != -errno.EPERM:
-        raise NetlinkError(operation, errno=-code, kernel_message=said)
-    raise PrivilegeError(
-        f"{operation}: not permitted, missing CAP_NET_ADMIN{f' ({said})' if said else ''}",
-        missing=("CAP_NET_ADMIN",),
-        hint="run as root, or grant it",
-    )
+    if code == -errno.EPERM:
+        raise not_permitted(operation, "CAP_NET_ADMIN", said=said)
+    raise NetlinkError(operation, errno=-code, kernel_message=said)
 
 
 def _text(message: bytes) -> str:

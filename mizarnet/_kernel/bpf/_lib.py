@@ -7,15 +7,18 @@ import errno as _errno
 from typing import TYPE_CHECKING
 
 from mizarnet._kernel.bpf._ext import ffi, lib
-from mizarnet._kernel.capabilities import missing_capabilities
+from mizarnet._kernel.capabilities import missing_capabilities, not_permitted
 from mizarnet.errors import BpfError, KernelError, PrivilegeError
 
-__all__ = ["CData", "check", "failure", "ffi", "lib", "libbpf_version", "text"]
+__all__ = ["NETWORK_NEEDS", "CData", "check", "failure", "ffi", "lib", "libbpf_version", "text"]
 
 if TYPE_CHECKING:
     from mizarnet._kernel.bpf._ext import CData
 else:
     CData = ffi.CData
+
+# What programs on the hooks of a device take.
+NETWORK_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
 
 
 def libbpf_version() -> str:
@@ -51,11 +54,8 @@ def failure(
 ) -> KernelError | PrivilegeError:
     """The error for an error number; see `check`."""
     if errno == _errno.EPERM and (missing := _missing(needs)):
-        return PrivilegeError(
-            f"{operation}: not permitted, missing {', '.join(missing)}",
-            missing=missing,
-            hint="run as root, or grant the capabilities in the initial user namespace",
-        )
+        hint = "run as root, or grant the capabilities in the initial user namespace"
+        return not_permitted(operation, *missing, hint=hint)
     return BpfError(operation, errno=errno, kernel_message=said, hint=hint)
 
 

@@ -11,7 +11,7 @@ import errno as _errno
 
 import attrs
 
-from mizarnet._kernel.bpf._lib import CData, check, ffi, lib
+from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, ffi, lib
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf._qdisc import ingress_qdisc, query_filters
 from mizarnet._kernel.bpf.hook import Direction, device_exists
@@ -96,7 +96,7 @@ class ClsactPlace:
             holder = program_label(attached) if attached else "a filter without eBPF"
             raise ExistsError(f"{self} is taken by {holder}", holder=holder)
         operation = f"attach {program.name!r} as {self}"
-        check(result, operation, needs=("CAP_BPF", *_NEEDS), said="; ".join(said))
+        check(result, operation, needs=NETWORK_NEEDS, said="; ".join(said))
 
     def __str__(self) -> str:
         return f"filter {self.priority}/{self.handle} on {self.direction.value} of interface {self.ifindex}"

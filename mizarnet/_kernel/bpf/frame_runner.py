@@ -3,10 +3,8 @@
 
 from __future__ import annotations
 
-from mizarnet._kernel.bpf._lib import CData, check, ffi, lib
+from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, ffi, lib
 from mizarnet._kernel.bpf.program import Program
-
-_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
 
 
 class FrameRunner:
@@ -50,7 +48,7 @@ class FrameRunner:
         self._given[:] = context
         result = lib.bpf_prog_test_run_opts(self._program.fileno(), options)
         if result:
-            check(result, f"run {self._program.name!r} on {frame.hex()}", needs=_NEEDS)
+            check(result, f"run {self._program.name!r} on {frame.hex()}", needs=NETWORK_NEEDS)
         return int(options.retval)
 
     def frame(self) -> bytes:

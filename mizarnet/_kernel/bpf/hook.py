@@ -12,11 +12,9 @@ import errno as _errno
 import socket
 from collections.abc import Sequence
 
-from mizarnet._kernel.bpf._lib import failure
+from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, failure
 from mizarnet._kernel.bpf.program import program_label
 from mizarnet.errors import ExistsError, MizarnetError, NotFoundError
-
-NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
 
 
 class Direction(enum.Enum):
@@ -44,4 +42,4 @@ def hook_failure(
     if holders and errno in (_errno.EBUSY, _errno.EEXIST):
         names = ", ".join(map(program_label, holders))
         return ExistsError(f"{operation}: {names} is attached", holder=names)
-    return failure(operation, errno, needs=NEEDS, said=said)
+    return failure(operation, errno, needs=NETWORK_NEEDS, said=said)

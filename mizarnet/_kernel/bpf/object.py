@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Self
 
-from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib, text
+from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, failure, ffi, lib, text
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
 from mizarnet._kernel.bpf.map import Map
@@ -17,7 +17,7 @@ from mizarnet._kernel.bpf.program import Program
 from mizarnet._kernel.closing import Closing, Owner
 from mizarnet.errors import ClosedError, InvalidValueError, NotFoundError, VerifierError
 
-_LOAD_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+_LOAD_NEEDS = (*NETWORK_NEEDS, "CAP_PERFMON")
 
 # One per program while loading. Only what the kernel writes is ever touched, so this costs address space, not
 # memory. Kernels since 6.4 keep the end of a log that does not fit, older ones its beginning.

@@ -9,12 +9,10 @@ from typing import Self
 
 import attrs
 
-from mizarnet._kernel.bpf._lib import CData, check, ffi, lib
+from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, ffi, lib
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.bpf.map import Map
 from mizarnet.errors import InvalidValueError, PrivilegeError
-
-_RUN_NEEDS = ("CAP_BPF", "CAP_NET_ADMIN")
 
 # The kernel's MAX_USED_MAPS.
 _MAX_MAPS = 64
@@ -138,7 +136,7 @@ class Program(Fd):
         if context:
             opts.ctx_in, opts.ctx_size_in = context_data, len(context)
             opts.ctx_out, opts.ctx_size_out = context_out, _CONTEXT_ROOM
-        check(lib.bpf_prog_test_run_opts(self.fileno(), opts), f"run {self.name!r}", needs=_RUN_NEEDS)
+        check(lib.bpf_prog_test_run_opts(self.fileno(), opts), f"run {self.name!r}", needs=NETWORK_NEEDS)
         return TestRun(
             verdict=int(opts.retval),
             frame=bytes(ffi.buffer(output, opts.data_size_out)),

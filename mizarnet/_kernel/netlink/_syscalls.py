@@ -8,7 +8,8 @@ import errno
 import functools
 import os
 
-from mizarnet.errors import KernelError, MizarnetError, PrivilegeError
+from mizarnet._kernel.capabilities import not_permitted
+from mizarnet.errors import KernelError, MizarnetError
 
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
@@ -41,11 +42,7 @@ def _libc() -> ctypes.CDLL:
 def refused(operation: str, number: int, *, capability: str = "CAP_SYS_ADMIN") -> MizarnetError:
     """Return the error for a system call that failed with errno ``number``."""
     if number in (errno.EPERM, errno.EACCES):
-        return PrivilegeError(
-            f"{operation}: not permitted, missing {capability}",
-            missing=(capability,),
-            hint="run as root, or grant it",
-        )
+        return not_permitted(operation, capability)
     return KernelError(operation, errno=number)
 
 
