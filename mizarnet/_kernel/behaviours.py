@@ -268,8 +268,8 @@ def _open_program(program_id: int) -> Program:
     return program
 
 
-def _is_gone(kind: type[Program] | type[Map], number: int) -> bool:
-    found = kind.open_id(number)
+def _is_gone(kind: type[Program] | type[Map], kernel_id: int) -> bool:
+    found = kind.open_id(kernel_id)
     if found is not None:
         found.close()
     return found is None

@@ -234,9 +234,9 @@ class Record:
         instance: Random; tells two lives of one name apart.
         interface: Index into the per-endpoint counters.
         ifindex: Of its device, in its namespace; 0 while it is being made.
-        netns_cookie: The kernel's number of the namespace.
+        netns_cookie: Cookie of the endpoint's namespace.
         netns_id: Device and inode of the namespace, while it exists.
-        nsid: The number under which the host's namespace sees it, while it exists.
+        nsid: Id by which the host's namespace knows the endpoint's, while that exists.
         maker: Identity of the lock that its maker held.
         state: How far it has come.
         changed: When that was written, in nanoseconds of the boot clock; 0: when it is packed.

@@ -39,7 +39,7 @@ class Filter:
 
     Attributes:
         priority: Filters run in rising priority.
-        handle: Number among those of the same priority.
+        handle: What tells it from others of the same priority.
         program_id: Id of its eBPF program; 0: it has none.
     """
 

@@ -61,7 +61,7 @@ class Variable:
 class _Type:
     kind: int
     name: str
-    word: int  # size in bytes, or the number of another type
+    word: int  # size in bytes, or the id of another type
     tail: tuple[tuple[int, ...], ...]
     flagged: bool  # member offsets carry a bit-field size; enumerators are signed
 
@@ -95,10 +95,10 @@ class Btf:
         """Every global variable that lies in a data section, by name."""
         return MappingProxyType(
             {
-                self._types[number].name: Variable(section.name, offset, size)
+                self._types[type_id].name: Variable(section.name, offset, size)
                 for section in self._types
                 if section.kind == _DATASEC
-                for number, offset, size in section.tail
+                for type_id, offset, size in section.tail
             }
         )
 
@@ -118,22 +118,22 @@ class Btf:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode()
 
     def _members(self, owner: _Type, base: int = 0) -> Iterator[Member]:
-        for name_offset, number, bits in owner.tail:
+        for name_offset, type_id, bits in owner.tail:
             name = self._string(name_offset)
             offset = base + ((bits & 0xFFFFFF) if owner.flagged else bits) // 8
-            inner = self._types[number]
+            inner = self._types[type_id]
             if not name and inner.kind in (_STRUCT, _UNION):
                 yield from self._members(inner, offset)
             else:
-                yield Member(name, offset, self._size(number), self._type_name(number))
+                yield Member(name, offset, self._size(type_id), self._type_name(type_id))
 
     def _enumerators(self, owner: _Type) -> dict[str, int]:
         # Compilers before clang 15 leave the sign flag of 32-bit enumerations unset, whatever the values.
         signed = owner.flagged or owner.kind == _ENUM
-        return {self._string(name): _number(words, signed=signed) for name, *words in owner.tail}
+        return {self._string(name): _value(words, signed=signed) for name, *words in owner.tail}
 
-    def _size(self, number: int) -> int:
-        item = self._types[number]
+    def _size(self, type_id: int) -> int:
+        item = self._types[type_id]
         if item.kind == _PTR:
             return 8
         if item.kind == _ARRAY:
@@ -141,8 +141,8 @@ class Btf:
             return self._size(element) * count
         return self._size(item.word) if item.kind in (*_MODIFIERS, _TYPEDEF, _VAR) else item.word
 
-    def _type_name(self, number: int) -> str:
-        item = self._types[number]
+    def _type_name(self, type_id: int) -> str:
+        item = self._types[type_id]
         if item.kind == _ARRAY:
             return self._array_name(item)
         if item.kind == _PTR:
@@ -159,7 +159,7 @@ class Btf:
         return f"{base}[{count}]{bracket}{inner}"
 
 
-def _number(words: list[int], *, signed: bool) -> int:
+def _value(words: list[int], *, signed: bool) -> int:
     """The value of an enumerator, from one (ENUM) or two (ENUM64) words."""
     value = sum(word << 32 * index for index, word in enumerate(words))
     bits = 32 * len(words)

@@ -30,7 +30,7 @@ class ClsactPlace:
         ifindex: Index of the device.
         direction: Side of the device.
         priority: Filters run in rising priority; with 1, only other filters of priority 1 run before it.
-        handle: Number among the filters of that priority.
+        handle: What tells the filter from others of that priority.
     """
 
     ifindex: int

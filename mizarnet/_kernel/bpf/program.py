@@ -152,7 +152,7 @@ class Program(Fd):
 
 
 def program_name(program_id: int) -> str | None:
-    """Name (at most 15 characters) of the program of that number; None if it is gone.
+    """Name (at most 15 characters) of the program of that id; None if it is gone.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -165,7 +165,7 @@ def program_name(program_id: int) -> str | None:
 
 
 def program_label(program_id: int) -> str:
-    """How to call the program of that number in a message; looking up its name takes ``CAP_SYS_ADMIN``."""
+    """How to call the program of that id in a message; looking up its name takes ``CAP_SYS_ADMIN``."""
     try:
         name = program_name(program_id)
     except PrivilegeError:

@@ -46,8 +46,8 @@ class XdpState:
 
     @property
     def program_ids(self) -> list[int]:
-        """Ids of all of them."""
-        return [number for number in (self.native, self.generic, self.offloaded) if number]
+        """Ids of all its programs."""
+        return [each for each in (self.native, self.generic, self.offloaded) if each]
 
 
 @attrs.frozen

@@ -132,7 +132,7 @@ def create_macvlan(
     Args:
         session: Of the namespace it is to live in.
         name: Its name there.
-        parent_ifindex: The lower device, by its number in its own namespace.
+        parent_ifindex: Index of the lower device, in its own namespace.
         parent_nsid: The lower device's namespace, from `nsid_of`; None when it is the session's.
         mac: ``"aa:bb:cc:dd:ee:ff"``.
         mtu: In bytes; at most the lower device's.

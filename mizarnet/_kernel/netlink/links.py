@@ -30,7 +30,7 @@ class Link:
     """A link as the kernel described it.
 
     Attributes:
-        ifindex: Its number in its namespace.
+        ifindex: Index in its namespace.
         name: Its name.
         kind: ``"vxlan"``, ``"macvlan"``, …; empty for a physical device and for lo.
         mtu: In bytes.
@@ -85,8 +85,8 @@ def get_link(
 
     Args:
         session: Of the link's namespace, or of one that knows it as ``nsid``.
-        name: Its name.
-        ifindex: Or its number.
+        name: Name of the link.
+        ifindex: Or its index.
         nsid: The link's namespace, from `nsid_of`.
 
     Raises:
@@ -155,7 +155,7 @@ def set_link(
         name: The new name.
         alias: Free text, at most 254 bytes.
         address_generation: ``"none"``: no IPv6 link-local address when it goes up.
-        master: Number of the bridge that it becomes a port of.
+        master: Index of the bridge that it becomes a port of.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -242,4 +242,4 @@ def _xdp_ids(reply: Reply) -> tuple[int, ...]:
         return ()
     # One program is reported as such; several, in different modes, each under its mode.
     names = ("IFLA_XDP_PROG_ID", "IFLA_XDP_DRV_PROG_ID", "IFLA_XDP_SKB_PROG_ID", "IFLA_XDP_HW_PROG_ID")
-    return tuple(sorted({number for name in names if (number := xdp.number(name))}))
+    return tuple(sorted({program_id for name in names if (program_id := xdp.number(name))}))
