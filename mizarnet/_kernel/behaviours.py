@@ -71,9 +71,9 @@ class Ground:
     Made and used on the thread of its session.
 
     Attributes:
-        session: Of the namespace.
-        near: The end that frames are sent from.
-        far: The other end.
+        session: Session of that namespace.
+        near: Device that frames are sent from.
+        far: Device that they arrive at.
     """
 
     def __init__(self, session: Session, loaded: Object) -> None:
@@ -85,24 +85,24 @@ class Ground:
         self.near, self.far = _pair(session)
 
     def program(self, name: str) -> Program:
-        """One of the programs."""
+        """The program of that name."""
         return self._loaded.programs[name]
 
     def map(self, name: str) -> Map:
-        """One of their maps."""
+        """The programs' map of that name."""
         return self._loaded.maps[name]
 
     def counts(self, name: str) -> tuple[int, int]:
-        """What a pair of counters says."""
+        """The two counters in the map of that name."""
         first, second = (read_number(self.map(name).lookup(key) or b"") for key in _BOTH)
         return first, second
 
     def tcx(self, link: Link, direction: Direction) -> TcxHook:
-        """A hook of one of the devices."""
+        """The tcx hook on one side of a device."""
         return TcxHook(link.ifindex, direction)
 
     def xdp(self) -> XdpHook:
-        """The hook of the near device."""
+        """The XDP hook of the near device."""
         return XdpHook(self.near.ifindex)
 
     def attach(self, link: Link, direction: Direction, program: Program) -> None:
@@ -168,7 +168,7 @@ def _place(link: Link, direction: Direction) -> ClsactPlace:
 
 
 def _packet_socket() -> socket.socket:
-    """One that receives nothing until it is bound."""
+    """A packet socket that receives nothing until it is bound."""
     return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 
 
@@ -298,7 +298,7 @@ def _macvlan_keeps_route(ground: Ground) -> str:
 
 
 def _macvlan(ground: Ground, inside: Session) -> Link:
-    """One in another namespace than the device below it, as an endpoint's is."""
+    """A MACVLAN in another namespace than the device below it, as an endpoint's is."""
     with ground.session.open_netns() as below:
         nsid = nsid_of(inside, below)
     link = create_macvlan(
@@ -342,11 +342,11 @@ class Behaviour:
     """Something the kernel is relied on to do.
 
     Attributes:
-        name: One word.
-        sentence: What it does.
-        self_test: What was seen instead; empty if it does.
-        needs: What the kernel must offer for it; None: nothing.
-        instead: What is used where the kernel does not offer that; empty if nothing is needed.
+        name: Short name, a word of Python.
+        sentence: What the kernel does.
+        self_test: Tries it, and returns what was seen instead; empty if nothing else was.
+        needs: Question whether the kernel offers what it takes; None: it takes nothing.
+        instead: What is used on a kernel that does not offer it; empty if nothing is needed.
     """
 
     name: str
@@ -399,7 +399,7 @@ BEHAVIOURS = (
         _local_redirect_keeps_mark,
     ),
 )
-"""All of them."""
+"""Every behaviour that is relied on."""
 
 
 def load(*, route_identity: bool) -> Object:
@@ -410,7 +410,7 @@ def load(*, route_identity: bool) -> Object:
 
 
 def try_all() -> Mapping[str, Feature]:
-    """Whether the kernel behaves, by name; each is tried in a namespace that ends with the call.
+    """Whether the kernel shows each behaviour, by name; each is tried in a namespace that ends with the call.
 
     Raises:
         PrivilegeError: ``CAP_NET_ADMIN``, ``CAP_SYS_ADMIN``, ``CAP_BPF`` or ``CAP_PERFMON`` is missing.
@@ -431,7 +431,7 @@ def try_one(
     *,
     ground: Callable[[Session, Object], Ground] = Ground,
 ) -> Feature:
-    """Whether the kernel behaves so: tried in a new namespace with the programs of ``loaded``."""
+    """Whether the kernel shows one behaviour: tried in a new namespace with the programs of ``loaded``."""
     if behaviour.needs and not (offered := behaviour.needs()):
         return attrs.evolve(offered, instead=behaviour.instead)
     try:

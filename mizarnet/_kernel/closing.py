@@ -13,7 +13,7 @@ from mizarnet.errors import ForkedError
 
 
 class Closing(ABC):
-    """Something with a ``with`` block at whose end it is closed."""
+    """Anything that is closed at the end of its ``with`` block."""
 
     @abstractmethod
     def close(self) -> None:

@@ -87,7 +87,7 @@ class Rtnl(Closing):
 
         Args:
             operation: What is tried, in words, for the error.
-            kind: Message type.
+            kind: Type of the message.
             body: The message without its header.
             flags: Header flags beside request and acknowledgement.
 

@@ -49,12 +49,12 @@ def host_words(address: IPAddress) -> bytes:
 
 
 def ip_fields(address: IPAddress | None) -> layouts.Ip:
-    """``mzn_ip``; None is "no address"."""
+    """An address as ``mzn_ip``; None is "no address"."""
     return _NO_IP if address is None else layouts.Ip(address.version, host_words(address))
 
 
 def ip_from(fields: layouts.Ip) -> IPAddress | None:
-    """The reverse of :func:`ip_fields`."""
+    """The address of an ``mzn_ip``; None if it has none."""
     return _address(fields) if fields.family else None
 
 
@@ -79,18 +79,18 @@ def _mapped_length(prefix: IPNetwork) -> int:
 
 
 def pack_endpoint_key(key: EndpointKey) -> bytes:
-    """``mzn_endpoint_key``."""
+    """A key of ``endpoints``, packed as ``mzn_endpoint_key``."""
     return layouts.EndpointKey(vni=key.vni, ip=ip_fields(key.ip)).pack()
 
 
 def unpack_endpoint_key(data: bytes) -> EndpointKey:
-    """The reverse of :func:`pack_endpoint_key`."""
+    """The key of ``endpoints`` in a packed ``mzn_endpoint_key``."""
     fields = layouts.EndpointKey.unpack(data)
     return EndpointKey(fields.vni, _address(fields.ip))
 
 
 def pack_endpoint(value: Local | Remote) -> bytes:
-    """``mzn_endpoint``."""
+    """An entry of ``endpoints``, packed as ``mzn_endpoint``."""
     if isinstance(value, Local):
         place, interface, mac, host = Place.LOCAL, value.interface, value.mac.packed, _NO_HOST
     else:
@@ -99,7 +99,7 @@ def pack_endpoint(value: Local | Remote) -> bytes:
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
-    """The reverse of :func:`pack_endpoint`."""
+    """The entry of ``endpoints`` in a packed ``mzn_endpoint``."""
     fields = layouts.Endpoint.unpack(data)
     if fields.place == Place.LOCAL:
         return Local(MacAddress(fields.mac), fields.interface)
@@ -135,32 +135,32 @@ _PEER_KEY_FIXED = 8 * (layouts.PEER_KEY.offset("ip.words") - layouts.PEER_KEY.of
 
 
 def pack_network_key(key: NetworkKey) -> bytes:
-    """``mzn_network_key``: the VNI and the family are always compared whole."""
+    """A key of ``networks``, packed as ``mzn_network_key``: VNI and family are always compared whole."""
     length = _NETWORK_KEY_FIXED + _mapped_length(key.prefix)
     ip = ip_fields(key.prefix.network_address)
     return layouts.NetworkKey(prefix_length=length, vni=key.vni, ip=ip).pack()
 
 
 def unpack_network_key(data: bytes) -> NetworkKey:
-    """The reverse of :func:`pack_network_key`."""
+    """The key of ``networks`` in a packed ``mzn_network_key``."""
     fields = layouts.NetworkKey.unpack(data)
     return NetworkKey(fields.vni, _prefix(fields.prefix_length - _NETWORK_KEY_FIXED, fields.ip))
 
 
 def pack_host_key(vni: int, ip: IPAddress) -> bytes:
-    """The key that finds the network of one address."""
+    """A key of ``networks`` that finds the network of one address."""
     return pack_network_key(NetworkKey(vni, ip_network(ip)))
 
 
 def pack_network(value: Network) -> bytes:
-    """``mzn_network``."""
+    """An entry of ``networks``, packed as ``mzn_network``."""
     switches = b"".join(map(host_words, value.switches))
     gateway, count = ip_fields(value.gateway), len(value.switches)
     return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=0).pack()
 
 
 def unpack_network(data: bytes) -> Network:
-    """The reverse of :func:`pack_network`."""
+    """The entry of ``networks`` in a packed ``mzn_network``."""
     fields = layouts.Network.unpack(data)
     hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
     return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
@@ -171,13 +171,13 @@ PRESENT_PEER = layouts.PEER.pack(0)
 
 
 def pack_peer_key(prefix: IPNetwork) -> bytes:
-    """``mzn_peer_key``."""
+    """A key of ``peers``, packed as ``mzn_peer_key``."""
     length, ip = _PEER_KEY_FIXED + _mapped_length(prefix), ip_fields(prefix.network_address)
     return layouts.PeerKey(prefix_length=length, ip=ip).pack()
 
 
 def unpack_peer_key(data: bytes) -> IPNetwork:
-    """The reverse of :func:`pack_peer_key`."""
+    """The prefix in a packed ``mzn_peer_key``."""
     fields = layouts.PeerKey.unpack(data)
     return _prefix(fields.prefix_length - _PEER_KEY_FIXED, fields.ip)
 
@@ -191,7 +191,7 @@ def _prefix(mapped_length: int, ip: layouts.Ip) -> IPNetwork:
 
 
 def mac_key(mac: MacAddress) -> bytes:
-    """``mzn_mac``, the key of ``interfaces``."""
+    """A key of ``interfaces``, packed as ``mzn_mac``."""
     return layouts.MAC.pack(mac.packed)
 
 
@@ -209,19 +209,19 @@ claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
 """The key in ``records`` of the endpoint that a packed ``mzn_address`` is of."""
 
 instance_claiming: Callable[[bytes], int] = layouts.ADDRESS.reader("instance")
-"""The life of that endpoint in which it made the claim."""
+"""The instance of the endpoint that made the claim in a packed ``mzn_address``."""
 
 instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
-"""What tells a packed ``mzn_record`` from that of another life of the same name."""
+"""The instance of a packed ``mzn_record``: what tells it from another of the same name."""
 
 
 def record_key(name: str) -> bytes:
-    """``mzn_record_key``: the digest of an endpoint's name."""
+    """A key of ``records``, packed as ``mzn_record_key``: the digest of an endpoint's name."""
     return blake2b(name.encode(), digest_size=16, person=b"mizarnet-name").digest()
 
 
 NO_SLOT = 0xFFFFFFFF
-"""In place of an index into ``traffic``: none yet."""
+"""No index into ``traffic`` yet, in place of one."""
 
 
 @attrs.frozen(kw_only=True)
@@ -231,15 +231,15 @@ class Record:
     Attributes:
         spec: The specification with MAC, MTU and gateways filled in.
         private: Whether the namespace was made for the endpoint and ends with it.
-        instance: Random; tells two lives of one name apart.
+        instance: Random number; tells two endpoints apart that had one name.
         interface: Index into the per-endpoint counters.
-        ifindex: Of its device, in its namespace; 0 while it is being made.
+        ifindex: Index of the device, in its namespace; 0 while it is being made.
         netns_cookie: Cookie of the endpoint's namespace.
         netns_id: Device and inode of the namespace, while it exists.
         nsid: Id by which the host's namespace knows the endpoint's, while that exists.
-        maker: Identity of the lock that its maker held.
-        state: How far it has come.
-        changed: When that was written, in nanoseconds of the boot clock; 0: when it is packed.
+        maker: Identity of the lock that the maker held.
+        state: How far the endpoint has come.
+        changed: Time at which the state was written, in nanoseconds of the boot clock; 0: when it is packed.
     """
 
     spec: EndpointSpec
@@ -265,7 +265,7 @@ class Record:
         return self.spec.mtu or 0
 
     def pack(self) -> bytes:
-        """``mzn_record``."""
+        """The bytes of ``mzn_record``."""
         spec = self.spec
         device, inode = self.netns_id
         return layouts.Record(
@@ -326,7 +326,7 @@ class Record:
         )
 
     def pack_interface(self) -> bytes:
-        """``mzn_interface``: the hot half, which the programs read."""
+        """The bytes of ``mzn_interface``: the hot half, which the programs read."""
         spec = self.spec
         return layouts.Interface(
             netns_cookie=self.netns_cookie,
@@ -345,11 +345,11 @@ class Record:
         return interface_of(data) == self.interface and record_of(data) == record_key(self.spec.name)
 
     def pack_endpoint(self) -> bytes:
-        """``mzn_endpoint``: the value of each of its addresses."""
+        """The bytes of ``mzn_endpoint``: the value of each of its addresses."""
         return pack_endpoint(Local(self.mac, self.interface))
 
     def pack_slot(self) -> bytes:
-        """``mzn_slot``: the claim of the index."""
+        """The bytes of ``mzn_slot``: the claim of the index."""
         return layouts.Slot(instance=self.instance, record=record_key(self.spec.name)).pack()
 
     def pack_addresses(self) -> dict[bytes, bytes]:
@@ -402,10 +402,10 @@ class Head:
     """The beginning of ``meta``, the same in every version of this package.
 
     Attributes:
-        schema: Version of everything else.
-        ifindex: Of the tunnel.
-        netns_cookie: Of the host's namespace.
-        instance: Random; tells two data paths apart.
+        schema: Version of everything else in the maps.
+        ifindex: Index of the tunnel.
+        netns_cookie: Cookie of the host's namespace.
+        instance: Random number; tells two data paths apart.
         build: Digest of the object that was loaded last.
     """
 
@@ -416,12 +416,12 @@ class Head:
     build: int
 
     def fields(self) -> layouts.Head:
-        """``mzn_head``."""
+        """The members of ``mzn_head``."""
         return layouts.Head(magic=MAGIC, **attrs.asdict(self))
 
     @classmethod
     def unpack(cls, data: bytes) -> Head | None:
-        """What the value of ``meta`` begins with; None if it is another array's."""
+        """The head that the value of ``meta`` begins with; None if it is another array's."""
         if len(data) < layouts.HEAD.size:
             return None
         fields = layouts.Head.unpack(data[: layouts.HEAD.size])
@@ -444,16 +444,16 @@ class Meta:
     """The tunnel that a data path was made for, and how far it has come.
 
     Attributes:
-        head: What other versions can read, too.
-        state: How far it has come.
+        head: Part that other versions can read, too.
+        state: How far the data path has come.
         layers: Bits of ``Layer``: where agent and guard shall stand.
         encap: Encapsulation.
         port: UDP port.
-        mtu: Of inner packets, in bytes.
-        local: Underlay address.
-        underlay_ifindex: Of the underlay.
-        tunnel: Name of the tunnel then.
-        underlay: Name of the underlay then.
+        mtu: MTU of inner packets, in bytes.
+        local: Address of this host on the underlay.
+        underlay_ifindex: Index of the underlay.
+        tunnel: Name of the tunnel when it was written.
+        underlay: Name of the underlay when it was written.
         generation: How often the programs were replaced.
     """
 
@@ -470,7 +470,7 @@ class Meta:
     generation: int = 0
 
     def pack(self) -> bytes:
-        """``mzn_meta``."""
+        """The bytes of ``mzn_meta``."""
         return layouts.Meta(
             head=self.head.fields(),
             state=self.state,
@@ -511,7 +511,7 @@ class Switching:
     """The transit switch of a data path.
 
     Attributes:
-        ifindex: Of its device; 0: there is none.
+        ifindex: Index of the switch's device; 0: there is no switch.
         flags: Bits of ``SwitchFlag``.
         generation: How often a program was put there.
     """
@@ -521,7 +521,7 @@ class Switching:
     generation: int
 
     def pack(self) -> bytes:
-        """``mzn_switching``."""
+        """The bytes of ``mzn_switching``."""
         return layouts.Switching(**attrs.asdict(self)).pack()
 
     @classmethod
@@ -533,7 +533,19 @@ class Switching:
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """The constants of one attached agent, written before the programs are loaded."""
+    """The constants of one attached agent, written before the programs are loaded.
+
+    Attributes:
+        mark_local: Secret mark of frames that the agent hands to the guard.
+        mark_bounced: Secret mark of frames that the guard hands to the agent.
+        token_bounced: Secret bytes in the control block of frames that the guard hands to the agent.
+        local: Address of this host on the underlay.
+        virtual_mac: MAC address of whatever is not on this host.
+        tunnel_mac: MAC address of the tunnel.
+        encap: Encapsulation.
+        port: UDP port.
+        mtu: MTU of inner packets, in bytes.
+    """
 
     mark_local: int
     mark_bounced: int
@@ -546,7 +558,7 @@ class Config:
     mtu: int
 
     def pack(self) -> bytes:
-        """``mzn_config``."""
+        """The bytes of ``mzn_config``."""
         return layouts.Config(
             mark_local=self.mark_local,
             mark_bounced=self.mark_bounced,

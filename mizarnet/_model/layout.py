@@ -18,7 +18,7 @@ class _New(Protocol):
 
 
 new: _New = cast("Any", tuple).__new__
-"""Makes a named tuple of values that are right, in half the time that its class takes."""
+"""A maker of named tuples from values that are right, in half the time that their class takes."""
 
 
 def u32(number: int) -> bytes:
@@ -40,7 +40,7 @@ Field: TypeAlias = "tuple[str, str] | tuple[str, Layout] | tuple[str, Layout, in
 
 
 class Leaf(NamedTuple):
-    """A member that has no members: where it stands, and how wide it is."""
+    """A member that has no members: where it stands, and how wide it is, in bytes."""
 
     path: str
     offset: int
@@ -90,7 +90,7 @@ class Layout:
         return next(leaf.offset for leaf in self.leaves() if leaf.path == path)
 
     def reader(self, path: str) -> Callable[[bytes], Any]:
-        """What reads the member ``path`` of a packed structure, and nothing else of it."""
+        """A reader of the member ``path`` of a packed structure, and nothing else of it."""
         offset, code = next((leaf.offset, code) for leaf, code in self._walk("", 0) if leaf.path == path)
         unpack_from = struct.Struct("=" + code).unpack_from
         return lambda data: unpack_from(data, offset)[0]

@@ -82,7 +82,7 @@ class MacAddress:
     """A unicast Ethernet address.
 
     Attributes:
-        packed: Its six bytes.
+        packed: The six bytes of the address.
     """
 
     packed: bytes
@@ -129,7 +129,7 @@ class MacAddress:
 
 
 VIRTUAL_MAC = MacAddress(bytes.fromhex("026d7a6e0001"))
-"""Answers on every host for everything that is not on it, so that an endpoint may move with its neighbour table."""
+"""MAC of whatever is not on this host: the same on all, so that an endpoint may move with its neighbour table."""
 
 
 def _mac_bytes(text: str) -> bytes | None:
@@ -183,8 +183,8 @@ class Local:
     """An endpoint on this host. Only :class:`mizarnet.Endpoint` makes such entries.
 
     Attributes:
-        mac: Its MAC.
-        interface: Its index in the host's per-endpoint counters.
+        mac: MAC address of the endpoint.
+        interface: Index of the endpoint in the host's per-endpoint counters.
     """
 
     mac: MacAddress
@@ -355,11 +355,11 @@ class EndpointSpec:
         ip: Own addresses with their on-link prefixes: one IPv4, one IPv6, or both. One may be given alone.
         netns: Name under ``/run/netns`` or path of the container's namespace; None: the agent's own.
         ifname: Name of the device in that namespace.
-        mac: None: derived from VNI and first address, the same on every host.
-        kind: ``macvlan`` for a container, ``macvtap`` for a VM.
+        mac: MAC address; None: derived from VNI and first address, the same on every host.
+        kind: Kind of the device: ``macvlan`` for a container, ``macvtap`` for a VM.
         gateway: Default gateway, one per address family at most; ``()``: none; None: that of the network, if there
             is one and the namespace has no default route yet (never for the agent's own namespace).
-        mtu: In bytes; None: the tunnel's.
+        mtu: MTU in bytes; None: the tunnel's.
         forwarding: Whether it may send from addresses that are not its own (a router or NAT).
         trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
             devices to the tunnel and copy frames of other tenants.

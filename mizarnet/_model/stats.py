@@ -38,8 +38,8 @@ class Stats:
 
     Attributes:
         agent: The transit agent's verdicts, every one of them, with zeros.
-        guard: The guard's.
-        switch: The transit switch's; all zero on a host that has none.
+        guard: The guard's verdicts.
+        switch: The transit switch's verdicts; all zero on a host that has none.
     """
 
     agent: Mapping[Verdict, Counter]

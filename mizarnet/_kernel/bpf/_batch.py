@@ -30,11 +30,11 @@ class Shape:
     """What is needed to walk a map.
 
     Attributes:
-        fd: Descriptor.
-        name: For messages.
-        key_size: Bytes.
-        slot_size: Bytes read and written for a key.
-        max_entries: Capacity.
+        fd: Descriptor of the map.
+        name: Name of the map, for messages.
+        key_size: Bytes of a key.
+        slot_size: Bytes read and written for one key.
+        max_entries: Capacity, in entries.
         batches: Whether the kernel has batch calls for this kind of map.
         walks_by_key: Whether the kernel walks from key to next key, also in a batch.
     """

@@ -27,7 +27,7 @@ def libbpf_version() -> str:
 
 
 def text(pointer: CData) -> str:
-    """Copy a C string."""
+    """The text of a C string."""
     return ffi.string(pointer).decode(errors="replace")
 
 
@@ -52,7 +52,7 @@ def check(result: int, operation: str, *, needs: tuple[str, ...] = ("CAP_BPF",),
 def failure(
     operation: str, errno: int, *, needs: tuple[str, ...] = ("CAP_BPF",), said: str = "", hint: str = ""
 ) -> KernelError | PrivilegeError:
-    """The error for an error number; see `check`."""
+    """The error that stands for an error number of libbpf; see `check`."""
     if errno == _errno.EPERM and (missing := _missing(needs)):
         hint = "run as root, or grant the capabilities in the initial user namespace"
         return not_permitted(operation, *missing, hint=hint)

@@ -26,7 +26,7 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_BPF_ID = 1, 2, 11
 
 
 def ingress_qdisc(ifindex: int) -> str:
-    """``"clsact"``, ``"ingress"`` or ``""`` for none."""
+    """Kind of the qdisc on ingress: ``"clsact"``, ``"ingress"`` or ``""`` for none."""
     for found, carried in _dump(Rtm.GETQDISC, ifindex, 0):
         if (found.ifindex, found.parent) == (ifindex, _TC_H_INGRESS):
             return carried.get(_TCA_KIND, b"").rstrip(b"\0").decode()
@@ -38,7 +38,7 @@ class Filter:
     """A filter of a clsact hook.
 
     Attributes:
-        priority: Filters run in rising priority.
+        priority: Place in the order, which rises.
         handle: What tells it from others of the same priority.
         program_id: Id of its eBPF program; 0: it has none.
     """

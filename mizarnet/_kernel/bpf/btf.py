@@ -27,9 +27,9 @@ class Member:
     """A member of a C structure.
 
     Attributes:
-        name: Its name; members of an anonymous inner structure or union are listed in its place.
+        name: Name of the member; those of an anonymous inner structure or union are listed in its place.
         offset: Bytes from the start of the outermost structure.
-        size: Bytes.
+        size: Size in bytes.
         type: The C type as written, such as ``"__u32"``, ``"__u8[16]"`` or ``"struct mzn_address"``.
     """
 

@@ -29,7 +29,7 @@ class ClsactPlace:
     Attributes:
         ifindex: Index of the device.
         direction: Side of the device.
-        priority: Filters run in rising priority; with 1, only other filters of priority 1 run before it.
+        priority: Place in the order, which rises; with 1, only other filters of priority 1 run before it.
         handle: What tells the filter from others of that priority.
     """
 

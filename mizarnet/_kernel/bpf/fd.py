@@ -19,7 +19,7 @@ class Fd(Owner):
     other thread is inside a call with it, as with any file object; :meth:`let_go` has no such condition.
 
     Attributes:
-        what: Its description in messages.
+        what: Description of the descriptor in messages.
     """
 
     def __init__(self, number: int, *, what: str) -> None:

@@ -20,8 +20,8 @@ class Feature:
     """One thing that a kernel may offer; true when it does.
 
     Attributes:
-        available: Whether it does.
-        reason: Why not; empty when available.
+        available: Whether the kernel offers it.
+        reason: Why the kernel does not; empty when available.
         instead: What is used, or to be done, without it; empty when available, or when that is for the asker to say.
     """
 
@@ -68,7 +68,7 @@ def has_kfuncs(*names: str) -> Feature:
 
 @functools.cache
 def _kernel_functions(names: tuple[str, ...]) -> frozenset[str]:
-    """Those of ``names`` that the kernel has. Reading its types takes milliseconds, and they never change."""
+    """The functions among ``names`` that the kernel has. Reading its types takes milliseconds; they never change."""
     with listening() as said:
         btf = lib.btf__load_vmlinux_btf()
     if not btf:

@@ -15,10 +15,10 @@ class FrameRunner:
     """
 
     def __init__(self, program: Program, *, room: int, context_size: int = 0) -> None:
-        """Make the buffers.
+        """Make the buffers for ``program``.
 
         Args:
-            program: What to run.
+            program: Program to run.
             room: Bytes of the longest frame that it leaves.
             context_size: Bytes of the context that goes with each frame; 0: none does.
         """

@@ -55,13 +55,13 @@ class Map(Fd):
     A value of a per-CPU map is one *slot*: the values of all possible CPUs, each padded to eight bytes.
 
     Attributes:
-        name: Its name in the kernel, at most 15 characters.
-        type: What kind of map.
-        id: The kernel's id for it.
-        key_size: Bytes.
-        value_size: Bytes, on one CPU.
+        name: Name in the kernel, at most 15 characters.
+        type: Kind of map.
+        id: Id of the map in the kernel.
+        key_size: Bytes of a key.
+        value_size: Bytes of a value, on one CPU.
         slot_size: Bytes that the kernel reads and writes for one key; ``value_size`` unless per-CPU.
-        max_entries: Capacity; bytes for a ring buffer.
+        max_entries: Capacity in entries; in bytes for a ring buffer.
     """
 
     def __init__(self, number: int, *, what: str) -> None:

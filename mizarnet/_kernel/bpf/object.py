@@ -98,8 +98,8 @@ class ObjectSpec(Owner):
         """Give a global variable (usually ``const volatile``, so in ``.rodata``) its value.
 
         Args:
-            name: The C name.
-            value: Its bytes, exactly as many as the variable has.
+            name: Name of the variable in C.
+            value: Bytes of the value, exactly as many as the variable has.
 
         Raises:
             InvalidValueError: No such variable, or another size.

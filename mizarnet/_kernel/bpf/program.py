@@ -41,7 +41,7 @@ class TestRun:
     """What a program did with a frame.
 
     Attributes:
-        verdict: Its return value, such as ``TC_ACT_SHOT`` (2) or ``XDP_TX`` (3).
+        verdict: Return value of the program, such as ``TC_ACT_SHOT`` (2) or ``XDP_TX`` (3).
         frame: The frame as the program left it.
         duration_ns: Nanoseconds of one run, the mean over all repetitions.
         context: ``struct __sk_buff`` or ``struct xdp_md`` as the program left it; empty if none was given.
@@ -59,10 +59,10 @@ class Program(Fd):
     """A loaded program.
 
     Attributes:
-        name: Its name in the kernel, at most 15 characters.
-        type: What kind of program.
-        id: The kernel's id for it; never used again until reboot.
-        tag: Hash of its instructions, as hexadecimal digits.
+        name: Name in the kernel, at most 15 characters.
+        type: Kind of program.
+        id: Id of the program in the kernel; never used again until reboot.
+        tag: Hash of the instructions, as hexadecimal digits.
         verified_instructions: How many instructions the verifier looked at; its limit is a million.
     """
 

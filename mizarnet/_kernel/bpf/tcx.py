@@ -24,7 +24,7 @@ class TcxState:
 
     Attributes:
         program_ids: Ids of the programs, in the order in which they run.
-        revision: The kernel's count of changes. An emptied hook begins again at 1: a stamp, not an identity.
+        revision: Count of changes to the hook. An emptied hook begins again at 1: a stamp, not an identity.
     """
 
     program_ids: tuple[int, ...]

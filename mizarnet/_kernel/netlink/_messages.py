@@ -55,7 +55,7 @@ def prepare() -> None:
 
 
 def nested(*attributes: Attribute) -> dict[str, list[Attribute]]:
-    """Return attributes in the form of an attribute's value."""
+    """Attributes in the form of an attribute's value."""
     return {"attrs": list(attributes)}
 
 
@@ -64,7 +64,7 @@ class Request:
     """One rtnetlink request.
 
     Attributes:
-        kind: Message type.
+        kind: Type of the message.
         fields: Fields of the fixed header behind the netlink header (ifinfomsg, ifaddrmsg, rtmsg).
         attributes: Attribute names of the kernel with their values, in order.
         flags: Header flags beside request and acknowledgement.
@@ -76,7 +76,7 @@ class Request:
     flags: Flag = Flag.NONE
 
     def send(self, socket: Rtnl, operation: str) -> list[Reply]:
-        """What the kernel answers; see `Rtnl.request`.
+        """The replies of the kernel; see `Rtnl.request`.
 
         Raises:
             UnsupportedError: This pyroute2 does not know one of the attributes.
@@ -117,24 +117,24 @@ class Reply:
         self._message = message
 
     def field(self, name: str) -> int:
-        """Return a field of the fixed header."""
+        """A field of the fixed header."""
         return int(self._message[name])
 
     def number(self, name: str) -> int | None:
-        """Return a numeric attribute; None when absent."""
+        """A numeric attribute; None when absent."""
         value = self._message.get_attr(name)
         return None if value is None else int(value)
 
     def text(self, name: str) -> str | None:
-        """Return an attribute that holds text, an address or a mode's name; None when absent."""
+        """An attribute that holds text, an address or a mode's name; None when absent."""
         value = self._message.get_attr(name)
         return None if value is None else str(value)
 
     def nested(self, name: str) -> Reply | None:
-        """Return a nested attribute; None when absent or of a kind pyroute2 cannot read."""
+        """A nested attribute; None when absent or of a kind pyroute2 cannot read."""
         value = self._message.get_attr(name)
         return Reply(cast(_Codec, value)) if hasattr(value, "get_attr") else None
 
     def has(self, name: str) -> bool:
-        """Tell whether the attribute is present."""
+        """Whether the attribute is present."""
         return self._message.get_attr(name) is not None

@@ -40,7 +40,7 @@ def _libc() -> ctypes.CDLL:
 
 
 def refused(operation: str, number: int, *, capability: str = "CAP_SYS_ADMIN") -> MizarnetError:
-    """Return the error for a system call that failed with errno ``number``."""
+    """The error for a system call that failed with errno ``number``."""
     if number in (errno.EPERM, errno.EACCES):
         return not_permitted(operation, capability)
     return KernelError(operation, errno=number)

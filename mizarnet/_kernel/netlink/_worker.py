@@ -28,9 +28,9 @@ class Worker:
     """A thread inside a network namespace, with one rtnetlink socket.
 
     Attributes:
-        netns: The namespace; alive while the thread is.
-        cookie: The namespace's cookie.
-        rtnl: The socket; only the thread itself may use it.
+        netns: Namespace of the thread, which keeps it alive.
+        cookie: Cookie of the namespace.
+        rtnl: Socket in the namespace; only the thread itself may use it.
         users: Sessions that share the thread; guarded by the registry's lock.
     """
 
@@ -69,7 +69,7 @@ class Worker:
         self.cookie = self.rtnl.cookie()
 
     def is_current_thread(self) -> bool:
-        """Tell whether the caller runs on this worker."""
+        """Whether the caller runs on this worker."""
         return threading.current_thread() is self._thread
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:

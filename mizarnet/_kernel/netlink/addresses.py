@@ -37,9 +37,9 @@ class Address:
 
     Attributes:
         interface: Address with prefix length.
-        ifindex: The link.
-        scope: 0 is global, 253 link, 254 host.
-        flags: IFA_F_* bits.
+        ifindex: Index of the link.
+        scope: Scope of the address: 0 is global, 253 link, 254 host.
+        flags: Bits of IFA_F_*.
     """
 
     interface: IPInterface
@@ -57,8 +57,8 @@ def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: 
     """Give a link an address, together with its on-link route.
 
     Args:
-        session: Of the link's namespace.
-        ifindex: The link.
+        session: Session of the link's namespace.
+        ifindex: Index of the link.
         interface: Address with prefix length.
         dad: Whether IPv6 asks first if someone else has it: False makes it usable at once.
 
@@ -125,7 +125,7 @@ def _change(
 
 
 def list_addresses(session: Session, *, ifindex: int | None = None) -> list[Address]:
-    """Return the addresses of one link (filtered by the kernel), or of all.
+    """The addresses of one link (filtered by the kernel), or of all.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -135,12 +135,12 @@ def list_addresses(session: Session, *, ifindex: int | None = None) -> list[Addr
 
 
 def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -> IPInterface | None:
-    """Return the address that stands for a link: the first global one that is usable and lasting.
+    """The address that stands for a link: the first global one that is usable and lasting.
 
     Args:
-        session: Of the link's namespace.
-        ifindex: The link.
-        version: IP version.
+        session: Session of the link's namespace.
+        ifindex: Index of the link.
+        version: Version of IP.
     """
     for address in list_addresses(session, ifindex=ifindex):
         usable = address.scope == _SCOPE_GLOBAL and not address.flags & _UNFIT

@@ -21,7 +21,7 @@ _MACVLAN_PRIVATE = "private"
 # A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
 _UNFINISHED = "mizarnet-new"
 UNNAMED = "mz"
-"""How the name of a device begins that is made in a namespace where its own name is free, and not beside its parent."""
+"""Beginning of a device's name while it is made, if its own is free in its namespace and not beside its parent."""
 
 
 def create_tunnel(
@@ -33,11 +33,11 @@ def create_tunnel(
     must not overlap.
 
     Args:
-        session: Of the namespace it is to live in.
-        name: Its name.
+        session: Session of the namespace that it is to live in.
+        name: Name of the device.
         kind: Encapsulation.
         port: UDP port it listens on.
-        mtu: In bytes.
+        mtu: MTU in bytes.
         alias: Free text kept by the kernel, at most 254 bytes.
 
     Raises:
@@ -80,12 +80,12 @@ def silence(
     """Keep a link that is down from ever sending of its own accord: no IPv6, ARP or multicast.
 
     Args:
-        session: Of the link's namespace.
-        link: The link.
-        mtu: Changed in the same message, in bytes. Below 1280 the kernel takes IPv6 off; it comes back, and speaks,
+        session: Session of the link's namespace.
+        link: Link to silence.
+        mtu: New MTU in bytes, set in the same message. Below 1280 the kernel takes IPv6 off; it comes back, and speaks,
             if somebody raises the MTU.
-        alias: Changed in the same message.
-        name: Changed in the same message.
+        alias: New alias, set in the same message.
+        name: New name, set in the same message.
     """
     # On a link without IPv6 the kernel refuses to set anything of it.
     ipv6 = (mtu is None or mtu >= SMALLEST_IPV6_MTU) and _disable_ipv6(session, link)
@@ -130,13 +130,13 @@ def create_macvlan(
     down and needs its name to be free in both: what that spoils is put right in further messages.
 
     Args:
-        session: Of the namespace it is to live in.
-        name: Its name there.
+        session: Session of the namespace that it is to live in.
+        name: Name of the device there.
         parent_ifindex: Index of the lower device, in its own namespace.
-        parent_nsid: The lower device's namespace, from `nsid_of`; None when it is the session's.
-        mac: ``"aa:bb:cc:dd:ee:ff"``.
-        mtu: In bytes; at most the lower device's.
-        kind: Device kind.
+        parent_nsid: Id of the lower device's namespace, from `nsid_of`; None when it is the session's.
+        mac: MAC address, as ``"aa:bb:cc:dd:ee:ff"``.
+        mtu: MTU in bytes; at most the lower device's.
+        kind: Kind of the device.
         up: Whether it is up from the start.
 
     Raises:
@@ -186,13 +186,13 @@ def create_veth(
     """Create a pair of virtual Ethernet devices, both down, and return the near one.
 
     Args:
-        session: Of the near end's namespace.
+        session: Session of the near end's namespace.
         name: Name of the near end.
         peer: Name of the far end.
         peer_netns: Namespace of the far end; None is the session's.
-        mtu: Of both, in bytes.
-        mac: Of the near end; random when None.
-        peer_mac: Of the far end; random when None.
+        mtu: MTU of both ends, in bytes.
+        mac: MAC address of the near end; random when None.
+        peer_mac: MAC address of the far end; random when None.
 
     Raises:
         NetlinkError: The kernel refused (EEXIST: a name is taken).

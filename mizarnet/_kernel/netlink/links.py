@@ -15,7 +15,7 @@ from mizarnet.errors import NetlinkError
 
 LOOPBACK_IFINDEX = 1
 SAME_NAMESPACE = -1
-"""In place of a namespace's id: the session's own."""
+"""The session's own namespace, in place of the id of another."""
 
 IFF_UP = 0x1
 IFF_NOARP = 0x80
@@ -31,21 +31,21 @@ class Link:
 
     Attributes:
         ifindex: Index in its namespace.
-        name: Its name.
-        kind: ``"vxlan"``, ``"macvlan"``, …; empty for a physical device and for lo.
-        mtu: In bytes.
-        mac: ``"aa:bb:cc:dd:ee:ff"``; None for a device without one.
-        flags: IFF_* bits.
+        name: Name of the device.
+        kind: Kind of the device: ``"vxlan"``, ``"macvlan"``, …; empty for a physical device and for lo.
+        mtu: MTU in bytes.
+        mac: MAC address, as ``"aa:bb:cc:dd:ee:ff"``; None for a device without one.
+        flags: Bits of IFF_*.
         alias: Free text kept by the kernel.
-        parent_ifindex: The lower device (for veth: the peer); None without one.
-        parent_nsid: The parent's namespace as an id of this namespace; None when it is this one.
-        num_tx_queues: Transmit queues.
+        parent_ifindex: Index of the lower device (for veth: of the peer); None without one.
+        parent_nsid: Id by which this namespace knows the parent's; None when it is this one.
+        num_tx_queues: How many transmit queues it has.
         qdisc: Kind of the root qdisc: ``"noqueue"``, ``"noop"`` while down, ….
         port: UDP port of a vxlan or geneve device.
         external: Whether a vxlan or geneve device is in metadata mode.
-        vni: The fixed VNI of a vxlan or geneve device that is not in metadata mode.
+        vni: Fixed VNI of a vxlan or geneve device that is not in metadata mode.
         mode: Mode of a macvlan or macvtap device.
-        xdp_ids: Ids of the XDP programs that it runs.
+        xdp_ids: Ids of the XDP programs that the device runs.
     """
 
     ifindex: int
@@ -79,15 +79,15 @@ class Link:
 def get_link(
     session: Session, name: str | None = None, *, ifindex: int | None = None, nsid: int = SAME_NAMESPACE
 ) -> Link | None:
-    """Return one link, by name or by ifindex; None when there is no such link, or no such namespace.
+    """One link, by name or by ifindex; None when there is no such link, or no such namespace.
 
     A filtered request: its cost does not depend on the number of links.
 
     Args:
-        session: Of the link's namespace, or of one that knows it as ``nsid``.
+        session: Session of the link's namespace, or of one that knows it as ``nsid``.
         name: Name of the link.
         ifindex: Or its index.
-        nsid: The link's namespace, from `nsid_of`.
+        nsid: Id of the link's namespace, from `nsid_of`.
 
     Raises:
         NetlinkError: The kernel refused, for a reason other than absence.
@@ -107,12 +107,12 @@ def get_link(
 
 
 def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NAMESPACE) -> list[Link]:
-    """Return all links of a namespace, or those of one kind (filtered by the kernel).
+    """All links of a namespace, or those of one kind (filtered by the kernel).
 
     Args:
-        session: Of the namespace, or of one that knows it as ``nsid``.
-        kind: Only those.
-        nsid: The namespace, from `nsid_of`; one that ended has no links.
+        session: Session of the namespace, or of one that knows it as ``nsid``.
+        kind: Kind of the links to return; None: any.
+        nsid: Id of the namespace, from `nsid_of`; one that ended has no links.
     """
     attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS), *_target(nsid)]
     if kind is not None:
@@ -145,14 +145,14 @@ def set_link(
     """Change what is given of a link, in one message.
 
     Args:
-        session: Of the link's namespace.
-        ifindex: The link.
-        up: Administrative state.
+        session: Session of the link's namespace.
+        ifindex: Index of the link.
+        up: Whether it is administratively up.
         arp: Whether it resolves neighbours.
-        multicast: IFF_MULTICAST.
-        mtu: In bytes.
-        mac: ``"aa:bb:cc:dd:ee:ff"``.
-        name: The new name.
+        multicast: Whether it takes part in multicast.
+        mtu: MTU in bytes.
+        mac: MAC address, as ``"aa:bb:cc:dd:ee:ff"``.
+        name: New name.
         alias: Free text, at most 254 bytes.
         address_generation: ``"none"``: no IPv6 link-local address when it goes up.
         master: Index of the bridge that it becomes a port of.

@@ -37,7 +37,7 @@ _IFREQ_BYTES = 40
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x0100, 0x1000, 0x4000
 _OFFLOADS = 0x01 | 0x02 | 0x04  # checksum, TSO for IPv4, TSO for IPv6
 VNET_HEADER_BYTES = 12
-"""Before each frame: ``struct virtio_net_hdr_v1`` of virtio 1.0."""
+"""Bytes before each frame: ``struct virtio_net_hdr_v1`` of virtio 1.0."""
 
 
 T = TypeVar("T")
@@ -47,8 +47,8 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
     """Open descriptors of a MACVTAP device: tap frames with a virtio header, checksum and TSO offloads on.
 
     Args:
-        session: Of the device's namespace.
-        link: The device.
+        session: Session of the device's namespace.
+        link: Link of the device.
         queues: How many descriptors, one for each queue.
 
     Raises:
@@ -59,7 +59,7 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
 
 
 def macvtap_holders(session: Session, link: Link) -> set[int]:
-    """Process ids of those who have a descriptor of the device open."""
+    """Ids of the processes that have a descriptor of the device open."""
     device = _inside(session, lambda: _device_number(link))
     found = (holder for holder, number in _character_devices() if number == device)
     return {pid for pid, fd in found if _is_connected(pid, fd)}
@@ -96,7 +96,7 @@ def _open_all(link: Link, queues: int) -> list[int]:
 
 
 def _device_number(link: Link) -> int:
-    """From a sysfs of the device's namespace, which the thread mounts for itself: it shows the mounter's."""
+    """Number of the character device, from a sysfs that the thread mounts: it shows the mounter's namespace."""
     mount("sysfs", "/sys", 0, kind="sysfs")
     try:
         text = Path(f"/sys/class/net/{link.name}/tap{link.ifindex}/dev").read_text()
@@ -115,7 +115,7 @@ def _set_up(fd: int, *, multi_queue: bool) -> None:
 
 
 def _character_devices() -> Iterator[tuple[tuple[int, int], int]]:
-    """Process id and number of every descriptor of a character device, with the device's number."""
+    """Every descriptor of a character device: process id, descriptor and number of the device."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue

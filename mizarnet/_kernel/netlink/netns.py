@@ -24,12 +24,12 @@ _INITIAL_USERNS_INODE = 0xEFFFFFFD  # PROC_USER_INIT_INO: the same on every kern
 
 @attrs.frozen
 class Netns:
-    """Which network namespace.
+    """A network namespace, and where it was found.
 
     Attributes:
-        path: Where it was found; None for the calling thread's own. A hint only: two values are equal
+        path: Path at which it was found; None for the calling thread's own. A hint only: two values are equal
             when they are the same namespace.
-        identity: Device and inode of its file; no two namespaces that are alive have the same.
+        identity: Device and inode of the namespace's file; no two namespaces that are alive have the same.
     """
 
     path: str | None = attrs.field(eq=False)
@@ -37,7 +37,7 @@ class Netns:
 
     @property
     def inode(self) -> int:
-        """Inode of its file."""
+        """Inode of the namespace's file."""
         return self.identity[1]
 
 
@@ -51,7 +51,7 @@ class NetnsHandle(Owner):
     """An open descriptor of a network namespace, which keeps the namespace alive until ``close()``.
 
     Attributes:
-        netns: Which namespace.
+        netns: The namespace.
     """
 
     def __init__(self, fd: int, path: str | None) -> None:
@@ -60,7 +60,7 @@ class NetnsHandle(Owner):
         self._closed = False
 
     def fileno(self) -> int:
-        """Return the descriptor (close-on-exec); it stays owned by the handle."""
+        """The descriptor (close-on-exec); it stays owned by the handle."""
         if self._closed:
             raise ClosedError("the network namespace handle was closed")
         return self._fd
@@ -77,7 +77,7 @@ class NetnsHandle(Owner):
 
 
 def netns_path(netns: NetnsLike) -> str:
-    """Return the path that a user's ``netns`` argument means; no system call is made.
+    """The path that a user's ``netns`` argument means; no system call is made.
 
     Args:
         netns: A word without ``/`` is a name under ``/run/netns``, anything else a path.
@@ -94,7 +94,7 @@ def resolve(netns: NetnsLike | None) -> NetnsHandle:
     """Open a network namespace.
 
     Args:
-        netns: As for `netns_path`; None is the calling thread's own.
+        netns: Name or path, as for `netns_path`; None is the calling thread's own.
 
     Raises:
         InvalidTypeError: As for `netns_path`.
@@ -132,12 +132,12 @@ def _is_netns(fd: int) -> bool:
 
 
 def is_current(netns: Netns) -> bool:
-    """Tell whether the calling thread is in that namespace."""
+    """Whether the calling thread is in that namespace."""
     return netns.identity == identity_of(OWN_NETNS)
 
 
 def owner_is_initial(fd: int) -> bool:
-    """Tell whether the namespace behind ``fd`` is owned by the initial user namespace.
+    """Whether the namespace behind ``fd`` is owned by the initial user namespace.
 
     False as well when the owner is outside the caller's user namespace and therefore hidden.
     """

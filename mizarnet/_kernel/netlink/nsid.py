@@ -14,7 +14,7 @@ _UNASSIGNED = 0xFFFFFFFF  # -1, the id of a namespace without one; in a request:
 
 
 def nsid_of(session: Session, netns: NetnsHandle) -> int:
-    """Return the id by which the session's namespace knows another one, giving it one when it has none.
+    """The id by which the session's namespace knows another one, giving it one when it has none.
 
     The id stays until one of the two namespaces ends.
 

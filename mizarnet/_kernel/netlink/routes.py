@@ -24,9 +24,9 @@ class Route:
     """A unicast route of the main table.
 
     Attributes:
-        destination: Prefix.
+        destination: Prefix that it leads to.
         gateway: Next hop; None when the destination is on the link.
-        ifindex: The link it leaves through; None for a route with several next hops.
+        ifindex: Index of the link that it leaves through; None for a route with several next hops.
     """
 
     destination: IPNetwork
@@ -38,9 +38,9 @@ def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onl
     """Add the default route of the gateway's IP version.
 
     Args:
-        session: Of the namespace.
+        session: Session of the namespace.
         gateway: Next hop.
-        ifindex: Link to leave through; must be up.
+        ifindex: Index of the link to leave through, which must be up.
         onlink: Take the gateway for a neighbour although no address of the link covers it.
 
     Raises:
@@ -62,7 +62,7 @@ def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onl
 
 
 def list_routes(session: Session, *, ifindex: int) -> list[Route]:
-    """Return the main table's unicast routes through one link, of both IP versions.
+    """The main table's unicast routes through one link, of both IP versions.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -85,7 +85,7 @@ def _list_routes(session: Session, ifindex: int) -> list[Route]:
 
 
 def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:
-    """Return the prefixes whose hosts are neighbours on a link; link-local ones and ``/0`` are left out."""
+    """The prefixes whose hosts are neighbours on a link; link-local ones and ``/0`` are left out."""
     routes = list_routes(session, ifindex=ifindex)
     on_link = [route.destination for route in routes if route.gateway is None]
     return [prefix for prefix in on_link if prefix.prefixlen and not prefix.is_link_local]

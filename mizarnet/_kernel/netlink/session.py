@@ -41,7 +41,7 @@ class Session(Owner):
         """Open a session.
 
         Args:
-            netns: Name, path, or an open handle, which stays the caller's. None is the calling thread's own.
+            netns: Name, path, or open handle, which stays the caller's. None is the calling thread's own.
             timeout: Seconds each call may take.
 
         Raises:
@@ -55,7 +55,7 @@ class Session(Owner):
 
     @property
     def netns(self) -> Netns:
-        """The namespace."""
+        """The session's namespace."""
         return self._netns
 
     @property
@@ -110,7 +110,7 @@ class Session(Owner):
         return self.run(request.send, self._worker.rtnl, operation)
 
     def open_netns(self) -> NetnsHandle:
-        """Return a handle of the session's namespace, for the caller to close."""
+        """A handle of the session's namespace, for the caller to close."""
         return self.run(resolve, None)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ _ROOT = Path("/proc/sys/net")
 
 
 def read_sysctl(session: Session, key: str) -> str:
-    """Return a setting, e.g. ``read_sysctl(session, "ipv4/ip_forward")``.
+    """A setting, e.g. ``read_sysctl(session, "ipv4/ip_forward")``.
 
     Raises:
         KernelError: There is no such setting (ENOENT).
