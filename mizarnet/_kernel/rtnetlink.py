@@ -67,7 +67,10 @@ class Rtnl(Closing):
     """One NETLINK_ROUTE socket. Its requests meet the namespace it was opened in. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        except OSError as error:
+            raise NetlinkError("open an rtnetlink socket", errno=error.errno or errno.EIO) from None
         # Text for refusals (4.12), and filters of a dump applied by the kernel (4.20).
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)

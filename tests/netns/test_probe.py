@@ -110,3 +110,16 @@ def test_creating_without_privileges_changes_nothing() -> None:
 def test_a_namespace_that_does_not_exist() -> None:
     with pytest.raises(mz.NetnsNotFoundError):
         mz.probe("mzt-no-such")
+
+
+def test_without_proc() -> None:
+    output = run_python(
+        """
+        try:
+            mz.probe()
+        except mz.NetnsNotFoundError as error:
+            print(error)
+        """,
+        by=("unshare", "--mount", "sh", "-c", 'umount --lazy /proc && exec "$0" "$@"'),
+    )
+    assert output == "there is no /proc/thread-self/ns/net; mount /proc\n"

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
 from typing import Self
 
 from mizarnet._kernel.closing import Owner
-from mizarnet.errors import ClosedError
+from mizarnet.errors import ClosedError, KernelError
 
 
 class Fd(Owner):
@@ -30,8 +31,12 @@ class Fd(Owner):
 
     @classmethod
     def copy_of(cls, number: int, *, what: str) -> Self:
-        """Own a duplicate of somebody else's descriptor."""
-        return cls(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), what=what)
+        """Own a duplicate of somebody else's descriptor; raises ``KernelError`` if there are too many."""
+        try:
+            copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
+        except OSError as error:
+            raise KernelError(f"copy the descriptor of {what}", errno=error.errno or errno.EIO) from None
+        return cls(copy, what=what)
 
     def fileno(self) -> int:
         """The descriptor's number.

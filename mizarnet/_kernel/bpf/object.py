@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Self
 
@@ -244,12 +245,14 @@ def _log_buffer(program: CData) -> CData:
 
 def _take(pointer: CData, selected: Mapping[str, CData]) -> Object:
     """Duplicate every descriptor, so that libbpf's object can be closed and each has one owner."""
-    maps = {
-        name: Map.copy_of(lib.bpf_map__fd(item), what=f"map {name!r}")
-        for item, name in ((item, _map_name(item)) for item in _maps_of(pointer))
-    }
-    programs = {
-        name: Program.copy_of(lib.bpf_program__fd(item), what=f"program {name!r}")
-        for name, item in selected.items()
-    }
+    with ExitStack() as undo:
+        maps = {
+            name: undo.enter_context(Map.copy_of(lib.bpf_map__fd(item), what=f"map {name!r}"))
+            for item, name in ((item, _map_name(item)) for item in _maps_of(pointer))
+        }
+        programs = {
+            name: undo.enter_context(Program.copy_of(lib.bpf_program__fd(item), what=f"program {name!r}"))
+            for name, item in selected.items()
+        }
+        undo.pop_all()
     return Object(maps=MappingProxyType(maps), programs=MappingProxyType(programs))

@@ -118,6 +118,8 @@ def _open(path: str | None) -> int:
     except OSError as error:
         number = error.errno or errno.EIO
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ESRCH):
+        if path is None:
+            raise NetnsNotFoundError(f"there is no {OWN_NETNS}", hint="mount /proc")
         raise NetnsNotFoundError(f"there is no network namespace {path}")
     raise refused(
         f"open the network namespace {path or 'of this thread'}", number, capability="CAP_SYS_PTRACE"

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import os
+import resource
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from mizarnet._kernel.bpf import ObjectSpec
+from mizarnet._kernel.bpf import Direction, ObjectSpec, query_filters
 from mizarnet._kernel.bpf.fd import Fd
-from mizarnet.errors import ClosedError, VerifierError
+from mizarnet.errors import ClosedError, KernelError, NetlinkError, VerifierError
 from tests.support.leaks import descriptors
 
 
@@ -50,3 +53,36 @@ def test_not_inherited(objects: Path) -> None:
     with ObjectSpec.open(objects / "sample.bpf.o", name="sample").load() as loaded:
         handles = [*loaded.maps.values(), *loaded.programs.values()]
         assert [os.get_inheritable(handle.fileno()) for handle in handles] == [False] * len(handles)
+
+
+@contextmanager
+def room_for(count: int) -> Iterator[None]:
+    """Let this process open so many descriptors, and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as undo:
+        undo.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+        taken: list[int] = []
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for fd in taken[:count]:
+            os.close(fd)
+        for fd in taken[count:]:
+            undo.callback(os.close, fd)
+        yield
+
+
+def test_too_many_are_an_error_of_the_package(objects: Path) -> None:
+    with room_for(0), pytest.raises(NetlinkError, match="open an rtnetlink socket"):
+        query_filters(1, direction=Direction.INGRESS)
+    before, said = descriptors(), set[str]()
+    for count in range(64):
+        with ObjectSpec.open(objects / "sample.bpf.o", name="sample") as spec, room_for(count):
+            try:
+                spec.load().close()
+                break
+            except KernelError as refused:
+                said.add(refused.operation)
+        assert descriptors() == before
+    assert {each.partition(" of ")[0] for each in said} >= {"load BPF object 'sample'", "copy the descriptor"}
