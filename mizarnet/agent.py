@@ -257,10 +257,9 @@ def _prefixes(peers: Iterable[PrefixLike]) -> frozenset[IPNetwork]:
 
 def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
     for place, program_id in programs.items():
-        program = bpf.Program.open_id(program_id)
-        if program is not None:  # else it was replaced meanwhile
-            with program:
-                yield str(place), program.verified_instructions
+        count = bpf.with_program(program_id, lambda program: program.verified_instructions)
+        if count is not None:  # else it was replaced meanwhile
+            yield str(place), count
 
 
 def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:

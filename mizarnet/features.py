@@ -13,8 +13,8 @@ from mizarnet._kernel import behaviours, bpf
 from mizarnet._kernel.bpf import YES, XdpHook, XdpMode
 from mizarnet._kernel.bpf import Feature as Feature
 from mizarnet._kernel.capabilities import missing_capabilities
-from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import arguments
 from mizarnet._model.html import table
 from mizarnet._model.specs import Encap, NetnsLike

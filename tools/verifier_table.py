@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from mizarnet import Capacity
 from mizarnet._datapath import loader
-from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import layouts
 from mizarnet._model.codec import ip_fields
 from mizarnet._model.enumerations import EncapNumber

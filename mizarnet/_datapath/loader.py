@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
-from importlib.resources import files
 from pathlib import Path
 
 import attrs
 
 from mizarnet._datapath.maps import Maps
+from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
-from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import enumerations
 from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
 from mizarnet._model.layouts import LAYOUTS
@@ -47,9 +47,8 @@ class Capacity:
 
 
 def object_path() -> Path:
-    """The object for this kernel: without the look at the route where the kernel does not offer it."""
-    name = "transit.bpf.o" if has_route_identity() else "transit-mac-only.bpf.o"
-    return Path(str(files("mizarnet") / "_objects" / name))
+    """Path of the shipped object for this kernel."""
+    return objects.object_path("transit", route_identity=bool(has_route_identity()))
 
 
 def build_of(path: Path) -> int:

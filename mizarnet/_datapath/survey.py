@@ -13,7 +13,8 @@ import attrs
 
 from mizarnet._datapath.hooks import PLACES, Hooks, Place, read_hooks, wanted_places
 from mizarnet._datapath.loader import BUILD
-from mizarnet._kernel.bpf import Map, MapType, Program
+from mizarnet._kernel import bpf
+from mizarnet._kernel.bpf import Map, MapType
 from mizarnet._model.codec import FIRST, Head
 from mizarnet._model.enumerations import Limit
 from mizarnet._model.layout import read_number
@@ -81,11 +82,9 @@ def recognise(program_id: int) -> Standing | None:
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
     """
-    program = Program.open_id(program_id)
-    if program is None:
+    map_ids = bpf.with_program(program_id, lambda program: program.map_ids)
+    if map_ids is None:
         return None
-    with program:
-        map_ids = program.map_ids
     meta_id, head, build = 0, None, 0
     for number in map_ids:
         each = Map.open_id(number)

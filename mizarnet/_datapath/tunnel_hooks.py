@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 
 import attrs
 
@@ -18,7 +19,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, Survey, recognise
-from mizarnet._kernel.bpf import Program
+from mizarnet._kernel.bpf import Program, with_program
 from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHandleError
 
 # How often somebody else may change a hook between the look and the attachment.
@@ -109,10 +110,10 @@ class TunnelHooks:
                     standing = recognise(program_id)
                     if standing is None or standing.meta_id != meta_id:
                         continue
-                    program = Program.open_id(program_id)
-                    if program is not None:
-                        with program:
-                            self.host.run(hooks.detach, place, program, self.ifindex)
+                    with_program(program_id, partial(self._detach, place))
+
+    def _detach(self, place: Place, program: Program) -> None:
+        self.host.run(hooks.detach, place, program, self.ifindex)
 
 
 def _obtain(name: str, found: Survey, maps: Maps, stack: ExitStack) -> Program:

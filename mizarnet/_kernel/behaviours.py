@@ -12,7 +12,6 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from importlib.resources import files
 from ipaddress import IPv4Interface
 
 import attrs
@@ -31,7 +30,6 @@ from mizarnet._kernel.bpf import (
     XdpHook,
     XdpMode,
 )
-from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import (
     Link,
     NetnsHandle,
@@ -46,6 +44,7 @@ from mizarnet._kernel.netlink import (
     set_link,
     silence,
 )
+from mizarnet._kernel.objects import has_route_identity, object_path
 from mizarnet._model.codec import FIRST
 from mizarnet._model.layout import read_number, u32
 from mizarnet.errors import MizarnetError, StaleHandleError
@@ -404,8 +403,7 @@ BEHAVIOURS = (
 
 def load(*, route_identity: bool) -> Object:
     """Load the programs; the one that looks at routes only where the kernel offers that."""
-    name = "behaviours.bpf.o" if route_identity else "behaviours-mac-only.bpf.o"
-    with ObjectSpec.open(str(files("mizarnet") / "_objects" / name), name="behaviours") as spec:
+    with ObjectSpec.open(object_path("behaviours", route_identity=route_identity), name="behaviours") as spec:
         return spec.load()
 
 

@@ -30,8 +30,8 @@ from mizarnet import (
 )
 from mizarnet._datapath import loader
 from mizarnet._kernel.bpf import Object
-from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Session
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import codec
 from tests.support import filled
 from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, mac, udp

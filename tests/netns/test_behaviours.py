@@ -30,8 +30,8 @@ from mizarnet._kernel.bpf import (
     XdpMode,
     has_tcx,
 )
-from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Link, Session, anonymous_netns
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet.features import probe
 
 SOURCE = Path(__file__).with_name("misbehaving.bpf.c")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mizarnet._datapath import loader
-from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.objects import has_route_identity
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")

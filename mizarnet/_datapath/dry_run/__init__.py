@@ -11,13 +11,13 @@ from __future__ import annotations
 import mmap
 import struct
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
 from mizarnet._datapath import loader
 from mizarnet._datapath.dry_run.facts import ASKED, FACTS, KEY, Asked, Facts
 from mizarnet._datapath.maps import Maps
+from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import FrameRunner, Object
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX
@@ -88,9 +88,8 @@ _SHARED = FACTS.size + ASKED.size
 
 
 def object_path(*, route_identity: bool) -> Path:
-    """The shipped object; any kernel can load both, since neither reads a packet's route."""
-    name = "dry-run.bpf.o" if route_identity else "dry-run-mac-only.bpf.o"
-    return Path(str(files("mizarnet") / "_objects" / name))
+    """Path of the shipped object; any kernel can load both, since neither reads a packet's route."""
+    return objects.object_path("dry-run", route_identity=route_identity)
 
 
 def _runner(loaded: Object, program: Program) -> FrameRunner:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mizarnet._datapath.dry_run import DryRun, Outcome, object_path
 from mizarnet._datapath.self_test.frames import Canned, frames
 from mizarnet._datapath.self_test.host import HOSTS, Host
-from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model.enumerations import Verdict
 from mizarnet.errors import SelfTestError
 

@@ -32,6 +32,7 @@ from mizarnet._kernel.bpf.program import Program as Program
 from mizarnet._kernel.bpf.program import ProgramType as ProgramType
 from mizarnet._kernel.bpf.program import TestRun as TestRun
 from mizarnet._kernel.bpf.program import program_name as program_name
+from mizarnet._kernel.bpf.program import with_program as with_program
 from mizarnet._kernel.bpf.ringbuf import RingBuffer as RingBuffer
 from mizarnet._kernel.bpf.tcx import TcxHook as TcxHook
 from mizarnet._kernel.bpf.tcx import TcxState as TcxState

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 import errno as _errno
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 import attrs
 
@@ -13,6 +14,8 @@ from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, ffi, lib
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.bpf.map import Map
 from mizarnet.errors import InvalidValueError, PrivilegeError
+
+T = TypeVar("T")
 
 # The kernel's MAX_USED_MAPS.
 _MAX_MAPS = 64
@@ -151,8 +154,8 @@ class Program(Fd):
         return info
 
 
-def program_name(program_id: int) -> str | None:
-    """Name (at most 15 characters) of the program of that id; None if it is gone.
+def with_program(program_id: int, call: Callable[[Program], T]) -> T | None:
+    """The result of a call with the program of that id; None if it is gone.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -161,7 +164,12 @@ def program_name(program_id: int) -> str | None:
     if program is None:
         return None
     with program:
-        return program.name
+        return call(program)
+
+
+def program_name(program_id: int) -> str | None:
+    """Name (at most 15 characters) of the program of that id; None if it is gone; raises as `with_program` does."""
+    return with_program(program_id, lambda program: program.name)
 
 
 def program_label(program_id: int) -> str:

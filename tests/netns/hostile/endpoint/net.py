@@ -16,8 +16,8 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet._kernel.feature import has_route_identity
 from mizarnet._kernel.netlink import Session, write_sysctl
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.support import packets
 from tests.support.namespace import Namespace

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled objects of the package, and the feature of a kernel that they are chosen by."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from mizarnet._kernel.bpf import Feature, has_kfuncs
+
+
+def has_route_identity() -> Feature:
+    """Whether programs can read the route of a packet on this kernel (6.2)."""
+    return has_kfuncs("bpf_cast_to_kern_ctx", "bpf_rdonly_cast")
+
+
+def object_path(name: str, *, route_identity: bool) -> Path:
+    """Path of an object, such as ``"transit"``; without ``route_identity`` of the one that reads no packet's route."""
+    return Path(str(files("mizarnet") / "_objects" / f"{name}{'' if route_identity else '-mac-only'}.bpf.o"))
