@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """An overlay network for containers and VMs: one tunnel device, one transit agent and one global map per host.
 
-Imports run down the strata of ``docs/architecture.md``, and a contract keeps it so.
+Imports run down the strata of ``docs/architecture.md`` only; the linter checks it.
 """
 
 from __future__ import annotations

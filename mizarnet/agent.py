@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transit agent of a host: two programs on the tunnel, and the tables they read."""
+"""The transit agent of a host: two programs on the tunnel, and the tables that they read."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ class AgentState:
     """An attached agent as the kernel described it.
 
     Attributes:
-        up: Whether the tunnel is there, and up.
-        attached: Each place where a program should stand, such as ``"guard/tcx"``, and whether it does.
-        programs: The kernel's ids of the programs that stand, by place.
-        verified: Instructions the verifier processed for each program, by place.
-        memory: Bytes of kernel memory that the maps take.
-        ahead: Programs of others that run before ours; anything here is a hole.
+        up: Whether the tunnel's device exists and is up.
+        attached: Whether a program of ours is attached, for each place that needs one, such as ``"guard/tcx"``.
+        programs: Kernel ids of the attached programs, by place.
+        verified: Number of instructions that the verifier processed for each attached program, by place.
+        memory: Kernel memory of the maps, in bytes.
+        ahead: Programs of other software that run before ours, such as ``"ingress: name (id)"``; each one can let
+            frames past the agent or the guard.
     """
 
     up: bool
@@ -61,13 +62,21 @@ class TransitAgent(Closing):
     ends, and go with the device.
 
     Attributes:
-        tunnel: The tunnel, through a handle of the agent's own.
-        hook: Where the programs decide: on tcx, or as filters of a clsact.
-        capacity: Sizes of the tables.
-        endpoints: Where each (VNI, address) lives; a live view.
-        networks: Prefixes of each VNI; a live view.
-        peers: Underlay prefixes that tunnel packets are accepted from; a live view.
-        created: Whether this call attached the programs.
+        tunnel: Tunnel that the agent is attached to, as a handle of the agent's own.
+        hook: Kind of hook whose program decides first: tcx, or else the filters of a clsact.
+        capacity: Sizes of the tables, in entries.
+        endpoints: Live view of where each (VNI, address) lives.
+        networks: Live view of the prefixes of each VNI.
+        peers: Live view of the underlay prefixes that tunnel packets are accepted from.
+        created: Whether the call that made this handle attached the programs, or completed an unfinished attachment.
+
+    Raises:
+        ClosedError: In each method, after :meth:`close`.
+        ForkedError: In each method, in a child of the process that made the handle.
+        StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or the tunnel is gone.
+        AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
+        LockTimeoutError: In :meth:`attach`, :meth:`upgrade` and :meth:`detach`: another process held the host's lock
+            for 10 s.
     """
 
     def __init__(self, tunnel: Tunnel, datapath: DataPath) -> None:
@@ -92,27 +101,26 @@ class TransitAgent(Closing):
         max_local: int | None = None,
         hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
     ) -> Self:
-        """Attach agent and guard to the tunnel and bring it up; adopt them, if they are there and as asked for.
+        """Attach agent and guard to the tunnel and bring it up; adopt an agent that is attached as asked for.
 
-        What was taken off a hook is put back, and what another process began is completed; the tables are kept as
-        long as any program stands.
+        Programs that were taken off a hook are attached again, and an attachment that another process began is
+        completed. The tables are kept as long as any program is attached.
 
         Args:
-            tunnel: Of this host; the handle stays the caller's.
-            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
-            max_endpoints: Room for endpoints, local and remote together; None: 65,536.
-            max_local: Room for endpoints of this host; None: 4,096.
-            hook: ``"auto"``: tcx with clsact filters behind it, which take over at once if somebody empties the tcx
-                hook; before kernel 6.6 clsact alone. ``"tcx"`` or ``"clsact"``: that alone.
+            tunnel: Tunnel of this host; the handle stays the caller's.
+            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link prefixes.
+            max_endpoints: Room for endpoints, local and remote together, 1 to 16,777,216; None: 65,536.
+            max_local: Room for endpoints of this host, 1 to 65,536; None: 4,096.
+            hook: ``"auto"``: tcx, and clsact filters behind it, which decide at once if another program empties the
+                tcx hook; before kernel 6.6 clsact alone. ``"tcx"`` or ``"clsact"``: that kind alone.
 
         Raises:
-            UnsupportedError: The hook does not exist on this kernel.
-            ExistsError: The agent is there and a given argument differs, a filter of somebody else has the place of
-                ours, or the UDP port is taken.
+            UnsupportedError: This kernel does not have the hook.
+            ExistsError: The attached agent differs from a given argument, a filter of another program has the place
+                of ours, or the UDP port is taken.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
-            VerifierError: The kernel does not accept a program.
-            LayoutError: Another version of this package attached the agent that is there.
-            LockTimeoutError: Another process is writing all the time.
+            VerifierError: The kernel's verifier rejected a program.
+            LayoutError: Another version of this package attached the existing agent.
         """
         if not isinstance(tunnel, Tunnel):
             raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
@@ -130,16 +138,17 @@ class TransitAgent(Closing):
 
     @classmethod
     def open(cls, tunnel: Tunnel | str, *, netns: NetnsLike | None = None) -> Self:
-        """Adopt the agent that is attached to a tunnel.
+        """Make a handle of the agent that is attached to a tunnel; nothing in the kernel is changed.
 
         Args:
-            tunnel: The tunnel, or its name.
+            tunnel: Handle of the tunnel, or its name.
             netns: Host namespace of a tunnel given by name; None: the calling thread's.
 
         Raises:
-            AgentNotFoundError: No agent is attached to it, or whoever attached it died before the end.
+            AgentNotFoundError: No agent is attached, attaching or detaching it is unfinished, or the tunnel was moved
+                here from another network namespace.
             LayoutError: Another version of this package attached it.
-            PrivilegeError: ``CAP_SYS_ADMIN`` is missing: the kernel opens programs by id for nobody else.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing, without which the kernel opens no program by id.
             TunnelNotFoundError: There is no such tunnel.
         """
         with ExitStack() as undo:
@@ -155,20 +164,15 @@ class TransitAgent(Closing):
 
     @property
     def host(self) -> Host:
-        """The host's namespace."""
+        """Network namespace of the host."""
         return self.tunnel.host
 
     def stats(self) -> Stats:
-        """What each program decided since the agent was attached, summed over the CPUs."""
+        """Verdicts of each program since the agent was attached: packets and bytes, summed over the CPUs."""
         return Stats.from_words(self.datapath.maps.verdicts.sum_words()[1])
 
     def state(self) -> AgentState:
-        """Read programs, memory and hooks from the kernel.
-
-        Raises:
-            StaleHandleError: The agent was detached.
-            AgentNotFoundError: Somebody took all programs off the hooks.
-        """
+        """Programs, memory and hooks, read from the kernel."""
         found, maps = self.datapath.survey(), self.datapath.maps
         link = self.tunnel.device.find()
         programs = {place: each.program_id for place, each in found.standing.items()}
@@ -183,44 +187,41 @@ class TransitAgent(Closing):
 
     @property
     def build(self) -> str:
-        """The build of mizarnet whose programs were put there last, 16 hexadecimal digits; read from the kernel."""
+        """Build of mizarnet that attached or replaced programs last, as 16 hexadecimal digits; read from the kernel."""
         return build_text(self.datapath.maps.read_meta().head.build)
 
     @property
     def outdated(self) -> bool:
-        """Whether any program that stands is of another build than this package's; read from the hooks.
+        """Whether any attached program is of another build than this package's; read from the hooks.
 
-        The switch's program counts, too.
+        The transit switch's program counts as well.
         """
         own = of_kind(self.datapath.findings(), {FindingKind.PROGRAM_OUTDATED})
         return bool(own) or any(each.outdated() for each in switches.own(self.datapath))
 
     def upgrade(self) -> None:
-        """Put this package's programs in the place of those that run, with no packet lost and no table changed.
+        """Replace the programs that run by this package's, with no packet lost and no table changed.
 
-        They are tried before on maps of their own. A transit switch's program is replaced, too. Downgrading is the same
-        call, made by the older package. Does nothing where nothing is outdated.
+        Before that the new programs pass a self-test on maps of its own. The transit switch's program is replaced as
+        well. The older package downgrades with the same call. Does nothing where nothing is outdated.
 
         Raises:
-            SelfTestError: A program of this package does not do what it should on this kernel; nothing was changed.
-            VerifierError: The kernel does not accept a program of this package; nothing was changed.
+            SelfTestError: A program of this package fails its self-test on this kernel; nothing was changed.
+            VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
             LayoutError: The tables are of another schema than this package's; nothing was changed.
-            StaleHandleError: Somebody else changed a hook meanwhile, and what was replaced was put back; or the agent
-                was detached.
-            LockTimeoutError: Another process is writing all the time.
+            StaleHandleError: Another process changed a hook meanwhile; programs that were replaced are attached again.
         """
         with self.datapath.writing():
             upgrade(self.datapath)
 
     def detach(self, *, force: bool = False) -> None:
-        """Take the tunnel down, then agent and guard off it, with all tables; succeeds if they are gone already.
+        """Take the tunnel down and detach agent and guard, with all tables; succeeds if they are gone already.
 
         Args:
-            force: Delete the endpoints first.
+            force: Whether to delete the endpoints first.
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
-            LockTimeoutError: Another process is writing all the time.
         """
         with self.host.locked():
             try:
@@ -228,11 +229,11 @@ class TransitAgent(Closing):
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
             except AgentNotFoundError:
-                self.tunnel.device.take_down()  # nothing guards it
+                self.tunnel.device.take_down()  # no program guards it any more
                 leftovers.clear_host(self.host)
 
     def close(self) -> None:
-        """Let go of the handle; again is harmless."""
+        """Close the handle; closing it again is harmless."""
         self.datapath.close()
         self.tunnel.close()
 
@@ -265,5 +266,5 @@ def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
 def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:
     for side, program_id in ahead:
         name = bpf.program_name(program_id) if program_id else "a filter without eBPF"
-        if name:  # else it went meanwhile
+        if name:  # empty: detached since the survey
             yield f"{side}: {name} ({program_id})"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deleting on the way out what a call made, for scripts, tests and notebooks."""
+"""A context manager that deletes what a call created, for scripts, tests and notebooks."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ _T = TypeVar("_T", Tunnel, TransitAgent, TransitSwitch, Endpoint)
 
 @contextmanager
 def deleting(thing: _T) -> Generator[_T, None, None]:
-    """Delete a tunnel or an endpoint, or detach an agent or a switch, when the block ends: only what its call created.
+    """Delete a tunnel or an endpoint, or detach an agent or a switch, when the block ends, if its call created it.
 
-    What existed before stays. The handle is closed either way. Endpoints still on a tunnel or agent make it stay,
-    with ``InUseError``.
+    An object that existed before stays. The handle is closed in either case.
+
+    Args:
+        thing: Handle of a tunnel, agent, switch or endpoint, as its ``create()`` or ``attach()`` returned it.
 
     Raises:
         InvalidTypeError: ``thing`` is none of the four.
+        InUseError: At the end of the block: endpoints are left on the tunnel or agent, which stays.
     """
     if not isinstance(thing, (Tunnel, TransitAgent, TransitSwitch, Endpoint)):
         raise InvalidTypeError(f"cannot delete a {type(thing).__name__}", argument="thing")

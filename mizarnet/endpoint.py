@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints: a container's device on the tunnel, and its records."""
+"""Endpoints: the device of a container or VM on the tunnel, and its records."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class EndpointState:
     """An endpoint's device as the kernel described it.
 
     Attributes:
-        up: Whether it is administratively up.
-        mtu: In bytes.
-        mac: Its MAC now.
-        mode: ``"private"``, as created.
+        up: Whether the device is administratively up.
+        mtu: MTU of the device, in bytes.
+        mac: MAC address of the device, such as ``"02:00:00:00:00:01"``.
+        mode: MACVLAN mode of the device: ``"private"``, as it was created.
     """
 
     up: bool
@@ -55,14 +55,22 @@ class EndpointState:
 
 @final
 class Endpoint:
-    """A handle of one endpoint. It holds nothing of the kernel, so there is nothing to close.
+    """A handle of one endpoint. It keeps no kernel object open, so there is nothing to close.
 
     Made by :meth:`create`, :meth:`create_many`, :meth:`open` and :meth:`list`. Attributes are what was true then.
+    :meth:`create_many` and :meth:`delete_many` collect the errors of single endpoints in ``BulkError.failed``.
 
     Attributes:
-        spec: Its complete specification.
-        created: Whether this call made it.
-        ifindex: Of its device, in its namespace.
+        spec: Complete specification of the endpoint, with the values of arguments that were left out.
+        created: Whether the call that made this handle created the endpoint.
+        ifindex: Index of the endpoint's device, in the endpoint's namespace.
+
+    Raises:
+        ClosedError: In each method, after the agent's handle was closed.
+        ForkedError: In each method, in a child of the process that made the agent's handle.
+        StaleHandleError: In each method but :meth:`delete`: the agent was detached or replaced, or its tunnel is gone.
+        AgentNotFoundError: In each method: another program took agent and guard off every hook.
+        LockTimeoutError: In each method that creates or deletes: another process held the host's lock for 10 s.
     """
 
     def __init__(self, agent: TransitAgent, record: Record, *, created: bool) -> None:
@@ -75,42 +83,42 @@ class Endpoint:
 
     @property
     def name(self) -> str:
-        """The caller's key."""
+        """Name of the endpoint, unique per agent: the caller's key."""
         return self.spec.name
 
     @property
     def vni(self) -> int:
-        """Tenant network."""
+        """VNI of the tenant network, 1 to 16,777,215."""
         return self.spec.vni
 
     @property
     def ip(self) -> IPAddress:
-        """The first of its addresses, IPv4 before IPv6."""
+        """First address of the endpoint, IPv4 before IPv6."""
         return self.spec.ip[0].ip
 
     @property
     def addresses(self) -> tuple[arguments.IPInterface, ...]:
-        """All its addresses, with their on-link prefixes."""
+        """All addresses of the endpoint, with their on-link prefixes."""
         return self.spec.ip
 
     @property
     def mac(self) -> MacAddress:
-        """Of its device."""
+        """MAC address of the endpoint's device."""
         return self._record.mac
 
     @property
     def netns(self) -> str | None:
-        """Its namespace as it was named; None: the host's own."""
+        """Namespace of the endpoint, as the caller named it; None: the host's own."""
         return self.spec.netns
 
     @property
     def ifname(self) -> str:
-        """Name of its device."""
+        """Name of the endpoint's device."""
         return self.spec.ifname
 
     @property
     def kind(self) -> Kind:
-        """Kind of its device."""
+        """Kind of the endpoint's device, MACVLAN or MACVTAP."""
         return self.spec.kind
 
     @overload
@@ -137,24 +145,23 @@ class Endpoint:
     ) -> Self: ...
     @classmethod
     def create(cls, agent: TransitAgent, spec: EndpointSpec | None = None, /, **arguments: Any) -> Self:
-        """Create an endpoint: its device, finished, in the container's namespace, and its records.
+        """Create an endpoint: its device, fully configured, in the container's namespace, and its records.
 
         Args:
-            agent: Of the host.
-            spec: The specification; or its fields by keyword, see :class:`mizarnet.EndpointSpec`.
-            **arguments: The fields.
+            agent: Transit agent of the host.
+            spec: Specification of the endpoint; None: given field by field.
+            **arguments: Fields of :class:`mizarnet.EndpointSpec`, in place of ``spec``.
 
         Returns:
             The endpoint; the existing one of that name, with ``created`` False, if it is as asked for.
 
         Raises:
-            ExistsError: It exists and differs, or its address, MAC or device name is taken.
+            ExistsError: An endpoint of that name exists and differs, or the address, the MAC, the device's name or the
+                default route is taken.
             CapacityError: A table is full.
-            MtuError: The MTU is larger than the tunnel's.
+            MtuError: The MTU is larger than the tunnel's, or too small for IPv6.
             NetnsNotFoundError: There is no such namespace.
-            UntrustedNamespaceError: It belongs to another user namespace.
-            StaleHandleError: The agent was detached.
-            LockTimeoutError: Another process is writing all the time.
+            UntrustedNamespaceError: The namespace belongs to another user namespace.
         """
         wanted = _specification(spec, arguments)
         with _checked(agent).datapath.writing() as maps:
@@ -163,10 +170,17 @@ class Endpoint:
 
     @classmethod
     def create_many(cls, agent: TransitAgent, specs: Iterable[EndpointSpec]) -> list[Self]:
-        """Create endpoints one after the other: each is all or nothing, and the others go on.
+        """Create endpoints one after the other: each is all or nothing, and a failure does not stop the others.
+
+        Args:
+            agent: Transit agent of the host.
+            specs: Specifications of the endpoints.
+
+        Returns:
+            The endpoints, in the order of ``specs``.
 
         Raises:
-            BulkError: Some failed; ``failed`` has their errors by name.
+            BulkError: Some endpoints were not created; ``failed`` has their errors by name.
         """
         given = arguments.check_items(specs, argument="specs", what="EndpointSpec")
         wanted = [_specification(spec, {}) for spec in given]
@@ -194,8 +208,14 @@ class Endpoint:
     ) -> Self:
         """A handle of an existing endpoint, by name or by address.
 
+        Args:
+            agent: Transit agent of the host.
+            name: Name of the endpoint.
+            vni: VNI of the endpoint, with ``ip`` in place of ``name``.
+            ip: Any address of the endpoint.
+
         Raises:
-            EndpointNotFoundError: There is none, or its device is gone.
+            EndpointNotFoundError: There is no such endpoint, it is being created, or its device is gone.
         """
         _checked(agent)
         if name is not None and ip is None:
@@ -220,12 +240,12 @@ class Endpoint:
 
     @classmethod
     def list(cls, agent: TransitAgent, *, prefix: str = "", vni: int | None = None) -> list[Self]:
-        """The endpoints of this host whose device exists, by name.
+        """Handles of the endpoints of this host whose device exists, sorted by name.
 
         Args:
-            agent: Of the host.
-            prefix: Only those whose name begins so.
-            vni: Only those of that VNI.
+            agent: Transit agent of the host.
+            prefix: Beginning of the names to list.
+            vni: VNI of the endpoints to list; None: every VNI.
         """
         if prefix != "":
             arguments.check_str(prefix, argument="prefix")
@@ -241,13 +261,21 @@ class Endpoint:
         ]
 
     def stats(self) -> EndpointStats:
-        """Frames sent, received and refused; raises ``EndpointNotFoundError`` if the endpoint is gone."""
+        """Frames sent, received and refused, summed over the CPUs.
+
+        Raises:
+            EndpointNotFoundError: The endpoint was deleted.
+        """
         self._current()
         slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.interface))
         return EndpointStats.unpack(slices or [])
 
     def state(self) -> EndpointState:
-        """Read the device from the kernel; raises ``EndpointNotFoundError`` if the endpoint is gone."""
+        """The endpoint's device, read from the kernel.
+
+        Raises:
+            EndpointNotFoundError: The endpoint was deleted, or its device is gone.
+        """
         link = device.find(self._current(), self._agent.datapath.hooks)
         if link is None:
             raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
@@ -257,12 +285,13 @@ class Endpoint:
         """Open descriptors of a MACVTAP endpoint for a VMM, and bring its device up.
 
         Args:
-            queues: How many, 1 to 256; a flow keeps to one.
+            queues: Number of queues, 1 to 256, each with a descriptor; all frames of a flow use the same queue.
 
         Raises:
             InvalidValueError: The endpoint is no MACVTAP.
-            EndpointNotFoundError: The endpoint is gone.
-            ExistsError: Another device took its MAC while it was down.
+            EndpointNotFoundError: The endpoint was deleted, or its device is gone.
+            NetnsNotFoundError: The endpoint's namespace has no name in this process's ``/run/netns``.
+            ExistsError: Another device took the endpoint's MAC while its device was down.
             PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_MKNOD`` is missing.
         """
         arguments.check_int(queues, argument="queues", low=1, high=256)
@@ -278,12 +307,9 @@ class Endpoint:
     def delete(self) -> None:
         """Delete the endpoint; succeeds if it is gone, and leaves a later one of the same name alone.
 
-        Whoever has ``CAP_NET_ADMIN`` over its namespace can move the device to another, or give it another MAC.
-        Then it is not found, and the endpoint counts as gone: the records are deleted, and the device stays, unable
+        A process with ``CAP_NET_ADMIN`` over the endpoint's namespace can move the device to another namespace, or
+        give it another MAC. Then the device is not found, and only the records are deleted. The device stays, unable
         to send or receive anything, until its namespace or the tunnel ends.
-
-        Raises:
-            LockTimeoutError: Another process is writing all the time.
         """
         try:
             with self._agent.datapath.writing() as maps:
@@ -292,14 +318,18 @@ class Endpoint:
                 if record is not None and record.instance == self._record.instance:
                     endpoints.remove(record)
         except StaleHandleError:
-            return  # the agent was detached, which takes its endpoints along
+            return  # detaching the agent deleted its endpoints
 
     @staticmethod
     def delete_many(agent: TransitAgent, names: Iterable[str]) -> None:
-        """Delete endpoints by name, one after the other; those that do not exist are no error.
+        """Delete endpoints by name, one after the other; names without an endpoint are no error.
+
+        Args:
+            agent: Transit agent of the host.
+            names: Names of the endpoints.
 
         Raises:
-            BulkError: Some failed; ``failed`` has their errors by name.
+            BulkError: Some endpoints were not deleted; ``failed`` has their errors by name.
         """
         given = arguments.check_items(names, argument="names", what="names")
         wanted = [arguments.check_endpoint_name(name) for name in given]

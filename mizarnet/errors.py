@@ -25,7 +25,7 @@
     ├─ LocalEndpointError (PermissionError)    the key belongs to a local endpoint: use Endpoint
     ├─ CapacityError (OSError)                 a table is full
     ├─ LayoutError (ValueError)                C and Python disagree about a structure
-    ├─ SelfTestError                           a program does something else with a frame than it should
+    ├─ SelfTestError                           a program fails a frame of the package's self-test
     ├─ LockTimeoutError (TimeoutError)         another process kept the lock too long
     ├─ BulkError                               several items failed; the others were done
     └─ KernelError (OSError)                   the kernel refused a call
@@ -33,10 +33,10 @@
        └─ BpfError                             … over bpf(2)
           └─ VerifierError                     … because the verifier rejected a program
 
-``OutdatedWarning`` (UserWarning) is no error: what was asked for was done.
+``OutdatedWarning`` (UserWarning) is no error: the call did what was asked for.
 
-Each error is also the builtin named in brackets, carries its facts as attributes, says what to do in
-``hint``, and survives pickling.
+Each error is also the builtin named in brackets, has its facts as attributes and a ``hint`` that says what to do, and
+can be pickled.
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def _rebuild(cls: type[MizarnetError], message: str, facts: dict[str, Any]) -> M
 
 
 class MizarnetError(Exception):
-    """Root of the tree.
+    """Root of the tree: any error that mizarnet raises.
 
     Attributes:
-        message: What went wrong.
-        hint: What to do about it; empty when nothing sensible can be said.
+        message: Description of what went wrong.
+        hint: Advice on what to do; empty where there is none.
     """
 
     hint: str
@@ -114,7 +114,7 @@ class InvalidValueError(MizarnetError, ValueError):
 
     Attributes:
         argument: Name of the argument.
-        value: What was given.
+        value: Value that was given.
     """
 
     argument: str
@@ -125,11 +125,15 @@ class InvalidValueError(MizarnetError, ValueError):
 
 
 class MtuError(InvalidValueError):
-    """An MTU that does not fit into the underlay's (or the tunnel's) MTU; ``value`` is in bytes."""
+    """An MTU that does not fit into the MTU of the underlay or the tunnel; ``value`` is in bytes."""
 
 
 class InvalidTypeError(MizarnetError, TypeError):
-    """An argument of the wrong type. Raised before any system call."""
+    """An argument of the wrong type. Raised before any system call.
+
+    Attributes:
+        argument: Name of the argument.
+    """
 
     argument: str
 
@@ -138,11 +142,11 @@ class InvalidTypeError(MizarnetError, TypeError):
 
 
 class ClosedError(MizarnetError, ValueError):
-    """The handle was closed; open it again."""
+    """The handle was closed; open another."""
 
 
 class ForkedError(MizarnetError, RuntimeError):
-    """The handle was made by the parent process; open it again after the fork."""
+    """The handle was made by the parent process; open another in this process."""
 
 
 class StaleHandleError(MizarnetError, RuntimeError):
@@ -153,7 +157,7 @@ class PrivilegeError(MizarnetError, PermissionError):
     """A privilege is missing.
 
     Attributes:
-        missing: Capability names, such as ``CAP_NET_ADMIN``.
+        missing: Names of the missing capabilities, such as ``CAP_NET_ADMIN``.
     """
 
     missing: tuple[str, ...]
@@ -166,7 +170,7 @@ class UntrustedNamespaceError(MizarnetError, PermissionError):
     """The namespace belongs to another user namespace, whose root could reach into the tunnel.
 
     Attributes:
-        netns: The namespace, as it was named.
+        netns: Namespace, as the caller named it.
     """
 
     netns: str
@@ -179,7 +183,7 @@ class UnsupportedError(MizarnetError, NotImplementedError):
     """This kernel (or this build of it) cannot do what was asked.
 
     Attributes:
-        feature: What is missing, e.g. ``"geneve"``.
+        feature: Name of the missing feature, such as ``"geneve"``.
     """
 
     feature: str
@@ -192,8 +196,8 @@ class ExistsError(MizarnetError, FileExistsError):
     """Something of that name, address or port exists, or it exists with other arguments.
 
     Attributes:
-        holder: What is in the way (a device, an endpoint), as text.
-        differences: Argument name to ``(wanted, existing)``, when the object itself exists but differs.
+        holder: Name of the device, endpoint or program that is in the way; may be empty.
+        differences: ``(wanted, existing)`` by name of the argument, where the object exists and differs; else empty.
     """
 
     holder: str
@@ -211,7 +215,7 @@ class ExistsError(MizarnetError, FileExistsError):
 
 
 class NotFoundError(MizarnetError, LookupError):
-    """What was named does not exist."""
+    """A tunnel, device, namespace, endpoint or table entry that does not exist."""
 
 
 class TunnelNotFoundError(NotFoundError):
@@ -223,11 +227,11 @@ class UnderlayNotFoundError(NotFoundError):
 
 
 class AgentNotFoundError(NotFoundError):
-    """No transit agent is attached to that tunnel."""
+    """No transit agent is attached to that tunnel, or the one there is not whole."""
 
 
 class SwitchNotFoundError(NotFoundError):
-    """This host is no transit switch."""
+    """No transit switch is attached on this host."""
 
 
 class NetnsNotFoundError(NotFoundError, FileNotFoundError):
@@ -235,14 +239,14 @@ class NetnsNotFoundError(NotFoundError, FileNotFoundError):
 
 
 class EndpointNotFoundError(NotFoundError, KeyError):
-    """No such endpoint, or no such key in a table."""
+    """There is no such endpoint, or no such key in a table."""
 
 
 class InUseError(MizarnetError, OSError):
     """Endpoints still depend on the object.
 
     Attributes:
-        users: Names of (some of) the endpoints.
+        users: Names of the endpoints; names of their devices where no agent is attached.
     """
 
     users: tuple[str, ...]
@@ -260,9 +264,9 @@ class CapacityError(MizarnetError, OSError):
     """A table is full; nothing was changed.
 
     Attributes:
-        table: Which one.
-        capacity: How many entries it can hold.
-        used: How many it holds.
+        table: Name of the table.
+        capacity: Number of entries that the table can hold.
+        used: Number of entries that the table holds.
     """
 
     table: str
@@ -275,11 +279,11 @@ class CapacityError(MizarnetError, OSError):
 
 
 class LayoutError(MizarnetError, ValueError):
-    """The BPF object, or what stands in a map, and the Python records disagree about a structure.
+    """The BPF object or the content of a map does not have the layout that this package knows.
 
     Attributes:
-        struct: Name of the C structure or enumeration.
-        differences: One line each.
+        struct: Name of the C structure or enumeration, or ``"maps"`` for the set of maps.
+        differences: Description of each difference.
     """
 
     struct: str
@@ -290,13 +294,13 @@ class LayoutError(MizarnetError, ValueError):
 
 
 class SelfTestError(MizarnetError):
-    """A program does something else with a frame than it should.
+    """A program treats a frame of the package's self-test wrongly.
 
     Attributes:
-        program: ``"agent"``, ``"guard"`` or ``"switch"``.
-        frame: What the frame is called, and the tunnel it was for.
-        wanted: What the program should do, as far as it does not.
-        found: What it does instead.
+        program: Name of the program: ``"agent"``, ``"guard"`` or ``"switch"``.
+        frame: Name of the frame and, in brackets, of the tunnel that it was for.
+        wanted: Expected results that differ, such as ``"verdict ACCEPTED"``.
+        found: Actual results, in the same form.
     """
 
     program: str
@@ -311,11 +315,12 @@ class SelfTestError(MizarnetError):
 
 
 class LockTimeoutError(MizarnetError, TimeoutError):
-    """Another process held the lock for longer than the timeout.
+    """Other processes or threads held the lock for longer than the timeout.
 
     Attributes:
-        timeout: Seconds waited.
-        pid: Id of the process that holds it, as this process sees it; None where nothing tells.
+        timeout: Time waited, in seconds.
+        pid: Id of the process that holds the lock, in this process's pid namespace; None where the kernel does not
+            tell.
     """
 
     timeout: float
@@ -326,10 +331,10 @@ class LockTimeoutError(MizarnetError, TimeoutError):
 
 
 class BulkError(MizarnetError):
-    """Some items of a bulk call failed; each is all or nothing, and the others were done.
+    """Some items of a bulk call failed; each item is all or nothing, and the others were done.
 
     Attributes:
-        failed: Item name to the error it met.
+        failed: Error of each failed item, by the item's name.
         done: Names of the items that succeeded.
     """
 
@@ -346,9 +351,9 @@ class KernelError(MizarnetError, OSError):
     """The kernel refused a call.
 
     Attributes:
-        errno: The error number.
-        operation: What was tried, in words.
-        kernel_message: The kernel's own text (netlink extended acknowledgement, libbpf's log); may be empty.
+        errno: Error number, as in the module ``errno``.
+        operation: Description of the call that was tried.
+        kernel_message: Text of the kernel (netlink extended acknowledgement) or of libbpf's log; may be empty.
     """
 
     errno: int
@@ -384,7 +389,7 @@ class VerifierError(BpfError):
 
     Attributes:
         program: Name of the program.
-        log: The verifier's whole log, line by line.
+        log: Lines of the verifier's whole log.
     """
 
     program: str
@@ -419,4 +424,4 @@ class VerifierError(BpfError):
 
 
 class OutdatedWarning(UserWarning):
-    """The programs that run are of another build than this package: they work, and can be replaced."""
+    """The programs that run are of another build than this package; they work, and ``upgrade()`` replaces them."""

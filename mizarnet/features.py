@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this kernel offers, found by trying it in a namespace made for that and thrown away."""
+"""What this kernel offers, tried out in a network namespace that is made for it and deleted again."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _NEEDED = (
 
 @attrs.frozen
 class Features:
-    """What :func:`probe` found.
+    """Features of this kernel, as :func:`probe` found them.
 
     Attributes:
         kernel: Release of the running kernel.
         vxlan: VXLAN devices in metadata mode.
         geneve: Geneve devices in metadata mode.
-        macvlan: Endpoints of containers.
-        macvtap: Endpoints of VMs.
-        tcx: Programs at the head of the TC hooks (6.6), with filters of a clsact behind them.
-        route_identity: A sender is known by the device its packets were routed through (6.2).
-        native_xdp: XDP programs in a driver (tried on a veth; each driver decides for itself).
-        missing_privileges: Capabilities that this thread lacks.
-        behaviours: Whether the kernel does what it is relied on to do, by name; the sentences are in
+        macvlan: MACVLAN devices, for endpoints of containers.
+        macvtap: MACVTAP devices, for endpoints of VMs.
+        tcx: Programs on the tcx hooks (kernel 6.6), which run before the filters of a clsact.
+        route_identity: Programs that know a sender by the device its packets were routed through (kernel 6.2).
+        native_xdp: XDP programs in a driver; tried on a veth, other drivers may differ.
+        missing_privileges: Names of the capabilities that this thread lacks.
+        behaviours: Behaviours of the kernel that mizarnet relies on, by name; sentences that describe them are in
             ``mizarnet._kernel.behaviours.BEHAVIOURS``.
     """
 
@@ -77,12 +77,12 @@ class Features:
 
 
 def probe(netns: NetnsLike | None = None) -> Features:
-    """Find out what the kernel offers, by trying.
+    """Find out by trying what the kernel offers.
 
     Devices are tried out in a nameless namespace that ends with the call; the kernel may load modules for them.
 
     Args:
-        netns: Host namespace to look from, a name under ``/run/netns`` or a path; None: the calling thread's.
+        netns: Host namespace, a name under ``/run/netns`` or a path; None: the calling thread's.
 
     Raises:
         NetnsNotFoundError: There is no such namespace.
@@ -105,7 +105,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
 
 
 def probe_encapsulation(encap: Encap) -> Feature:
-    """Whether the kernel has the devices of one encapsulation, in metadata mode; a hundredth of :func:`probe`."""
+    """Whether the kernel has the devices of one encapsulation in metadata mode; far quicker than :func:`probe`."""
     with anonymous_netns() as netns, Session.open(netns) as session:
         return session.run(_try_device, session, encap.value)
 
@@ -128,7 +128,7 @@ def _try_behaviours(missing: tuple[str, ...]) -> Mapping[str, Feature]:
         return dict.fromkeys(names, _unknown(missing))
     try:
         return behaviours.try_all()
-    except MizarnetError as error:  # root of another user namespace has all capabilities, too
+    except MizarnetError as error:  # root of another user namespace has all capabilities as well
         return dict.fromkeys(names, Feature(available=False, reason=str(error), instead=_AS_ROOT))
 
 

@@ -42,11 +42,11 @@ from mizarnet.tunnel import Tunnel
 UNDERLAY: Final = "eth0"
 TUNNEL: Final = "tunnel0"
 MOST_HOSTS: Final = 64
-# Below, inner packets would have less than the 1280 bytes that IPv6 needs.
+# With a smaller MTU, inner packets would have less than the 1280 bytes that IPv6 needs.
 SMALLEST_MTU: Final = 1280 + 70
 
 _LAB_NAME = re.compile(r"[a-z0-9-]{1,20}")
-# No "-": the last one of a namespace's name ends the lab's.
+# No "-": in the name of a namespace, the last "-" ends the lab's name.
 _CONTAINER_NAME = re.compile(r"(?!h\d+$|fabric$)[a-z0-9_]{1,32}")
 
 
@@ -55,11 +55,11 @@ class LabHost:
     """A simulated host.
 
     Attributes:
-        name: ``"h1"``, ``"h2"``, …
-        netns: Name of its namespace.
-        address: On the underlay.
-        tunnel: Its tunnel, ``tunnel0``.
-        agent: Its transit agent.
+        name: Name of the host: ``"h1"``, ``"h2"``, …
+        netns: Name of the host's namespace.
+        address: Address of the host on the underlay.
+        tunnel: Tunnel of the host, named ``tunnel0``.
+        agent: Transit agent of the host.
     """
 
     name: str
@@ -71,16 +71,19 @@ class LabHost:
 
 @final
 class Lab:
-    """Hosts joined by an underlay, each with tunnel and transit agent; leaving the ``with`` deletes it all.
+    """Hosts joined by an underlay, each with tunnel and transit agent; leaving the ``with`` deletes all of it.
 
-    What one of that name left behind when its process was killed is removed first. The machine's own
+    The remains of an earlier lab of the same name, whose process was killed, are removed first. The machine's own
     namespace is left alone.
 
     Attributes:
-        name: The lab's, and the beginning of its namespaces' names.
-        hosts: The hosts; the namespace of the first is ``"<name>-h1"``.
+        name: Name of the lab, with which the names of its namespaces begin.
+        hosts: Hosts of the lab; the namespace of the first is ``"<name>-h1"``.
         encap: Encapsulation of the tunnels.
-        encap_reason: Why that one, as a sentence.
+        encap_reason: Reason for that encapsulation, as a sentence.
+
+    Raises:
+        ClosedError: In :meth:`container`, :meth:`publish` and :meth:`run`, after :meth:`delete`.
     """
 
     def __init__(
@@ -98,20 +101,20 @@ class Lab:
         """Build the lab; on failure nothing is left behind.
 
         Args:
-            hosts: How many, 1 to 64.
-            mtu: Of the underlay, in bytes, 1350 to 65535.
-            encap: None: Geneve where the kernel has it, else VXLAN.
-            name: 1 to 20 of ``a-z``, ``0-9`` and ``-``.
+            hosts: Number of hosts, 1 to 64.
+            mtu: MTU of the underlay, in bytes, 1350 to 65535.
+            encap: Encapsulation of the tunnels; None: Geneve where the kernel has it, else VXLAN.
+            name: Name of the lab: 1 to 20 characters of ``a-z``, ``0-9`` and ``-``.
             ipv6: Whether the underlay is fd00:6d7a::/64 instead of 198.51.100.0/24.
-            max_endpoints: This and the next two as for :meth:`TransitAgent.attach`.
-            max_local: For each host.
-            hook: For each host.
+            max_endpoints: Room for endpoints on each host, local and remote together, 1 to 16,777,216.
+            max_local: Room for endpoints of each host, 1 to 65,536.
+            hook: Hooks of each agent, as for :meth:`TransitAgent.attach`.
 
         Raises:
-            InUseError: A lab of that name exists, here or in another process.
-            ExistsError: A namespace that is no lab's has a name that is needed.
+            InUseError: A lab of that name exists, in this or another process.
+            ExistsError: A namespace that is not this lab's has a name that the lab needs.
             UnsupportedError: The kernel lacks the encapsulation, the hook or the devices.
-            PrivilegeError: Not root.
+            PrivilegeError: A capability of root is missing.
         """
         arguments.check_int(hosts, argument="hosts", low=1, high=MOST_HOSTS)
         self._mtu = arguments.check_int(mtu, argument="mtu", low=SMALLEST_MTU, high=arguments.LARGEST_MTU)
@@ -157,13 +160,14 @@ class Lab:
         return ip_interface(f"fd00:6d7a::{number:x}/64" if self._ipv6 else f"198.51.100.{number}/24")
 
     def container(self, name: str) -> str:
-        """Make a namespace for an endpoint, with ``lo`` up; the one that exists, if it does.
+        """Make a namespace for an endpoint, with ``lo`` up, unless the lab has one of that name.
 
         Args:
-            name: 1 to 32 of ``a-z``, ``0-9`` and ``_``; not ``h1`` and the like, nor ``fabric``.
+            name: Name of the container: 1 to 32 characters of ``a-z``, ``0-9`` and ``_``; no name of a host such as
+                ``h1``, and not ``fabric``.
 
         Returns:
-            The namespace's name, for ``Endpoint.create(netns=...)``.
+            Name of the namespace, ``"<lab>-<name>"``, for ``Endpoint.create(netns=...)``.
 
         Raises:
             ExistsError: A namespace that is not this lab's has the name ``<lab>-<name>``.
@@ -175,7 +179,7 @@ class Lab:
         return lab_netns.make(self.name, name)
 
     def publish(self) -> None:
-        """Tell every host where the endpoints of the others are; remote entries of all else are removed.
+        """Write into each host's table where the endpoints of the others live, and remove all other remote entries.
 
         Raises:
             LocalEndpointError: Two hosts have endpoints with the same VNI and address.
@@ -197,18 +201,18 @@ class Lab:
         """Run a command in the namespace of a container or host and wait for it.
 
         Args:
-            where: ``"h1"``, or what was given to :meth:`container`.
-            *argv: The command and its arguments; no shell.
-            timeout: Seconds; then the command and what it started are killed.
+            where: Name of a host, such as ``"h1"``, or of a container, as it was given to :meth:`container`.
+            *argv: Command and its arguments; no shell.
+            timeout: Time limit in seconds, after which the command and its children are killed.
             check: Whether an exit status other than zero is an error.
 
         Returns:
-            The ended process; ``stdout`` and ``stderr`` are text.
+            The finished process, with ``stdout`` and ``stderr`` as text.
 
         Raises:
             NetnsNotFoundError: The lab has no such container or host.
-            subprocess.CalledProcessError: It failed, and ``check`` is given; its error output is a note.
-            subprocess.TimeoutExpired: It took too long.
+            subprocess.CalledProcessError: The command failed, and ``check`` is true; its error output is a note.
+            subprocess.TimeoutExpired: The command ran longer than ``timeout``.
             FileNotFoundError: There is no such command.
         """
         self._check_alive()
@@ -227,15 +231,16 @@ class Lab:
         return _finish(process, timeout, check)
 
     def delete(self) -> None:
-        """Remove everything: endpoints, agents, tunnels, namespaces; again is harmless.
+        """Remove endpoints, agents, tunnels and namespaces; doing it again is harmless.
 
-        What still runs in a namespace keeps it, nameless and with nothing but its own devices, until it ends.
+        A process that still runs in a namespace keeps it until the process ends: without a name, and with no device of
+        mizarnet's.
         """
         if self._deleted:
             return
         self._deleted = True
         with ExitStack() as order:
-            order.callback(self._handles.close)  # last: with it goes the lock
+            order.callback(self._handles.close)  # last: closing the claim unlocks the lab's name
             order.callback(lab_netns.remove_all, self.name)
 
     def _check_alive(self) -> None:
@@ -267,7 +272,7 @@ def _check_name(name: str, pattern: re.Pattern[str], rule: str) -> str:
 
 
 def _choose(encap: Encap | Literal["geneve", "vxlan"] | None) -> tuple[Encap, str]:
-    """The encapsulation, and why."""
+    """The encapsulation of a lab, and the reason for it."""
     if encap is not None:
         chosen = parse_member(Encap, encap, argument="encap")
         return chosen, f"{chosen.value} was asked for"
@@ -281,7 +286,7 @@ def _finish(process: subprocess.Popen[str], timeout: float, check: bool) -> subp
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except BaseException:
-        # Its children too: they would keep the pipes open.
+        # Its children too, which would keep the pipes open.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

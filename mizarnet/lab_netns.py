@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The namespaces of a lab: how they are named, told from other namespaces, held and removed.
+"""The namespaces of a lab: how they are named, recognised, claimed and removed.
 
-A namespace is a lab's when its name begins with the lab's and its loopback device says so: the name alone may
-be somebody else's.
+A namespace is a lab's if its name begins with the lab's name and the alias of its loopback device names the lab. A name
+alone is no proof: another program may have chosen it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from mizarnet._model.specs import Encap
 from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
 
 FABRIC = "fabric"
-"""Where the bridge is; made first and removed last, and locked as long as the lab's process lives."""
+"""Namespace of the bridge; made first and removed last, and locked as long as the lab's process lives."""
 
 
 def make(lab: str, name: str) -> str:
-    """Make the namespace ``<lab>-<name>``, with lo up, and return its name.
+    """Make the namespace ``<lab>-<name>``, with ``lo`` up, and return its name.
 
     Raises:
-        ExistsError: There is one of that name.
+        ExistsError: There is a namespace of that name.
     """
     netns = f"{lab}-{name}"
     try:
@@ -73,13 +73,13 @@ def _is_marked(session: Session, lab: str) -> bool:
 
 
 def claim(lab: str) -> NetnsHandle:
-    """Make the fabric's namespace, after removing what a dead process left of a lab of that name.
+    """Make the fabric's namespace, after removing the remains of a lab of that name whose process died.
 
-    The lab is claimed as long as the handle is open; the kernel lets go when the process dies.
+    The lab is claimed as long as the handle is open; the kernel unlocks it when the process dies.
 
     Raises:
         InUseError: The process that made a lab of that name lives and has not deleted it.
-        ExistsError: A namespace that is no lab's has the name.
+        ExistsError: A namespace that is not this lab's has the name.
     """
     with suppress(NetnsNotFoundError), resolve(f"{lab}-{FABRIC}") as left_over:
         _lock(left_over, lab)
@@ -104,14 +104,14 @@ def _lock(fabric: NetnsHandle, lab: str) -> None:
 
 
 def remove_all(lab: str) -> None:
-    """Remove every namespace of the lab, and those made for endpoints; what fails does not keep the rest."""
+    """Remove every namespace of the lab, and those made for its VMs; after a failure the rest is removed as well."""
     with ExitStack() as stack:
         for netns in _members(lab):
             stack.callback(_remove, netns, lab)
 
 
 def _members(lab: str) -> list[str]:
-    """Names, the fabric's first."""
+    """Names of the lab's namespaces, the fabric's first."""
     paths = Path(NETNS_DIRECTORY).glob(f"{lab}-*")
     names = [path.name for path in paths if path.name.rpartition("-")[0] == lab]
     return sorted(names, key=f"{lab}-{FABRIC}".__ne__)
@@ -124,13 +124,13 @@ def _remove(netns: str, lab: str) -> None:
                 return
             _remove_overlay(host)
     except NetnsNotFoundError:
-        delete_unmounted(netns)  # or it was deleted meanwhile, or is a file that was never one
+        delete_unmounted(netns)  # the file has no namespace mounted on it, or was deleted meanwhile
         return
     delete_netns(netns)
 
 
 def _remove_overlay(host: Host) -> None:
-    """What still runs in the namespace may keep it alive: the tunnels go now, with all that stands on them."""
+    """Delete the tunnels, with agents and endpoints: a process in the namespace may keep the namespace alive."""
     for link in [link for kind in Encap for link in dump_links(host, kind=kind.value)]:
         if link.external:
             with host.locked():

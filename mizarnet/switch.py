@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transit switch of a host: XDP on the underlay that bounces tunnel packets on."""
+"""The transit switch of a host: an XDP program on the underlay that bounces tunnel packets on to other hosts."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ class SwitchState:
     """A transit switch as the kernel described it.
 
     Attributes:
-        attached: Whether the program is on the device.
-        forwarding: Whether the device forwards, without which every packet takes the way through the guard.
+        attached: Whether the program is on a device.
+        forwarding: Whether the device forwards packets; without forwarding, every packet takes the way through the
+            guard.
     """
 
     attached: bool
@@ -41,17 +42,24 @@ class SwitchState:
 
 @final
 class TransitSwitch:
-    """A handle of the transit switch of one host. It holds nothing of the kernel, so there is nothing to close.
+    """A handle of the transit switch of one host. It keeps no kernel object open, so there is nothing to close.
 
-    Made by :meth:`attach` and :meth:`open`. The switch bounces by the tables of the agent. Without one the guard
-    does the same, more slowly.
+    Made by :meth:`attach` and :meth:`open`. The switch decides by the tables of the agent. On a host without a switch,
+    the guard bounces the same packets, more slowly.
 
     Attributes:
-        agent: The agent whose tables it reads.
-        underlay: Name of the device.
-        ifindex: Of the device.
+        agent: Agent whose tables the switch reads.
+        underlay: Name of the underlay device that the program is on.
+        ifindex: Index of that device, in the host's namespace.
         mode: Where the program runs: ``"native"`` in the driver, or ``"generic"`` above it.
-        created: Whether this call attached it.
+        created: Whether the call that made this handle attached the switch.
+
+    Raises:
+        ClosedError: In each method, after the agent's handle was closed.
+        ForkedError: In each method, in a child of the process that made the agent's handle.
+        StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or its tunnel is gone.
+        AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
+        LockTimeoutError: In :meth:`attach` and :meth:`detach`: another process held the host's lock for 10 s.
     """
 
     def __init__(self, agent: TransitAgent, device: Link, *, mode: XdpMode, created: bool) -> None:
@@ -70,22 +78,21 @@ class TransitSwitch:
         underlay: str | None = None,
         mode: Literal["auto", "native", "generic"] = "auto",
     ) -> Self:
-        """Attach the agent's XDP program to the underlay, and turn forwarding on for that device.
+        """Attach the agent's XDP program to an underlay device, and turn forwarding on for that device.
 
         Args:
-            agent: Of the host.
-            underlay: Device; None: the tunnel's.
-            mode: ``"auto"``: native where the driver can, else generic.
+            agent: Transit agent of the host.
+            underlay: Name of the underlay device; None: the tunnel's.
+            mode: Where the program runs; ``"auto"``: native where the driver has XDP, else generic.
 
         Returns:
             The switch; the existing one, with ``created`` False, if it is as asked for.
 
         Raises:
             UnderlayNotFoundError: There is no such device.
-            UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet merged packets (GRO).
-            ExistsError: The switch is there and a given argument differs, or another XDP program is on the device.
+            UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet packets merged by GRO.
+            ExistsError: The existing switch differs from a given argument, or another XDP program is on the device.
             PrivilegeError: A capability is missing.
-            LockTimeoutError: Another process is writing all the time.
         """
         _check_agent(agent)
         name = None if underlay is None else arguments.check_device_name(underlay, argument="underlay")
@@ -104,7 +111,14 @@ class TransitSwitch:
 
     @classmethod
     def open(cls, agent: TransitAgent) -> Self:
-        """A handle of the switch that is attached; raises ``SwitchNotFoundError`` if there is none."""
+        """A handle of the switch that is attached.
+
+        Args:
+            agent: Transit agent of the host.
+
+        Raises:
+            SwitchNotFoundError: No switch of this agent is attached.
+        """
         existing = _standing(_check_agent(agent))
         if existing is None:
             raise SwitchNotFoundError(
@@ -117,7 +131,7 @@ class TransitSwitch:
         return cls(agent, existing.link, mode=existing.mode, created=False)
 
     def state(self) -> SwitchState:
-        """Read the switch from the kernel."""
+        """The switch, read from the kernel."""
         link = get_link(self.agent.host, ifindex=self.ifindex)
         version = self.agent.tunnel.local.version
         return SwitchState(
@@ -126,10 +140,10 @@ class TransitSwitch:
         )
 
     def detach(self: TransitSwitch | str, *, netns: NetnsLike | None = None) -> None:
-        """Take the program off and put forwarding back; succeeds if it is gone already.
+        """Detach the program and set forwarding to what it was before; succeeds if the switch is gone already.
 
-        ``TransitSwitch.detach("eth0")`` does so with nothing but the device's name, whatever became of the tunnel that
-        the switch was for.
+        ``TransitSwitch.detach("eth0")`` needs nothing but the device's name, whether or not the tunnel of the switch
+        still exists.
 
         Args:
             netns: Host namespace of a device given by name; None: the calling thread's.
@@ -137,7 +151,6 @@ class TransitSwitch:
         Raises:
             UnderlayNotFoundError: There is no device of that name.
             PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_NET_ADMIN`` is missing.
-            LockTimeoutError: Another process is writing all the time.
         """
         if isinstance(self, str):
             _detach_from(arguments.check_device_name(self, argument="underlay"), netns)
@@ -145,7 +158,7 @@ class TransitSwitch:
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
         with self.agent.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
-            # If the agent was detached, that took the switch along.
+            # Detaching the agent detached the switch.
             switches.clear(self.agent.datapath)
 
     def __repr__(self) -> str:
@@ -159,8 +172,8 @@ def _check_agent(agent: TransitAgent) -> TransitAgent:
 
 
 def _standing(agent: TransitAgent) -> StandingSwitch | None:
-    """The switch of this agent, on whatever device."""
-    _ = agent.datapath.maps  # raises if the agent is gone
+    """The switch of this agent on any device; None if there is none."""
+    _ = agent.datapath.maps  # raises an error if the agent is gone
     return next(iter(switches.own(agent.datapath)), None)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors of a VM's endpoint, for its VMM to read and write frames."""
+"""Descriptors of a VM's endpoint, by which its VMM reads and writes frames."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ class Tap(Owner):
     """Open descriptors of a MACVTAP endpoint, made by :meth:`mizarnet.Endpoint.open_tap`.
 
     Each frame has a virtio header of 12 bytes before it (``struct virtio_net_hdr_v1``); checksum and TSO offloads
-    are on. Hand :attr:`fds` to the VMM (``pass_fds=``, ``-netdev tap,fds=``); it keeps its own copies, so this
-    handle may be closed then. The device is up while anybody has a descriptor and goes down when :meth:`close` finds
-    that nobody has: with the last one closed and the device up, the VM's frames would reach the IP stack of the
-    namespace it sits in.
+    are on. Hand :attr:`fds` to the VMM (``pass_fds=``, ``-netdev tap,fds=``), which keeps copies of its own; then this
+    handle may be closed.
+
+    The device is up while any process has a descriptor of it. :meth:`close` takes it down when no process has one:
+    frames for the VM would otherwise reach the IP stack of the device's namespace.
 
     Attributes:
-        fds: The descriptors, one for each queue; close-on-exec.
+        fds: File descriptors, one for each queue; close-on-exec.
     """
 
     def __init__(self, fds: Sequence[int], record: Record) -> None:
@@ -49,7 +50,13 @@ class Tap(Owner):
 
 
 def open_tap(record: Record, queues: int) -> Tap:
-    """Open descriptors from inside the device's namespace, then bring the device up."""
+    """Open descriptors from inside the device's namespace, then bring the device up.
+
+    Raises:
+        EndpointNotFoundError: The device is gone.
+        NetnsNotFoundError: The device's namespace has no name in this process's ``/run/netns``.
+        ExistsError: Another device took the device's MAC while it was down.
+    """
     with _enter(record) as session:
         link = _device(session, record)
         if link is None:
@@ -64,7 +71,7 @@ def open_tap(record: Record, queues: int) -> Tap:
 
 
 def _enter(record: Record) -> Session:
-    """A private namespace has no process: the name that its maker gave it is the only way in."""
+    """A session of the endpoint's namespace, found by its name: no process may be in a private one."""
     try:
         return Session.open(record.spec.netns)
     except NetnsNotFoundError as missing:
@@ -88,17 +95,17 @@ def _bring_up(session: Session, link: Link, record: Record) -> None:
 
 
 def take_down_if_unused(record: Record) -> None:
-    """Take the device down unless somebody, in whatever process, has a descriptor of it."""
+    """Take the device down unless a process has a descriptor of it."""
     try:
         session = Session.open(record.spec.netns)
     except NetnsNotFoundError:
         return  # the endpoint is gone
-    with session, suppress(KernelError):  # deleted meanwhile: nothing to take down
+    with session, suppress(KernelError):  # the device was deleted meanwhile
         link = _device(session, record)
         if link is None or not link.up or macvtap_holders(session, link):
             return
         set_link(session, link.ifindex, up=False)
-        if macvtap_holders(session, link):  # since the look before
+        if macvtap_holders(session, link):  # a process opened it between the look and the change
             set_link(session, link.ifindex, up=True)
 
 

@@ -22,11 +22,12 @@ class TunnelState:
     """A tunnel as the kernel described it.
 
     Attributes:
-        up: Whether it carries traffic: the transit agent sets it up and takes it down.
-        mtu: Of inner packets, in bytes.
-        mac: Of the device; nothing is ever sent to it.
-        qdisc: ``"noqueue"``; anything else would mix up destinations, see ``docs/design.md``.
-        silent: Whether ARP and multicast are off, as created.
+        up: Whether the device is administratively up: attaching the transit agent sets it up, detaching takes it down.
+        mtu: Largest inner packet, in bytes.
+        mac: MAC address of the device, such as ``"02:00:00:00:00:01"``; no frame is ever sent to it.
+        qdisc: Queueing discipline of the device: ``"noqueue"``; any other would mix up destinations, see
+            ``docs/design.md``.
+        silent: Whether ARP and multicast are off, as the device was created.
     """
 
     up: bool
@@ -43,16 +44,21 @@ class Tunnel(Closing):
     Made by :meth:`create` and :meth:`open`. Attributes are what was true then; :meth:`state` reads the kernel.
 
     Attributes:
-        name: Of the device.
+        name: Name of the device.
         encap: Encapsulation.
         port: UDP port.
-        mtu: Of inner packets, in bytes.
+        mtu: Largest inner packet, in bytes.
         local: Underlay address that outer packets come from.
         underlay: Name of the underlay's device.
-        underlay_ifindex: Of the underlay's device; its name may change.
-        ifindex: Of the device.
-        netns: Host namespace as it was named; None: the calling thread's.
-        created: Whether this call made the device.
+        underlay_ifindex: Index of the underlay's device in the host's namespace; its name may change.
+        ifindex: Index of the device, in the host's namespace.
+        netns: Host namespace, as the caller named it; None: that of the thread that made the handle.
+        created: Whether the call that made this handle created the device.
+
+    Raises:
+        ClosedError: In :meth:`copy`, :meth:`state` and :meth:`delete`, after :meth:`close`.
+        ForkedError: In the same methods, in a child of the process that made the handle.
+        LockTimeoutError: In :meth:`create` and :meth:`delete`: another process held the host's lock for 10 s.
     """
 
     def __init__(self, device: TunnelDevice, *, netns: str | None, created: bool) -> None:
@@ -85,13 +91,13 @@ class Tunnel(Closing):
         """Create the tunnel device, silent and down; the transit agent brings it up.
 
         Args:
-            name: Of the device, at most 15 bytes.
-            encap: Encapsulation; both ends must use the same.
-            underlay: Device that leads to the other hosts.
-            local: Own underlay address; None: the underlay's first global one, IPv4 before IPv6.
-            port: UDP port; None: the one IANA assigned (VXLAN 4789, Geneve 6081).
-            mtu: Of inner packets, in bytes; None: what fits, the underlay's less 50 (IPv4) or 70 (IPv6). Endpoints
-                with IPv6 addresses need 1280.
+            name: Name of the device, at most 15 bytes.
+            encap: Encapsulation; all hosts must use the same.
+            underlay: Name of the device that leads to the other hosts.
+            local: Underlay address of this host; None: the underlay's first global one, IPv4 before IPv6.
+            port: UDP port; None: the one that IANA assigned (VXLAN 4789, Geneve 6081).
+            mtu: Largest inner packet, in bytes; None: the underlay's MTU less 50 (IPv4) or 70 (IPv6). Endpoints with
+                IPv6 addresses need at least 1280.
             netns: Host namespace, a name under ``/run/netns`` or a path; None: the calling thread's.
 
         Returns:
@@ -99,11 +105,12 @@ class Tunnel(Closing):
 
         Raises:
             ExistsError: The name or the port is taken, or the tunnel exists and a given argument differs.
-            UnderlayNotFoundError: No such underlay, or it has no (such) address.
+            UnderlayNotFoundError: There is no such underlay device, or it has no global address, or the host does not
+                have the address ``local``.
             MtuError: The MTU does not fit the underlay.
             UnsupportedError: This kernel lacks the encapsulation.
+            NetnsNotFoundError: There is no such namespace.
             PrivilegeError: ``CAP_NET_ADMIN`` (or ``CAP_SYS_ADMIN``, to enter ``netns``) is missing.
-            LockTimeoutError: Another process is writing all the time.
         """
         arguments.check_device_name(name)
         spec = TunnelSpec(
@@ -125,8 +132,13 @@ class Tunnel(Closing):
     def open(cls, name: str, *, netns: NetnsLike | None = None) -> Self:
         """A handle of an existing tunnel.
 
+        Args:
+            name: Name of the device.
+            netns: Host namespace, a name under ``/run/netns`` or a path; None: the calling thread's.
+
         Raises:
-            TunnelNotFoundError: There is no device of that name, or it is no tunnel made here.
+            TunnelNotFoundError: There is no device of that name, or it is no mizarnet tunnel.
+            NetnsNotFoundError: There is no such namespace.
         """
         arguments.check_device_name(name)
         where = None if netns is None else arguments.check_netns(netns)
@@ -136,7 +148,11 @@ class Tunnel(Closing):
             return cls(device, netns=where, created=False)
 
     def copy(self) -> Self:
-        """Another handle of the same tunnel, to be closed on its own."""
+        """Another handle of the same tunnel, to be closed on its own.
+
+        Raises:
+            TunnelNotFoundError: The tunnel is gone.
+        """
         with ExitStack() as undo:
             with self.host.open_netns() as where:
                 host = undo.enter_context(Host.open(where))
@@ -145,26 +161,30 @@ class Tunnel(Closing):
             return type(self)(device, netns=self.netns, created=False)
 
     def state(self) -> TunnelState:
-        """Read the device from the kernel; raises ``TunnelNotFoundError`` if it is gone."""
+        """The device, read from the kernel.
+
+        Raises:
+            TunnelNotFoundError: The tunnel is gone.
+        """
         link = self.device.current()
         return TunnelState(up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent)
 
     def delete(self, *, force: bool = False) -> None:
-        """Delete the device and take the transit agent off, if there is one; succeeds if it is gone already.
+        """Delete the device, and with it the transit agent if one is attached; succeeds if it is gone already.
 
         Args:
-            force: Delete the endpoints on it as well.
+            force: Whether to delete the endpoints on the tunnel as well.
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
-            LayoutError: Another version of this package attached its agent, and ``force`` is not given.
-            LockTimeoutError: Another process is writing all the time.
+            LayoutError: Another version of this package attached the tunnel's agent, and ``force`` is not given.
+            ExistsError: Programs of two agents are on the tunnel's hooks, and ``force`` is not given.
         """
         with self.host.locked():
             self.device.delete(force=force)
 
     def close(self) -> None:
-        """Let go of the handle; again is harmless."""
+        """Close the handle; closing it again is harmless."""
         self.host.close()
 
     def __repr__(self) -> str:
