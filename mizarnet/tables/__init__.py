@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of an agent as Python collections: live views, read from and written to the kernel at each call."""
+"""The tables of an agent as Python collections: live views that read and write the kernel's maps at each call."""
 
 from __future__ import annotations
 

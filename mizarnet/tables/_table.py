@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tables have in common: a mapping over a map of the agent, and writing many entries or none."""
+"""The common base of the tables: a mapping over one map of the agent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ V = TypeVar("V")
 
 
 class Table(Mapping[K, V], Generic[K, V]):
-    """A map of the agent, with typed keys and values."""
+    """A map of the agent as a mapping with typed keys and values."""
 
     _what: str
 
@@ -49,26 +49,26 @@ class Table(Mapping[K, V], Generic[K, V]):
         return self._unpack(packed, value)[1]
 
     def __contains__(self, key: object) -> bool:
-        """Whether there is such an entry; what can be no key is an error, as it is in ``[]``."""
+        """Whether there is an entry of that key; a value that can be no key is an error, as it is in ``[]``."""
         return self._find(self._pack_key(key)) is not None
 
     def __iter__(self) -> Iterator[K]:
         return iter(self.snapshot())
 
     def __len__(self) -> int:
-        """How many entries. Reads the whole table: the kernel keeps no count."""
+        """Number of entries. Reads the whole table: the kernel keeps no count."""
         return self._map(self._datapath.maps).count()
 
     def items(self) -> ItemsView[K, V]:
-        """Keys and values of one `snapshot`."""
+        """Keys and values of one :meth:`snapshot`."""
         return self.snapshot().items()
 
     def values(self) -> ValuesView[V]:
-        """The values of one `snapshot`."""
+        """Values of one :meth:`snapshot`."""
         return self.snapshot().values()
 
     def snapshot(self) -> dict[K, V]:
-        """All entries, read in batches. Entries that change meanwhile are seen before or after their change."""
+        """All entries, read in batches; one that changes meanwhile is read as it was before or after the change."""
         return dict(self._unpack(key, value) for key, value in self._entries())
 
     def _check_host(self, host: IPAddress, argument: str) -> None:
@@ -92,7 +92,7 @@ def _flat(key: object) -> tuple[object, ...]:
 
 
 def pairs(entries: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterable[tuple[K, V]]:
-    """What ``update`` and ``sync`` are given, as keys with their values; the types of those are not looked at."""
+    """The argument of ``update`` or ``sync`` as pairs of key and value, whose types are not checked here."""
     if isinstance(entries, Mapping):
         return cast("Mapping[K, V]", entries).items()
     return map(_pair, check_items(entries, argument="entries", what="pairs of key and value"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where each (VNI, address) lives."""
+"""The table of where each (VNI, address) lives."""
 
 from __future__ import annotations
 
@@ -23,13 +23,19 @@ from mizarnet.errors import (
 )
 from mizarnet.tables._table import Table, pairs
 
-# Not the bound itself: a mapping's type of keys is invariant, and EndpointKey is one of them.
+# A type variable, since the key type of a mapping is invariant: EndpointKey is one of the types that fit.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
 
 
 @attrs.frozen
 class Changes:
-    """What :meth:`EndpointTable.sync` did, as numbers of entries."""
+    """Result of :meth:`EndpointTable.sync`.
+
+    Attributes:
+        added: Number of entries that were added.
+        changed: Number of entries whose host changed.
+        removed: Number of entries that were removed.
+    """
 
     added: int
     changed: int
@@ -39,11 +45,14 @@ class Changes:
 class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """``agent.endpoints``: where each (VNI, address) lives.
 
-    Reading takes keys like ``(7, "10.0.0.9")``; writing takes :class:`Remote` only, since local entries belong
-    to :class:`mizarnet.Endpoint`. Every write holds the host's lock.
+    Keys are pairs of VNI and address, such as ``(7, "10.0.0.9")``. Only :class:`mizarnet.Remote` can be written, since
+    local entries belong to :class:`mizarnet.Endpoint`. Every write holds the host's lock.
+
+    Each call also raises what :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another
+    process.
 
     Raises:
-        LockTimeoutError: In each writing call: another process is writing all the time.
+        LockTimeoutError: In each writing call: another process held the host's lock for 10 s.
     """
 
     _what = "endpoint"
@@ -58,11 +67,11 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return codec.unpack_endpoint_key(key), codec.unpack_endpoint(value)
 
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
-        """Say where an endpoint of another host lives.
+        """Set the host that an endpoint of another host lives on.
 
         Raises:
             LocalEndpointError: The key belongs to a local endpoint.
-            InvalidValueError: The host's address is not of the underlay's family, or is this host's.
+            InvalidValueError: The host's address is not of the underlay's address family, or is this host's.
             CapacityError: The table is full.
         """
         packed, data = self._pack_key(key), self._pack_remote(value)
@@ -72,7 +81,12 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._yield_to_locals(maps, [packed])
 
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
-        """Forget a remote endpoint; raises ``EndpointNotFoundError`` or ``LocalEndpointError``."""
+        """Remove the entry of a remote endpoint.
+
+        Raises:
+            EndpointNotFoundError: There is no entry of that key.
+            LocalEndpointError: The key belongs to a local endpoint.
+        """
         packed = self._pack_key(key)
         with self._datapath.writing() as maps:
             self._refuse_local(maps, packed)
@@ -86,12 +100,16 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
         /,
     ) -> None:
-        """Write many entries: all are checked, room is checked, then they are written in batches.
+        """Write many entries: all of them and the room for them are checked, then they are written in batches.
+
+        Args:
+            entries: Mapping, or pairs of key and value.
 
         Raises:
             LocalEndpointError: A key belongs to a local endpoint; nothing was written.
-            CapacityError: They do not fit; nothing was written.
-            BpfError: The kernel refused in the middle; the message says how many were written.
+            InvalidValueError: A host's address is not of the underlay's address family, or is this host's.
+            CapacityError: The entries do not fit; nothing was written.
+            BpfError: The kernel refused an entry; the message says how many were written before it.
         """
         packed = self._pack_all(entries)
         with self._datapath.writing() as maps:
@@ -105,9 +123,22 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         *,
         vni: int | None = None,
     ) -> Changes:
-        """Make the remote entries (of one VNI, or all) be exactly ``remotes``; local ones stay.
+        """Make the remote entries, of one VNI or of all, exactly ``remotes``; local entries stay.
 
-        What is superfluous goes first, so a full table can be renewed. Raises as :meth:`update`.
+        Superfluous entries are removed first, so that a full table can be renewed.
+
+        Args:
+            remotes: Mapping, or pairs of key and value.
+            vni: VNI whose entries are replaced; None: those of every VNI.
+
+        Returns:
+            Numbers of entries that were added, changed and removed.
+
+        Raises:
+            InvalidValueError: A key is of another VNI than ``vni``; also as for :meth:`update`.
+            LocalEndpointError: As for :meth:`update`.
+            CapacityError: As for :meth:`update`.
+            BpfError: As for :meth:`update`.
         """
         if vni is not None:
             check_vni(vni)
@@ -166,19 +197,19 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     def _yield_to_locals(
         self, maps: Maps, written: Collection[bytes], *, removed: Collection[bytes] = ()
     ) -> None:
-        """An endpoint that came meanwhile, by a process that does not see the lock, beats what was just written."""
+        """Restore local entries that were just overwritten; a process that does not see the lock may have made one."""
         _restored(maps, removed)
         claimed = _restored(maps, written)
         if claimed:
             raise _local_error(claimed[0])
 
 
-# Up to how many keys are looked up one by one; a table of more is read at once.
+# Number of keys up to which each is looked up; for more keys the whole table is read.
 _FEW = 256
 
 
 def _restored(maps: Maps, keys: Collection[bytes]) -> list[bytes]:
-    """Those of the keys that endpoints of this host claim; they have their entries again."""
+    """The keys that endpoints of this host claim, after their entries were written again."""
     claims = keys if len(keys) <= _FEW else set(maps.addresses.keys())
     return [key for key in keys if key in claims and maps.restore_local(key)]
 

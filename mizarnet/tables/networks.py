@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The prefixes of each VNI, with gateways and transit switches."""
+"""The table of the prefixes of each VNI, with gateways and transit switches."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
 from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
 from mizarnet.tables._table import Table, pairs
 
-# Not the bound itself: a mapping's type of keys is invariant, and NetworkKey is one of them.
+# A type variable, since the key type of a mapping is invariant: NetworkKey is one of the types that fit.
 _NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")
 
 
 class NetworkTable(Table[NetworkKey, Network]):
-    """``agent.networks``: prefixes of a VNI, with gateway and transit switches.
+    """``agent.networks``: prefixes of each VNI, with gateway and transit switches.
 
-    Every write holds the host's lock, and so does all reading but :meth:`find`: the kernel walks a prefix table along
-    nodes that a change moves, and could miss an entry that stays.
+    Keys are pairs of VNI and prefix, such as ``(7, "10.0.0.0/24")``. Every call but :meth:`find` holds the host's lock,
+    reading calls too: a change moves nodes of the LPM trie, and a walk along them could miss an entry.
+
+    Each call also raises what :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another
+    process.
 
     Raises:
-        LockTimeoutError: In each of these calls: another process is writing all the time.
+        LockTimeoutError: In each call but :meth:`find`: another process held the host's lock for 10 s.
     """
 
     _what = "network"
@@ -40,7 +43,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         return codec.unpack_network_key(key), codec.unpack_network(value)
 
     def _find(self, packed: bytes) -> bytes | None:
-        # The kernel's look-up answers with the longest prefix; a mapping wants this one.
+        # The kernel's look-up finds the longest prefix that matches; a mapping must find this very prefix.
         return dict(self._entries()).get(packed)
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
@@ -48,15 +51,19 @@ class NetworkTable(Table[NetworkKey, Network]):
             return list(maps.networks.items())
 
     def __len__(self) -> int:
-        """How many entries."""
+        """Number of entries."""
         return len(self._entries())
 
     def __setitem__(self, key: tuple[int, PrefixLike], value: Network) -> None:
-        """Add or replace a network; raises ``InvalidValueError``, ``InvalidTypeError`` or ``CapacityError``."""
+        """Add or replace a network; raises as :meth:`update` does."""
         self.update([(key, value)])
 
     def __delitem__(self, key: tuple[int, PrefixLike]) -> None:
-        """Remove a network; raises ``EndpointNotFoundError`` (a ``KeyError``) if there is none of that prefix."""
+        """Remove the network of that very prefix.
+
+        Raises:
+            EndpointNotFoundError: There is no network of that prefix; the error is a ``KeyError``.
+        """
         packed = self._pack_key(key)
         with self._datapath.writing() as maps:
             if not maps.networks.delete(packed):
@@ -67,13 +74,24 @@ class NetworkTable(Table[NetworkKey, Network]):
         entries: Mapping[_NetworkLike, Network] | Iterable[tuple[_NetworkLike, Network]],
         /,
     ) -> None:
-        """Write many entries: all are checked, room is checked, then they are written in batches."""
+        """Write many entries: all of them and the room for them are checked, then they are written in batches.
+
+        Args:
+            entries: Mapping, or pairs of key and value.
+
+        Raises:
+            InvalidValueError: A gateway is outside its prefix, or the address of a transit switch is not of the
+                underlay's address family.
+            InvalidTypeError: A value is no ``Network``.
+            CapacityError: The entries do not fit; nothing was written.
+            BpfError: The kernel refused an entry; the message says how many were written before it.
+        """
         packed = {self._pack_key(key): self._pack_network(key, value) for key, value in pairs(entries)}
         with self._datapath.writing() as maps:
             write(self._map(maps), packed)
 
     def find(self, vni: int, ip: AddressLike) -> Network | None:
-        """The network that packets to ``ip`` belong to: the longest prefix of the VNI that holds it."""
+        """The network that packets to ``ip`` belong to: that of the longest prefix of the VNI that contains it."""
         address = check_address(ip)
         value = self._map(self._datapath.maps).lookup(codec.pack_host_key(check_vni(vni), address))
         return None if value is None else codec.unpack_network(value)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The underlay prefixes that tunnel packets are accepted from."""
+"""The set of underlay prefixes that tunnel packets are accepted from."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from mizarnet._model.specs import AddressLike, PrefixLike
 class PeerSet(collections.abc.Set[IPNetwork]):
     """``agent.peers``: underlay prefixes that tunnel packets are accepted from.
 
-    Writing and reading hold the host's lock, as for :class:`NetworkTable`.
+    Every call holds the host's lock, for the reason that :class:`NetworkTable` gives. Each call also raises what
+    :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another process.
 
     Raises:
-        LockTimeoutError: In each of these calls: another process is writing all the time.
+        LockTimeoutError: In each call: another process held the host's lock for 10 s.
     """
 
     def __init__(self, datapath: DataPath) -> None:
@@ -27,10 +28,10 @@ class PeerSet(collections.abc.Set[IPNetwork]):
 
     @classmethod
     def _from_iterable(cls, it: Iterable[IPNetwork]) -> frozenset[IPNetwork]:  # type: ignore[override]
-        return frozenset(it)  # the result of an operation on sets is no live view
+        return frozenset(it)  # the result of a set operation is no live view
 
     def __contains__(self, prefix: object) -> bool:
-        """Whether that very prefix is in the set; what can be no prefix is an error, as it is in ``discard``."""
+        """Whether that very prefix is in the set; a value that can be no prefix is an error, as in ``discard``."""
         return check_prefix(cast("PrefixLike", prefix)) in self._read()
 
     def __iter__(self) -> Iterator[IPNetwork]:
@@ -44,7 +45,11 @@ class PeerSet(collections.abc.Set[IPNetwork]):
             return maps.read_peers()
 
     def add(self, prefix: PrefixLike) -> None:
-        """Accept tunnel packets from ``prefix``; again is harmless. Raises ``CapacityError`` when full."""
+        """Accept tunnel packets from ``prefix``; adding it again is harmless.
+
+        Raises:
+            CapacityError: The set is full.
+        """
         self.update([prefix])
 
     def discard(self, prefix: PrefixLike) -> None:
@@ -54,14 +59,18 @@ class PeerSet(collections.abc.Set[IPNetwork]):
             maps.peers.delete(packed)
 
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
-        """Add all of ``prefixes``; raises ``CapacityError`` when they do not fit, with nothing added."""
+        """Accept tunnel packets from all of ``prefixes``.
+
+        Raises:
+            CapacityError: The prefixes do not fit; nothing was added.
+        """
         given = check_items(prefixes, argument="prefixes", what="prefixes")
         checked = [check_prefix(prefix) for prefix in given]
         with self._datapath.writing() as maps:
             maps.add_peers(checked)
 
     def covers(self, address: AddressLike) -> bool:
-        """Whether a tunnel packet from ``address`` would be accepted."""
+        """Whether any prefix of the set contains ``address``, so that tunnel packets from there are accepted."""
         ip = check_address(address, argument="address")
         return any(ip.version == prefix.version and ip in prefix for prefix in self)
 
