@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of ours lies in the kernel: hosts, the data path on a tunnel, the endpoints on it."""
+"""The objects of mizarnet in the kernel: hosts, tunnels, the data path on each tunnel, the endpoints on it."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data path of one tunnel: its maps, found from the hooks.
+"""The data path of one tunnel: its maps, found from the programs on the tunnel's hooks.
 
-A handle keeps descriptors of the maps. The hooks say whether they are still those of the tunnel, and before a write
-whatever is missing there is put back.
+A handle keeps descriptors of the maps. The hooks tell whether these are still the tunnel's, and before each write the
+programs that are missing there are attached again.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from mizarnet.errors import (
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
 _MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables went with the programs"
 _REOPEN = "open the new one with TransitAgent.open()"
-# What makes a data path useless until somebody acts, with what to do.
+# Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
     FindingKind.UNFINISHED: "TransitAgent.attach(tunnel) completes it",
     FindingKind.MOVED: "move it back, or delete it and create a tunnel here",
 }
-# How often a data path may be replaced between the look at the hooks and the opening of its maps.
+# Attempts, each of which fails if the data path is replaced between the survey and the opening of its maps.
 _ATTEMPTS = 16
 
 
@@ -49,10 +49,16 @@ class DataPath:
 
     Attributes:
         hooks: Hooks of the tunnel.
-        host: Host of the tunnel; it stays the opener's.
+        host: Host of the tunnel; the caller closes it.
         name: Name of the tunnel, for messages.
-        subject: What findings are about.
+        subject: Subject of the data path's findings.
         meta_id: Id of the map ``meta``: the identity of the data path.
+
+    Raises:
+        ClosedError: In each method that reads or writes the hooks or maps, after :meth:`close`.
+        ForkedError: In the same methods, in a child of the process that opened the data path.
+        StaleHandleError: In the same methods: the agent was detached or replaced, or the tunnel is gone.
+        AgentNotFoundError: In the same methods: another program took agent and guard off every hook.
     """
 
     def __init__(self, hooks: TunnelHooks, found: Survey, standing: Standing, maps: Maps) -> None:
@@ -71,12 +77,12 @@ class DataPath:
 
     @classmethod
     def find(cls, hooks: TunnelHooks) -> Self | None:
-        """The data path on a tunnel, however far it has come; None if nothing of ours is on its hooks.
+        """The data path on a tunnel, finished or not; None if no program of ours is on the hooks.
 
         Raises:
             LayoutError: Another version of this package attached it.
             ExistsError: Programs of two data paths are on the hooks.
-            PrivilegeError: ``CAP_SYS_ADMIN`` is missing: programs are opened by their ids.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing, without which the kernel opens no program by id.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -94,10 +100,10 @@ class DataPath:
 
     @classmethod
     def open(cls, hooks: TunnelHooks) -> Self:
-        """The whole data path on a tunnel.
+        """The data path on a tunnel, if it is finished and of this host.
 
         Raises:
-            AgentNotFoundError: There is none, or it is not whole.
+            AgentNotFoundError: There is none, it is unfinished, or the tunnel was moved from another namespace.
             LayoutError: As for :meth:`find`.
             ExistsError: As for :meth:`find`.
             PrivilegeError: As for :meth:`find`.
@@ -113,33 +119,26 @@ class DataPath:
         return opened
 
     def close(self) -> None:
-        """Let go of the maps; the kernel keeps them."""
+        """Close the descriptors of the maps; the programs on the hooks keep the maps."""
         if not self._closed:
             self._closed = True
             self._maps.close()
 
     @property
     def closed(self) -> bool:
-        """Whether ``close()`` was called."""
+        """Whether :meth:`close` was called."""
         return self._closed
 
     @property
     def maps(self) -> Maps:
-        """The maps, for reading.
-
-        Raises:
-            ClosedError: After ``close()``.
-            ForkedError: In a child of the process that opened them.
-            StaleHandleError: The agent was detached or replaced, or the tunnel is gone.
-            AgentNotFoundError: Somebody took all programs off the hooks.
-        """
+        """Maps of the data path, for reading, after a check that they are still the tunnel's."""
         self._refuse_unusable()
         if self._lost or not self.host.run_near(self._stands):
             self.survey()
         return self._maps
 
     def survey(self) -> Survey:
-        """Look at the hooks; raises as :attr:`maps` does."""
+        """The programs of ours on the tunnel's hooks, all of this data path."""
         self._refuse_unusable()
         try:
             found = self.hooks.survey(self._known)
@@ -157,15 +156,12 @@ class DataPath:
 
     @contextmanager
     def writing(self) -> Generator[Maps, None, None]:
-        """The maps under the host's lock, with every program on its place.
+        """The maps under the host's lock, with a program at every place.
 
         Raises:
-            LockTimeoutError: Another process is writing all the time.
-            ExistsError: A program is missing, and somebody else has its place.
-            StaleHandleError: As for :attr:`maps`; also the next three.
-            AgentNotFoundError: And if the agent is not whole.
-            ClosedError: After ``close()``.
-            ForkedError: In a child of the process that opened them.
+            LockTimeoutError: Another process held the host's lock for 10 s.
+            ExistsError: A program is missing, and a filter of another program has its place.
+            AgentNotFoundError: The data path is unfinished, or the tunnel was moved from another namespace.
         """
         self._refuse_unusable()
         with self.host.locked():
@@ -178,22 +174,26 @@ class DataPath:
 
     @contextmanager
     def reading(self) -> Generator[Maps, None, None]:
-        """The maps while nobody else writes, for what cannot be read otherwise; raises as :meth:`writing` does."""
+        """The maps under the host's lock, for tables that cannot be read while another process writes.
+
+        Raises:
+            LockTimeoutError: Another process held the host's lock for 10 s.
+        """
         self._refuse_unusable()
         with self.host.locked():
             yield self.maps
 
     def make_whole(self) -> None:
-        """Put back what is missing on the hooks; raises as :meth:`writing` does."""
+        """Attach programs again where they are missing on the hooks; raises as :meth:`writing` does."""
         findings = self.findings()
         self.refuse(findings)
         if of_kind(findings, {FindingKind.PROGRAM_MISSING}):
-            with suppress(NotFoundError):  # the device is gone, and the next look says so
+            with suppress(NotFoundError):  # the device is gone, which the next survey finds
                 self.hooks.put_back(self._maps, self._maps.read_meta().layers)
             self.refuse(self.findings())
 
     def findings(self) -> list[Finding]:
-        """What is not as it should be of programs and maps; raises as :attr:`maps` does."""
+        """Findings about the programs and maps of the data path; none if it is whole."""
         found = self.survey()
         meta = self._maps.read_meta()
         return [*self._of_meta(meta), *self._of_hooks(found, meta), *self._of_lifeline(meta)]
@@ -218,13 +218,13 @@ class DataPath:
             yield Finding(FindingKind.PROGRAM_OUTDATED, self.subject, wanted, build_text(build), text)
 
     def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
-        # The kernel empties it when the device leaves the namespace.
+        # The kernel deletes the entry when the device leaves its namespace.
         if meta.state is not State.DELETING and self._maps.lifeline.lookup(FIRST) is None:
             text = "its lifeline is empty, so that a switch would pass everything"
             yield Finding(FindingKind.LIFELINE_MISSING, self.subject, self.hooks.ifindex, None, text)
 
     def refuse(self, findings: list[Finding]) -> None:
-        """Raises ``AgentNotFoundError``, with all that is wrong, if the data path cannot be used as it is."""
+        """Raises ``AgentNotFoundError``, with all findings, if one of them makes the data path unusable."""
         unusable = of_kind(findings, _UNUSABLE)
         if unusable:
             raise AgentNotFoundError(
@@ -233,11 +233,11 @@ class DataPath:
             )
 
     def refuse_detached(self) -> None:
-        """Raises ``AgentNotFoundError`` if the end of the data path has begun since the last look."""
+        """Raises ``AgentNotFoundError`` if ``meta`` says by now that the data path is being detached."""
         self.refuse([*self._of_meta(self._maps.read_meta())])
 
     def warn_if_outdated(self) -> None:
-        """Warn if a program that stands is of another build than this package; raises as :attr:`maps` does."""
+        """Warn if an attached program is of another build than this package."""
         builds = self.survey().builds
         if builds - {installed_build()}:
             warn_outdated(builds)
@@ -255,7 +255,7 @@ class DataPath:
         self._known.update({each.program_id: each for each in found.standing.values()})
 
     def _stands(self) -> bool:
-        """Whether a known program of this data path is on tcx: the quick way to say yes. Runs in the namespace."""
+        """Whether a known program of this data path is on tcx: a quick test, run inside the host's namespace."""
         with suppress(NotFoundError, UnsupportedError):
             for direction in {place.direction for place in PLACES}:
                 for program_id in TcxHook(self.hooks.ifindex, direction).query().program_ids:
@@ -265,7 +265,7 @@ class DataPath:
         return False
 
     def _absence(self) -> MizarnetError:
-        """Why nothing of ours is there: it was taken off by a call, or by somebody else."""
+        """The error for hooks without a program of ours: detached by a call, or taken off by another program."""
         if self._lost is None:
             taken = self._maps.read_meta().state is not State.DELETING
         else:
@@ -277,7 +277,7 @@ class DataPath:
         return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
 
     def _lose(self, error: MizarnetError) -> MizarnetError:
-        """Let go of maps that are no longer the tunnel's: they are memory that nothing reads."""
+        """Release maps that are no longer the tunnel's, whose memory no program uses; returns ``error``."""
         if self._lost is None:
             self._lost = type(error)
             self._maps.let_go()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The places on a tunnel's hooks where agent and guard stand.
+"""The places on a tunnel's hooks where agent and guard are attached.
 
-There are two layers of them. A program on tcx (kernel 6.6) runs before every filter of a clsact, and since ours always
-decide, the filters behind them cost nothing while tcx has them, and guard at once when it has not. Functions here act
+There are two layers of places. A program on tcx (kernel 6.6) runs before every filter of a clsact. Our programs always
+decide, so the filters behind tcx cost nothing while it has them, and guard at once when it has not. Functions here act
 in the calling thread's network namespace.
 """
 
@@ -27,7 +27,7 @@ from mizarnet._model.enumerations import Layer
 from mizarnet._model.specs import Hook
 from mizarnet.errors import NotFoundError, UnsupportedError
 
-# Our place among the filters of a clsact hook: the first, and a handle that nobody takes by chance.
+# Our place among the filters of a clsact hook: the first priority, with a handle that no other program takes by chance.
 PRIORITY, HANDLE = 1, 0x6D7A
 
 _DIRECTIONS = {GUARD: Direction.INGRESS, AGENT: Direction.EGRESS}
@@ -36,11 +36,11 @@ _BITS = {Hook.TCX: Layer.TCX, Hook.CLSACT: Layer.CLSACT}
 
 @attrs.frozen
 class Place:
-    """Where one program stands.
+    """A place where one program is attached.
 
     Attributes:
-        program: Its name.
-        layer: The kind of hook.
+        program: Name of the program, such as ``"mzn_agent"``.
+        layer: Kind of hook.
     """
 
     program: str
@@ -48,22 +48,22 @@ class Place:
 
     @property
     def direction(self) -> Direction:
-        """Side of the tunnel."""
+        """Side of the tunnel: ingress for the guard, egress for the agent."""
         return _DIRECTIONS[self.program]
 
     def __str__(self) -> str:
         return f"{self.program.removeprefix('mzn_')}/{self.layer.value}"
 
 
-# The guard first: nothing may enter unguarded, and without the agent nothing leaves anyway (no tunnel key).
+# The guard first: no frame may enter unguarded, while without the agent none leaves, for want of a tunnel key.
 PLACES = tuple(Place(program, layer) for program in (GUARD, AGENT) for layer in (Hook.TCX, Hook.CLSACT))
 
 
 def choose_layers(wanted: Hook | None) -> int:
-    """Bits of ``Layer`` for what was asked for; None is every layer that the kernel has.
+    """Bits of ``Layer`` for the kind of hook that was asked for; None: every layer that the kernel has.
 
     Raises:
-        UnsupportedError: tcx was asked for and the kernel has none.
+        UnsupportedError: tcx was asked for, and the kernel does not have it.
     """
     tcx = has_tcx()
     if wanted is Hook.TCX and not tcx:
@@ -74,24 +74,24 @@ def choose_layers(wanted: Hook | None) -> int:
 
 
 def layers_text(layers: int) -> str:
-    """Layers as people see them, such as ``"tcx"`` or ``"tcx and clsact"``."""
+    """Text for bits of ``Layer``, such as ``"tcx"`` or ``"tcx and clsact"``."""
     return " and ".join(hook.value for hook, bit in _BITS.items() if layers & bit)
 
 
 def wanted_places(layers: int) -> list[Place]:
-    """The places of some layers, in the order in which they are taken."""
+    """Places of the layers given as bits of ``Layer``, in the order in which programs are attached."""
     return [place for place in PLACES if layers & _BITS[place.layer]]
 
 
 @attrs.frozen
 class Hooks:
-    """What stood on the hooks of a device at one moment.
+    """The programs on the hooks of a device at one moment, ours and others'.
 
     Attributes:
-        ifindex: Of the device.
+        ifindex: Index of the device.
         tcx: State of each tcx hook; empty on a kernel without tcx.
-        filters: Program at our place on each clsact hook; None: nothing is there.
-        order: Ids of all programs of each side, in the order in which they run; 0: a filter without one.
+        filters: Id of the program at our place on each clsact hook; None: there is no filter.
+        order: Ids of all programs of each side, in the order in which they run; 0: a filter without a program.
     """
 
     ifindex: int
@@ -100,7 +100,7 @@ class Hooks:
     order: Mapping[Direction, tuple[int, ...]]
 
     def candidates(self, place: Place) -> tuple[int, ...]:
-        """Ids of the programs that may be the one of that place."""
+        """Ids of the programs among which the one of that place must be."""
         if place.layer is Hook.CLSACT:
             found = self.filters[place.direction]
             return (found,) if found else ()
@@ -109,7 +109,7 @@ class Hooks:
 
 
 def read_hooks(ifindex: int) -> Hooks:
-    """Look at the hooks of a device; raises ``NotFoundError`` if it is gone."""
+    """Read the hooks of a device; raises ``NotFoundError`` if the device is gone."""
     tcx = {side: TcxHook(ifindex, side).query() for side in Direction} if has_tcx() else {}
     filters = {side: query_filters(ifindex, direction=side) for side in Direction}
     if not tcx and not any(filters.values()) and not device_exists(ifindex):
@@ -132,8 +132,8 @@ def attach(place: Place, program: Program, hooks: Hooks) -> None:
     """Attach a program at a place that was free when the hooks were read.
 
     Raises:
-        StaleHandleError: The tcx hook changed since; nothing was done.
-        ExistsError: A filter of somebody else has the place.
+        StaleHandleError: The tcx hook has changed since; nothing was done.
+        ExistsError: A filter of another program has the place.
         NotFoundError: The device is gone.
         PrivilegeError: ``CAP_BPF`` or ``CAP_NET_ADMIN`` is missing.
     """
@@ -145,11 +145,11 @@ def attach(place: Place, program: Program, hooks: Hooks) -> None:
 
 
 def replace(place: Place, program: Program, ifindex: int, *, expected: Program) -> None:
-    """Put a program in the place of another, with no packet in between.
+    """Replace a program at a place by another; every packet meets one of the two.
 
     Raises:
-        StaleHandleError: ``expected`` is not there any more.
-        NotFoundError: Nothing is, or the device is gone.
+        StaleHandleError: ``expected`` is not at the place any more.
+        NotFoundError: No program is at the place, or the device is gone.
     """
     if place.layer is Hook.TCX:
         TcxHook(ifindex, place.direction).replace(program, expected=expected)
@@ -158,7 +158,7 @@ def replace(place: Place, program: Program, ifindex: int, *, expected: Program) 
 
 
 def detach(place: Place, program: Program, ifindex: int) -> None:
-    """Take a program off a place; one that is not there is no error."""
+    """Detach a program from a place; a program that is not there is no error."""
     if place.layer is Hook.TCX:
         TcxHook(ifindex, place.direction).detach(program)
     else:

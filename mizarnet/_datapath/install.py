@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a data path comes onto a tunnel and goes: whole, or begun on a tunnel that is down.
+"""Installing a data path on a tunnel and removing it; an unfinished one only ever is on a tunnel that is down.
 
-Until the first program is attached a maker that dies leaves nothing. From then on the device holds everything, and
-``meta`` says that it is being made: the next call completes it. The caller holds the host's lock, but nothing is wrong
-without: of two makers the one that attaches first has made the data path, and the other completes it.
+A process that dies before it attached the first program leaves nothing. From then on the device keeps everything, and
+``meta`` says that the data path is being made: the next call completes it. The caller holds the host's lock, but
+correctness does not depend on it: the process that attaches first has made the data path, and the other completes it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,21 @@ from mizarnet._model.finding import FindingKind
 from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
 from mizarnet.errors import InUseError, KernelError, NotFoundError, StaleHandleError, UnderlayNotFoundError
 
-# How often another maker may come between: each time one of the two gets further.
+# Attempts, each of which fails if another process changes the data path meanwhile; one of the two then gets further.
 _ATTEMPTS = 16
 
 
 def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
-    """Make sure that a whole data path is on the tunnel, and that it is up; whether this call made or completed it.
+    """Make sure that a whole data path is on the tunnel, and that the tunnel is up.
+
+    Returns:
+        Whether this call made or completed the data path.
 
     Raises:
-        UnsupportedError: The hook does not exist on this kernel.
-        LayoutError: Another version of this package attached the one that is there.
-        ExistsError: The one that is there is not as specified, a filter of somebody else has a place, or the UDP port
-            is taken.
+        UnsupportedError: This kernel does not have the hook.
+        LayoutError: Another version of this package attached the existing data path.
+        ExistsError: The existing data path is not as specified, a filter of another program has a place of ours, or
+            the UDP port is taken.
     """
     layers = choose_layers(spec.hook)
     for _ in range(_ATTEMPTS):
@@ -56,7 +59,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
                 if _make(tunnel, spec, layers):
                     return True
         except StaleHandleError:
-            continue  # whoever detached it has finished
+            continue  # another process has detached it
         finally:
             if found is not None:
                 found.close()
@@ -64,7 +67,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
 
 
 def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
-    """Raises ``ExistsError`` unless the data path that is there is as specified."""
+    """Raises ``ExistsError`` unless the existing data path is as specified."""
     capacity = Capacity.of(maps)
     existing = {
         "hook": layers_text(maps.read_meta().layers),
@@ -83,7 +86,7 @@ def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
 
 
 def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
-    """Mend all that is not as it should be, but for programs of another build; whether it had only been begun."""
+    """Repair every finding except programs of another build; whether the data path had been unfinished."""
     findings = [*found.findings(), *tunnel.findings()]
     kinds = {finding.kind for finding in findings}
     found.refuse([each for each in findings if each.kind is not FindingKind.UNFINISHED])
@@ -99,7 +102,7 @@ def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
 
 
 def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
-    """False if somebody else's first program was faster: nothing of this call is left then."""
+    """Whether this call made the data path; False: another process attached first, and nothing of this call is left."""
     capacity = Capacity(spec.max_endpoints or MAX_ENDPOINTS, spec.max_local or MAX_LOCAL)
     with ExitStack() as stack:
         loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
@@ -110,7 +113,7 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
         maps.stamp()
         before = tunnel.hooks.survey()
         first = wanted_places(layers)[0]
-        # The step by which one maker wins: the kernel refuses it if the hook is not as it was seen empty of ours.
+        # This step decides between two makers: the kernel refuses it if the hook has changed since the survey.
         if before.any is not None or not tunnel.hooks.attach(first, loaded.programs[first.program], before):
             return False
         with ExitStack() as on_failure:
@@ -124,24 +127,25 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
 
 
 def _write_lifeline(tunnel: TunnelDevice, maps: Maps) -> None:
-    # The kernel looks the index up in the namespace of the thread that writes it.
+    # The kernel looks up the index of a devmap's entry in the namespace of the thread that writes it.
     tunnel.host.run(maps.lifeline.update, FIRST, u32(tunnel.ifindex))
 
 
 def _undo(tunnel: TunnelDevice, maps: Maps) -> None:
     if maps.read_meta().state is not State.MAKING:
-        return  # another maker has completed it, or somebody is detaching it
+        return  # another process has completed it, or is detaching it
     try:
         tunnel.take_down()
     except KernelError:
-        return  # it may be up, so the guard stays: the next call completes what was begun
+        return  # the tunnel may be up, so the guard stays; the next call completes the data path
     tunnel.hooks.take_off(maps.meta.id)
 
 
 def _refuse_overtaken(tunnel: TunnelDevice, maps: Maps) -> None:
-    """Raises ``StaleHandleError`` if the tunnel was brought up while somebody else detached, and takes it down again.
+    """Take the tunnel down again, and raise ``StaleHandleError``, if another process detached the data path meanwhile.
 
-    Whoever detaches takes it down before the programs go and after: in any order it ends down, or guarded.
+    Detaching takes the tunnel down before and after the programs are detached. So whatever the order of the two
+    processes, the tunnel ends down or guarded.
     """
     standing = tunnel.hooks.survey().any
     if standing is None or maps.read_meta().state is State.DELETING:
@@ -152,9 +156,10 @@ def _refuse_overtaken(tunnel: TunnelDevice, maps: Maps) -> None:
 
 
 def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
-    """Remove all endpoints, take the tunnel down, then the data path off it.
+    """Remove all endpoints, take the tunnel down, then detach the data path.
 
-    Whoever dies in between leaves one that says so. From that word on nobody makes an endpoint to its end.
+    ``meta`` says first that the data path is being deleted. From then on no endpoint can be completed, and if this
+    process dies, the next call continues.
 
     Raises:
         InUseError: Endpoints exist, and ``force`` is not given.
@@ -176,7 +181,7 @@ def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
 
 
 def _look_again(endpoints: LocalEndpoints) -> None:
-    """An endpoint may have been made between the first look and the word, by a process that does not see the lock."""
+    """Refuse again: a process that does not see the lock may have made an endpoint before ``meta`` was written."""
     try:
         endpoints.refuse_in_use()
     except InUseError:
@@ -189,8 +194,8 @@ def _set_state(maps: Maps, state: State) -> None:
 
 
 def _config(tunnel: TunnelDevice) -> bytes:
-    # Marks are the agent's and the guard's word to each other; bits at the top keep them apart from small numbers
-    # that others use.
+    # Agent and guard recognise each other's packets by these marks; the top bit keeps them apart from the small marks
+    # that other software uses.
     local, bounced = (0x80000000 | secrets.randbits(31) for _ in range(2))
     return Config(
         mark_local=local,
@@ -227,7 +232,7 @@ def _meta(tunnel: TunnelDevice, layers: int) -> Meta:
 
 
 def _on_link(tunnel: TunnelDevice) -> list[IPNetwork]:
-    """The prefixes of the underlay, of the tunnel's address family."""
+    """On-link prefixes of the underlay, of the tunnel's address family."""
     underlay = tunnel.find_underlay()
     if underlay is None:
         raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} is gone", hint="name the peers=")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does not end with a tunnel: the switch on the underlay, and namespaces that were made for endpoints."""
+"""Removal of what the kernel does not delete with a tunnel: the transit switch, and namespaces made for endpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mizarnet.errors import NetnsNotFoundError
 
 
 def clear_host(host: Host) -> None:
-    """Remove what is left of tunnels of this host that are gone. The caller holds the host's lock.
+    """Remove the switches and private namespaces of tunnels of this host that are gone; the caller holds the lock.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -27,9 +27,12 @@ def clear_host(host: Host) -> None:
 
 
 def sweep() -> list[str]:
-    """Remove private namespaces of hosts that ended; their names.
+    """Remove private namespaces of hosts that ended.
 
     A host has ended when its namespace has no name and no thread is in it.
+
+    Returns:
+        Names of the namespaces that were removed.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -48,7 +51,7 @@ def _living_cookies() -> set[int]:
         identity = _identity(path)
         if identity is None or identity in seen:
             continue
-        # A thread that ends meanwhile tells nothing: each other one of its namespace is asked, too.
+        # A thread that ends meanwhile proves nothing: the next thread of the same namespace is tried.
         with suppress(NetnsNotFoundError), Session.open(path) as session:
             cookies.add(session.cookie)
             seen.add(identity)
@@ -63,7 +66,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _threads() -> Iterator[Path]:
-    """The namespace of each thread; a process that ends meanwhile has none."""
+    """Paths of the network namespaces of all threads; processes that end meanwhile are left out."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
             for thread in (process / "task").iterdir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loading the programs: with maps of their own, or on the maps of a data path that lives."""
+"""Loading the programs, with maps of their own or on the maps of a data path that is in use."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mizarnet.errors import NotFoundError
 
 AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
 BUILD = ".rodata.build"
-"""The map in which each program says what object it was made from."""
+"""Name of the map that holds the digest of the object that a program was loaded from."""
 _BUILD_BYTES = 8
 ADDRESSES_EACH = 4
-"""Room for addresses of this host, for each endpoint that it has room for: one endpoint may have more."""
+"""Entries of ``addresses`` for each endpoint of ``max_local``: an average, as one endpoint may have more addresses."""
 
 
 @attrs.frozen
 class Capacity:
-    """What the agent's tables hold.
+    """Sizes of the agent's tables, in entries.
 
     Attributes:
-        max_endpoints: Entries of ``agent.endpoints``, local and remote.
-        max_local: Endpoints of this host.
+        max_endpoints: Room for entries of ``agent.endpoints``, local and remote together.
+        max_local: Room for endpoints of this host.
     """
 
     max_endpoints: int
@@ -42,7 +42,7 @@ class Capacity:
 
     @classmethod
     def of(cls, maps: Maps) -> Capacity:
-        """The capacity that a set of maps was made with."""
+        """Capacity that a set of maps was made with."""
         return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.interfaces.max_entries)
 
 
@@ -52,7 +52,7 @@ def object_path() -> Path:
 
 
 def build_of(path: Path) -> int:
-    """A number that tells one build of an object from another; raises ``NotFoundError`` if the file is gone."""
+    """Digest of an object, which tells its build; raises ``NotFoundError`` if the file is gone."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -63,12 +63,12 @@ def build_of(path: Path) -> int:
 
 
 def installed_build() -> int:
-    """The build that this package would attach on this kernel."""
+    """Digest of the object that this package attaches on this kernel; raises as :func:`build_of` does."""
     return build_of(object_path())
 
 
 def build_text(build: int) -> str:
-    """A build as people see it."""
+    """Text for a build: its digest as 16 hexadecimal digits."""
     return f"{build:016x}"
 
 
@@ -80,18 +80,18 @@ def load(
     path: Path | None = None,
     layouts: Iterable[Layout] = (),
 ) -> Object:
-    """Load programs with maps of their own: with these constants and sizes.
+    """Load programs with maps of their own.
 
     Args:
-        config: ``mzn_config``, packed.
+        config: Constants of the programs: a packed ``mzn_config``.
         capacity: Sizes of the tables.
-        programs: Names of the programs.
-        path: The object; None: the one for this kernel.
-        layouts: Structures of the object beside those of ``mizarnet/abi.h``.
+        programs: Names of the programs to load.
+        path: Path of the object; None: the one for this kernel.
+        layouts: Structures to compare with the object, besides those of ``mizarnet/abi.h``.
 
     Raises:
         LayoutError: The object was built from another header than this package.
-        VerifierError: The kernel does not accept a program.
+        VerifierError: The kernel's verifier rejected a program.
         PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
     """
     with _open(path or object_path(), programs) as spec:
@@ -106,7 +106,7 @@ def load(
 
 
 def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
-    """Load programs on the maps of a data path, constants and secrets included; raises as :func:`load` does."""
+    """Load programs on the maps of a data path, with its constants and secrets; raises as :func:`load` does."""
     with _open(object_path(), programs) as spec:
         for name, each in maps.by_name().items():
             spec.reuse_map(name, each)
@@ -124,7 +124,7 @@ def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:
 
 
 def _bound(loaded: Object) -> Object:
-    """Each program keeps every map, so that any of the places it stands on keeps all tables."""
+    """The object, with every map bound to each program, so that one attached program keeps all tables."""
     with ExitStack() as undo:
         undo.callback(loaded.close)
         maps = Maps.of(loaded)
@@ -136,7 +136,7 @@ def _bound(loaded: Object) -> Object:
 
 
 def check_object(spec: ObjectSpec) -> None:
-    """Compare every shared structure and number with the object's BTF; raises ``LayoutError``."""
+    """Raises ``LayoutError`` unless the object's BTF has every shared structure and enumeration as this package has."""
     for layout in LAYOUTS.values():
         _check_layout(spec, layout)
     for c_name, enum in enumerations.ENUMERATIONS.items():

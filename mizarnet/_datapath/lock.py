@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock that brings the writers of one host into order.
+"""The lock that the writers of one host take in turn.
 
-It is a file in ``/run/mizarnet``, one for each network namespace, which the kernel unlocks when its holder dies. What
-is right does not hang on it: two who do not see each other's file, because each has a ``/run`` of its own, lose a call
-but never a table. A namespace's own file would be seen by all, but any local user may lock that for ever.
+It is a file in ``/run/mizarnet``, one for each network namespace, which the kernel unlocks when its holder dies.
+Correctness does not depend on it: two processes, each with a ``/run`` of its own, do not see each other's file. Then a
+call of theirs may fail, but no table is lost. The namespace's own file would be seen by all processes, but any local
+user can lock that for ever.
 """
 
 from __future__ import annotations
@@ -21,33 +22,41 @@ from mizarnet.errors import ExistsError, KernelError, LockTimeoutError, Privileg
 
 DIRECTORY = Path("/run/mizarnet")
 TIMEOUT = 10.0
-"""Seconds that a writer waits for another."""
+"""Time that a writer waits for the lock, in seconds."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 @contextmanager
 def locked(cookie: int, *, timeout: float = TIMEOUT) -> Generator[None, None, None]:
-    """Hold the lock of the host with that namespace cookie, against other processes and other threads.
+    """Hold the lock of a host against other processes and threads.
+
+    Args:
+        cookie: Cookie of the host's network namespace.
+        timeout: Time to wait for the lock, in seconds.
 
     Raises:
-        LockTimeoutError: Somebody else held it all the time; ``pid`` says who, if the kernel tells.
-        PrivilegeError: ``/run/mizarnet`` is somebody else's, or cannot be made by this user.
-        ExistsError: Something that is no directory, or no file, has its name.
+        LockTimeoutError: Other processes or threads held the lock all that time; ``pid`` is the holder's, if the kernel
+            tells.
+        PrivilegeError: ``/run/mizarnet`` or the file is not root's alone, or this user cannot make it.
+        ExistsError: ``/run/mizarnet`` is no directory, or the file in it is no regular file.
         KernelError: The file system refused, for instance because it is read-only.
     """
     descriptor = _acquire(DIRECTORY / f"{cookie:x}", time.monotonic() + timeout, timeout)
     try:
         yield
     finally:
-        # A child forked meanwhile has a copy of the open file: closing ours would leave it locked.
+        # A child forked meanwhile shares the open file, so closing the descriptor here would leave it locked.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
 def identity(cookie: int) -> int:
-    """A number that tells one lock from another, for its holder; 0 if there is none.
+    """Id of a host's lock file; 0 if there is none.
 
-    Whoever finds the number of the lock that he holds himself knows that the other one let go of it, or died.
+    A process that holds a lock with this id knows that any earlier holder of the same id released it, or died.
+
+    Args:
+        cookie: Cookie of the host's network namespace.
     """
     with suppress(OSError):
         found = os.lstat(DIRECTORY / f"{cookie:x}")
@@ -72,13 +81,13 @@ def _make_directory(directory: Path) -> None:
     try:
         os.mkdir(directory, 0o700)
     except FileExistsError:
-        pass  # made before; by whom is found out below
+        pass  # its kind and owner are checked below
     except OSError as refused:
         raise _refusal("make the directory", directory, refused) from None
     try:
         found = os.lstat(directory)
     except FileNotFoundError:
-        return  # removed with the service that it was made for: the next round makes it
+        return  # removed with the service that it was made for; the next attempt makes it again
     except OSError as refused:
         raise _refusal("look at", directory, refused) from None
     if not stat.S_ISDIR(found.st_mode):
@@ -102,7 +111,7 @@ def _try(path: Path) -> int | None:
             return None
         except OSError as refused:
             raise _refusal("lock", path, refused) from None
-        # The directory may have been removed with the service that it was made for: a lock on that file guards nothing.
+        # The directory may have been removed with the service that it was made for. A lock on the old file is void.
         with suppress(FileNotFoundError):
             if os.lstat(path).st_ino == found.st_ino:
                 undo.pop_all()
@@ -115,7 +124,7 @@ def _open(path: Path) -> int | None:
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
-        return None  # the directory was removed just now
+        return None  # the directory was removed meanwhile
     except OSError as refused:
         if refused.errno in (errno.ELOOP, errno.EISDIR):
             _refuse_kind(path)
@@ -127,7 +136,7 @@ def _refuse_kind(path: Path) -> None:
     try:
         found = os.lstat(path)
     except OSError:
-        return  # it went just now
+        return  # it was removed meanwhile
     raise _wrong_kind(path, found, "file")
 
 
@@ -165,7 +174,7 @@ def _overdue(path: Path, timeout: float) -> LockTimeoutError:
 
 
 def _holder(path: Path) -> int | None:
-    """Process id of whoever has the file locked; None where the kernel does not tell, as across pid namespaces."""
+    """Id of the process that holds the lock; None where the kernel does not tell, as across pid namespaces."""
     with suppress(OSError, ValueError):
         found = os.lstat(path)
         device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The maps of one data path: their names, what each must look like, and how all of them are opened."""
+"""The maps of one data path: their names and shapes, and opening, reading and writing them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from mizarnet._model.codec import (
 from mizarnet._model.enumerations import Limit
 from mizarnet.errors import CapacityError, ExistsError, LayoutError
 
-_NUMBER = 4  # bytes of a key or value that is a __u32
-_STAMP = 8
+_NUMBER = 4  # size in bytes of a key or value that is a __u32
+_STAMP = 8  # size in bytes of a stamp
 _SHAPES = {
     "endpoints": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size),
     "interfaces": (MapType.HASH, layouts.MAC.size, layouts.INTERFACE.size),
@@ -45,12 +45,12 @@ _SHAPES = {
     "lifeline": (MapType.DEVMAP, _NUMBER, _NUMBER),
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
 }
-"""Type of each map, and the bytes of a key and of a value, by the name that the kernel keeps."""
+"""Type of each map, and the sizes of its key and value in bytes, by the map's name in the kernel."""
 
 
 @attrs.frozen
 class Maps:
-    """The maps of a data path, by name. All of schema ``Limit.SCHEMA`` have these, and programs use no others."""
+    """The maps of a data path, by name: the same ones in every data path of schema ``Limit.SCHEMA``."""
 
     endpoints: Map
     interfaces: Map
@@ -69,21 +69,21 @@ class Maps:
 
     @classmethod
     def of(cls, loaded: Object) -> Maps:
-        """The maps of a loaded object, which keeps them; raises ``LayoutError`` as :meth:`open` does."""
+        """The maps of a loaded object, which keeps their descriptors; raises ``LayoutError`` as :meth:`open` does."""
         return cls._checked(loaded.maps)
 
     @classmethod
     def open(cls, ids: Iterable[int]) -> Maps | None:
-        """Open the maps that a program names; None if it went meanwhile.
+        """Open the maps of a program by their ids; None if one of them is gone by now.
 
         Raises:
-            LayoutError: They are not those of this schema.
+            LayoutError: The maps are not those of this schema.
             PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
         """
         with ExitStack() as undo:
             found: dict[str, Map] = {}
-            for number in ids:
-                each = Map.open_id(number)
+            for map_id in ids:
+                each = Map.open_id(map_id)
                 if each is None:
                     return None
                 if each.name in found or each.name not in _SHAPES:
@@ -108,31 +108,34 @@ class Maps:
         return cls(**{_attribute(name): found[name] for name in _SHAPES})
 
     def all(self) -> list[Map]:
-        """Every map."""
+        """All maps, in the order of their names in this class."""
         return [getattr(self, attribute.name) for attribute in attrs.fields(type(self))]
 
     def by_name(self) -> dict[str, Map]:
-        """Every map by the name that the kernel keeps, which is its name in the object file too."""
+        """All maps by their names in the kernel, which are those in the object file."""
         return dict(zip(_SHAPES, self.all(), strict=True))
 
     def read_meta(self) -> Meta:
-        """What ``meta`` says."""
+        """Content of the map ``meta``."""
         return Meta.unpack(self.meta.lookup(FIRST) or bytes(self.meta.value_size))
 
     def read_switching(self) -> Switching:
-        """What ``switching`` says."""
+        """Content of the map ``switching``."""
         return Switching.unpack(self.switching.lookup(FIRST) or bytes(self.switching.value_size))
 
     def count_replacement(self) -> None:
-        """Say that a program takes another's place: what the kernel counted of that one's runs goes with it."""
+        """Count a replaced program in ``meta``: the kernel's count of the old program's runs is lost with it."""
         meta = self.read_meta()
         self.meta.update(FIRST, attrs.evolve(meta, generation=meta.generation + 1).pack())
 
     def restore_local(self, key: bytes) -> bool:
-        """Let the endpoint of this host that claims an address have its entry; whether there is one.
+        """Write the entry of the local endpoint that claims an address; whether there is such an endpoint.
 
-        Whoever does not see the caller's lock may have claimed it while something else was written, or may be about to
-        give it up.
+        A process that does not see the caller's lock may have claimed the address while another entry was written, or
+        may be about to give it up.
+
+        Args:
+            key: Packed key of ``endpoints`` and ``addresses``.
         """
         while (claim := self.addresses.lookup(key)) is not None:
             data = self.records.lookup(claimant(claim))
@@ -142,36 +145,42 @@ class Maps:
             self.endpoints.update(key, own)
             if self.addresses.lookup(key) == claim:
                 return True
-            take_own(self.endpoints, key, own.__eq__)  # it went meanwhile, and so must this
+            take_own(self.endpoints, key, own.__eq__)  # given up meanwhile: remove the entry again
         return False
 
     def add_peers(self, prefixes: Iterable[IPNetwork]) -> None:
-        """Add prefixes to the peers; raises ``CapacityError`` when they do not fit, with nothing added."""
+        """Add prefixes to the peers; raises ``CapacityError``, with nothing added, if they do not fit."""
         write(self.peers, {pack_peer_key(prefix): PRESENT_PEER for prefix in prefixes})
 
     def read_peers(self) -> frozenset[IPNetwork]:
-        """The prefixes of the peers, for a caller that holds the host's lock."""
+        """Prefixes of the peers, for a caller that holds the host's lock."""
         return frozenset(map(unpack_peer_key, self.peers.keys()))
 
     def stamp(self) -> None:
-        """Say that a table was changed. Random, so that two writers never leave the same stamp."""
+        """Write a new stamp into ``changes``: a random one, so that two writers never leave the same."""
         self.changes.update(FIRST, os.urandom(_STAMP))
 
     def let_go(self) -> None:
-        """Let go of the maps in the kernel, and not yet of the descriptors' numbers: other threads may use them."""
+        """Release the maps, but keep their descriptors taken until :meth:`close`, since other threads may use them."""
         for each in self.all():
             each.let_go()
 
     def close(self) -> None:
-        """Let go of the descriptors."""
+        """Close the descriptors."""
         for each in self.all():
             each.close()
 
 
 def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
-    """Write all entries in place of those ``leaving``; raises ``CapacityError``, with no change, if they do not fit.
+    """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
-    What leaves goes first, so that a full table can be renewed.
+    Args:
+        target: Hash table or LPM trie.
+        entries: Packed values by packed key.
+        leaving: Packed keys of existing entries to delete.
+
+    Raises:
+        CapacityError: The entries do not fit; nothing was changed.
     """
     existing = target.lookup_all()[0]
     size = target.key_size
@@ -184,7 +193,7 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
             table=target.name,
             capacity=target.max_entries,
             used=used,
-            # The other tables have one size.
+            # The sizes of the other tables are fixed.
             hint="attach the agent with a larger max_endpoints" if target.name == "endpoints" else "",
         )
     target.delete_many(leaving)
@@ -192,9 +201,17 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
 
 
 def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes | None:
-    """Delete an entry of a hash table if it is the caller's own; its value then.
+    """Delete an entry of a hash table if it is the caller's own.
 
-    The kernel has no compare-and-delete: what was another's is put back, unless that one wrote it again.
+    The kernel has no compare-and-delete: an entry of another owner is written back, unless its owner wrote it again.
+
+    Args:
+        table: Hash table.
+        key: Packed key of the entry.
+        is_own: Tells from a value whether the entry is the caller's.
+
+    Returns:
+        Value of the deleted entry; None if nothing was deleted.
     """
     value = table.lookup(key)
     if value is None or not is_own(value):
@@ -212,7 +229,7 @@ def _attribute(name: str) -> str:
 
 
 def _differences(found: Mapping[str, Map]) -> Iterable[str]:
-    """What is not as the schema has it. A name alone is no identity, and the kernel may have been told none."""
+    """Differences from the schema. Types and sizes are compared too, since any map may have one of the names."""
     for name, shape in _SHAPES.items():
         each = found.get(name)
         if each is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network namespaces that are made for one MACVTAP each: what no VMM reads, an IP stack would get.
+"""Network namespaces that are made for one MACVTAP each, to keep its frames from the host's IP stack.
 
-The kernel ends such a namespace with its name, and not with its tunnel. So the text on its loopback device says what
-host and tunnel it was made for, and what neither has any more is removed.
+The kernel deletes such a namespace with its name, and not with its tunnel. So the alias of its loopback device names
+the host and the tunnel that it was made for, and it is removed when one of them is gone.
 """
 
 from __future__ import annotations
@@ -28,40 +28,48 @@ _MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1
 
 
 def name_of(instance: int) -> str:
-    """What the namespace of an endpoint is called.
+    """Name of the private namespace of an endpoint.
 
     Args:
-        instance: What tells the endpoint from that of another life of its name, who may be made and removed by others
-            at the same moment.
+        instance: Random id of the endpoint, which no earlier or later endpoint of its name has.
     """
     return f"{_PREFIX}{instance:016x}"
 
 
 def make(name: str, cookie: int, ifindex: int) -> None:
-    """Make a namespace for an endpoint of that host (the cookie of its namespace) and tunnel."""
+    """Make the private namespace of an endpoint.
+
+    Args:
+        name: Name of the namespace, from :func:`name_of`.
+        cookie: Cookie of the host's namespace.
+        ifindex: Index of the tunnel's device.
+    """
     create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex}")
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
-    """Remove namespaces whose host or tunnel is gone; their names.
+    """Remove private namespaces whose host or tunnel is gone.
 
-    The kernel deletes the device with either of them: one that still has it is in use, whatever its text says.
+    The kernel deletes the MACVTAP with either of them, so a namespace that still has one is in use and stays.
 
     Args:
-        is_gone: Says so of a host's cookie and a tunnel's index.
+        is_gone: Tells from a host's cookie and a tunnel's index whether one of the two is gone.
+
+    Returns:
+        Names of the namespaces that were removed.
     """
     removed: list[str] = []
     for path in Path(NETNS_DIRECTORY).glob(f"{_PREFIX}*"):
         owner = _owner(path.name)
         if owner is not None and is_gone(*owner):
-            with suppress(MizarnetError):  # another process was faster
+            with suppress(MizarnetError):  # another process removed it first
                 delete_netns(path.name)
                 removed.append(path.name)
     return removed
 
 
 def _owner(name: str) -> tuple[int, int] | None:
-    """Host and tunnel that a namespace was made for; None if it is no such namespace, or its device lives."""
+    """Host's cookie and tunnel's index of a private namespace; None if it is not private, or has a MACVTAP."""
     with suppress(NetnsNotFoundError), Session.open(name) as session:
         if dump_links(session, kind="macvtap"):
             return None

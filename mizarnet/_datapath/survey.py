@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of ours stands on the hooks of a host: found from the programs there, never from a name or a file.
+"""The programs of mizarnet on the hooks of a tunnel, recognised by their maps and never by a name or a file.
 
 A program is ours if one of its maps begins as ``meta`` does, whatever version of this package attached it.
 """
@@ -23,14 +23,14 @@ from mizarnet.errors import ExistsError, LayoutError
 
 @attrs.frozen
 class Standing:
-    """A program of ours.
+    """A program of ours that is attached.
 
     Attributes:
-        program_id: Its id.
-        map_ids: Ids of the maps that it keeps.
-        meta_id: Id of the one of them that says whose it is: the identity of a data path.
-        head: What that one begins with.
-        build: Digest of the object that the program was made from.
+        program_id: Id of the program.
+        map_ids: Ids of the maps that the program keeps.
+        meta_id: Id of the program's map ``meta``: the identity of its data path.
+        head: Head of that map, the same in all versions.
+        build: Digest of the object that the program was loaded from.
     """
 
     program_id: int
@@ -42,11 +42,11 @@ class Standing:
 
 @attrs.frozen
 class Survey:
-    """What of ours stood on a tunnel at one moment, all of one data path.
+    """The programs of ours on a tunnel at one moment, all of one data path.
 
     Attributes:
-        hooks: What was on the hooks, of whomever.
-        standing: Our programs, by place.
+        hooks: All programs on the hooks, ours and others'.
+        standing: Programs of ours, by place.
     """
 
     hooks: Hooks
@@ -54,17 +54,17 @@ class Survey:
 
     @property
     def any(self) -> Standing | None:
-        """One of ours; None if nothing of ours is there."""
+        """One of our programs; None if there is none."""
         return next(iter(self.standing.values()), None)
 
     @property
     def builds(self) -> set[int]:
-        """The builds that the programs are of."""
+        """Digests of the objects that the programs were loaded from."""
         return {each.build for each in self.standing.values()}
 
     @property
     def ahead(self) -> list[tuple[str, int]]:
-        """Side and id of programs of others that run before the first of ours; id 0: a filter without a program."""
+        """Side and id of each program of others that runs before ours; id 0: a filter without a program."""
         ours = {standing.program_id for standing in self.standing.values()}
         found: list[tuple[str, int]] = []
         for side, order in self.hooks.order.items():
@@ -72,12 +72,12 @@ class Survey:
         return found
 
     def missing(self, layers: int) -> list[Place]:
-        """The places of some layers where nothing of ours stands."""
+        """Places of the layers given as bits of ``Layer`` that have no program of ours."""
         return [place for place in wanted_places(layers) if place not in self.standing]
 
 
 def recognise(program_id: int) -> Standing | None:
-    """What a program is, if it is ours; None if it is another's, or went meanwhile.
+    """Recognise a program of ours by its id; None if it is another's, or is gone by now.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -86,8 +86,8 @@ def recognise(program_id: int) -> Standing | None:
     if map_ids is None:
         return None
     meta_id, head, build = 0, None, 0
-    for number in map_ids:
-        each = Map.open_id(number)
+    for map_id in map_ids:
+        each = Map.open_id(map_id)
         if each is None:
             return None
         with each:
@@ -97,30 +97,30 @@ def recognise(program_id: int) -> Standing | None:
             if each.name == BUILD:
                 build = read_number(value)
             elif found := Head.unpack(value):
-                meta_id, head = number, found
+                meta_id, head = map_id, found
     return None if head is None else Standing(program_id, map_ids, meta_id, head, build)
 
 
 def survey(ifindex: int, known: Mapping[int, Standing] | None = None) -> Survey:
-    """Look at the hooks of a device of the calling thread's network namespace.
+    """Find our programs on the hooks of a device of the calling thread's network namespace.
 
     Args:
-        ifindex: Of the device.
-        known: Programs that were recognised before, by id: ids are not used again.
+        ifindex: Index of the device.
+        known: Programs that were recognised before, by id; the kernel does not use an id again.
 
     Raises:
         NotFoundError: The device is gone.
-        ExistsError: The programs there are of two data paths.
+        ExistsError: Programs of two data paths are on the hooks.
         PrivilegeError: ``CAP_SYS_ADMIN`` or ``CAP_NET_ADMIN`` is missing.
     """
     hooks = read_hooks(ifindex)
     seen: dict[int, Standing | None] = dict(known or {})
     standing: dict[Place, Standing] = {}
     for place in PLACES:
-        for number in hooks.candidates(place):
-            if number not in seen:
-                seen[number] = recognise(number)
-            found = seen[number]
+        for program_id in hooks.candidates(place):
+            if program_id not in seen:
+                seen[program_id] = recognise(program_id)
+            found = seen[program_id]
             if found is not None:
                 standing[place] = found
                 break

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Transit switches: XDP programs on underlay devices, with the forwarding that they need. They outlive their tunnel.
 
-The note of every change comes before the change, and the program, which keeps the note, before forwarding. So whoever
-takes the program off can put everything back, whatever became of the tunnel and of the process that attached it.
+Every change is noted in the map ``switching`` before it is made, and forwarding is turned on only when the program is
+attached, which keeps the map. So any process that detaches the program can undo the changes, even if the tunnel is gone
+and the process that attached it died.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class StandingSwitch:
 
     Attributes:
         host: Host of the device.
-        link: The device.
-        standing: The program.
+        link: Device that the program is on.
+        standing: Program of the switch.
     """
 
     host: Host
@@ -43,12 +44,12 @@ class StandingSwitch:
 
     @property
     def mode(self) -> XdpMode:
-        """How the program runs; raises ``NotFoundError`` if the device is gone."""
+        """Where the program runs: in the driver or above it; raises ``NotFoundError`` if the device is gone."""
         hook = XdpHook(self.link.ifindex)
         return XdpMode.GENERIC if self.host.run(hook.query).generic else XdpMode.NATIVE
 
     def outdated(self) -> list[Finding]:
-        """Whether the program is of another build than this package."""
+        """A finding if the program is of another build than this package; else none."""
         build, wanted = build_text(self.standing.build), build_text(installed_build())
         if build == wanted:
             return []
@@ -56,21 +57,21 @@ class StandingSwitch:
         return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text)]
 
     def has_owner(self) -> bool:
-        """Whether the tunnel that the program was made for is on this host, with programs of the same data path."""
+        """Whether the switch's tunnel is on this host, with programs of the same data path."""
         with suppress(NotFoundError, ExistsError):
             there = self.host.run(survey, self.standing.head.ifindex).any
             return there is not None and there.meta_id == self.standing.meta_id
         return False
 
     def remove(self) -> None:
-        """Put back what the switch changed on its device, then take its program off, which keeps the note of that."""
+        """Undo the switch's changes to its device, then detach the program, whose map ``switching`` notes them."""
         hook = XdpHook(self.link.ifindex)
         with ExitStack() as stack:
-            stack.enter_context(suppress(NotFoundError))  # a device that went took all with it
+            stack.enter_context(suppress(NotFoundError))  # a device that is gone has no program
             mode = self.mode
             switching = self._open_note()
             noted = None if switching is None else _read_note(stack.enter_context(switching))
-            # A device that came from another namespace has left behind there what was changed.
+            # A device that was moved here from another namespace has left its settings there.
             own = noted is not None and noted.ifindex == hook.ifindex
             if noted is not None and own:
                 forwarding.restore(self.host, noted.ifindex, noted.flags)
@@ -82,7 +83,7 @@ class StandingSwitch:
                 _forget(switching, noted)
 
     def _open_note(self) -> Map | None:
-        """The map in which the switch notes its changes; None if it went, or is of another version."""
+        """Handle of the switch's map ``switching``; None if it is gone, or of another version."""
         for map_id in self.standing.map_ids:
             each = Map.open_id(map_id)
             if each is None:
@@ -94,11 +95,11 @@ class StandingSwitch:
 
 
 def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
-    """The transit switches of a host, whatever device they are on and whether their tunnel lives or not.
+    """The transit switches on a host's devices, whether their tunnels exist or not.
 
     Args:
-        host: The host.
-        links: Devices to look at; None: all.
+        host: Host whose devices are searched.
+        links: Devices to search; None: all of the host's.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -113,15 +114,15 @@ def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingSwi
 
 
 def own(datapath: DataPath) -> list[StandingSwitch]:
-    """The switches of a data path; there is at most one, unless two processes made one at the same moment."""
+    """The switches of a data path: at most one, unless two processes attached one each at the same moment."""
     return [each for each in find(datapath.host) if each.standing.meta_id == datapath.meta_id]
 
 
 def clear(datapath: DataPath) -> None:
-    """Take the switch of a data path off, and put back what a dead process may have changed without one."""
+    """Detach the switch of a data path, and undo noted changes of a process that died before it attached one."""
     for switch in own(datapath):
         switch.remove()
-    # In another namespace, to which the tunnel was moved, the index is another device's.
+    # If the tunnel was moved to another namespace, the noted index is another device's there.
     if datapath.maps.read_meta().head.netns_cookie == datapath.host.cookie:
         noted = datapath.maps.read_switching()
         forwarding.restore(datapath.host, noted.ifindex, noted.flags)
@@ -129,13 +130,16 @@ def clear(datapath: DataPath) -> None:
 
 
 def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode) -> XdpMode:
-    """Attach a switch to a device that has none, and turn forwarding on; how it runs.
+    """Attach a switch to a device that has none, and turn forwarding on.
+
+    Returns:
+        Where the program runs: native or generic.
 
     Raises:
-        UnsupportedError: The driver has no XDP (``"native"``), or generic mode would meet merged packets (GRO).
+        UnsupportedError: The driver has no XDP (native mode), or generic mode would meet packets merged by GRO.
         ExistsError: Another XDP program is on the device.
     """
-    clear(datapath)  # what a process that died, or somebody who took the program off, may have left
+    clear(datapath)  # changes are left if a process died, or if another program detached the switch
     changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
     with load_onto(maps, [SWITCH]) as loaded:
         count = maps.read_switching().generation + 1
@@ -146,13 +150,13 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode) -> Xdp
         except BaseException:
             clear(datapath)
             raise
-    # Until it is known to be native, a checksum is not to be trusted: hence the flag from the start.
+    # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
     _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0), count)
     return used
 
 
 def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
-    """Do what is missing: its maker may have died before the end, or somebody turned forwarding off."""
+    """Complete the note, and turn forwarding on: the process that attached the switch may have died before that."""
     noted, link = maps.read_switching(), existing.link
     changes = forwarding.needed(datapath.host, link.name, maps.read_meta().local.version)
     kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
@@ -175,7 +179,7 @@ def _attach_program(program: Program, device: Link, wanted: XdpMode) -> XdpMode:
 
 
 def _refuse_merged_packets(device: Link) -> None:
-    # On a real NIC the generic hook comes after GRO, and what it transmits is not split again.
+    # On a physical NIC the generic hook runs after GRO, and the packets that it transmits are not segmented again.
     if not device.kind and has_gro(device.name):
         raise UnsupportedError(
             f"generic XDP on {device.name} would bounce packets that GRO merged",
@@ -193,5 +197,5 @@ def _read_note(switching: Map) -> Switching:
 
 
 def _forget(switching: Map, noted: Switching) -> None:
-    """Say that there is no switch, and nothing to put back."""
+    """Write into the map ``switching`` that there is no switch, and no change to undo."""
     switching.update(FIRST, Switching(ifindex=0, flags=0, generation=noted.generation).pack())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tunnel's device: what is known of it, how it is made, found, brought up, taken down and deleted."""
+"""The tunnel's device: its facts, and making, finding, bringing up, taking down and deleting it."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ from mizarnet.errors import (
     UnsupportedError,
 )
 
-# What a metadata-mode device itself does not know, as a note on the device until a transit agent is attached. From then
-# on the data path says it: others may write this text, too.
+# The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
+# notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
 _ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,9}) local=(?P<local>\S+)")
 
 
 @attrs.frozen
 class TunnelDevice:
-    """A tunnel's device, as it was found.
+    """A tunnel's device, as it was when it was found.
 
     Attributes:
         host: Host of the device.
-        link: The device.
+        link: Device, as the kernel described it.
         encap: Encapsulation.
         port: UDP port.
         local: Underlay address that outer packets come from.
         underlay: Name of the underlay's device.
-        underlay_ifindex: Index of the underlay's device; its name may change.
+        underlay_ifindex: Index of the underlay's device in the host's namespace; its name may change.
     """
 
     host: Host
@@ -86,10 +86,10 @@ class TunnelDevice:
 
     @classmethod
     def of(cls, host: Host, link: Link) -> TunnelDevice | None:
-        """The tunnel that a device is; None if it is none of ours.
+        """The tunnel of a device; None if the device is no mizarnet tunnel.
 
-        A metadata-mode device does not know its underlay: that is known from its data path, or from its note where it
-        has none.
+        The kernel does not keep the underlay of a metadata-mode device: it is read from the data path or, without one,
+        from the note in the device's alias.
         """
         if not link.external:
             return None
@@ -121,18 +121,18 @@ class TunnelDevice:
 
     @property
     def mtu(self) -> int:
-        """Largest inner packet, in bytes."""
+        """Largest inner packet, in bytes, when the device was found."""
         return self.link.mtu
 
     @property
     def hooks(self) -> TunnelHooks:
-        """Its hooks."""
+        """Hooks of the device, where agent and guard are attached."""
         return TunnelHooks(self.host, self.name, self.ifindex)
 
     def find(self) -> Link | None:
-        """The device now; None if it is gone.
+        """The device as it is now; None if it is gone.
 
-        The kernel may give its index to another device afterwards: kind, mode and port tell.
+        The kernel may have given the index to another device since: kind, mode and port tell the two apart.
         """
         link = get_link(self.host, ifindex=self.ifindex)
         if link is None or not link.external or (link.kind, link.port) != (self.encap.value, self.port):
@@ -140,14 +140,14 @@ class TunnelDevice:
         return link
 
     def current(self) -> Link:
-        """The device now; raises ``TunnelNotFoundError`` if it is gone."""
+        """The device as it is now; raises ``TunnelNotFoundError`` if it is gone."""
         link = self.find()
         if link is None:
             raise TunnelNotFoundError(f"tunnel {self.name} is gone")
         return link
 
     def findings(self) -> list[Finding]:
-        """What is not as it should be of the device of an agent."""
+        """A finding if the device is down or gone, for a tunnel with an agent; else none."""
         link = self.find()
         if link is not None and link.up:
             return []
@@ -159,16 +159,20 @@ class TunnelDevice:
         ]
 
     def seen_from(self, host: Host) -> TunnelDevice:
-        """The same tunnel as it is now, through another session; raises ``TunnelNotFoundError`` if it is gone."""
+        """The same tunnel as it is now, through another host handle; raises ``TunnelNotFoundError`` if it is gone."""
         link = self.current()
         return TunnelDevice.of(host, link) or attrs.evolve(self, host=host, link=link)
 
     def find_underlay(self) -> Link | None:
-        """The underlay's device: by its index, whatever it is called now; else another of its name."""
+        """The underlay's device, found by its index, or by its name if the index is gone; None if both are."""
         return get_link(self.host, ifindex=self.underlay_ifindex) or get_link(self.host, self.underlay)
 
     def bring_up(self) -> None:
-        """Set the device up; raises ``ExistsError`` if a device or a socket of this host has its UDP port."""
+        """Set the device up.
+
+        Raises:
+            ExistsError: Another device or a socket of this host uses the UDP port.
+        """
         try:
             set_link(self.host, self.ifindex, up=True)
         except KernelError as refused:
@@ -177,7 +181,7 @@ class TunnelDevice:
             raise self._taken_port() from None
 
     def take_down(self) -> None:
-        """Set the device down; one that is gone is down."""
+        """Set the device down; a device that is gone is no error."""
         try:
             if self.find() is not None:
                 set_link(self.host, self.ifindex, up=False)
@@ -186,16 +190,20 @@ class TunnelDevice:
                 raise
 
     def delete(self, *, force: bool) -> None:
-        """Delete the device, and with it programs, maps and endpoints; one that is gone is no error.
+        """Delete the device, and with it programs, maps and endpoints; a device that is gone is no error.
+
+        Args:
+            force: Whether to delete it although endpoints exist.
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
-            LayoutError: Another version of this package attached its agent, and ``force`` is not given.
+            LayoutError: Another version of this package attached the agent, and ``force`` is not given.
+            ExistsError: Programs of two data paths are on the hooks, and ``force`` is not given.
         """
         if self.find() is not None:
             if not force:
                 self._refuse_in_use()
-            # The kernel deletes the MACVLANs with it, and then the programs, which guard it to its end.
+            # The kernel deletes the MACVLANs with the device, and after them the programs, which guard it to the end.
             delete_link(self.host, self.ifindex)
         leftovers.clear_host(self.host)
 
@@ -221,7 +229,7 @@ class TunnelDevice:
 
 
 def port_holders(host: Host, port: int) -> list[Link]:
-    """The devices of that UDP port, ours and others'."""
+    """VXLAN and Geneve devices of the host that use a UDP port, tunnels of ours and others."""
     return [link for kind in Encap for link in dump_links(host, kind=kind.value) if link.port == port]
 
 
@@ -235,7 +243,7 @@ def _facts_of_datapath(host: Host, link: Link) -> tuple[IPAddress, str, int] | N
     try:
         found = DataPath.find(TunnelHooks(host, link.name, link.ifindex))
     except (LayoutError, ExistsError):
-        return None  # the note has to do: it must at least be possible to delete the tunnel
+        return None  # the note is used instead, since it must be possible to delete the tunnel
     if found is None:
         return None
     try:
@@ -247,7 +255,7 @@ def _facts_of_datapath(host: Host, link: Link) -> tuple[IPAddress, str, int] | N
 
 def _facts_of_note(alias: str) -> tuple[IPAddress, str, int] | None:
     known = _ALIAS.fullmatch(alias)
-    with suppress(ValueError):  # anybody may write there what is no address
+    with suppress(ValueError):  # another program may have written an alias with an invalid address
         return known and (ip_address(known["local"]), known["underlay"], int(known["index"]))
     return None
 
@@ -256,11 +264,14 @@ def _facts_of_note(alias: str) -> tuple[IPAddress, str, int] | None:
 
 
 def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice, bool]:
-    """The tunnel, and whether it was made now. The caller holds the host's lock, and so finds what another one made.
+    """Make a tunnel, or find the existing one; the caller holds the host's lock.
+
+    Returns:
+        The tunnel, and whether this call made it.
 
     Raises:
         ExistsError: The name or the port is taken, or the tunnel exists and is not as specified.
-        UnderlayNotFoundError: No such underlay, or it has no (such) address.
+        UnderlayNotFoundError: There is no such underlay, or the address is missing.
         MtuError: The MTU does not fit the underlay.
         UnsupportedError: This kernel lacks the encapsulation.
     """
@@ -296,7 +307,7 @@ def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
 
 
 def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
-    """A tunnel without an agent whose note somebody overwrote: only what was made here is silent like that."""
+    """A tunnel without an agent whose note was overwritten, recognised by settings that only mizarnet makes."""
     ours = link.external and link.kind == spec.encap.value and link.silent and link.num_tx_queues == 1
     if not ours or list(upper_links(host, link.ifindex)) or _has_programs(host, link.ifindex):
         raise ExistsError(
@@ -348,7 +359,7 @@ def _fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:
 
 
 def _compare(found: TunnelDevice, spec: TunnelSpec) -> None:
-    """Raises ``ExistsError`` unless the tunnel is as specified. The underlay is compared as a device."""
+    """Raises ``ExistsError`` unless the tunnel is as specified. Underlays are compared by index, not by name."""
     given = get_link(found.host, spec.underlay)
     same_underlay = given is not None and given.ifindex == found.underlay_ifindex
     existing = {
@@ -373,7 +384,7 @@ def _has_programs(host: Host, ifindex: int) -> bool:
 def _explain(
     refused: NetlinkError | PrivilegeError | UnsupportedError, host: Host, encap: Encap, port: int
 ) -> Exception:
-    """Why the kernel refused a tunnel device: it names neither the device in the way nor a way out."""
+    """The error for a tunnel device that the kernel refused: with the device in the way, where one has the port."""
     if isinstance(refused, UnsupportedError):
         other = "vxlan" if encap is Encap.GENEVE else "geneve"
         return UnsupportedError(
@@ -383,7 +394,7 @@ def _explain(
         )
     if isinstance(refused, KernelError) and refused.errno not in (errno.EEXIST, errno.EBUSY):
         return refused
-    # A PrivilegeError may be geneve's way to say that the port has a device of the other mode.
+    # A PrivilegeError may also mean that a geneve device of the other mode has the port.
     holders = port_holders(host, port)
     if not holders:
         return refused

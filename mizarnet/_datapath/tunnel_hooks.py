@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hooks of one tunnel, where agent and guard stand: looked at, filled, put back and emptied.
+"""The hooks of one tunnel: reading them, and attaching, replacing and detaching agent and guard.
 
-Nothing here hangs on a lock: each attachment says what it expects to find, and the second of two looks again.
+Nothing here depends on a lock: each attachment tells the kernel which state of the hook it expects, and the second of
+two processes is refused and reads the hooks again.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from mizarnet._datapath.survey import Standing, Survey, recognise
 from mizarnet._kernel.bpf import Program, with_program
 from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHandleError
 
-# How often somebody else may change a hook between the look and the attachment.
+# Attempts, each of which fails if another process changes a hook between the survey and the attachment.
 _ATTEMPTS = 64
 
 
 @attrs.frozen
 class TunnelHooks:
-    """The hooks of a tunnel, from any thread.
+    """The hooks of a tunnel, for calls from any thread.
 
     Attributes:
         host: Host of the tunnel.
@@ -41,17 +42,22 @@ class TunnelHooks:
     ifindex: int
 
     def survey(self, known: Mapping[int, Standing] | None = None) -> Survey:
-        """What of ours stands there; raises as :func:`survey.survey` does."""
+        """Programs of ours on the hooks; arguments and errors as for :func:`survey.survey`."""
         return self.host.run_near(survey.survey, self.ifindex, known)
 
     def attach(self, place: Place, program: Program, seen: Survey) -> bool:
-        """Attach a program at a place that was free when it was looked at.
+        """Attach a program at a place that was free in a survey.
+
+        Args:
+            place: Place of the program.
+            program: Program to attach.
+            seen: The survey.
 
         Returns:
-            Whether the program stands there by this call; False: somebody else was faster, or changed the hook.
+            Whether this call attached the program; False: another process took the place first, or changed the hook.
 
         Raises:
-            ExistsError: A filter of somebody else has the place.
+            ExistsError: A filter of another program has the place.
             NotFoundError: The device is gone.
         """
         try:
@@ -65,24 +71,27 @@ class TunnelHooks:
         return True
 
     def replace(self, place: Place, program: Program, *, expected: Program) -> None:
-        """Put a program in the place of another; raises as :func:`hooks.replace` does."""
+        """Replace a program at a place by another; raises as :func:`hooks.replace` does."""
         self.host.run(hooks.replace, place, program, self.ifindex, expected=expected)
 
     def put_back(
         self, maps: Maps, layers: int, *, loaded: Mapping[str, Program] | None = None
     ) -> list[Place]:
-        """Fill every place that is empty, guard first, with what stands elsewhere or is loaded for it; which ones.
+        """Attach a program at every empty place, guard first: one that is attached elsewhere, or a newly loaded one.
 
         Args:
-            maps: Maps of the data path, for programs that stand nowhere.
-            layers: Bits of ``Layer``.
+            maps: Maps of the data path, on which programs are loaded that are attached nowhere.
+            layers: Layers of the data path, as bits of ``Layer``.
             loaded: Programs to use, by name.
 
+        Returns:
+            Places that this call filled.
+
         Raises:
-            ExistsError: A filter of somebody else has a place; what could be put back was.
-            StaleHandleError: Nothing of this data path stands any more: it was taken off on purpose.
+            ExistsError: A filter of another program has a place; places before it were filled.
+            StaleHandleError: No program of this data path is attached any more: it was detached on purpose.
             NotFoundError: The device is gone.
-            VerifierError: The kernel does not accept a program of this package.
+            VerifierError: The kernel's verifier rejected a program of this package.
         """
         filled: list[Place] = []
         with ExitStack() as stack:
@@ -102,7 +111,13 @@ class TunnelHooks:
         raise StaleHandleError(f"the hooks of {self.name} were changed by somebody else all the time")
 
     def take_off(self, meta_id: int) -> None:
-        """Take the programs of one data path off, guard last; the tunnel is down. What is gone is no error."""
+        """Detach the programs of one data path, guard last, from a tunnel that is down.
+
+        A program or device that is gone is no error.
+
+        Args:
+            meta_id: Id of the data path's map ``meta``.
+        """
         with suppress(NotFoundError):
             found = self.host.run(hooks.read_hooks, self.ifindex)
             for place in reversed(PLACES):
@@ -117,7 +132,7 @@ class TunnelHooks:
 
 
 def _obtain(name: str, found: Survey, maps: Maps, stack: ExitStack) -> Program:
-    """The program as it stands on another layer; else this package's own, on the living maps."""
+    """The program that is attached on another layer; else this package's own, loaded on the maps in use."""
     for place, standing in found.standing.items():
         if place.program == name:
             program = Program.open_id(standing.program_id)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Putting this package's programs in the place of those that run, with no packet in between.
+"""Replacing the programs that run by this package's; every packet meets an old or a new one.
 
-The new ones are loaded on the living maps, constants and secrets included: what is on its way between agent and guard
-meets the other build's program with the same marks. The guard's places change first, the agent's second, each by
-itself, so both mixed pairs run for a moment. Whoever dies in between leaves some places old and some new, all of which
-work, and the next call finishes. The caller holds the host's lock.
+The new programs are loaded on the maps in use, with their constants and secrets: a packet that is between agent and
+guard meets the other build's program with the same marks. The guard's places change first, then the agent's, one by
+one, so both mixed pairs run for a moment. A process that dies in between leaves old and new programs, all of which
+work, and the next call replaces the rest. The caller holds the host's lock.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def upgrade(datapath: DataPath) -> None:
     """Replace every program of a whole data path that is of another build than this package's.
 
     Raises:
-        SelfTestError: A program of this package does not do what it should; nothing was changed.
-        StaleHandleError: Somebody else changed a hook meanwhile; what was replaced was put back.
-        VerifierError: The kernel does not accept a program of this package; nothing was changed.
+        SelfTestError: A program of this package fails its self-test; nothing was changed.
+        StaleHandleError: Another process changed a hook meanwhile; replaced programs are attached again.
+        VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
     """
     maps = datapath.maps
     outdated = [each for each in switches.own(datapath) if each.outdated()]
@@ -62,10 +62,10 @@ class _Swap:
     """One replacement of all programs.
 
     Attributes:
-        datapath: Whose programs.
-        loaded: The new ones.
-        opened: Closes the handles of the old ones.
-        roll_back: Puts the old ones back.
+        datapath: Data path whose programs are replaced.
+        loaded: Object with the new programs.
+        opened: Stack that closes the handles of the old programs.
+        roll_back: Stack that attaches the old programs again, unless it is emptied.
     """
 
     datapath: DataPath
@@ -74,7 +74,7 @@ class _Swap:
     roll_back: ExitStack
 
     def at(self, place: Place) -> None:
-        """Compare and swap at one place, unless this package's build has it already."""
+        """Replace the program at one place, unless it is of this package's build already."""
         standing = self.datapath.survey().standing.get(place)
         if standing is not None and standing.build == installed_build():
             return
@@ -88,11 +88,11 @@ class _Swap:
             raise StaleHandleError(f"{place} of {self.datapath.name} does not hold what was put there")
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
-        with suppress(StaleHandleError, NotFoundError):  # somebody else's now
+        with suppress(StaleHandleError, NotFoundError):  # another process changed the place
             self.datapath.hooks.replace(place, old, expected=new)
 
     def switch(self, switch: StandingSwitch) -> None:
-        """Compare and swap on the underlay; a switch that was taken off meanwhile has nothing to replace."""
+        """Replace the program of a transit switch; one that was detached meanwhile is no error."""
         old, new = self._open(switch.standing), self.loaded.programs[SWITCH]
         if old is None:
             return
