@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The endpoints of this host on one data path: how they come into being, are found, and go.
+"""The endpoints of this host on one data path: making, finding and removing them.
 
-Each is map entries and one device, made and removed in an order that never leaves a hole (``entries``, ``device``).
-The kernel deletes devices with their namespaces, unasked: a record tells that an endpoint was made, and its device
-whether it is still there.
+Each endpoint is a set of map entries and one device, made and removed in an order in which no frame passes unchecked
+(``entries``, ``device``). The kernel deletes devices with their namespaces: a record tells that an
+endpoint was made, and its device whether it still exists.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
 from mizarnet.errors import ExistsError, InUseError, MtuError
 
 ABANDONED = 60
-"""Seconds after which an endpoint that is not whole counts as abandoned, whatever lock its maker holds."""
+"""Time in seconds after which an unfinished endpoint counts as abandoned, whatever lock its maker holds."""
 
 
 @attrs.frozen
 class LocalEndpoints:
-    """The endpoints of this host. Whoever changes them holds the host's lock.
+    """The endpoints of this host on one data path. A caller that changes them holds the host's lock.
 
     Attributes:
-        datapath: The data path that they are on.
-        maps: Its maps.
+        datapath: Data path that the endpoints are on.
+        maps: Maps of the data path.
     """
 
     datapath: DataPath
@@ -48,27 +48,27 @@ class LocalEndpoints:
 
     @classmethod
     def of(cls, datapath: DataPath) -> LocalEndpoints:
-        """Those of a data path, for reading; raises as :attr:`DataPath.maps` does."""
+        """The endpoints of a data path, for reading; raises as :attr:`DataPath.maps` does."""
         return cls(datapath, datapath.maps)
 
     @property
     def host(self) -> Host:
-        """The host."""
+        """Host of the data path."""
         return self.datapath.host
 
     # -- found
 
     def named(self, name: str) -> Record | None:
-        """The record of that name."""
+        """Record of the endpoint of that name; None if there is none."""
         return self._record(codec.record_key(name))
 
     def at(self, vni: int, ip: IPAddress) -> Record | None:
-        """The record of the endpoint with that address."""
+        """Record of the endpoint with that address; None if there is none."""
         claim = self.maps.addresses.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
         return None if claim is None else self._record(codec.claimant(claim))
 
     def with_mac(self, mac: MacAddress) -> Record | None:
-        """The record of the endpoint with that MAC."""
+        """Record of the endpoint with that MAC; None if there is none."""
         sender = self.maps.interfaces.lookup(codec.mac_key(mac))
         return None if sender is None else self._record(codec.record_of(sender))
 
@@ -77,20 +77,20 @@ class LocalEndpoints:
         return None if data is None else Record.unpack(data)
 
     def recorded(self) -> list[Record]:
-        """Every record, by name, whether its device exists or not."""
+        """All records, sorted by name, whether their devices exist or not."""
         found = [Record.unpack(data) for _, data in self.maps.records.items()]
         return sorted(found, key=lambda record: record.spec.name)
 
     def present(self) -> list[Record]:
-        """The records whose endpoint was made to the end and whose device exists, by name."""
+        """Records of the finished endpoints whose device exists, sorted by name."""
         return [record for record in self.recorded() if self.is_present(record)]
 
     def is_present(self, record: Record) -> bool:
-        """Whether an endpoint was made to the end and its device exists."""
+        """Whether an endpoint is finished and its device exists."""
         return not self.losses(record)
 
     def losses(self, record: Record) -> list[Finding]:
-        """Why an endpoint counts as absent; none for one that was made to the end and whose device exists."""
+        """Findings for which an endpoint counts as absent; none if it is finished and its device exists."""
         subject = Subject("endpoint", record.spec.name)
         if record.ifindex == 0:
             text = "it is being made, or the process that did it died"
@@ -102,17 +102,17 @@ class LocalEndpoints:
         return []
 
     def is_being_made(self, record: Record) -> bool:
-        """Whether another process may be at work on an endpoint, for a caller that holds the host's lock.
+        """Whether another process may be making an endpoint now, for a caller that holds the host's lock.
 
-        The maker of one that was begun under the caller's own lock is dead. One with a ``/run`` of its own holds
-        another lock.
+        If an unfinished endpoint was begun under the caller's lock file, its maker has died. A process with a ``/run``
+        of its own holds another lock file, and may be alive.
         """
         if record.state is not State.MAKING or record.maker == self.host.lock_id:
             return False
         return time.clock_gettime(time.CLOCK_BOOTTIME) - record.changed / 1e9 < ABANDONED
 
     def refuse_other_maker(self, record: Record) -> None:
-        """Raises ``ExistsError`` if an endpoint may be in the making."""
+        """Raises ``ExistsError`` if another process may be making an endpoint now."""
         if self.is_being_made(record):
             raise ExistsError(
                 f"endpoint {record.spec.name!r} is being made by a process that has a /run of its own",
@@ -121,8 +121,8 @@ class LocalEndpoints:
             )
 
     def refuse_in_use(self) -> None:
-        """Raises ``InUseError`` while there are any."""
-        # In another namespace, to which the tunnel was moved, the records do not lead to the devices: all may be there.
+        """Raises ``InUseError`` if there are endpoints."""
+        # If the tunnel was moved to another namespace, records do not lead to devices there: each device may exist.
         moved = self.maps.read_meta().head.netns_cookie != self.host.cookie
         refuse_users(
             self.datapath.name,
@@ -132,10 +132,13 @@ class LocalEndpoints:
     # -- made
 
     def find_or_make(self, spec: EndpointSpec) -> tuple[Record, bool]:
-        """The endpoint, and whether it was made now; what is missing of its entries is written.
+        """Make an endpoint, or find the existing one and write entries that it lacks.
+
+        Returns:
+            Record of the endpoint, and whether this call made it.
 
         Raises:
-            ExistsError: It exists and is not as specified; and as :meth:`make` does.
+            ExistsError: The endpoint exists and is not as specified; other errors as for :meth:`make`.
         """
         existing = self.named(spec.name)
         if existing is not None:
@@ -148,16 +151,17 @@ class LocalEndpoints:
         return self.make(spec), True
 
     def make(self, spec: EndpointSpec) -> Record:
-        """Create the endpoint ``spec``, whose name is free. On any error nothing is left behind.
+        """Make the endpoint ``spec``, whose name is free. On any error nothing is left behind.
 
         Raises:
-            ExistsError: Its name, its address, its MAC, the device's name or the default route is taken.
+            ExistsError: The name, an address, the MAC, the device's name or the default route is taken.
             CapacityError: A table is full.
-            MtuError: Its MTU is larger than the tunnel's, or that is too small for IPv6.
+            MtuError: The MTU is larger than the tunnel's, or too small for IPv6.
             NetnsNotFoundError: There is no such namespace.
-            UntrustedNamespaceError: It belongs to another user namespace.
-            EndpointNotFoundError: Another process, which does not see the lock, deleted it meanwhile.
-            AgentNotFoundError: It detached the agent meanwhile.
+            UntrustedNamespaceError: The namespace belongs to another user namespace.
+            InvalidValueError: A MACVTAP shall live in the host's namespace.
+            EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
+            AgentNotFoundError: Another process, which does not see the lock, detached the agent meanwhile.
         """
         wanted = self._filled_in(spec)
         self._check_free(wanted)
@@ -166,7 +170,7 @@ class LocalEndpoints:
         if private:
             wanted = attrs.evolve(wanted, netns=private_netns.name_of(instance))
         with ExitStack() as undo:
-            # The record is the first thing that there is: whoever finds it finds what else was made.
+            # The record is written first: it leads to everything else that was made.
             record = entries.claim_name(self.maps, self._new_record(wanted, instance, private=private), undo)
             if private:
                 name = wanted.netns or ""
@@ -182,7 +186,7 @@ class LocalEndpoints:
             )
             record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
             entries.publish(self.maps, record)
-            # Whoever detaches says so before he looks for endpoints.
+            # A process that detaches the agent writes so into meta before it looks for endpoints.
             self.datapath.refuse_detached()
             undo.pop_all()
             target.close()
@@ -203,7 +207,7 @@ class LocalEndpoints:
         )
 
     def _filled_in(self, spec: EndpointSpec) -> EndpointSpec:
-        """The specification with MAC, MTU and gateways."""
+        """The specification with MAC, MTU and gateways filled in."""
         largest = self.maps.read_meta().mtu
         mtu = largest if spec.mtu is None else spec.mtu
         if mtu > largest:
@@ -225,7 +229,7 @@ class LocalEndpoints:
         return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
 
     def _gateways(self, spec: EndpointSpec) -> Iterator[IPAddress]:
-        """Those of the networks that the endpoint's addresses are in."""
+        """Gateways of the networks that the endpoint's addresses are in."""
         for address in spec.ip:
             data = self.maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))
             gateway = None if data is None else codec.unpack_network(data).gateway
@@ -233,7 +237,7 @@ class LocalEndpoints:
                 yield gateway
 
     def _check_free(self, spec: EndpointSpec) -> None:
-        """Addresses and MAC must be free; an endpoint that held them and lost its device has gone."""
+        """Raises ``ExistsError`` if an address or the MAC is taken; removes endpoints without a device that have it."""
         for address in spec.ip:
             entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
             self.evict(self.at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
@@ -243,7 +247,7 @@ class LocalEndpoints:
     # -- gone
 
     def evict(self, holder: Record | None, what: str) -> None:
-        """Remove an endpoint that holds ``what`` and lost its device; raises ``ExistsError`` if it did not."""
+        """Remove an endpoint that holds ``what`` and has no device; raises ``ExistsError`` if its device exists."""
         if holder is None:
             return
         if self.is_present(holder):
@@ -252,7 +256,7 @@ class LocalEndpoints:
         self.remove(holder)
 
     def release(self, key: EndpointKey) -> bool:
-        """Whether no endpoint has an address, for a caller that wants it; one whose device is gone gives it up."""
+        """Whether an address is free for another host; an endpoint that has it and lost its device is removed."""
         holder = self.at(key.vni, key.ip)
         if holder is None:
             return True
@@ -262,18 +266,18 @@ class LocalEndpoints:
         return True
 
     def remove(self, record: Record) -> None:
-        """Remove an endpoint whose record was just read; what is gone already is no error.
+        """Remove an endpoint whose record was just read; parts that are gone already are no error.
 
-        Unreachable first, then silent; the record goes last, so that a caller that dies in between leaves a trace. A
-        maker that does not see the caller's lock writes the record last, too: if that happened meanwhile, there is
-        more to remove.
+        The endpoint is made unreachable first, then unable to send. Its record is removed last, so that it leads to
+        the rest if this process dies. A maker that does not see the caller's lock also writes the record last: if
+        it did so meanwhile, there is more to remove.
         """
         left: Record | None = record
         while left is not None:
             left = self._remove(left)
 
     def _remove(self, record: Record) -> Record | None:
-        """None when it is gone; else its record as somebody has changed it meanwhile."""
+        """Remove an endpoint once; its record if another process changed that meanwhile, else None."""
         entries.silence(self.maps, record)
         link = device.find(record, self.datapath.hooks)
         if link is not None:
@@ -290,7 +294,12 @@ class LocalEndpoints:
 
 
 def refuse_users(tunnel: str, users: list[str]) -> None:
-    """Raises ``InUseError`` if there are any users of a tunnel."""
+    """Raises ``InUseError`` if a tunnel has users.
+
+    Args:
+        tunnel: Name of the tunnel.
+        users: Names of the endpoints or devices that use it.
+    """
     if users:
         raise InUseError(
             f"{len(users)} endpoints use {tunnel}, such as {users[0]!r}",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is an endpoint the one that is asked for?"""
+"""Comparison of an existing endpoint with the specification that a caller gives."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _HOST = "the host's own"
 
 
 def is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
-    """Whether the name still means the namespace that the endpoint lives in."""
+    """Whether the name of the namespace still leads to the one that the endpoint lives in."""
     if wanted.netns is None or wanted.netns != existing.spec.netns:
-        return True  # left open, or perhaps a difference to be named
+        return True  # left open, or compared by refuse_other()
     return _lives_in(wanted.netns, existing)
 
 
 def _lives_in(netns: str, existing: Record) -> bool:
-    """Whether a name or path leads to the endpoint's namespace, whatever it was called when the endpoint was made."""
+    """Whether a name or path leads to the endpoint's namespace, whatever its name was when the endpoint was made."""
     with resolve(netns) as found:
         return found.netns.identity == existing.netns_id
 
@@ -36,7 +36,7 @@ def _leads_to(netns: str, existing: Record) -> bool:
 
 
 def refuse_other(wanted: EndpointSpec, existing: Record) -> None:
-    """Raises ``ExistsError`` unless what is given of ``wanted`` is what exists."""
+    """Raises ``ExistsError`` unless the endpoint is as ``wanted`` says; fields that are None are not compared."""
     given = attrs.asdict(wanted, recurse=False)
     present = attrs.asdict(existing.spec, recurse=False)
     if wanted.netns is None and not existing.private:

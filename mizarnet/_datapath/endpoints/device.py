@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device of one endpoint: made in its namespace with addresses and routes, found again, and deleted."""
+"""The device of one endpoint: finding it, and making it in the endpoint's namespace with addresses and routes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet.errors import ExistsError, InvalidValueError, NetlinkError, UntrustedNamespaceError
 
 _TEARDOWN = 2.0
-"""Seconds that the kernel may take to delete the devices of a namespace that ended."""
+"""Time in seconds that the kernel may take to delete the devices of a namespace that ended."""
 
 
 def find(record: Record, tunnel: TunnelHooks) -> Link | None:
@@ -60,8 +60,8 @@ def open_namespace(spec: EndpointSpec, host: Host) -> Session:
 
     Raises:
         NetnsNotFoundError: There is no such namespace.
-        UntrustedNamespaceError: It belongs to another user namespace.
-        InvalidValueError: A MACVTAP shall live in the host's own.
+        UntrustedNamespaceError: The namespace belongs to another user namespace.
+        InvalidValueError: A MACVTAP shall live in the host's namespace.
     """
     where: NetnsHandle = host.open_netns() if spec.netns is None else resolve(spec.netns)
     with where:
@@ -88,7 +88,7 @@ def _refuse_vm_on_host(spec: EndpointSpec) -> None:
 
 
 def nsid_from(host: Host, target: Session) -> int:
-    """The id that the host's namespace has for the endpoint's."""
+    """Id of the endpoint's namespace as the host's namespace knows it."""
     if host.identity == target.identity:
         return SAME_NAMESPACE
     with target.open_netns() as handle:
@@ -98,7 +98,17 @@ def nsid_from(host: Host, target: Session) -> int:
 def make(
     tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, optional_routes: bool
 ) -> int:
-    """Make the device, finished, with addresses and routes; its index in the namespace. Runs inside the namespace.
+    """Make the device with addresses and routes; runs inside the endpoint's namespace.
+
+    Args:
+        tunnel: Hooks of the tunnel that the device is made on.
+        target: Session of the endpoint's namespace.
+        record: Record of the endpoint, with MAC, MTU and gateways.
+        undo: Stack that gets the deletion of the device.
+        optional_routes: Whether the default routes were not asked for, so that existing ones are kept.
+
+    Returns:
+        Index of the device in the namespace.
 
     Raises:
         ExistsError: The device's name, its MAC or the default route is taken.
@@ -107,13 +117,13 @@ def make(
     link = _create(tunnel, target, record)
     undo.callback(delete_link, target, link.ifindex)
     if spec.kind is Kind.MACVTAP:
-        silence(target, link)  # its addresses are the VM's; it goes up with the first descriptor
+        silence(target, link)  # the VM has the addresses; opening a descriptor brings the device up
         return link.ifindex
     for address in spec.ip:
         add_address(target, link.ifindex, address, dad=False)
         if address.version == 6:
             wait_for_address(target, address)
-    # The host's own default route leads to the underlay: it is not taken over without being asked for.
+    # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
     if not (optional_routes and target.identity == tunnel.host.identity):
         for gateway in spec.gateway or ():
             _add_route(target, link, gateway, optional=optional_routes)
@@ -136,7 +146,7 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
                 up=record.spec.kind is Kind.MACVLAN,
             )
         except NetlinkError as refused:
-            # A namespace that ended loses its number before its devices go: the MAC is free in a moment.
+            # A namespace that ended loses its id before its devices are deleted: the MAC is free in a moment.
             if refused.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise _explain(refused, record) from None
         time.sleep(0.01)

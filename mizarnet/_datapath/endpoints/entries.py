@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The entries of one endpoint in the maps: claimed, published, completed, silenced and given up.
+"""The entries of one endpoint in the maps: claiming, publishing, completing and removing them.
 
-Making writes the claims first, so that the kernel refuses the second of two; then the sender's entry, so that the
-device may send from its first moment; then the entry that makes others reach it, and last the word that it is whole.
-Removing is the reverse. Another process may hold another lock, with a ``/run`` of its own: entries are taken away only
+Making writes the claims first, so that the kernel refuses the second of two endpoints. The sender's entry follows, so
+that the device may send from its first moment, then the entries by which others reach it, and last the finished record.
+Removing is the reverse. Another process, with a ``/run`` of its own, may hold another lock: so entries are removed only
 if they are the endpoint's own.
 """
 
@@ -23,15 +23,18 @@ from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError
 
 
 def publish(maps: Maps, record: Record) -> None:
-    """The last step: others reach the endpoint, and its record says that it is whole.
+    """The last step of making: others can reach the endpoint, and its record says that it is finished.
 
-    The record goes last: another process that is removing the endpoint, and does not see the lock, sees by it that
-    there is more to remove; and one that has removed it is noticed here.
+    The record is written last: a process that is removing the endpoint, and does not see the lock, finds by it that
+    there is more to remove.
+
+    Raises:
+        EndpointNotFoundError: Another process removed the endpoint meanwhile.
     """
     key = codec.record_key(record.spec.name)
     with _unless_deleted(record):
         _refuse_replaced(maps, record)
-        # From here on with the device's index, by which the agent knows it.
+        # From here on the entry has the device's index, by which the agent recognises the device.
         maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
         maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
@@ -42,10 +45,10 @@ class _Entry:
     """An entry that an endpoint needs.
 
     Attributes:
-        table: Where.
-        key: Its key.
-        value: What it should be.
-        holder: Reads out of a value whose it is, as a key of ``records``; None: the kernel does not refuse a second.
+        table: Map that the entry belongs to.
+        key: Packed key of the entry.
+        value: Packed value that the entry must have.
+        holder: Finds in a value the key of its endpoint in ``records``; None: another's entry would be overwritten.
     """
 
     table: Map
@@ -55,7 +58,7 @@ class _Entry:
 
 
 def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
-    """Every entry of an endpoint but its record, in the order in which they are written."""
+    """All entries of an endpoint except its record, in the order in which they are written."""
     claims = record.pack_addresses()
     yield _Entry(maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder)
     for key, claim in claims.items():
@@ -66,7 +69,7 @@ def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
 
 
 def findings(maps: Maps, record: Record) -> list[Finding]:
-    """The entries of an endpoint that are missing, or not as its record says."""
+    """Findings for the entries of an endpoint that are missing, or not as its record says."""
     subject = Subject("endpoint", record.spec.name)
     found = [(entry, entry.table.lookup(entry.key)) for entry in _needed(maps, record)]
     return [
@@ -83,11 +86,11 @@ def findings(maps: Maps, record: Record) -> list[Finding]:
 
 
 def complete(maps: Maps, record: Record) -> None:
-    """Write what is missing of the entries of an endpoint whose device exists.
+    """Write the missing entries of an endpoint whose device exists.
 
     Raises:
-        ExistsError: Another endpoint has one of them.
-        EndpointNotFoundError: Another process deleted it meanwhile.
+        ExistsError: Another endpoint has one of the entries.
+        EndpointNotFoundError: Another process deleted the endpoint meanwhile.
     """
     if not findings(maps, record):
         return
@@ -119,7 +122,7 @@ def _unless_deleted(record: Record) -> Generator[None, None, None]:
 
 
 def _refuse_replaced(maps: Maps, record: Record) -> None:
-    """Raises ``EndpointNotFoundError`` unless the record, the index and all addresses are still this endpoint's."""
+    """Raises ``EndpointNotFoundError`` unless record, slot, MAC and all addresses are still this endpoint's."""
     _refuse_other_life(maps, record)
     interface = maps.interfaces.lookup(codec.mac_key(record.mac))
     own = (
@@ -133,7 +136,7 @@ def _refuse_replaced(maps: Maps, record: Record) -> None:
 
 
 def _refuse_other_life(maps: Maps, record: Record) -> None:
-    """Raises ``EndpointNotFoundError`` unless the record is still there, and not of a later life of the name."""
+    """Raises ``EndpointNotFoundError`` if the record is gone, or is of a later endpoint of the same name."""
     found = maps.records.lookup(codec.record_key(record.spec.name))
     if found is None or codec.instance_of(found) != record.instance:
         raise EndpointNotFoundError(record.spec.name)
@@ -143,6 +146,7 @@ def _refuse_other_life(maps: Maps, record: Record) -> None:
 
 
 def claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
+    """Claim the name by writing the record; raises ``ExistsError`` or ``CapacityError``, and returns the record."""
     key = codec.record_key(record.spec.name)
     with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
         try:
@@ -154,9 +158,10 @@ def claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
 
 
 def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
-    """All that two endpoints must not share, last the hot half of the record, by which the endpoint may send.
+    """Claim slot, addresses and MAC, which no two endpoints may share; returns the record with its slot.
 
-    Each step is refused by the kernel if somebody else has the key.
+    The MAC is claimed last, since its entry lets the device send. The kernel refuses each step if another endpoint has
+    the key.
     """
     key, new = codec.record_key(record.spec.name), UpdateMode.NOEXIST
     record = attrs.evolve(record, interface=_claim_slot(maps, record))
@@ -176,7 +181,7 @@ def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
 
 @contextmanager
 def _explained(what: str, holder: str) -> Generator[None, None, None]:
-    """Say what is taken: whoever took it was faster than the look before."""
+    """Raise an ``ExistsError`` that names what is taken: another process took it after the check."""
     try:
         yield
     except ExistsError:
@@ -184,14 +189,14 @@ def _explained(what: str, holder: str) -> Generator[None, None, None]:
 
 
 def _claim_slot(maps: Maps, record: Record) -> int:
-    """The lowest index into ``traffic`` that no endpoint has, and now this one."""
+    """Claim the lowest index into ``traffic`` that no endpoint has, and return it."""
     while True:
         keys, _, count = maps.slots.lookup_all()
         if count >= maps.slots.max_entries:
             raise _no_room(maps, count)
         used = set(memoryview(keys).cast("I"))
         index = next(index for index in range(count + 1) if index not in used)
-        with suppress(ExistsError):  # another process was faster
+        with suppress(ExistsError):  # another process claimed it first
             maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
             return index
 
@@ -207,7 +212,7 @@ def _no_room(maps: Maps, count: int) -> CapacityError:
 
 
 def drop_orphan(maps: Maps, address: bytes) -> None:
-    """Take away the claim to an address that a maker wrote, and died, after somebody else had removed its record."""
+    """Remove the claim to an address whose record is gone: a maker wrote it, and died, after the record was removed."""
     claim = maps.addresses.lookup(address)
     if claim is not None:
         record = maps.records.lookup(codec.claimant(claim))
@@ -215,23 +220,25 @@ def drop_orphan(maps: Maps, address: bytes) -> None:
             take_own(maps.addresses, address, claim.__eq__)
 
 
-# -- taking away -----------------------------------------------------------------------------------------
+# -- removing --------------------------------------------------------------------------------------------
 
 
 def silence(maps: Maps, record: Record) -> None:
-    """Take away the entries by which others reach the endpoint, and by which it may send."""
+    """Remove the entries by which others reach the endpoint, and the one by which it may send."""
     own = record.pack_endpoint()
     for key, claim in record.pack_addresses().items():
         take_own(maps.endpoints, key, own.__eq__)
         if maps.addresses.lookup(key) != claim:
-            maps.restore_local(
-                key
-            )  # of another endpoint, if it looked like this one's or was written over by it
+            # Another endpoint has the address: its entry was equal to this one's, or overwritten by it.
+            maps.restore_local(key)
     _take_interface(maps, record)
 
 
 def _take_interface(maps: Maps, record: Record) -> None:
-    """Name and index do not tell one life of a name from the next; who has claimed the index does."""
+    """Remove the sender's entry if it is this endpoint's.
+
+    It holds name and index, which a later endpoint of the same name may have too: the claim in ``slots`` decides.
+    """
     key, slot = codec.mac_key(record.mac), codec.u32(record.interface)
     taken = take_own(maps.interfaces, key, record.is_interface)
     while taken is not None:
@@ -246,14 +253,17 @@ def _take_interface(maps: Maps, record: Record) -> None:
 
 
 def forget(maps: Maps, record: Record) -> None:
-    """Take away the claims, and then the record, by which they are found."""
+    """Remove all entries, then the claims, and last the record, by which they are found."""
     silence(maps, record)
     give_up_claims(maps, record)
     take_record(maps, record)
 
 
 def give_up_claims(maps: Maps, record: Record) -> None:
-    """Addresses first: without its claim nobody writes an entry for one. The index last: it tells what is our own."""
+    """Remove the claims: those to addresses first, since no process restores an entry without a claim.
+
+    The claim to the index is removed last, since by it the endpoint's own entries are recognised.
+    """
     for key, claim in record.pack_addresses().items():
         take_own(maps.addresses, key, claim.__eq__)
     silence(maps, record)
@@ -262,12 +272,13 @@ def give_up_claims(maps: Maps, record: Record) -> None:
 
 
 def take_record(maps: Maps, record: Record) -> bytes | None:
+    """Remove the record if it is this endpoint's; returns its packed value, or None if nothing was removed."""
     key = codec.record_key(record.spec.name)
     return take_own(maps.records, key, lambda value: codec.instance_of(value) == record.instance)
 
 
 def _slots_of(maps: Maps, record: Record) -> list[bytes]:
-    """The key of its index; of an endpoint whose maker died before noting it, what can be found."""
+    """Keys of the endpoint in ``slots``: searched for if its maker died before it noted the index in the record."""
     if record.interface != NO_SLOT:
         return [codec.u32(record.interface)]
     return [key for key, value in maps.slots.items() if value == record.pack_slot()]
