@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The programs in a kernel that the caller makes up: one frame at a time, and everything they do about it visible.
+"""Dry runs of the programs: one frame at a time, on maps of their own, with the kernel's answers given by the caller.
 
-The object is made of the sources of the shipped programs. Where a run without a network has no answer (tunnel key,
-origin, flow hash, next hop) it takes the caller's, and what the programs ask for is noted: both in memory that is
-shared with the kernel, so a run is one system call. It has maps of its own and touches no others.
+The object is made of the sources of the shipped programs. A run without a network has no tunnel key, origin, flow hash
+or next hop: the caller gives these facts, and the calls of the programs are recorded. Both are in memory that is shared
+with the kernel, so a run is one system call. No map of a data path is touched.
 """
 
 from __future__ import annotations
@@ -26,25 +26,26 @@ from mizarnet._model.enumerations import Limit, Program, Verdict
 from mizarnet._model.layout import new
 
 DEVICE: Final = LOOPBACK_IFINDEX
-"""Index of the device that every frame is on: the kernel takes the loopback device for a run."""
+"""Index of the device that every frame is on: the kernel uses the loopback device for a run."""
 CAPACITY = loader.Capacity(max_endpoints=256, max_local=256)
 NO_TOKEN = bytes(12)
 
-# A run refuses an IP packet shorter than its header: a longer one is cut before the program sees it.
+# The kernel refuses to run an IP packet shorter than its header. So a short frame is padded to _SHORTEST bytes, and cut
+# again before the program sees it.
 _SHORTEST = 64
 _LONGEST = 4096
 
 
 class Context(NamedTuple):
-    """What is known of a packet beside its bytes (``struct __sk_buff``).
+    """Facts of a packet besides its bytes (``struct __sk_buff``).
 
     Attributes:
-        mark: Of the packet.
-        priority: Of the packet.
-        ingress_ifindex: The device that received it; 0: none.
-        token: The first three words of its control block, twelve bytes.
-        tstamp: Its departure time.
-        gso_size: Bytes of payload in each segment, if the frame is to be segmented; else 0.
+        mark: Mark of the packet.
+        priority: Priority of the packet.
+        ingress_ifindex: Index of the device that received the packet; 0: none.
+        token: First three words of the packet's control block: 12 bytes.
+        tstamp: Departure time of the packet, in nanoseconds.
+        gso_size: Payload of each segment in bytes, if the frame is to be segmented; else 0.
     """
 
     mark: int = 0
@@ -55,18 +56,18 @@ class Context(NamedTuple):
     gso_size: int = 0
 
 
-# These members of struct __sk_buff in <linux/bpf.h>, in their order.
+# The members of struct __sk_buff in <linux/bpf.h> that Context has, in its order.
 _CONTEXT = struct.Struct("=8xI20xII8x12s92xQ16xI12x")
 
 
 class Outcome(NamedTuple):
-    """What became of a frame.
+    """Result of a dry run.
 
     Attributes:
-        action: What the program returned to the kernel.
-        frame: As it goes on; None if the verdict is a drop reason.
-        context: As it goes on; nothing is known of it if the verdict is a drop reason, or from a transit switch.
-        asked: What the program asked for, and what it counted.
+        action: Return value of the program, such as ``TC_ACT_SHOT`` (2).
+        frame: Frame as it goes on; None if the verdict is a drop reason.
+        context: Context as it goes on; ``NO_CONTEXT`` if the verdict is a drop reason, or for a transit switch.
+        asked: Recorded calls of the program, and what it counted.
     """
 
     action: int
@@ -76,7 +77,7 @@ class Outcome(NamedTuple):
 
     @property
     def verdict(self) -> Verdict:
-        """What the program counted."""
+        """Verdict that the program counted last."""
         return Verdict(self.asked.verdict)
 
 
@@ -101,11 +102,11 @@ class DryRun(Closing):
     """The three programs with maps of their own. Close it, or use it in a ``with``; for one thread.
 
     Attributes:
-        maps: The tables, to be filled as those of an agent are, and the counters.
+        maps: Tables, which the caller fills as those of an agent, and counters.
     """
 
     def __init__(self, loaded: Object) -> None:
-        """Take over a loaded object; use :meth:`load`."""
+        """Own a loaded object; not for callers: see :meth:`load`."""
         with ExitStack() as undo:
             undo.enter_context(loaded)
             self.maps: Maps = Maps.of(loaded)
@@ -120,18 +121,18 @@ class DryRun(Closing):
         """Load an object with its constants.
 
         Args:
-            config: ``mzn_config``, packed.
-            path: The object, such as :func:`object_path`.
+            config: Constants of the programs: a packed ``mzn_config``.
+            path: Path of the object, such as that of :func:`object_path`.
 
         Raises:
-            LayoutError: It was built from other headers than this package.
-            VerifierError: The kernel does not accept a program.
+            LayoutError: The object was built from other headers than this package.
+            VerifierError: The kernel's verifier rejected a program.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
         """
         return cls(loader.load(config, CAPACITY, path=path, layouts=(KEY, FACTS, ASKED)))
 
     def set_tunnel(self, *, there: bool) -> None:
-        """Whether the tunnel's device exists: any does, since the programs ask for no more."""
+        """Set whether the tunnel's device exists; programs test only whether ``lifeline`` has an entry."""
         if there:
             self.maps.lifeline.update(FIRST, u32(DEVICE))
         else:
@@ -143,10 +144,13 @@ class DryRun(Closing):
         """Run a program on a frame.
 
         Args:
-            program: Which.
-            frame: From the Ethernet header on, at least 14 bytes.
-            context: Not for a transit switch.
-            facts: What the program is told.
+            program: Program to run.
+            frame: Bytes of the frame from the Ethernet header on, at least 14.
+            context: Facts of the packet besides its bytes; not used for a transit switch.
+            facts: Answers that the program gets in place of the kernel's.
+
+        Returns:
+            Result of the run.
 
         Raises:
             BpfError: The kernel refused the frame before the program saw it.
@@ -165,5 +169,5 @@ class DryRun(Closing):
         return Outcome(action, runner.frame(), left, asked)
 
     def close(self) -> None:
-        """Let go of the programs and their maps."""
+        """Close the programs and their maps."""
         self._undo.close()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a program is told and asks for when it runs without a network (``csrc/bpf/dry_run/facts.h``).
+"""The facts that a program gets in a dry run, and the record of its calls (``csrc/bpf/dry_run/facts.h``).
 
-The layouts are compared with the object at each load. What the members mean stands with their names.
+The layouts are compared with the object at each load. The classes below explain their members.
 """
 
 from __future__ import annotations
@@ -73,28 +73,28 @@ ASKED: Final = Layout(
 
 
 class Origin(enum.IntEnum):
-    """Where a frame comes from (``enum origin_kind``)."""
+    """Kind of a frame's origin (``enum origin_kind``)."""
 
     NONE = 0
     DEVICE = 1
-    """It was routed through a device."""
+    """The frame was routed through a device."""
     SOCKET = 2
-    """It has no route, but a socket."""
+    """The frame has no route, but a socket."""
 
 
 class Key(NamedTuple):
-    """Outer headers: those a tunnel packet had, or those a program asks for.
+    """Tunnel key: facts of a received packet's outer headers, or the outer headers that a program sets.
 
-    Addresses are 16 bytes in network order. An IPv4 address stands in the last four of them; before it, anything may
-    stand in what is told, and zeros stand in what was asked.
+    Addresses are 16 bytes in network byte order. An IPv4 address is in the last four of them. The twelve bytes before
+    it may have any value in facts, and are zero in a recorded call.
 
     Attributes:
-        family: 4 or 6; 0: no tunnel key.
-        vni: Tenant network space.
-        ttl: Outer TTL or hop limit.
-        flags: Told: as ``BPF_F_TUNINFO_FLAGS`` gives them, in network order. Asked: ``BPF_F_*``.
-        remote: Told: outer source. Asked: outer destination.
-        local: Of this host.
+        family: IP version of the outer headers, 4 or 6; 0: no tunnel key.
+        vni: VNI of the tenant network.
+        ttl: TTL or hop limit of the outer header.
+        flags: In facts: flags as ``BPF_F_TUNINFO_FLAGS`` gives them, in network byte order. In a call: ``BPF_F_*``.
+        remote: In facts: outer source address. In a call: outer destination address.
+        local: Underlay address of this host.
     """
 
     family: int = 0
@@ -106,24 +106,24 @@ class Key(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What a program is told that no run has by itself.
+    """Facts that a program gets in a dry run in place of the kernel's answers.
 
     Attributes:
-        tag: VLAN protocol (upper half) and tag that are kept beside the frame; 0: none.
-        hash: The kernel's hash of the flow.
-        refuse_key: Whether the kernel refuses the tunnel key that a program sets.
-        origin: Where the frame comes from.
-        origin_ifindex: The device it was routed through.
+        tag: VLAN tag that is kept beside the frame, with its protocol in the upper 16 bits; 0: none.
+        hash: Hash of the flow.
+        refuse_key: Whether setting a tunnel key fails.
+        origin: Kind of the frame's origin, an :class:`Origin`.
+        origin_ifindex: Index of the device that the frame was routed through.
         origin_cookie: Cookie of the device's or socket's namespace.
-        origin_family: Address family of the socket.
-        hop_result: What the kernel's routes say about the way to a host: ``BPF_FIB_LKUP_RET_*``.
-        hop_ifindex: The device that the way leads out of.
-        hop_destination_mac: Of the next hop.
-        hop_source_mac: Of that device.
-        key: The tunnel packet's outer headers.
-        is_checksum_deferred: Whether a device shall complete a checksum.
-        checksum_start: Where what it covers starts.
-        checksum_place: Where it is written.
+        origin_family: Address family of the socket, ``AF_*``.
+        hop_result: Result of the FIB look-up for the way to a host: ``BPF_FIB_LKUP_RET_*``.
+        hop_ifindex: Index of the device that the way leads out of.
+        hop_destination_mac: MAC address of the next hop.
+        hop_source_mac: MAC address of the device that the way leads out of.
+        key: Tunnel key of the packet; family 0: none.
+        is_checksum_deferred: Whether a checksum is left to the device.
+        checksum_start: Offset of the first byte that the checksum covers.
+        checksum_place: Offset at which the checksum is written.
         options: Geneve options of the tunnel packet.
     """
 
@@ -145,43 +145,45 @@ class Facts(NamedTuple):
     options: bytes = b""
 
     def pack(self, length: int) -> bytes:
-        """``struct dry_facts``, for a frame that is cut to ``length`` bytes if that is not zero."""
+        """Packed ``struct dry_facts``, for a frame that is cut to ``length`` bytes; 0: not cut."""
         options = self.options
         return FACTS.pack(length, *self[:11], *self.key, *self[12:15], len(options), options)
 
 
 class Asked(NamedTuple):
-    """What a program asked for, and what it counted (``struct dry_asked``).
+    """Recorded calls of a program, and what it counted (``struct dry_asked``).
+
+    Members other than the numbers of calls describe the last call of their kind.
 
     Attributes:
-        verdicts: How often a verdict was counted.
-        program: For which program, the last time.
-        verdict: Which.
-        length: With which length.
-        sent: How often something was counted for a sender.
-        sent_interface: For which, the last time.
-        sent_verdict: With which verdict.
-        sent_length: With which length.
-        received: How often something was counted for a receiver.
-        received_interface: For which, the last time.
-        received_length: With which length.
-        redirects: How often the frame was redirected.
-        redirect_ifindex: To which device, the last time.
-        redirect_flags: ``BPF_F_INGRESS`` (1), or 0.
-        keys: How often a tunnel key was set.
-        key_family: The members of :attr:`key`.
-        key_vni: As ``key_family``.
-        key_ttl: As ``key_family``.
-        key_flags: As ``key_family``.
-        key_remote: As ``key_family``.
-        key_local: As ``key_family``.
-        key_extra: Not zero if anything else in the key was not.
-        hops: How often the way to a host was asked for.
-        hop_family: With which address family, the last time.
-        hop_protocol: For which upper protocol.
-        hop_ifindex: By which device.
-        hop_source: From where; an IPv4 address stands in the first four bytes.
-        hop_destination: Where to.
+        verdicts: Number of verdicts that were counted.
+        program: Program for which the verdict was counted.
+        verdict: Verdict that was counted.
+        length: Frame length in bytes that was counted.
+        sent: Number of counts for a sender.
+        sent_interface: Interface of the sender.
+        sent_verdict: Verdict that was counted for the sender.
+        sent_length: Frame length in bytes that was counted for the sender.
+        received: Number of counts for a receiver.
+        received_interface: Interface of the receiver.
+        received_length: Frame length in bytes that was counted for the receiver.
+        redirects: Number of redirects of the frame.
+        redirect_ifindex: Index of the device that the frame was redirected to.
+        redirect_flags: Flags of the redirect: ``BPF_F_INGRESS`` (1), or 0.
+        keys: Number of tunnel keys that were set.
+        key_family: Member ``family`` of :attr:`key`.
+        key_vni: Member ``vni`` of :attr:`key`.
+        key_ttl: Member ``ttl`` of :attr:`key`.
+        key_flags: Member ``flags`` of :attr:`key`.
+        key_remote: Member ``remote`` of :attr:`key`.
+        key_local: Member ``local`` of :attr:`key`.
+        key_extra: Not zero if another member of the kernel's tunnel key was not zero.
+        hops: Number of FIB look-ups.
+        hop_family: Address family of the look-up, ``AF_*``.
+        hop_protocol: Upper protocol of the look-up, such as 17 for UDP.
+        hop_ifindex: Index of the device of the look-up.
+        hop_source: Source address of the look-up, 16 bytes in network byte order; IPv4 is in the first four.
+        hop_destination: Destination address of the look-up, in the same form.
     """
 
     verdicts: int = 0
@@ -215,10 +217,10 @@ class Asked(NamedTuple):
 
     @classmethod
     def unpack(cls, data: bytes) -> Asked:
-        """Of the bytes in the map."""
+        """The record of calls from a packed ``struct dry_asked``."""
         return new(Asked, ASKED.unpack(data))
 
     @property
     def key(self) -> Key:
-        """The tunnel key that was set last."""
+        """Tunnel key that was set last."""
         return Key(*self[15:21])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the programs of an object do what they should? A few frames with known answers, on tables made up for them.
+"""The self-test of the programs: a few frames with known results, in dry runs on tables made for them.
 
-It runs the object that is made of the same sources as the one to be attached, before that takes the place of another,
-and touches no map of a data path. The answers are on both sides of what matters: what an endpoint may send and receive
-passes, what it may not is dropped for the right reason.
+It runs before an upgrade, in an object made of the same sources as the one to be attached, and touches no map of a data
+path. The results are on both sides of what matters: frames that an endpoint may send or receive pass, and those that it
+may not are dropped for the right reason.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ __all__ = ["check", "failures"]
 
 
 def check(path: Path | None = None, *, route_identity: bool | None = None) -> None:
-    """Run all frames; takes about 60 ms.
+    """Run all frames, which takes about 60 ms.
 
     Args:
-        path: The object; None: the shipped one.
-        route_identity: Whether its agent reads the route of packets; None: what this kernel offers.
+        path: Path of the object; None: the shipped one.
+        route_identity: Whether the object's agent knows senders by the route of packets; None: whether this kernel
+            lets programs read it.
 
     Raises:
-        SelfTestError: A program does something else with a frame than it should.
+        SelfTestError: A program treats a frame wrongly.
         LayoutError: The object was built from other headers than this package.
-        VerifierError: The kernel does not accept a program.
+        VerifierError: The kernel's verifier rejected a program.
         BpfError: The kernel refused a frame.
         PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
     """
@@ -44,7 +45,7 @@ def check(path: Path | None = None, *, route_identity: bool | None = None) -> No
 def failures(
     path: Path | None = None, *, route_identity: bool | None = None
 ) -> Generator[SelfTestError, None, None]:
-    """Every frame whose answer is wrong; arguments and errors as of :func:`check`."""
+    """Errors for all frames that are treated wrongly; arguments and other errors as for :func:`check`."""
     known = bool(has_route_identity()) if route_identity is None else route_identity
     for host in HOSTS:
         with DryRun.load(host.config.pack(), path or object_path(route_identity=known)) as dry_run:
@@ -76,7 +77,7 @@ def _error(canned: Canned, host: Host, wanted: str, found: str) -> SelfTestError
 
 
 def _readable(outcome: Outcome) -> Mapping[str, object]:
-    """What the program decides; the rest of the context is the kernel's."""
+    """The results that the program decides, by name; the rest of the context is the kernel's."""
     action, frame, context, asked = outcome
     decided = {"action": action, "frame": frame, "mark": context.mark, "priority": context.priority}
     return decided | {"token": context.token, "tstamp": context.tstamp} | asked._asdict()

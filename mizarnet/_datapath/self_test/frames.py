@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The canned frames, each with the one answer that is right (docs/packet-rules.md)."""
+"""The canned frames, each with its one right result by docs/packet-rules.md."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _VIRTUAL, _WEB, _DB = VIRTUAL_MAC.packed, known.WEB_MAC.packed, known.DB_MAC.pac
 _REMOTE, _NOBODY, _TUNNEL = known.REMOTE_MAC.packed, known.NOBODYS_MAC.packed, known.TUNNEL_MAC.packed
 _ROUTER, _NIC, _NEXT_HOP = (bytes.fromhex(f"0200000001{number:02x}") for number in range(1, 4))
 
-# What a sender sets on its packets: the agent lets none of it out.
+# Mark, priority and departure time that a sender sets on its packets; the agent clears them.
 _TENANTS: Final = Context(mark=1, priority=2, tstamp=3)
 _OF_WEB: Final = Facts(origin=Origin.DEVICE, origin_ifindex=known.IFINDEX, origin_cookie=known.WEB_COOKIE)
 
 
 @attrs.frozen(kw_only=True)
 class Canned:
-    """A frame and what must become of it.
+    """A frame and its right result.
 
     Attributes:
-        name: What it shows.
-        program: Which gets it.
-        frame: From the Ethernet header on.
-        wanted: What becomes of it.
-        context: What the packet has beside its bytes.
-        facts: What the program is told.
-        has_tunnel: Whether the tunnel's device is there.
-        needs_route_identity: Whether the agent must read the route of packets.
+        name: Name of the frame, as in ``SelfTestError.frame``.
+        program: Program that gets the frame.
+        frame: Bytes of the frame from the Ethernet header on.
+        wanted: Right result of the run.
+        context: Facts of the packet besides its bytes.
+        facts: Answers that the program gets in place of the kernel's.
+        has_tunnel: Whether the tunnel's device exists.
+        needs_route_identity: Whether the result is right only for an agent that reads the route of packets.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Canned:
 
 
 def frames(host: Host) -> Iterator[Canned]:
-    """All frames, as they are for a host."""
+    """All canned frames for a host."""
     for inner in (IPV4, IPV6):
         yield from _sent(host, inner)
         yield from _forged(inner)
@@ -83,7 +83,7 @@ def _packet(source: IPAddress, to: IPAddress, *, hops: int = _TTL) -> bytes:
 
 
 def _sent(host: Host, inner: Addresses) -> Iterator[Canned]:
-    """What an endpoint may send."""
+    """Frames that an endpoint may send."""
     family = f"IPv{inner.web.version}"
     frame = ethernet(_VIRTUAL, _WEB, _packet(inner.web, inner.remote))
     yield _let_out(host, f"{family} to another host", frame, frame, host.second)
@@ -147,7 +147,7 @@ def _asked_for_neighbours() -> Iterator[Canned]:
 
 
 def _forged(inner: Addresses) -> Iterator[Canned]:
-    """What an endpoint may not say."""
+    """Frames that an endpoint may not send."""
     family = f"IPv{inner.web.version}"
     frame = ethernet(_VIRTUAL, _WEB, _packet(inner.db, inner.remote))
     yield _kept_in(f"{family} from another's address", frame, Verdict.FOREIGN_SOURCE)
@@ -177,7 +177,7 @@ def _kept_in(name: str, frame: bytes, reason: Verdict, *, is_sent: bool = True) 
 
 
 def _bounced_before(host: Host, inner: Addresses) -> Iterator[Canned]:
-    """What the guard sends back, and what only looks like it."""
+    """A frame that the guard bounced, and one that only looks like it."""
     frame = ethernet(_VIRTUAL, _REMOTE, _packet(inner.switched, inner.remote))
     signed = Context(mark=known.MARK_BOUNCED, priority=2, ingress_ifindex=DEVICE, token=known.TOKEN, tstamp=3)
     yield Canned(
@@ -203,7 +203,7 @@ def _bounced_before(host: Host, inner: Addresses) -> Iterator[Canned]:
 
 
 def _received(host: Host, inner: Addresses) -> Iterator[Canned]:
-    """What an endpoint may get."""
+    """Frames that an endpoint may receive."""
     packet = _packet(inner.remote, inner.db)
     frame, delivered = ethernet(_VIRTUAL, _REMOTE, packet), ethernet(_DB, _REMOTE, packet)
     asked = _counted(Program.GUARD, Verdict.ACCEPTED, frame, receiver=known.DB_NUMBER)
@@ -223,7 +223,7 @@ def _at_guard(name: str, frame: bytes, key: Key, wanted: Outcome, *, mark: int =
 
 
 def _refused(host: Host, inner: Addresses) -> Iterator[Canned]:
-    """On both sides of what an endpoint may not get."""
+    """Frames that an endpoint may not receive, and one that it may."""
     packet = _packet(inner.remote, inner.db)
     frame, own = ethernet(_VIRTUAL, _REMOTE, packet), ethernet(_DB, _WEB, _packet(inner.web, inner.db))
     passed = _counted(Program.GUARD, Verdict.ACCEPTED_LOCALLY, own)
@@ -310,7 +310,7 @@ def _counted(
     key: Key | None = None,
     way: tuple[IPAddress, IPAddress] | None = None,
 ) -> Asked:
-    """A verdict, counted once, for sender and receiver too, and what else is asked for."""
+    """The record of a run with one verdict, counted also for sender and receiver, and the other calls."""
     length, outer = len(frame), key or Key()
     source, destination = (ip.packed.ljust(len(NO_IP), b"\0") for ip in way) if way else (NO_IP, NO_IP)
     return Asked(

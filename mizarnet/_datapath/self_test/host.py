@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hosts whose programs get the canned frames: constants, tables, and who is who in them."""
+"""The hosts whose programs get the canned frames: constants, tables, and the addresses in them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MTU = 1450
 TUNNEL_MAC, WEB_MAC, DB_MAC, REMOTE_MAC, NOBODYS_MAC = (
     MacAddress.parse(f"02:00:00:00:00:{number:02x}") for number in range(1, 6)
 )
-IFINDEX = 4  # of each endpoint's device, in its namespace
+IFINDEX = 4  # index of each endpoint's device, in the endpoint's namespace
 WEB_COOKIE, DB_COOKIE = 101, 102
 WEB_NUMBER, DB_NUMBER = 1, 2
 MARK_LOCAL, MARK_BOUNCED, TOKEN = 0x80000001, 0x80000002, b"canned token"
@@ -37,16 +37,16 @@ MARK_LOCAL, MARK_BOUNCED, TOKEN = 0x80000001, 0x80000002, b"canned token"
 
 @attrs.frozen(kw_only=True)
 class Addresses:
-    """Of the endpoints of VNI 7, in one family.
+    """Addresses of one family in VNI 7.
 
     Attributes:
-        web: An endpoint of this host, which sends.
-        db: Another one.
-        remote: One of another host.
-        switched: In a network that has a transit switch, with no entry of its own.
-        others: Of an endpoint of the other VNI alone.
-        gateway: Of both endpoints of this host.
-        outside: In no network.
+        web: Address of an endpoint of this host, which sends.
+        db: Address of another endpoint of this host.
+        remote: Address of an endpoint of another host.
+        switched: Address in a network with a transit switch, without an entry in ``endpoints``.
+        others: Address of an endpoint in the other VNI only.
+        gateway: Address of the gateway of both endpoints of this host.
+        outside: Address in no network.
     """
 
     web: IPAddress = attrs.field(converter=ip_address)
@@ -86,12 +86,12 @@ class Host:
 
     Attributes:
         encap: Encapsulation of the tunnel.
-        port: Its UDP port.
-        local: Its underlay address.
-        second: The host of the endpoint that is not here.
-        third: The transit switch of the network, a peer as well.
-        stranger: A host that is no peer.
-        peers: The prefix of those that are.
+        port: UDP port of the tunnel.
+        local: Underlay address of this host.
+        second: Underlay address of the remote endpoint's host.
+        third: Underlay address of the network's transit switch, which is a peer too.
+        stranger: Underlay address of a host that is no peer.
+        peers: Underlay prefix of the peers.
     """
 
     encap: Encap
@@ -104,12 +104,12 @@ class Host:
 
     @property
     def name(self) -> str:
-        """Its tunnel."""
+        """Name of the host's tunnel, such as ``"vxlan over IPv4"``."""
         return f"{self.encap.value} over IPv{self.local.version}"
 
     @property
     def config(self) -> Config:
-        """The constants of its programs."""
+        """Constants of the host's programs."""
         return Config(
             mark_local=MARK_LOCAL,
             mark_bounced=MARK_BOUNCED,
@@ -123,7 +123,7 @@ class Host:
         )
 
     def fill(self, maps: Maps) -> None:
-        """Write its tables."""
+        """Write the host's tables."""
         for record in (_WEB, _DB):
             maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface())
         for key, place in self._endpoints().items():
@@ -179,4 +179,4 @@ HOSTS: Final = (
         peers="2001:db8::/64",
     ),
 )
-"""Both encapsulations, and both families of the underlay."""
+"""Two hosts, which together have both encapsulations and both address families of the underlay."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bytes of packets, as far as the self-test needs them."""
+"""Builders for the bytes of the packets that the self-test needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ IP_BYTES = {4: 20, 6: 40}
 
 
 class Party(NamedTuple):
-    """Who sends a packet, or gets it."""
+    """Sender or receiver of a packet.
+
+    Attributes:
+        mac: MAC address, 6 bytes.
+        ip: IP address.
+    """
 
     mac: bytes
     ip: IPAddress
@@ -37,7 +42,7 @@ def ethernet(to: bytes, by: bytes, packet: bytes) -> bytes:
 def ip(
     source: IPAddress, destination: IPAddress, payload: bytes, *, protocol: int = UDP, hops: int = 64
 ) -> bytes:
-    """A packet of the family of its addresses, without options."""
+    """An IP packet of the version of its addresses, without options."""
     addresses = source.packed + destination.packed
     if source.version == 6:
         return struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops) + addresses + payload
@@ -46,37 +51,37 @@ def ip(
 
 
 def udp(source_port: int, destination_port: int, payload: bytes) -> bytes:
-    """A datagram without a checksum."""
+    """A UDP datagram without a checksum."""
     return struct.pack("!HHHxx", source_port, destination_port, 8 + len(payload)) + payload
 
 
 def tunnel(encap: Encap, vni: int, frame: bytes) -> bytes:
-    """The header of the tunnel, and the frame."""
+    """A VXLAN or Geneve header with the frame behind it."""
     if encap is Encap.VXLAN:
         return struct.pack("!Bxxx", 0x08) + struct.pack("!I", vni << 8) + frame
     return struct.pack("!xxH", _ETHERNET_IN_GENEVE) + struct.pack("!I", vni << 8) + frame
 
 
 def arp(to: bytes, operation: int, sender: Party, target: Party) -> bytes:
-    """A frame with a question or an answer of ARP."""
+    """A frame with an ARP request or reply."""
     head = to + sender.mac + struct.pack("!HHHBBH", _ARP, 1, _TYPES[4], 6, 4, operation)
     return head + sender.mac + sender.ip.packed + target.mac + target.ip.packed
 
 
 def solicitation(asker: Party, target: IPAddress) -> bytes:
-    """A frame that asks all nodes for the MAC of an IPv6 address."""
+    """A frame with a neighbour solicitation for an IPv6 address, to all nodes."""
     body = bytes(4) + target.packed + _OPTION_SOURCE + asker.mac
     return _icmpv6(_ALL_NODES_MAC, asker, target, _SOLICITATION, body, hops=255)
 
 
 def advertisement(to: Party, found: Party) -> bytes:
-    """The answer to it, to the asker."""
+    """A frame with the neighbour advertisement that answers a solicitation, to its sender."""
     body = struct.pack("!I", _SOLICITED_OVERRIDE) + found.ip.packed + _OPTION_TARGET + found.mac
     return _icmpv6(to.mac, found, to.ip, _ADVERTISEMENT, body, hops=255)
 
 
 def time_exceeded(to: Party, by: Party, packet: bytes) -> bytes:
-    """A frame that says that a packet's hops are used up, with its header and the next eight bytes."""
+    """A frame with an ICMP or ICMPv6 "time exceeded" for a packet: its IP header and the next eight bytes."""
     version = to.ip.version
     body = bytes(4) + packet[: IP_BYTES[version] + 8]
     if version == 6:
@@ -95,7 +100,7 @@ def _icmpv6(to_mac: bytes, by: Party, to: IPAddress, kind: int, body: bytes, *, 
 
 
 def _checksum(data: bytes) -> bytes:
-    """RFC 1071, over an even number of bytes."""
+    """Internet checksum (RFC 1071) over an even number of bytes."""
     total = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
