@@ -46,7 +46,7 @@ def make(lab: str, name: str) -> str:
         raise ExistsError(
             str(refused),
             holder=netns,
-            hint=f"if it is of no use: ip netns delete {netns}; or name the lab otherwise",
+            hint=f"delete it if nothing needs it (ip netns delete {netns}), or give another name=",
         ) from None
     return netns
 

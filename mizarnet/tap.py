@@ -77,7 +77,7 @@ def _enter(record: Record) -> Session:
     except NetnsNotFoundError as missing:
         raise NetnsNotFoundError(
             missing.message,
-            hint=f"endpoint {record.spec.name!r} lives there: call this where its maker's /run/netns is to be seen",
+            hint=f"endpoint {record.spec.name!r} lives there: call this in a process that has its creator's /run",
         ) from None
 
 
@@ -90,7 +90,7 @@ def _bring_up(session: Session, link: Link, record: Record) -> None:
         raise ExistsError(
             f"another device on the tunnel took MAC {record.mac} while endpoint {record.spec.name!r} was down",
             holder=str(record.mac),
-            hint="only who has CAP_NET_ADMIN over an endpoint's namespace can do that: delete that endpoint",
+            hint="it takes CAP_NET_ADMIN over an endpoint's namespace to do that: delete that endpoint",
         ) from refused
 
 

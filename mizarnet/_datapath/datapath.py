@@ -33,7 +33,7 @@ from mizarnet.errors import (
 )
 
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
-_MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables went with the programs"
+_MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables ended with the programs"
 _REOPEN = "open the new one with TransitAgent.open()"
 # Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
@@ -210,17 +210,17 @@ class DataPath:
 
     def _of_hooks(self, found: Survey, meta: Meta) -> Iterator[Finding]:
         for place in found.missing(meta.layers):
-            text = f"no program of ours stands on {place}"
+            text = f"no program of mizarnet is attached at {place}"
             yield Finding(FindingKind.PROGRAM_MISSING, self.subject, str(place), None, text)
         for build in found.builds - {installed_build()}:
-            text = f"programs of build {build_text(build)} stand there"
+            text = f"programs of build {build_text(build)} are attached"
             wanted = build_text(installed_build())
             yield Finding(FindingKind.PROGRAM_OUTDATED, self.subject, wanted, build_text(build), text)
 
     def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
         # The kernel deletes the entry when the device leaves its namespace.
         if meta.state is not State.DELETING and self._maps.lifeline.lookup(FIRST) is None:
-            text = "its lifeline is empty, so that a switch would pass everything"
+            text = "its lifeline is empty, so a transit switch passes every packet"
             yield Finding(FindingKind.LIFELINE_MISSING, self.subject, self.hooks.ifindex, None, text)
 
     def refuse(self, findings: list[Finding]) -> None:
@@ -272,7 +272,8 @@ class DataPath:
             taken = self._lost is AgentNotFoundError
         if taken:
             return AgentNotFoundError(
-                f"somebody took agent and guard off every hook of {self.name} (tcx, clsact)", hint=_MAKE_AGAIN
+                f"another program took agent and guard off every hook of {self.name} (tcx, clsact)",
+                hint=_MAKE_AGAIN,
             )
         return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
 

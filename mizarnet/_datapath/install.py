@@ -63,7 +63,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
         finally:
             if found is not None:
                 found.close()
-    raise StaleHandleError(f"the transit agent of {tunnel.name} was attached and detached all the time")
+    raise StaleHandleError(f"other processes kept attaching and detaching the transit agent of {tunnel.name}")
 
 
 def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:

@@ -145,7 +145,7 @@ def _check_owner(path: Path, found: os.stat_result, *, mode: int) -> None:
         raise PrivilegeError(
             f"{path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
             missing=("CAP_DAC_OVERRIDE",),
-            hint=f"it must be root's, with mode {mode:o}: find out who made it, and remove it",
+            hint=f"it must be root's, with mode {mode:o}: find out which program made it, and remove it",
         )
 
 
@@ -154,7 +154,7 @@ def _wrong_kind(path: Path, found: os.stat_result, wanted: str) -> ExistsError:
     return ExistsError(
         f"{path} is {what}, not a {wanted}",
         holder=str(path),
-        hint="find out who made it, and remove it",
+        hint="find out which program made it, and remove it",
     )
 
 
@@ -170,7 +170,7 @@ def _refusal(operation: str, path: Path, refused: OSError) -> KernelError | Priv
 def _overdue(path: Path, timeout: float) -> LockTimeoutError:
     holder = _holder(path)
     who = f"process {holder}" if holder else "another process"
-    return LockTimeoutError(f"{who} holds {path} for more than {timeout:g} s", timeout=timeout, pid=holder)
+    return LockTimeoutError(f"{who} holds {path} after a wait of {timeout:g} s", timeout=timeout, pid=holder)
 
 
 def _holder(path: Path) -> int | None:

@@ -132,7 +132,7 @@ def _refuse_two(ifindex: int, standing: Mapping[Place, Standing]) -> None:
     if len({each.meta_id for each in standing.values()}) > 1:
         listed = ", ".join(f"{place}: program {each.program_id}" for place, each in standing.items())
         raise ExistsError(
-            f"programs of two transit agents stand on interface {ifindex} ({listed})",
+            f"programs of two transit agents are attached to interface {ifindex} ({listed})",
             holder=listed,
             hint="delete the tunnel with force=True",
         )

@@ -108,7 +108,7 @@ class TunnelHooks:
                     programs[place.program] = _obtain(place.program, found, maps, stack)
                 if self.attach(place, programs[place.program], found):
                     filled.append(place)
-        raise StaleHandleError(f"the hooks of {self.name} were changed by somebody else all the time")
+        raise StaleHandleError(f"another process kept changing the hooks of {self.name}")
 
     def take_off(self, meta_id: int) -> None:
         """Detach the programs of one data path, guard last, from a tunnel that is down.

@@ -80,12 +80,14 @@ class _Swap:
             return
         old, new = self._open(standing), self.loaded.programs[place.program]
         if old is None:
-            raise StaleHandleError(f"somebody took {place} off {self.datapath.name} meanwhile")
+            raise StaleHandleError(f"another program took {place} off {self.datapath.name} meanwhile")
         self.datapath.hooks.replace(place, new, expected=old)
         self.roll_back.callback(self._put_back, place, old, new)
         there = self.datapath.survey().standing.get(place)
         if there is None or there.program_id != new.id:
-            raise StaleHandleError(f"{place} of {self.datapath.name} does not hold what was put there")
+            raise StaleHandleError(
+                f"{place} of {self.datapath.name} does not hold the program that was just attached"
+            )
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
         with suppress(StaleHandleError, NotFoundError):  # another process changed the place

@@ -78,4 +78,4 @@ def test_a_wrong_answer_says_what_is_wrong(isolated: None, tmp_path: Path) -> No
     assert (error.program, error.frame) == ("guard", "from a stranger (vxlan over IPv4)")
     assert "action 2" in error.wanted and "verdict FOREIGN_PEER" in error.wanted
     assert "action 0" in error.found and "verdict ACCEPTED" in error.found
-    assert str(error).startswith("the guard does something else than it should with a frame from a stranger")
+    assert str(error).startswith("the guard treats a frame from a stranger")

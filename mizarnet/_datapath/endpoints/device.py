@@ -184,6 +184,6 @@ def _explain(refused: NetlinkError, record: Record) -> Exception:
         return ExistsError(
             f"MAC {record.mac} is taken on the tunnel",
             holder=str(record.mac),
-            hint="a device that is no endpoint's any more, or never was, has it: delete it, or give another mac=",
+            hint="a device without an endpoint's record has it: delete that device, or give another mac=",
         )
     return refused

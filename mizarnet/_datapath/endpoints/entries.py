@@ -102,7 +102,9 @@ def complete(maps: Maps, record: Record) -> None:
         with _unless_deleted(record):
             _refuse_other_life(maps, record)
         mode = UpdateMode.ANY if found is not None and entry.holder(found) == own else UpdateMode.NOEXIST
-        with _explained(f"an entry of endpoint {record.spec.name!r} is another's", record.spec.name):
+        with _explained(
+            f"an entry of endpoint {record.spec.name!r} belongs to another endpoint", record.spec.name
+        ):
             entry.table.update(entry.key, entry.value, mode=mode)
     try:
         publish(maps, record)

@@ -67,7 +67,7 @@ def _compare(host: Host, canned: Canned, dry_run: DryRun) -> Iterator[SelfTestEr
 def _error(canned: Canned, host: Host, wanted: str, found: str) -> SelfTestError:
     program, frame = canned.program.name.lower(), f"{canned.name} ({host.name})"
     return SelfTestError(
-        f"the {program} does something else than it should with a frame {frame}: {found}, and not {wanted}",
+        f"the {program} treats a frame {frame} wrongly: {found}, not {wanted}",
         program=program,
         frame=frame,
         wanted=wanted,
