@@ -77,6 +77,7 @@ class TransitAgent(Closing):
         AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
         LockTimeoutError: In :meth:`attach`, :meth:`upgrade` and :meth:`detach`: another process held the host's lock
             for 10 s.
+        PrivilegeError: In each method that attaches, replaces or detaches programs: a capability is missing.
     """
 
     def __init__(self, tunnel: Tunnel, datapath: DataPath) -> None:

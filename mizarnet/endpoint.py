@@ -71,6 +71,7 @@ class Endpoint:
         StaleHandleError: In each method but :meth:`delete`: the agent was detached or replaced, or its tunnel is gone.
         AgentNotFoundError: In each method: another program took agent and guard off every hook.
         LockTimeoutError: In each method that creates or deletes: another process held the host's lock for 10 s.
+        PrivilegeError: In each method that creates or deletes: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
     """
 
     def __init__(self, agent: TransitAgent, record: Record, *, created: bool) -> None:

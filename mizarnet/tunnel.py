@@ -179,6 +179,7 @@ class Tunnel(Closing):
             InUseError: Endpoints exist, and ``force`` is not given.
             LayoutError: Another version of this package attached the tunnel's agent, and ``force`` is not given.
             ExistsError: Programs of two agents are on the tunnel's hooks, and ``force`` is not given.
+            PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
         """
         with self.host.locked():
             self.device.delete(force=force)

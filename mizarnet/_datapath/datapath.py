@@ -233,7 +233,7 @@ class DataPath:
             )
 
     def refuse_detached(self) -> None:
-        """Raises ``AgentNotFoundError`` if ``meta`` says by now that the data path is being detached."""
+        """Raises ``AgentNotFoundError`` unless ``meta`` still says that the data path is finished and of this host."""
         self.refuse([*self._of_meta(self._maps.read_meta())])
 
     def warn_if_outdated(self) -> None:

@@ -283,7 +283,7 @@ def _at_switch(name: str, frame: bytes, wanted: Outcome) -> Canned:
     return Canned(name=name, program=Program.SWITCH, frame=frame, facts=way, wanted=wanted)
 
 
-# -- what is told and asked --------------------------------------------------------------------------------
+# -- facts and recorded calls -------------------------------------------------------------------------------
 
 
 def _key_told(host: Host, remote: IPAddress) -> Key:
