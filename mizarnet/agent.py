@@ -11,7 +11,7 @@ import attrs
 
 from mizarnet._datapath import install, leftovers, switches
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.hooks import Place, wanted_places
+from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import Capacity, build_text
 from mizarnet._datapath.upgrade import upgrade
@@ -19,8 +19,6 @@ from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
-from mizarnet._model.enumerations import Layer
-from mizarnet._model.finding import FindingKind, of_kind
 from mizarnet._model.html import table
 from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
 from mizarnet._model.stats import Stats
@@ -85,8 +83,7 @@ class TransitAgent(Closing):
         self.tunnel = tunnel
         self.created = False
         self.datapath = datapath
-        layers = datapath.maps.read_meta().layers
-        self.hook: Hook = Hook.TCX if layers & Layer.TCX else Hook.CLSACT
+        self.hook: Hook = deciding_hook(datapath.maps.read_meta().layers)
         self.capacity: Capacity = Capacity.of(datapath.maps)
         self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local)
         self.networks: NetworkTable = NetworkTable(datapath, tunnel.local)
@@ -197,8 +194,7 @@ class TransitAgent(Closing):
 
         The transit switch's program counts as well.
         """
-        own = of_kind(self.datapath.findings(), {FindingKind.PROGRAM_OUTDATED})
-        return bool(own) or any(each.outdated() for each in switches.own(self.datapath))
+        return bool(self.datapath.outdated()) or any(each.outdated() for each in switches.own(self.datapath))
 
     def upgrade(self) -> None:
         """Replace the programs that run by this package's, with no packet lost and no table changed.

@@ -161,8 +161,9 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
             create_macvlan(
                 session, name, parent_ifindex=lower.ifindex, mac="02:00:00:00:00:01", mtu=1400, kind=name
             )
-    except UnsupportedError:
-        reason = f"this kernel has no {name} (CONFIG_{name.upper()})"
+    except UnsupportedError as refused:
+        is_own = refused.feature == name != "native_xdp"
+        reason = f"this kernel has no {name} (CONFIG_{name.upper()})" if is_own else str(refused)
     except MizarnetError as error:
         reason = str(error)
     else:

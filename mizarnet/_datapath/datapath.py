@@ -16,7 +16,7 @@ from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema
+from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema, survey
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
@@ -38,6 +38,7 @@ _REOPEN = "open the new one with TransitAgent.open()"
 # Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
     FindingKind.UNFINISHED: "TransitAgent.attach(tunnel) completes it",
+    FindingKind.ENDING: "TransitAgent.attach(tunnel) removes what is left and attaches another",
     FindingKind.MOVED: "move it back, or delete it and create a tunnel here",
 }
 # Attempts, each of which fails if the data path is replaced between the survey and the opening of its maps.
@@ -141,7 +142,7 @@ class DataPath:
         """The programs of ours on the tunnel's hooks, all of this data path."""
         self._refuse_unusable()
         try:
-            found = self.hooks.survey(self._known)
+            found = self.host.run_near(survey, self.hooks.ifindex, self._known)
         except NotFoundError:
             raise self._lose(StaleHandleError(f"tunnel {self.name} is gone")) from None
         standing = found.any
@@ -184,25 +185,45 @@ class DataPath:
             yield self.maps
 
     def make_whole(self) -> None:
-        """Attach programs again where they are missing on the hooks; raises as :meth:`writing` does."""
+        """Repair what every write needs, programs and lifeline; raises as :meth:`writing` does."""
         findings = self.findings()
         self.refuse(findings)
+        if of_kind(findings, {FindingKind.LIFELINE_MISSING}):
+            self.hooks.write_lifeline(self._maps)
         if of_kind(findings, {FindingKind.PROGRAM_MISSING}):
-            with suppress(NotFoundError):  # the device is gone, which the next survey finds
+            try:
                 self.hooks.put_back(self._maps, self._maps.read_meta().layers)
+            except NotFoundError:
+                self.survey()  # if it is the device that is gone, this says so
+                raise
             self.refuse(self.findings())
 
     def findings(self) -> list[Finding]:
-        """Findings about the programs and maps of the data path; none if it is whole."""
+        """Findings about the programs and maps of the data path, but for their build; none if it is whole."""
         found = self.survey()
         meta = self._maps.read_meta()
         return [*self._of_meta(meta), *self._of_hooks(found, meta), *self._of_lifeline(meta)]
 
+    def outdated(self) -> list[Finding]:
+        """Findings about attached programs of another build than this package; reads the package's object file."""
+        wanted = installed_build()
+        return [
+            Finding(
+                FindingKind.PROGRAM_OUTDATED,
+                self.subject,
+                build_text(wanted),
+                build_text(build),
+                f"programs of build {build_text(build)} are attached",
+            )
+            for build in self.survey().builds - {wanted}
+        ]
+
     def _of_meta(self, meta: Meta) -> Iterator[Finding]:
         if meta.state is not State.LIVE:
-            verb = "attached" if meta.state is State.MAKING else "detached"
-            text = f"it is being {verb}, or the process that did it died"
-            yield Finding(FindingKind.UNFINISHED, self.subject, State.LIVE.name, meta.state.name, text)
+            making = meta.state is State.MAKING
+            kind = FindingKind.UNFINISHED if making else FindingKind.ENDING
+            text = f"it is being {'attached' if making else 'detached'}, or the process that did it died"
+            yield Finding(kind, self.subject, State.LIVE.name, meta.state.name, text)
         cookie, here = meta.head.netns_cookie, self.host.cookie
         if cookie != here:
             text = "its tunnel was moved here from another network namespace"
@@ -212,10 +233,6 @@ class DataPath:
         for place in found.missing(meta.layers):
             text = f"no program of mizarnet is attached at {place}"
             yield Finding(FindingKind.PROGRAM_MISSING, self.subject, str(place), None, text)
-        for build in found.builds - {installed_build()}:
-            text = f"programs of build {build_text(build)} are attached"
-            wanted = build_text(installed_build())
-            yield Finding(FindingKind.PROGRAM_OUTDATED, self.subject, wanted, build_text(build), text)
 
     def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
         # The kernel deletes the entry when the device leaves its namespace.

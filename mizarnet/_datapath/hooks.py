@@ -73,9 +73,9 @@ def choose_layers(wanted: Hook | None) -> int:
     return Layer.TCX | Layer.CLSACT if tcx else Layer.CLSACT
 
 
-def layers_text(layers: int) -> str:
-    """Text for bits of ``Layer``, such as ``"tcx"`` or ``"tcx and clsact"``."""
-    return " and ".join(hook.value for hook, bit in _BITS.items() if layers & bit)
+def deciding_hook(layers: int) -> Hook:
+    """Hook on which programs of some layers decide: filters of a clsact never run behind programs on tcx."""
+    return Hook.TCX if layers & Layer.TCX else Hook.CLSACT
 
 
 def wanted_places(layers: int) -> list[Place]:

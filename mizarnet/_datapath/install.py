@@ -16,13 +16,13 @@ import attrs
 from mizarnet._datapath import leftovers, loader, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.hooks import choose_layers, layers_text, wanted_places
+from mizarnet._datapath.hooks import choose_layers, deciding_hook, wanted_places
 from mizarnet._datapath.loader import AGENT, GUARD, Capacity
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import on_link_prefixes
 from mizarnet._model.arguments import IPNetwork
-from mizarnet._model.codec import FIRST, Config, Head, Meta, u32
+from mizarnet._model.codec import FIRST, Config, Head, Meta
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import Limit, State
 from mizarnet._model.finding import FindingKind
@@ -70,7 +70,7 @@ def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
     """Raises ``ExistsError`` unless the existing data path is as specified."""
     capacity = Capacity.of(maps)
     existing = {
-        "hook": layers_text(maps.read_meta().layers),
+        "hook": deciding_hook(maps.read_meta().layers).value,
         "max_endpoints": capacity.max_endpoints,
         "max_local": capacity.max_local,
         "peers": maps.read_peers(),
@@ -89,9 +89,11 @@ def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
     """Repair every finding except programs of another build; whether the data path had been unfinished."""
     findings = [*found.findings(), *tunnel.findings()]
     kinds = {finding.kind for finding in findings}
+    if FindingKind.ENDING in kinds:
+        raise StaleHandleError(f"the transit agent of {tunnel.name} is being detached")
     found.refuse([each for each in findings if each.kind is not FindingKind.UNFINISHED])
     if FindingKind.LIFELINE_MISSING in kinds:
-        _write_lifeline(tunnel, found.maps)
+        tunnel.hooks.write_lifeline(found.maps)
     tunnel.hooks.put_back(found.maps, found.maps.read_meta().layers)
     if FindingKind.TUNNEL_DOWN in kinds:
         tunnel.bring_up()
@@ -108,7 +110,7 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
         loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
         maps = Maps.of(loaded)
         maps.meta.update(FIRST, _meta(tunnel, layers).pack())
-        _write_lifeline(tunnel, maps)
+        tunnel.hooks.write_lifeline(maps)
         maps.add_peers(_on_link(tunnel) if spec.peers is None else spec.peers)
         maps.stamp()
         before = tunnel.hooks.survey()
@@ -124,11 +126,6 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
             _set_state(maps, State.LIVE)
             on_failure.pop_all()
     return True
-
-
-def _write_lifeline(tunnel: TunnelDevice, maps: Maps) -> None:
-    # The kernel looks up the index of a devmap's entry in the namespace of the thread that writes it.
-    tunnel.host.run(maps.lifeline.update, FIRST, u32(tunnel.ifindex))
 
 
 def _undo(tunnel: TunnelDevice, maps: Maps) -> None:

@@ -23,7 +23,13 @@ def clear_host(host: Host) -> None:
     for switch in switches.find(host):
         if not switch.has_owner():
             switch.remove()
-    private_netns.sweep(lambda cookie, ifindex: cookie == host.cookie and not get_link(host, ifindex=ifindex))
+    private_netns.sweep(lambda cookie, ifindex: cookie == host.cookie and not _is_tunnel(host, ifindex))
+
+
+def _is_tunnel(host: Host, ifindex: int) -> bool:
+    """Whether a tunnel has that index; the kernel may have given it to another device."""
+    link = get_link(host, ifindex=ifindex)
+    return link is not None and link.external
 
 
 def sweep() -> list[str]:

@@ -45,7 +45,7 @@ from mizarnet.errors import (
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
-_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,9}) local=(?P<local>\S+)")
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,10}) local=(?P<local>\S+)")
 
 
 @attrs.frozen

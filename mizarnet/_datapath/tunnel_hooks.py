@@ -19,8 +19,9 @@ from mizarnet._datapath.hooks import PLACES, Place
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import Standing, Survey, recognise
+from mizarnet._datapath.survey import Survey, recognise
 from mizarnet._kernel.bpf import Program, with_program
+from mizarnet._model.codec import FIRST, u32
 from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHandleError
 
 # Attempts, each of which fails if another process changes a hook between the survey and the attachment.
@@ -41,9 +42,9 @@ class TunnelHooks:
     name: str
     ifindex: int
 
-    def survey(self, known: Mapping[int, Standing] | None = None) -> Survey:
-        """Programs of ours on the hooks; arguments and errors as for :func:`survey.survey`."""
-        return self.host.run_near(survey.survey, self.ifindex, known)
+    def survey(self) -> Survey:
+        """Programs of ours on the hooks; raises as :func:`survey.survey` does."""
+        return self.host.run(survey.survey, self.ifindex)
 
     def attach(self, place: Place, program: Program, seen: Survey) -> bool:
         """Attach a program at a place that was free in a survey.
@@ -73,6 +74,11 @@ class TunnelHooks:
     def replace(self, place: Place, program: Program, *, expected: Program) -> None:
         """Replace a program at a place by another; raises as :func:`hooks.replace` does."""
         self.host.run(hooks.replace, place, program, self.ifindex, expected=expected)
+
+    def write_lifeline(self, maps: Maps) -> None:
+        """Write the tunnel's index into the map by which a switch knows that its tunnel lives."""
+        # The kernel looks the index up in the namespace of the thread that writes it.
+        self.host.run(maps.lifeline.update, FIRST, u32(self.ifindex))
 
     def put_back(
         self, maps: Maps, layers: int, *, loaded: Mapping[str, Program] | None = None

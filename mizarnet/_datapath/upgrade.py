@@ -22,7 +22,6 @@ from mizarnet._datapath.survey import Standing
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
-from mizarnet._model.finding import FindingKind, of_kind
 from mizarnet.errors import NotFoundError, StaleHandleError
 
 
@@ -36,7 +35,7 @@ def upgrade(datapath: DataPath) -> None:
     """
     maps = datapath.maps
     outdated = [each for each in switches.own(datapath) if each.outdated()]
-    if not outdated and not of_kind(datapath.findings(), {FindingKind.PROGRAM_OUTDATED}):
+    if not outdated and not datapath.outdated():
         return
     self_test.check()
     names = [GUARD, AGENT, *([SWITCH] if outdated else [])]
@@ -101,10 +100,15 @@ class _Swap:
         host, hook = self.datapath.host, XdpHook(switch.link.ifindex)
         mode = switch.mode
         host.run(hook.replace, new, expected=old, mode=mode)
-        self.roll_back.callback(host.run, hook.replace, old, expected=new, mode=mode)
+        self.roll_back.callback(self._put_switch_back, switch, old, new)
         noted = self.datapath.maps.read_switching()
         again = attrs.evolve(noted, generation=noted.generation + 1)
         self.datapath.maps.switching.update(FIRST, again.pack())
+
+    def _put_switch_back(self, switch: StandingSwitch, old: Program, new: Program) -> None:
+        with suppress(StaleHandleError, NotFoundError):  # another program has the place now
+            hook = XdpHook(switch.link.ifindex)
+            switch.host.run(hook.replace, old, expected=new, mode=switch.mode)
 
     def _open(self, standing: Standing | None) -> Program | None:
         program = None if standing is None else Program.open_id(standing.program_id)

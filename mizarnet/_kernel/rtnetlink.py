@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from mizarnet._kernel.capabilities import not_permitted
 from mizarnet._kernel.closing import Closing
 from mizarnet._model.layout import read_number
-from mizarnet.errors import NetlinkError
+from mizarnet.errors import MizarnetError, NetlinkError
 
 _SOL_NETLINK = 270
 _NETLINK_EXT_ACK = 11
@@ -99,7 +99,12 @@ class Rtnl(Closing):
             PrivilegeError: CAP_NET_ADMIN over the namespace is missing.
         """
         for _ in range(_DUMP_ATTEMPTS):
-            replies = self._exchange(operation, kind, body, flags)
+            try:
+                replies = self._exchange(operation, kind, body, flags)
+            except MizarnetError:  # many of which are OSErrors, too
+                raise
+            except OSError as error:  # of the socket itself, such as ENOBUFS
+                raise NetlinkError(operation, errno=error.errno or errno.EIO) from None
             if replies is not None:
                 return replies
         raise NetlinkError(

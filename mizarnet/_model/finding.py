@@ -14,7 +14,9 @@ class FindingKind(enum.Enum):
     """What kind of thing is wrong."""
 
     UNFINISHED = "unfinished"
-    """It was begun, and is not whole, or its end has begun."""
+    """It was begun, and is not whole."""
+    ENDING = "ending"
+    """Its end has begun."""
     MOVED = "moved"
     """A tunnel lives in another network namespace than the one that its agent was made for."""
     PROGRAM_MISSING = "program missing"
@@ -27,8 +29,8 @@ class FindingKind(enum.Enum):
     """The tunnel's device is down, or gone."""
     DEVICE_GONE = "device gone"
     """The device of an endpoint is not where its record says."""
-    ENTRY_MISSING = "entry missing"
-    """A table has no such entry for an endpoint."""
+    ENTRY_DIFFERS = "entry differs"
+    """A table has no such entry for an endpoint, or another one."""
 
 
 class Subject(NamedTuple):

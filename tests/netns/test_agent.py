@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import pytest
 
 import mizarnet as mz
+from mizarnet._datapath import loader
 from mizarnet._datapath.lock import locked
 from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import State
@@ -81,27 +83,13 @@ def test_a_given_argument_that_differs_is_named(host: Host, argument: str, value
     assert (contents(host.agent), set(host.agent.peers)) == before
 
 
-def test_another_hook_than_the_one_that_is_there_is_named(host: Host) -> None:
-    """Where there is tcx, the agent of the fixture stands on both layers, and neither alone is what there is."""
-    if mz.probe().tcx:
-        for hook in mz.Hook:
-            with pytest.raises(mz.ExistsError, match=f"hook is tcx and clsact, not {hook.value}"):
-                mz.TransitAgent.attach(host.tunnel, hook=hook)
-    else:
-        with pytest.raises(mz.UnsupportedError, match="tcx"):
-            mz.TransitAgent.attach(host.tunnel, hook="tcx")
-        with mz.TransitAgent.attach(host.tunnel, hook="clsact") as again:
-            assert not again.created
+def test_another_hook_than_the_deciding_one_is_named(host: Host) -> None:
+    other = mz.Hook.CLSACT if host.agent.hook is mz.Hook.TCX else mz.Hook.TCX
+    with pytest.raises((mz.ExistsError, mz.UnsupportedError), match=f"hook is tcx, not {other.value}|tcx"):
+        mz.TransitAgent.attach(host.tunnel, hook=other)
+    with mz.TransitAgent.attach(host.tunnel, hook=host.agent.hook) as again:
+        assert not again.created
     assert all(host.agent.state().attached.values())
-
-
-def test_open_by_name_and_by_tunnel(host: Host) -> None:
-    with (
-        mz.TransitAgent.open(TUNNEL, netns=host.namespace.name) as one,
-        mz.TransitAgent.open(host.tunnel) as other,
-    ):
-        assert one.state() == other.state() == host.agent.state()
-        assert not one.created
 
 
 def test_open_says_all_that_is_wrong_and_attach_mends_it(host: Host) -> None:
@@ -117,6 +105,30 @@ def test_open_says_all_that_is_wrong_and_attach_mends_it(host: Host) -> None:
     with mz.TransitAgent.attach(host.tunnel) as again:
         assert again.created
         assert again.datapath.findings() == []
+
+
+def test_an_agent_whose_end_has_begun_is_made_anew(host: Host) -> None:
+    maps, before = host.agent.datapath.maps, host.agent.datapath.meta_id
+    maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.DELETING).pack())
+    with pytest.raises(mz.AgentNotFoundError, match=r"is being detached.*attaches another"):
+        mz.TransitAgent.open(host.tunnel)
+    with mz.TransitAgent.attach(host.tunnel) as again:
+        assert again.created
+        assert again.datapath.meta_id != before
+
+
+def test_a_write_mends_the_lifeline(host: Host) -> None:
+    host.agent.datapath.maps.lifeline.delete(FIRST)
+    host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.99")
+    assert host.agent.datapath.findings() == []
+
+
+def test_no_write_needs_the_packages_object(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is gone for a moment while another version is being installed."""
+    monkeypatch.setattr(loader, "object_path", lambda: Path("/nowhere"))
+    host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.99")
+    with pytest.raises(mz.NotFoundError, match="being installed"):
+        _ = host.agent.outdated
 
 
 def test_an_agent_that_is_not_there(host: Host) -> None:

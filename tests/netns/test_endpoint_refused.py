@@ -12,7 +12,7 @@ import mizarnet as mz
 from mizarnet._kernel.netlink import Session, create_veth, write_sysctl
 from tests.support.namespace import Namespace
 from tests.support.tables import unchanged
-from tests.support.topology import Host, World, links, new_namespace
+from tests.support.topology import TUNNEL, Host, World, links, new_namespace
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,14 @@ def test_a_failure_at_any_step_leaves_nothing(
 def test_an_mtu_larger_than_the_tunnels(host: Host) -> None:
     with unchanged(host.agent), pytest.raises(mz.MtuError, match="1450"):
         mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", mtu=1451)
+
+
+def test_a_tunnel_whose_mtu_was_lowered_by_hand(world: World, host: Host) -> None:
+    host.namespace.run("ip", "link", "set", TUNNEL, "mtu", "1400")
+    netns = world.namespace("web").name
+    with unchanged(host.agent), pytest.raises(mz.MtuError, match="1450 is larger than the tunnel's 1400"):
+        mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", netns=netns, mtu=1450)
+    assert mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", netns=netns).state().mtu == 1400
 
 
 @pytest.mark.vm

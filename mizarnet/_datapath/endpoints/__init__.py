@@ -21,7 +21,7 @@ from mizarnet._datapath.endpoints import comparison, device, entries
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import UpdateMode
-from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, delete_netns
+from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, delete_netns, get_link
 from mizarnet._model import codec
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import NO_SLOT, Record
@@ -208,7 +208,7 @@ class LocalEndpoints:
 
     def _filled_in(self, spec: EndpointSpec) -> EndpointSpec:
         """The specification with MAC, MTU and gateways filled in."""
-        largest = self.maps.read_meta().mtu
+        largest = self._largest_mtu()
         mtu = largest if spec.mtu is None else spec.mtu
         if mtu > largest:
             raise MtuError(
@@ -227,6 +227,12 @@ class LocalEndpoints:
         mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
         gateways = self._gateways(spec) if spec.gateway is None else spec.gateway
         return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
+
+    def _largest_mtu(self) -> int:
+        """What the agent lets out, and no more than the tunnel's device takes now."""
+        link = get_link(self.host, ifindex=self.datapath.hooks.ifindex)
+        agreed = self.maps.read_meta().mtu
+        return agreed if link is None else min(agreed, link.mtu)
 
     def _gateways(self, spec: EndpointSpec) -> Iterator[IPAddress]:
         """Gateways of the networks that the endpoint's addresses are in."""

@@ -74,11 +74,11 @@ def findings(maps: Maps, record: Record) -> list[Finding]:
     found = [(entry, entry.table.lookup(entry.key)) for entry in _needed(maps, record)]
     return [
         Finding(
-            FindingKind.ENTRY_MISSING,
+            FindingKind.ENTRY_DIFFERS,
             subject,
             entry.value,
             there,
-            f"its entry of {entry.table.name} is missing",
+            f"its entry of {entry.table.name} {'is missing' if there is None else 'differs'}",
         )
         for entry, there in found
         if there != entry.value

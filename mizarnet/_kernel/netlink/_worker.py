@@ -13,7 +13,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from mizarnet._kernel.netlink._syscalls import enter_netns
-from mizarnet._kernel.netlink._thread import fulfil
+from mizarnet._kernel.netlink._thread import fulfil, start
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
 from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet.errors import LockTimeoutError, NetlinkError
@@ -49,7 +49,7 @@ class Worker:
             name=f"mizarnet-netns-{self.netns.inode}",
             daemon=True,
         )
-        self._thread.start()
+        start(self._thread)
         ready.result()
 
     def _live(self, fd: int, ready: Future[None]) -> None:
