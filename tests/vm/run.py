@@ -58,6 +58,9 @@ KERNEL_OPTIONS = "console=ttyS0 panic=-1 oops=panic mitigations=off tsc=reliable
 """The kernel mistrusts an emulated time stamp counter now and then, and reading any other clock is slow. On a busy host
 it also mistrusts the timer, and panics ("IO-APIC + timer doesn't work")."""
 
+INSTRUCTION_CLOCK = ("-accel", "tcg,thread=single", "-icount", "shift=0,sleep=on")
+"""The clock goes on by a nanosecond for each instruction, and with the host's while the guest waits for a file."""
+
 SERVE_READ_ONLY = r"""
 while read -r _ target _; do
     mount -o remount,bind,ro "$(printf %b "$target")" || exit
@@ -82,6 +85,7 @@ class Job:
     timeout: int
     out: Path | None
     log: Path | None
+    count_instructions: bool
 
 
 class Exchange:
@@ -164,7 +168,8 @@ def machine(job: Job, work: Path) -> list[str]:
     write_initramfs(work / "initramfs", job.kernel, Path(__file__).with_name("init.sh"))
     return [
         require("qemu-system-x86_64", "qemu-system-x86"),
-        *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", CPU),
+        *("-machine", "q35", "-cpu", CPU),
+        *(INSTRUCTION_CLOCK if job.count_instructions else ("-accel", "tcg,thread=multi")),
         *("-smp", str(job.cpus), "-m", job.memory),
         # virtiofs reads and writes the guest's memory from another process.
         *("-object", f"memory-backend-memfd,id=memory,size={job.memory},share=on"),
@@ -260,6 +265,9 @@ def parse(arguments: Sequence[str]) -> Job:
     parser.add_argument("--cwd", default=str(Path.cwd()), metavar="DIR")
     parser.add_argument("--env", type=_setting, action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, metavar="DIR", help="writable, /mnt/out in the guest")
+    parser.add_argument(
+        "--count-instructions", action="store_true", help="a nanosecond of the guest's time for each; slow"
+    )
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the kernel's messages")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args(arguments)
@@ -275,6 +283,7 @@ def parse(arguments: Sequence[str]) -> Job:
         timeout=options.timeout,
         out=options.out and options.out.resolve(),
         log=options.log,
+        count_instructions=options.count_instructions,
     )
 
 
