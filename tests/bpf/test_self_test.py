@@ -57,16 +57,16 @@ def test_each_frame_notices_what_no_other_does(isolated: None, tmp_path: Path, b
 
 
 @pytest.mark.parametrize(
-    ("host", "before", "after"),
+    ("host", "where", "before", "after"),
     [
-        ("vxlan over IPv4", "VXLAN_FLAGS = 0x08", "VXLAN_FLAGS = 0x0c"),
-        ("geneve over IPv6", "0x6558", "0x6559"),
+        ("vxlan over IPv4", "VXLAN_FLAGS", "0x08", "0x0c"),
+        ("geneve over IPv6", "GENEVE_ETHERNET", "0x6558", "0x6559"),
     ],
 )
 def test_each_host_notices_what_no_other_does(
-    isolated: None, tmp_path: Path, host: str, before: str, after: str
+    isolated: None, tmp_path: Path, host: str, where: str, before: str, after: str
 ) -> None:
-    bug = Bug("4", "header of the tunnel", "bpf/switch.h", before, after)
+    bug = Bug("4", "header of the tunnel", where, before, after)
     assert failing(build_with(bug, tmp_path)) == {"on the underlay, for another host": {host}}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from tests.support.sources import change
 from tests.support.twin_object import SOURCES
 
 BUGS, CANNED = (Path(__file__).with_name(f"{name}.toml") for name in ("bugs", "canned"))
@@ -17,19 +18,19 @@ BUGS, CANNED = (Path(__file__).with_name(f"{name}.toml") for name in ("bugs", "c
 
 @attrs.frozen
 class Bug:
-    """One mistake: a piece of a source file that stands there once, and what takes its place.
+    """One mistake: an expression that stands once in a function, and what takes its place.
 
     Attributes:
         rule: Of docs/packet-rules.md.
         name: What is wrong then.
-        file: Under ``csrc``.
-        before: As shipped.
+        where: The function, or an enumerator.
+        before: As shipped, however it is laid out.
         after: With the mistake.
     """
 
     rule: str
     name: str
-    file: str
+    where: str
     before: str
     after: str
 
@@ -37,11 +38,7 @@ class Bug:
         """A copy of the sources with the mistake, under ``tree``."""
         sources = tree / "csrc"
         shutil.copytree(SOURCES, sources)
-        target = sources / self.file
-        text = target.read_text()
-        if text.count(self.before) != 1:
-            raise ValueError(f"{self.name}: its place is in {self.file} {text.count(self.before)} times")
-        target.write_text(text.replace(self.before, self.after))
+        change(sources, self.where, self.before, self.after)
         return sources
 
 

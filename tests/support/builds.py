@@ -12,14 +12,15 @@ from pathlib import Path
 
 from mizarnet._datapath import loader
 from mizarnet._kernel.objects import has_route_identity
+from tests.support.sources import change
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")
 OTHER_TTL = 63
 """Outer TTL of what the second build's agent sends; the first one's is 64."""
 CHANGES = (
-    ("bpf/lib/tunnel.h", "OUTER_TTL = 64,", f"OUTER_TTL = {OTHER_TTL},"),
-    ("bpf/agent.h", "return MZN_DROP_HAIRPIN;", "return MZN_DROP_NO_DESTINATION;"),
+    ("OUTER_TTL", "64", str(OTHER_TTL)),
+    ("deliver_locally", "MZN_DROP_HAIRPIN", "MZN_DROP_NO_DESTINATION"),
 )
 
 
@@ -27,10 +28,8 @@ def compile_second(into: Path) -> Path:
     """The object of the second build, for this kernel."""
     tree = into / "csrc"
     shutil.copytree(ROOT / "csrc", tree)
-    for name, old, new in CHANGES:
-        text = (tree / name).read_text()
-        assert text.count(old) == 1, (name, old)
-        (tree / name).write_text(text.replace(old, new))
+    for where, before, after in CHANGES:
+        change(tree, where, before, after)
     flags = () if has_route_identity() else ("-DMZN_NO_ROUTE_IDENTITY",)
     include = ("-I", tree / "include", "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")
     target = into / "second.bpf.o"
