@@ -13,7 +13,7 @@
 #include <bpf/bpf_helpers.h>
 
 #ifndef MZN_NO_ROUTE_IDENTITY
-#include "lib/sk_buff.h"
+#include "lib/kernel.h"
 #endif
 
 enum {

@@ -3,17 +3,11 @@
  * The programs of transit.bpf.c, whole, in a kernel that user space makes up: what a test run cannot have (a tunnel key,
  * a route, a flow hash, a next hop) comes from the map `dry_run`, and what the programs ask for is noted there.
  */
-#include <stdbool.h>
-#include <stddef.h>
-
+#include "dry_run/helpers.h"
 #include "dry_run/kernel.h"
 
-#include "dry_run/sk_buff.h"
-
 #include "dry_run/count.h"
-#include "lib/arp_nd.h"
 #include "lib/enumerations.h"
-#include "lib/gateway.h"
 
 /* The programs become functions of the ones below. */
 #pragma push_macro("SEC")
@@ -22,9 +16,9 @@
 #define mzn_agent shipped_agent
 #define mzn_guard shipped_guard
 #define mzn_switch shipped_switch
-#include "agent.h"
-#include "guard.h"
-#include "switch.h"
+#include "agent.bpf.c"
+#include "guard.bpf.c"
+#include "switch.bpf.c"
 #undef mzn_agent
 #undef mzn_guard
 #undef mzn_switch

@@ -16,11 +16,11 @@ NUMBERS = range(-2, 2 * Limit.VERDICTS)
 ASK = f"""
 #include <stdio.h>
 #include <linux/stddef.h>
-#include <lib/verdict.h>
+#include <lib/fate.h>
 int main(void)
 {{
 	for (int number = {NUMBERS.start}; number < {NUMBERS.stop}; number++)
-		printf("%d %d\\n", agent_fate(number), guard_fate(number));
+		printf("%d %d %d\\n", agent_fate(number), guard_fate(number), switch_fate(number));
 	return 0;
 }}
 """
@@ -34,6 +34,7 @@ FATES = {
         Verdict.GATEWAY_ANSWERED: TURN,
     },
     "guard": {Verdict.ACCEPTED: GO_ON, Verdict.ACCEPTED_LOCALLY: GO_ON, Verdict.BOUNCED: TURN},
+    "switch": dict.fromkeys(NUMBERS, GO_ON) | {int(Verdict.BOUNCED): TURN},
 }
 
 

@@ -7,8 +7,8 @@
 #ifndef MZN_BOUNCE_H
 #define MZN_BOUNCE_H
 
-#include "identity.h"
-#include "tunnel.h"
+#include "origin.h"
+#include "outer.h"
 
 static __always_inline void sign_bounced(struct __sk_buff *skb)
 {

@@ -3,7 +3,9 @@
 #ifndef MZN_CHECKSUM_H
 #define MZN_CHECKSUM_H
 
-#include "parse.h"
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
 
 /* Before the upper layer's data in an IPv6 checksum (RFC 8200, 8.1). */
 struct pseudo_header {

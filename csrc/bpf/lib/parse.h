@@ -9,13 +9,10 @@
 
 #include <linux/if_ether.h>
 #include <linux/in.h>
-#include <linux/in6.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 
-#include <bpf/bpf_endian.h>
-
-#include "maps.h"
+#include "packet.h"
 
 #define ETHERTYPE_IPV4 bpf_htons(ETH_P_IP)
 #define ETHERTYPE_IPV6 bpf_htons(ETH_P_IPV6)
@@ -25,7 +22,6 @@ enum {
 	HEADERS = sizeof(struct ethhdr) + sizeof(struct ipv6hdr), /* the longest of the headers read here */
 	EXTENSIONS = 6, /* most IPv6 extension headers walked ... */
 	EXTENSION_BYTES = 128, /* ... and most bytes of them */
-	NO_PROTOCOL = 256, /* no number that a header could hold */
 };
 
 /* The start of an IPv6 extension header; the last member is that of a fragment header. */
@@ -35,48 +31,11 @@ struct extension {
 	__be16 fragment;
 };
 
-struct frame {
-	__be16 ethertype;
-	__u8 hop_limit;
-	bool fragment;
-	__u16 protocol; /* upper layer; NO_PROTOCOL in all but the first fragment */
-	__u16 payload; /* offset of the upper layer's header in the frame */
-	__u32 end; /* of the packet in the frame; what follows is a trailer */
-	__u8 destination_mac[ETH_ALEN];
-	struct mzn_mac source_mac;
-	struct mzn_ip source;
-	struct mzn_ip destination;
+/* As struct ethhdr, which is packed: clang would read that byte by byte. */
+struct ethernet {
+	__u16 destination[3], source[3];
+	__be16 protocol;
 };
-
-static __always_inline void set_ipv4(struct mzn_ip *ip, __be32 address)
-{
-	ip->family = 4;
-	ip->words[0] = 0;
-	ip->words[1] = 0;
-	ip->words[2] = bpf_htonl(0xffff);
-	ip->words[3] = address;
-}
-
-static __always_inline void set_ipv6(struct mzn_ip *ip, const struct in6_addr *address)
-{
-	ip->family = 6;
-	__builtin_memcpy(ip->words, address, sizeof(ip->words));
-}
-
-static __always_inline bool same_words(const __u32 *a, const __u32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
-static __always_inline bool same_ip(const struct mzn_ip *a, const struct mzn_ip *b)
-{
-	return a->family == b->family && same_words(a->words, b->words);
-}
-
-static __always_inline bool same_mac(const volatile __u8 *a, const volatile __u8 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
-}
 
 /*
  * Makes what is judged linear: frames of a tap may have no more than 14 bytes there, and the pages with the rest may be
@@ -91,9 +50,9 @@ static __always_inline int pull(struct __sk_buff *skb, __u32 bytes)
 	return bpf_skb_pull_data(skb, bytes) ? MZN_DROP_UNREADABLE : 0;
 }
 
-static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, const void *at, const void *end)
 {
-	struct iphdr *ip = at;
+	const struct iphdr *ip = at;
 	__u32 total, header;
 
 	if ((void *)(ip + 1) > end)
@@ -136,8 +95,7 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 
 	if (!frame)
 		return MZN_DROP_UNREADABLE;
-		/* Unrolled: 6.1 refuses the back edge that clang makes of this loop. */
-#pragma unroll
+#pragma unroll /* 6.1 refuses the back edge that clang makes of this loop */
 	for (int i = 0; i < EXTENSIONS; i++) {
 		if (!is_extension(frame->protocol))
 			return 0;
@@ -160,9 +118,9 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 	return is_extension(frame->protocol) ? MZN_DROP_EXTENSION_HEADERS : 0;
 }
 
-static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, void *at, void *end)
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, const void *at, const void *end)
 {
-	struct ipv6hdr *ip = at;
+	const struct ipv6hdr *ip = at;
 
 	if ((void *)(ip + 1) > end)
 		return MZN_DROP_TRUNCATED;
@@ -180,40 +138,39 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame
 	return is_extension(ip->nexthdr) ? skip_extensions(skb, frame) : 0;
 }
 
-/* Zero, or the reason why the frame cannot be understood. ARP bodies are left to arp_nd.h. */
+/* Zero, or the reason why the frame cannot be understood. ARP bodies are left to arp.h. */
 __noinline int parse(struct __sk_buff *skb, struct frame *frame)
 {
 	int refused = pull(skb, HEADERS);
 	void *end = (void *)(long)skb->data_end;
-	struct ethhdr *eth = (void *)(long)skb->data;
+	const struct ethernet *eth = (void *)(long)skb->data;
 
 	if (!frame || refused)
 		return MZN_DROP_UNREADABLE;
 	if ((void *)(eth + 1) > end)
 		return MZN_DROP_TRUNCATED;
-	__builtin_memcpy(frame->destination_mac, eth->h_dest, ETH_ALEN);
-	__builtin_memcpy(frame->source_mac.bytes, eth->h_source, ETH_ALEN);
-	frame->ethertype = eth->h_proto;
+	set_mac(&frame->destination_mac, eth->destination);
+	set_mac(&frame->source_mac, eth->source);
+	frame->ethertype = eth->protocol;
 	/* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
-	if (skb->vlan_present || eth->h_proto == bpf_htons(ETH_P_8021Q) ||
-	    eth->h_proto == bpf_htons(ETH_P_8021AD) || eth->h_proto == bpf_htons(ETH_P_QINQ1))
+	if (skb->vlan_present || eth->protocol == bpf_htons(ETH_P_8021Q) ||
+	    eth->protocol == bpf_htons(ETH_P_8021AD) || eth->protocol == bpf_htons(ETH_P_QINQ1))
 		return MZN_DROP_VLAN_TAGGED;
-	if (eth->h_proto == ETHERTYPE_IPV4)
+	if (eth->protocol == ETHERTYPE_IPV4)
 		return parse_ipv4(skb, frame, eth + 1, end);
-	if (eth->h_proto == ETHERTYPE_IPV6)
+	if (eth->protocol == ETHERTYPE_IPV6)
 		return parse_ipv6(skb, frame, eth + 1, end);
-	return eth->h_proto == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
+	return eth->protocol == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
 }
 
-static __always_inline bool is_multicast(const struct frame *frame)
+/* Whatever is refused is dropped: of a number from a function that it judges by itself the verifier knows nothing. */
+static __always_inline int understand(struct __sk_buff *skb, struct packet *packet)
 {
-	__u32 first = frame->destination.words[0], last = frame->destination.words[3];
+	int refused;
 
-	if (frame->destination_mac[0] & 1)
-		return true;
-	if (frame->destination.family == 6)
-		return (first & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
-	return (last & bpf_htonl(0xf0000000)) == bpf_htonl(0xe0000000) || last == 0xffffffff;
+	packet->frame = (struct frame){}; /* here, since not every packet is parsed */
+	refused = parse(skb, &packet->frame);
+	return refused && refused < MZN_LIMIT_FIRST_DROP ? MZN_DROP_UNREADABLE : refused;
 }
 
 #endif

@@ -1,46 +1,81 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/*
- * What becomes of a frame on the tunnel is a property of its verdict. Each program knows its own verdicts by name: one of
- * another program, and one that is added and forgotten here, drops.
- */
+/* The end of every program: the packet is counted, and what its verdict says is done with it. */
 #ifndef MZN_VERDICT_H
 #define MZN_VERDICT_H
 
-#include <mizarnet/abi.h>
+#include <linux/pkt_cls.h>
 
-enum fate {
-	FATE_DROP,
-	FATE_GO_ON, /* the way it was going */
-	FATE_TURN, /* to the other side of the tunnel: from egress to ingress, or from ingress to egress */
-};
+#include "bounce.h"
+#include "count.h"
+#include "fate.h"
+#include "packet.h"
 
-static __always_inline enum fate agent_fate(int verdict)
+/*
+ * The tenant's mark, priority and departure time end here: on the outer packet they would steer the host's
+ * routing rules and qdiscs.
+ */
+static __always_inline int let_out(struct __sk_buff *skb, int verdict)
 {
-	switch (verdict) {
-	case MZN_PASS_ENCAPSULATED:
-	case MZN_PASS_BOUNCE_ADMITTED:
-		return FATE_GO_ON;
-	case MZN_PASS_DELIVERED_LOCALLY:
-	case MZN_PASS_NEIGHBOUR_ANSWERED:
-	case MZN_PASS_GATEWAY_ANSWERED:
-		return FATE_TURN;
+	enum fate fate = agent_fate(verdict);
+
+	if (fate == FATE_DROP)
+		return TC_ACT_SHOT;
+	if (verdict == MZN_PASS_BOUNCE_ADMITTED) {
+		forget_signature(skb);
+		return TC_ACT_OK;
+	}
+	skb->mark = 0;
+	skb->priority = 0;
+	skb->tstamp = 0;
+	if (fate == FATE_GO_ON)
+		return TC_ACT_OK;
+	skb->mark = config.mark_local;
+	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+}
+
+static __always_inline int let_in(struct __sk_buff *skb, int verdict)
+{
+	switch (guard_fate(verdict)) {
+	case FATE_GO_ON:
+		skb->mark = 0;
+		return TC_ACT_OK;
+	case FATE_TURN:
+		sign_bounced(skb);
+		return bpf_redirect(skb->ifindex, 0);
 	default:
-		return FATE_DROP;
+		return TC_ACT_SHOT;
 	}
 }
 
-static __always_inline enum fate guard_fate(int verdict)
+static __always_inline int act(void *context, enum mzn_program program, int verdict)
 {
-	switch (verdict) {
-	case MZN_PASS_ACCEPTED:
-	case MZN_PASS_ACCEPTED_LOCALLY:
-		return FATE_GO_ON;
-	case MZN_PASS_BOUNCED:
-		return FATE_TURN;
-	case MZN_PASS_COPIED: /* its copy comes by again */
-	default:
-		return FATE_DROP;
+	switch (program) {
+	case MZN_PROGRAM_AGENT:
+		return let_out(context, verdict);
+	case MZN_PROGRAM_GUARD:
+		return let_in(context, verdict);
+	case MZN_PROGRAM_SWITCH:
+		return switch_fate(verdict) == FATE_TURN ? XDP_TX : XDP_PASS;
 	}
+}
+
+/* Did an endpoint get the packet, from this program? The guard lets in what the agent has delivered, and counted. */
+static __always_inline bool is_received(enum mzn_program program, int verdict)
+{
+	return (program == MZN_PROGRAM_AGENT && verdict == MZN_PASS_DELIVERED_LOCALLY) ||
+	       (program == MZN_PROGRAM_GUARD && verdict == MZN_PASS_ACCEPTED);
+}
+
+/* What the kernel is told. `program` is a constant, so that each program has its own part of this alone. */
+static __always_inline int conclude(void *context, enum mzn_program program, const struct packet *packet,
+				    int verdict)
+{
+	count_verdict(program, verdict, packet->bytes);
+	if (program == MZN_PROGRAM_AGENT && packet->sender)
+		count_sent(packet->sender->interface, verdict, packet->bytes);
+	if (is_received(program, verdict) && packet->to)
+		count_received(packet->to->interface, packet->bytes);
+	return act(context, program, verdict);
 }
 
 #endif

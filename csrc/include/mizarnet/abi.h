@@ -36,7 +36,7 @@ enum mzn_program {
 
 /*
  * What a program decided about a frame. A number, once published, keeps its meaning for good.
- * A frame that the stack segments later (GSO) is decided and counted once. What becomes of it is in bpf/lib/verdict.h.
+ * A frame that the stack segments later (GSO) is decided and counted once. What becomes of it is in bpf/lib/fate.h.
  */
 enum mzn_verdict {
 	MZN_PASS_ENCAPSULATED = 0, /* Agent: tunnel key set, leaves towards a host or transit switch. */

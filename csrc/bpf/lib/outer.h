@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* The tunnel key: what the tunnel device puts into the outer headers, and what it found there. */
-#ifndef MZN_TUNNEL_H
-#define MZN_TUNNEL_H
+#ifndef MZN_OUTER_H
+#define MZN_OUTER_H
 
-#include "parse.h"
+#include "address.h"
+#include "maps.h"
 
 enum {
 	/* Written into every key: Geneve sends a zero TTL as zero, VXLAN as 64. */
@@ -61,7 +62,7 @@ static __always_inline int set_outer(struct __sk_buff *skb, __u32 vni, const __u
 /* False if the frame did not come out of the tunnel, or came over the other address family. */
 static __always_inline bool get_outer(struct __sk_buff *skb, struct outer *outer)
 {
-	struct bpf_tunnel_key key = {};
+	struct bpf_tunnel_key key; /* the helper writes all of it */
 	__u64 flags = BPF_F_TUNINFO_FLAGS | (is_ipv6_underlay() ? BPF_F_TUNINFO_IPV6 : 0);
 
 	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), flags))
@@ -104,9 +105,7 @@ __noinline int has_critical_option(struct __sk_buff *skb)
 /* An underlay address whose family is the tunnel's, as in `endpoints` and `networks`. */
 static __always_inline bool is_own_host(const __u32 *words)
 {
-	const volatile __u32 *local = config.local.words;
-
-	return words[0] == local[0] && words[1] == local[1] && words[2] == local[2] && words[3] == local[3];
+	return same_words(words, config.local.words);
 }
 
 static __always_inline bool is_peer(const struct mzn_ip *ip)

@@ -5,11 +5,11 @@
  * the sender's own stack can attach one. The socket alone is no proof: a cold echo reply carries the initial
  * namespace's, a SYN cookie none, a reflected frame the victim's (docs/design.md has the table).
  */
-#ifndef MZN_IDENTITY_H
-#define MZN_IDENTITY_H
+#ifndef MZN_ORIGIN_H
+#define MZN_ORIGIN_H
 
-#include "sk_buff.h"
-#include "tunnel.h"
+#include "kernel.h"
+#include "parse.h"
 
 #ifdef MZN_NO_ROUTE_IDENTITY
 
@@ -66,28 +66,5 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 }
 
 #endif
-
-static __always_inline bool is_unspecified(const struct mzn_ip *ip)
-{
-	return ip->family == 6 && !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);
-}
-
-/* The link-local address that a stack makes of the sender's MAC by default (RFC 4291, appendix A). */
-static __always_inline bool is_link_local_of(const struct mzn_mac *mac, const struct mzn_ip *ip)
-{
-	const __u8 *own = mac->bytes;
-
-	return ip->family == 6 && ip->words[0] == bpf_htonl(0xfe800000) && !ip->words[1] &&
-	       ip->words[2] == bpf_htonl((own[0] ^ 2) << 24 | own[1] << 16 | own[2] << 8 | 0xff) &&
-	       ip->words[3] == bpf_htonl(0xfe000000 | own[3] << 16 | own[4] << 8 | own[5]);
-}
-
-static __always_inline bool owns(const struct mzn_interface *interface, const struct mzn_ip *ip)
-{
-	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
-		if (same_ip(&interface->addresses[i].ip, ip))
-			return true;
-	return false;
-}
 
 #endif

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* What is read from the kernel's own packet: where it comes from, and the checksum that is left to a device. */
-#ifndef MZN_SK_BUFF_H
-#define MZN_SK_BUFF_H
+#ifndef MZN_KERNEL_H
+#define MZN_KERNEL_H
 
 #include <bpf/bpf_core_read.h>
 
-#include "metadata.h"
+#include "packet.h"
 
 /* The few members that are read, relocated to the running kernel's layout at load. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)

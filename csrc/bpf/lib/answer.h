@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Room for an answer in place of the packet that it is about. */
-#ifndef MZN_ROOM_H
-#define MZN_ROOM_H
+/* An answer in place of the packet that it is about: the room for it, and the way back. */
+#ifndef MZN_ANSWER_H
+#define MZN_ANSWER_H
 
+#include "lookup.h"
 #include "parse.h"
 
 /*
@@ -18,6 +19,17 @@ static __always_inline int make_room(struct __sk_buff *skb, const struct frame *
 
 	return bpf_skb_change_tail(skb, kept, 0) || bpf_skb_change_tail(skb, ETH_HLEN + kept + ip_header, 0) ||
 	       bpf_skb_adjust_room(skb, -(__s32)kept, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_change_tail(skb, length, 0);
+}
+
+/* The Ethernet addresses of an answer to the sender. */
+struct macs {
+	__u16 destination[3], source[3];
+};
+
+static __always_inline void to_sender(struct macs *macs, const struct frame *frame)
+{
+	set_mac(macs->destination, &frame->source_mac);
+	set_virtual_mac(macs->source);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The transit switch: XDP on the underlay of a host that bounces tunnel packets on to where an endpoint lives. It
  * passes or transmits, nothing else. What it cannot finish it passes, and the guard bounces it through the kernel.
@@ -7,16 +7,13 @@
  * frame with its tag, so that it stays in its VLAN; the native one loses the tag: a device on a trunk must leave tags
  * in the bytes (ethtool: rxvlan off; on the peer of a veth, txvlan off).
  */
-#ifndef MZN_SWITCH_H
-#define MZN_SWITCH_H
-
 #include <linux/udp.h>
 
 #include "lib/checksum.h"
-#include "lib/count.h"
-#include "lib/metadata.h"
-#include "lib/route.h"
-#include "lib/tunnel.h"
+#include "lib/lookup.h"
+#include "lib/outer.h"
+#include "lib/parse.h"
+#include "lib/verdict.h"
 
 enum {
 	TUNNEL_HEADER = 8, /* VXLAN's whole, Geneve's fixed part */
@@ -27,7 +24,7 @@ enum {
 
 /* Where the outer headers of one packet are. `udp` and what follows stand behind the family's IP header. */
 struct outer_headers {
-	struct ethhdr *eth;
+	struct ethernet *eth;
 	struct iphdr *ip4; /* one of the two */
 	struct ipv6hdr *ip6;
 	struct udphdr *udp;
@@ -40,7 +37,7 @@ static __always_inline bool find_ipv4(struct outer_headers *at)
 {
 	struct iphdr *ip = (void *)(at->eth + 1);
 
-	if (at->eth->h_proto != ETHERTYPE_IPV4 || (void *)(ip + 1) > at->end)
+	if (at->eth->protocol != ETHERTYPE_IPV4 || (void *)(ip + 1) > at->end)
 		return false;
 	/* Options and fragments are the kernel's: it reassembles, and the guard bounces. */
 	if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(0x3fff) ||
@@ -55,7 +52,7 @@ static __always_inline bool find_ipv6(struct outer_headers *at)
 {
 	struct ipv6hdr *ip = (void *)(at->eth + 1);
 
-	if (at->eth->h_proto != ETHERTYPE_IPV6 || (void *)(ip + 1) > at->end)
+	if (at->eth->protocol != ETHERTYPE_IPV6 || (void *)(ip + 1) > at->end)
 		return false;
 	if (ip->version != 6 || ip->nexthdr != IPPROTO_UDP || !is_own_host(ip->daddr.in6_u.u6_addr32))
 		return false;
@@ -93,21 +90,23 @@ static __always_inline bool find_outer(struct xdp_md *ctx, struct outer_headers 
 	return length != 0;
 }
 
-static __always_inline bool inner_destination(const struct outer_headers *at, struct mzn_ip *to)
+static __always_inline bool parse_inner(const struct outer_headers *at, struct packet *packet)
 {
-	struct ethhdr *eth = at->inner;
+	struct ethernet *eth = at->inner;
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	struct iphdr *ip4 = (void *)(eth + 1);
 
+	packet->vni = at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
 	if ((void *)(ip4 + 1) > at->end)
 		return false;
-	if (eth->h_proto == ETHERTYPE_IPV4) {
-		set_ipv4(to, ip4->daddr);
+	packet->frame.ethertype = eth->protocol;
+	if (eth->protocol == ETHERTYPE_IPV4) {
+		set_ipv4(&packet->frame.destination, ip4->daddr);
 		return true;
 	}
-	if (eth->h_proto != ETHERTYPE_IPV6 || (void *)(ip6 + 1) > at->end)
+	if (eth->protocol != ETHERTYPE_IPV6 || (void *)(ip6 + 1) > at->end)
 		return false;
-	set_ipv6(to, &ip6->daddr);
+	set_ipv6(&packet->frame.destination, &ip6->daddr);
 	return true;
 }
 
@@ -123,19 +122,16 @@ static __always_inline bool from_peer(const struct outer_headers *at)
 }
 
 /* The host to send on to; NULL if the endpoint is here or unknown, or the frame is for the guard to refuse. */
-static __always_inline const __u32 *next_host(const struct outer_headers *at)
+static __always_inline const __u32 *next_host(const struct outer_headers *at, struct packet *packet)
 {
-	__u32 vni = at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
-	struct mzn_endpoint *endpoint;
 	struct mzn_network *network;
-	struct mzn_ip to;
 
-	if (!inner_destination(at, &to) || !from_peer(at))
+	if (!parse_inner(at, packet) || !from_peer(at))
 		return NULL;
-	endpoint = find_endpoint(vni, &to);
-	if (endpoint)
-		return endpoint->place == MZN_PLACE_REMOTE ? endpoint->host : NULL;
-	network = find_network(vni, &to);
+	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
+	if (packet->to)
+		return packet->to->place == MZN_PLACE_REMOTE ? packet->to->host : NULL;
+	network = find_network(packet->vni, &packet->frame.destination);
 	/* The source port is the sender's hash of the inner flow. */
 	return network ? choose_switch(network, bpf_ntohs(at->udp->source)) : NULL;
 }
@@ -143,6 +139,7 @@ static __always_inline const __u32 *next_host(const struct outer_headers *at)
 /* Asks the kernel's routes for the way to `host`, which must lead out of the device the packet came in by. */
 static __always_inline int find_next_hop(struct xdp_md *ctx, const __u32 *host, struct bpf_fib_lookup *hop)
 {
+	*hop = (struct bpf_fib_lookup){};
 	hop->ifindex = ctx->ingress_ifindex;
 	hop->l4_protocol = IPPROTO_UDP;
 	if (is_ipv6_underlay()) {
@@ -227,40 +224,41 @@ static __always_inline bool has_tunnel(void)
 	return bpf_map_lookup_elem(&lifeline, &zero) != NULL;
 }
 
-static __always_inline int bounce_on(struct xdp_md *ctx)
+static __always_inline int judge_underlay(struct xdp_md *ctx, struct packet *packet, struct outer_headers *at,
+					  struct bpf_fib_lookup *hop)
 {
-	struct bpf_fib_lookup hop = {};
-	struct outer_headers at = {};
-	const __u32 *host;
-	int verdict;
-
-	if (!find_outer(ctx, &at) || !has_tunnel())
+	if (!find_outer(ctx, at) || !has_tunnel())
 		return MZN_PASS_PASSED;
-	host = next_host(&at);
-	if (!host || (is_ipv6_underlay() ? at.ip6->hop_limit : at.ip4->ttl) <= 1)
+	packet->host = next_host(at, packet);
+	if (!packet->host || (is_ipv6_underlay() ? at->ip6->hop_limit : at->ip4->ttl) <= 1)
 		return MZN_PASS_PASSED;
-	if (is_checksum_unsure(at.udp))
+	if (is_checksum_unsure(at->udp))
 		return MZN_PASS_PASSED_CHECKSUM;
-	verdict = find_next_hop(ctx, host, &hop);
-	if (verdict != MZN_PASS_BOUNCED)
-		return verdict;
-	__builtin_memcpy(at.eth->h_dest, hop.dmac, ETH_ALEN);
-	__builtin_memcpy(at.eth->h_source, hop.smac, ETH_ALEN);
+	return find_next_hop(ctx, packet->host, hop);
+}
+
+static __always_inline void send_on(const struct outer_headers *at, const __u32 *host,
+				    const struct bpf_fib_lookup *hop)
+{
+	set_mac(at->eth->destination, hop->dmac);
+	set_mac(at->eth->source, hop->smac);
 	if (is_ipv6_underlay())
-		readdress_ipv6(&at, host);
+		readdress_ipv6(at, host);
 	else
-		readdress_ipv4(&at, host);
-	return verdict;
+		readdress_ipv4(at, host);
 }
 
 SEC("xdp.frags")
 int mzn_switch(struct xdp_md *ctx)
 {
-	__u32 bytes = ctx->data_end - ctx->data; /* of a frame in several buffers, the first */
-	int verdict = bounce_on(ctx);
+	struct packet packet;
+	struct outer_headers at;
+	struct bpf_fib_lookup hop;
+	int verdict;
 
-	count_verdict(MZN_PROGRAM_SWITCH, verdict, bytes);
-	return verdict == MZN_PASS_BOUNCED ? XDP_TX : XDP_PASS;
+	begin(&packet, ctx->data_end - ctx->data); /* of a frame in several buffers, the first */
+	verdict = judge_underlay(ctx, &packet, &at, &hop);
+	if (verdict == MZN_PASS_BOUNCED)
+		send_on(&at, packet.host, &hop);
+	return conclude(ctx, MZN_PROGRAM_SWITCH, &packet, verdict);
 }
-
-#endif

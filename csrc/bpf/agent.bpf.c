@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The transit agent: every frame of every endpoint, on the egress of the tunnel.
+ *
+ *   parse -> sender -> size -> offloads -> source address -> ARP/ND -> destination -> local redirect or tunnel key
+ *
+ * Nothing leaves without a tunnel key set here, and the default is to drop. A packet is judged first, and nothing of it
+ * changed; then what was decided is carried out; conclude() ends the program.
+ */
+#include <linux/udp.h>
+
+#include "lib/arp.h"
+#include "lib/gateway.h"
+#include "lib/hop.h"
+#include "lib/kernel.h"
+#include "lib/lookup.h"
+#include "lib/nd.h"
+#include "lib/origin.h"
+#include "lib/outer.h"
+#include "lib/verdict.h"
+
+enum { GSO_BY_FRAGS = 0xffff };
+
+static __always_inline int unknown_sender(const struct frame *frame)
+{
+	return same_mac(&frame->source_mac, &config.tunnel_mac) ? MZN_DROP_TUNNEL_OWN : MZN_DROP_UNKNOWN_SENDER;
+}
+
+/* Whose is it? Not before that is proved may anything be written into the sender's counters. */
+static __always_inline int find_sender(struct __sk_buff *skb, struct packet *packet)
+{
+	struct mzn_interface *sender = bpf_map_lookup_elem(&interfaces, &packet->frame.source_mac);
+	int refused;
+
+	if (!sender)
+		return unknown_sender(&packet->frame);
+	refused = identify(skb, &packet->frame, sender);
+	if (refused)
+		return refused;
+	packet->sender = sender;
+	packet->vni = sender->vni;
+	return 0;
+}
+
+/*
+ * A VM can write what a device would refuse; outer fragments would hide that its MTU is wrong. Of a frame that is
+ * segmented later, each segment has at least an IPv4 and a UDP header around its data.
+ */
+static __always_inline bool is_oversized(struct __sk_buff *skb)
+{
+	if (skb->gso_size == GSO_BY_FRAGS)
+		return false; /* SCTP's segments are as its sender made them, and nobody else can ask for that */
+	if (skb->gso_size)
+		return skb->gso_size + sizeof(struct iphdr) + sizeof(struct udphdr) > config.mtu;
+	return skb->len > config.mtu + ETH_HLEN;
+}
+
+/*
+ * A checksum that is left to a device is written after everything was checked. Its place is the sender's word, and
+ * its value the sender's choice: it may stand nowhere but behind the headers that were looked at, and the first bytes
+ * of an upper layer are never a checksum, but may be ICMPv6's type.
+ */
+static __always_inline bool is_checksum_misplaced(struct __sk_buff *skb, const struct frame *frame)
+{
+	struct deferred_checksum checksum = {};
+
+	if (!read_checksum(skb, &checksum))
+		return false;
+	return frame->ethertype == ETHERTYPE_ARP || checksum.start < frame->payload ||
+	       checksum.place < frame->payload + sizeof(__sum16) || checksum.place + sizeof(__sum16) > skb->len;
+}
+
+static __always_inline bool may_leave_link(const struct frame *frame, const struct mzn_interface *sender)
+{
+	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &frame->source);
+}
+
+/* On the link a stack also speaks from its link-local address, and from none while it makes sure of its own. */
+static __always_inline bool may_speak_on_link(const struct frame *frame)
+{
+	return is_link_local_of(&frame->source_mac, &frame->source) ||
+	       (is_unspecified(&frame->source) && is_multicast(frame));
+}
+
+/* No entry of its own: the gateway itself, or a transit switch of the network. */
+static __always_inline int find_switch(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct mzn_ip *destination = &packet->frame.destination;
+	struct mzn_network *network = find_network(packet->vni, destination);
+
+	if (is_gateway(packet->sender, network, destination))
+		return MZN_PASS_GATEWAY_ANSWERED;
+	if (!network)
+		return MZN_DROP_NO_DESTINATION;
+	packet->host = choose_switch(network, bpf_get_hash_recalc(skb));
+	return packet->host ? MZN_PASS_ENCAPSULATED : MZN_DROP_NO_SWITCH;
+}
+
+static __always_inline int find_destination(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct mzn_endpoint *to = find_endpoint(packet->vni, &packet->frame.destination);
+
+	packet->to = to;
+	count_hops(packet);
+	if (has_expired(packet))
+		return judge_expired(skb, &packet->frame);
+	if (!to)
+		return find_switch(skb, packet);
+	switch (to->place) {
+	case MZN_PLACE_LOCAL: /* nothing else would end the loop of a packet to its own sender */
+		return to->interface == packet->sender->interface ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
+	case MZN_PLACE_REMOTE:
+		packet->host = to->host;
+		return MZN_PASS_ENCAPSULATED;
+	default:
+		return MZN_DROP_NO_DESTINATION; /* a newer version's: what else it holds means something else */
+	}
+}
+
+static __always_inline int decide(struct __sk_buff *skb, struct packet *packet)
+{
+	const struct frame *frame = &packet->frame;
+	bool leaves_link;
+
+	if (frame->ethertype == ETHERTYPE_ARP)
+		return MZN_PASS_NEIGHBOUR_ANSWERED;
+	leaves_link = may_leave_link(frame, packet->sender);
+	if (!leaves_link && !may_speak_on_link(frame))
+		return MZN_DROP_FOREIGN_SOURCE;
+	if (is_nd(skb, frame))
+		return MZN_PASS_NEIGHBOUR_ANSWERED;
+	if (is_multicast(frame))
+		return MZN_DROP_MULTICAST;
+	return leaves_link ? find_destination(skb, packet) : MZN_DROP_FOREIGN_SOURCE;
+}
+
+static __always_inline int judge_sent(struct __sk_buff *skb, struct packet *packet)
+{
+	int refused = understand(skb, packet);
+
+	if (!refused)
+		refused = find_sender(skb, packet);
+	if (refused)
+		return refused;
+	if (is_oversized(skb))
+		return MZN_DROP_OVERSIZED;
+	if (is_checksum_misplaced(skb, &packet->frame))
+		return MZN_DROP_BAD_OFFLOAD;
+	return decide(skb, packet);
+}
+
+/* Finishes the frame before the redirect: the guard only checks the mark. */
+static __always_inline int deliver_locally(struct __sk_buff *skb, const struct packet *packet)
+{
+	const struct mzn_mac *mac = &packet->to->mac;
+
+	if (!same_mac(&packet->frame.destination_mac, mac) &&
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), mac->bytes, ETH_ALEN, 0))
+		return MZN_DROP_UNREADABLE;
+	return MZN_PASS_DELIVERED_LOCALLY;
+}
+
+static __always_inline int encapsulate(struct __sk_buff *skb, const struct packet *packet)
+{
+	int refused = set_outer(skb, packet->vni, packet->host, OUTER_TTL);
+
+	return refused ? refused : MZN_PASS_ENCAPSULATED;
+}
+
+static __always_inline int answer_neighbour(struct __sk_buff *skb, struct packet *packet)
+{
+	if (packet->frame.ethertype == ETHERTYPE_ARP)
+		return answer_arp(skb, &packet->frame, packet->sender);
+	return answer_nd(skb, &packet->frame, packet->sender);
+}
+
+/* What is written may be refused, and a question may turn out to be none: the verdict that counts comes from here. */
+static __always_inline int carry_out_sent(struct __sk_buff *skb, struct packet *packet, int decided)
+{
+	int refused;
+
+	if (decided >= MZN_LIMIT_FIRST_DROP)
+		return decided;
+	if (decided == MZN_PASS_NEIGHBOUR_ANSWERED)
+		return answer_neighbour(skb, packet);
+	if (decided == MZN_PASS_GATEWAY_ANSWERED && has_expired(packet))
+		return expire(skb, &packet->frame, packet->sender);
+	refused = take_hop(skb, packet);
+	if (refused)
+		return refused;
+	switch (decided) {
+	case MZN_PASS_GATEWAY_ANSWERED:
+		return answer_echo(skb, &packet->frame);
+	case MZN_PASS_DELIVERED_LOCALLY:
+		return deliver_locally(skb, packet);
+	default:
+		return encapsulate(skb, packet);
+	}
+}
+
+SEC("tc")
+int mzn_agent(struct __sk_buff *skb)
+{
+	struct packet packet;
+	int verdict = MZN_PASS_BOUNCE_ADMITTED;
+
+	begin(&packet, skb->len);
+	if (!is_bounced(skb))
+		verdict = carry_out_sent(skb, &packet, judge_sent(skb, &packet));
+	return conclude(skb, MZN_PROGRAM_AGENT, &packet, verdict);
+}
