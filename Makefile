@@ -92,9 +92,10 @@ lint-types: $(VENV)/built $(VENV)/lint-tools
 lint-imports: $(VENV)/built $(VENV)/lint-tools
 	$(BIN)/lint-imports
 
-# The BPF objects are compiled with warnings as errors whenever they are built.
-lint-c: build-packages lint-packages
+# The BPF objects are compiled with warnings as errors whenever they are built; here each of their files by itself.
+lint-c: $(VENV)/tools lint-packages
 	clang-format --dry-run --Werror $(C_FILES)
+	$(BIN)/python setup.py --quiet check_bpf
 	gcc $(C_WARNINGS) -x c csrc/include/mizarnet/abi.h
 	gcc $(C_WARNINGS) -D_GNU_SOURCE $$(pkg-config --cflags libbpf) csrc/binding/shim.c
 
