@@ -54,14 +54,14 @@ def main() -> int:
 
 def counts() -> Iterator[tuple[str, int, int | None]]:
     """Name of a packet, and the instructions it takes in the dry run and in the shipped programs."""
-    from mizarnet import loader
-    from mizarnet.abi.dry_facts import ASKED, FACTS, KEY
-    from mizarnet.abi.records import FIRST, u32
-    from mizarnet.bpf import Program
-    from mizarnet.dry_run import CAPACITY, DEVICE, DryRun, object_path
-    from mizarnet.maps import Maps
-    from mizarnet.self_test.frames import Canned, frames
-    from mizarnet.self_test.host import HOSTS
+    from mizarnet._datapath import loader
+    from mizarnet._datapath.dry_run import CAPACITY, DEVICE, DryRun, object_path
+    from mizarnet._datapath.dry_run.facts import ASKED, FACTS, KEY
+    from mizarnet._datapath.maps import Maps
+    from mizarnet._datapath.self_test.frames import Canned, frames
+    from mizarnet._datapath.self_test.host import HOSTS
+    from mizarnet._kernel.bpf import Program
+    from mizarnet._model.codec import FIRST, u32
 
     def least(program: Program, canned: Canned, action: int) -> int | None:
         context = b"" if program.name == "mzn_switch" else struct.pack("=8xI", canned.context.mark)
