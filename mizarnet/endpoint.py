@@ -268,7 +268,7 @@ class Endpoint:
             EndpointNotFoundError: The endpoint was deleted.
         """
         self._current()
-        slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.interface))
+        slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
         return EndpointStats.unpack(slices or [])
 
     def state(self) -> EndpointState:

@@ -40,7 +40,7 @@ GROUPS = {
         ("PASS", "DROP"),
     ),
     "place": Group("Place", "Where an endpoint lives, seen from this host.", ("PLACE",)),
-    "interface_flag": Group("InterfaceFlag", "What a local endpoint is allowed to do.", ("FLAG",)),
+    "sender_flag": Group("SenderFlag", "What a local endpoint is allowed to do.", ("FLAG",)),
     "kind": Group("KindNumber", "The kind of an endpoint's device, as recorded.", ("KIND",)),
     "state": Group("State", "How far an object has come.", ("STATE",)),
     "layer": Group("Layer", "Where agent and guard stand on the tunnel, as recorded.", ("LAYER",)),

@@ -29,7 +29,7 @@ static __always_inline int unknown_sender(const struct frame *frame)
 /* Whose is it? Not before that is proved may anything be written into the sender's counters. */
 static __always_inline int find_sender(struct __sk_buff *skb, struct packet *packet)
 {
-	struct mzn_interface *sender = bpf_map_lookup_elem(&interfaces, &packet->frame.source_mac);
+	struct mzn_sender *sender = bpf_map_lookup_elem(&senders, &packet->frame.source_mac);
 	int refused;
 
 	if (!sender)
@@ -70,7 +70,7 @@ static __always_inline bool is_checksum_misplaced(struct __sk_buff *skb, const s
 	       checksum.place < frame->payload + sizeof(__sum16) || checksum.place + sizeof(__sum16) > skb->len;
 }
 
-static __always_inline bool may_leave_link(const struct frame *frame, const struct mzn_interface *sender)
+static __always_inline bool may_leave_link(const struct frame *frame, const struct mzn_sender *sender)
 {
 	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &frame->source);
 }
@@ -108,7 +108,7 @@ static __always_inline int find_destination(struct __sk_buff *skb, struct packet
 		return find_switch(skb, packet);
 	switch (to->place) {
 	case MZN_PLACE_LOCAL: /* nothing else would end the loop of a packet to its own sender */
-		return to->interface == packet->sender->interface ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
+		return to->slot == packet->sender->slot ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
 	case MZN_PLACE_REMOTE:
 		packet->host = to->host;
 		return MZN_PASS_ENCAPSULATED;

@@ -27,7 +27,7 @@ static __always_inline int check_outer(struct __sk_buff *skb, const struct outer
  */
 static __always_inline bool is_local_sender(const struct packet *packet)
 {
-	struct mzn_interface *known = bpf_map_lookup_elem(&interfaces, &packet->frame.source_mac);
+	struct mzn_sender *known = bpf_map_lookup_elem(&senders, &packet->frame.source_mac);
 	struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
 
 	return (known && known->vni == packet->vni) || (from && from->place == MZN_PLACE_LOCAL);

@@ -43,7 +43,7 @@ class Capacity:
     @classmethod
     def of(cls, maps: Maps) -> Capacity:
         """Capacity that a set of maps was made with."""
-        return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.interfaces.max_entries)
+        return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.senders.max_entries)
 
 
 def object_path() -> Path:
@@ -100,7 +100,7 @@ def load(
         spec.set_variable("config", config)
         spec.set_max_entries("endpoints", capacity.max_endpoints)
         spec.set_max_entries("addresses", ADDRESSES_EACH * capacity.max_local)
-        for name in ("interfaces", "records", "traffic", "slots"):
+        for name in ("senders", "records", "traffic", "slots"):
             spec.set_max_entries(name, capacity.max_local)
         return _bound(spec.load())
 

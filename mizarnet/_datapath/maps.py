@@ -31,7 +31,7 @@ _NUMBER = 4  # size in bytes of a key or value that is a __u32
 _STAMP = 8  # size in bytes of a stamp
 _SHAPES = {
     "endpoints": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size),
-    "interfaces": (MapType.HASH, layouts.MAC.size, layouts.INTERFACE.size),
+    "senders": (MapType.HASH, layouts.MAC.size, layouts.SENDER.size),
     "networks": (MapType.LPM_TRIE, layouts.NETWORK_KEY.size, layouts.NETWORK.size),
     "peers": (MapType.LPM_TRIE, layouts.PEER_KEY.size, layouts.PEER.size),
     "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, layouts.COUNTER.size),
@@ -53,7 +53,7 @@ class Maps:
     """The maps of a data path, by name: the same ones in every data path of schema ``Limit.SCHEMA``."""
 
     endpoints: Map
-    interfaces: Map
+    senders: Map
     networks: Map
     peers: Map
     verdicts: Map

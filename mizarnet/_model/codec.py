@@ -16,7 +16,7 @@ import attrs
 
 from mizarnet._model import layouts
 from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
-from mizarnet._model.enumerations import EncapNumber, InterfaceFlag, KindNumber, Limit, Place, State
+from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     Encap,
@@ -92,17 +92,17 @@ def unpack_endpoint_key(data: bytes) -> EndpointKey:
 def pack_endpoint(value: Local | Remote) -> bytes:
     """An entry of ``endpoints``, packed as ``mzn_endpoint``."""
     if isinstance(value, Local):
-        place, interface, mac, host = Place.LOCAL, value.interface, value.mac.packed, _NO_HOST
+        place, slot, mac, host = Place.LOCAL, value.slot, value.mac.packed, _NO_HOST
     else:
-        place, interface, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
-    return layouts.Endpoint(place=place, interface=interface, mac=mac, host=host, group=0, feed=0).pack()
+        place, slot, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
+    return layouts.Endpoint(place=place, slot=slot, mac=mac, host=host, group=0, feed=0).pack()
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
     """The entry of ``endpoints`` in a packed ``mzn_endpoint``."""
     fields = layouts.Endpoint.unpack(data)
     if fields.place == Place.LOCAL:
-        return Local(MacAddress(fields.mac), fields.interface)
+        return Local(MacAddress(fields.mac), fields.slot)
     if fields.place == Place.REMOTE:
         return Remote(_host_from(fields.host))
     raise _unknown_place(fields.place)
@@ -191,16 +191,16 @@ def _prefix(mapped_length: int, ip: layouts.Ip) -> IPNetwork:
 
 
 def mac_key(mac: MacAddress) -> bytes:
-    """A key of ``interfaces``, packed as ``mzn_mac``."""
+    """A key of ``senders``, packed as ``mzn_mac``."""
     return layouts.MAC.pack(mac.packed)
 
 
-record_of: Callable[[bytes], bytes] = layouts.INTERFACE.reader("record")
-"""The key in ``records`` of a packed ``mzn_interface``."""
+record_of: Callable[[bytes], bytes] = layouts.SENDER.reader("record")
+"""The key in ``records`` of a packed ``mzn_sender``."""
 
 
-interface_of: Callable[[bytes], int] = layouts.INTERFACE.reader("interface")
-"""The index into ``traffic`` of a packed ``mzn_interface``."""
+slot_of: Callable[[bytes], int] = layouts.SENDER.reader("slot")
+"""The index into ``traffic`` of a packed ``mzn_sender``."""
 
 slot_holder: Callable[[bytes], bytes] = layouts.SLOT.reader("record")
 """The key in ``records`` of the endpoint that a packed ``mzn_slot`` is of."""
@@ -232,7 +232,7 @@ class Record:
         spec: The specification with MAC, MTU and gateways filled in.
         private: Whether the namespace was made for the endpoint and ends with it.
         instance: Random number; tells two endpoints apart that had one name.
-        interface: Index into the per-endpoint counters.
+        slot: Index into the per-endpoint counters.
         ifindex: Index of the device, in its namespace; 0 while it is being made.
         netns_cookie: Cookie of the endpoint's namespace.
         netns_id: Device and inode of the namespace, while it exists.
@@ -244,7 +244,7 @@ class Record:
 
     spec: EndpointSpec
     instance: int
-    interface: int
+    slot: int
     ifindex: int
     netns_cookie: int
     netns_id: tuple[int, int]
@@ -277,11 +277,11 @@ class Record:
             netns_device=device,
             netns_inode=inode,
             vni=spec.vni,
-            interface=self.interface,
+            slot=self.slot,
             ifindex=self.ifindex,
             mtu=spec.mtu or 0,
             kind=KindNumber[spec.kind.name],
-            flags=_flags(spec) | (InterfaceFlag.PRIVATE_NETNS if self.private else 0),
+            flags=_flags(spec) | (SenderFlag.PRIVATE_NETNS if self.private else 0),
             nsid=self.nsid,
             state=self.state,
             group=0,
@@ -308,13 +308,13 @@ class Record:
             kind=Kind[KindNumber(fields.kind).name],
             gateway=[ip for ip in map(ip_from, fields.gateways) if ip is not None],
             mtu=fields.mtu,
-            forwarding=bool(fields.flags & InterfaceFlag.FORWARDING),
-            trust_user_namespace=bool(fields.flags & InterfaceFlag.TRUSTED_NETNS),
+            forwarding=bool(fields.flags & SenderFlag.FORWARDING),
+            trust_user_namespace=bool(fields.flags & SenderFlag.TRUSTED_NETNS),
         )
         return cls(
             spec=spec,
             instance=fields.instance,
-            interface=fields.interface,
+            slot=fields.slot,
             ifindex=fields.ifindex,
             netns_cookie=fields.netns_cookie,
             netns_id=(fields.netns_device, fields.netns_inode),
@@ -322,17 +322,17 @@ class Record:
             maker=fields.maker,
             state=State(fields.state),
             changed=fields.changed,
-            private=bool(fields.flags & InterfaceFlag.PRIVATE_NETNS),
+            private=bool(fields.flags & SenderFlag.PRIVATE_NETNS),
         )
 
-    def pack_interface(self) -> bytes:
-        """The bytes of ``mzn_interface``: the hot half, which the programs read."""
+    def pack_sender(self) -> bytes:
+        """The bytes of ``mzn_sender``: the hot half, which the programs read."""
         spec = self.spec
-        return layouts.Interface(
+        return layouts.Sender(
             netns_cookie=self.netns_cookie,
             ifindex=self.ifindex,
             vni=spec.vni,
-            interface=self.interface,
+            slot=self.slot,
             flags=_flags(spec),
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
@@ -340,13 +340,13 @@ class Record:
             record=record_key(spec.name),
         ).pack()
 
-    def is_interface(self, data: bytes) -> bool:
-        """Whether a packed ``mzn_interface`` is of this endpoint: of its name and index."""
-        return interface_of(data) == self.interface and record_of(data) == record_key(self.spec.name)
+    def is_sender(self, data: bytes) -> bool:
+        """Whether a packed ``mzn_sender`` is of this endpoint: of its name and index."""
+        return slot_of(data) == self.slot and record_of(data) == record_key(self.spec.name)
 
     def pack_endpoint(self) -> bytes:
         """The bytes of ``mzn_endpoint``: the value of each of its addresses."""
-        return pack_endpoint(Local(self.mac, self.interface))
+        return pack_endpoint(Local(self.mac, self.slot))
 
     def pack_slot(self) -> bytes:
         """The bytes of ``mzn_slot``: the claim of the index."""
@@ -366,8 +366,8 @@ class Record:
 
 
 def _flags(spec: EndpointSpec) -> int:
-    forwarding = InterfaceFlag.FORWARDING if spec.forwarding else 0
-    return forwarding | (InterfaceFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
+    forwarding = SenderFlag.FORWARDING if spec.forwarding else 0
+    return forwarding | (SenderFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
 
 
 def _own_addresses(given: Sequence[IPInterface]) -> tuple[layouts.OwnAddress, ...]:

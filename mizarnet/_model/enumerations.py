@@ -17,7 +17,7 @@ class Limit:
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""
     ADDRESSES: Final = 2
-    """Own addresses of an interface: one IPv4 and one IPv6."""
+    """Own addresses of a sender: one IPv4 and one IPv6."""
     SWITCHES: Final = 16
     """Transit switches of a network."""
     NAME_BYTES: Final = 192
@@ -168,7 +168,7 @@ class Place(enum.IntEnum):
     """On another host."""
 
 
-class InterfaceFlag(enum.IntEnum):
+class SenderFlag(enum.IntEnum):
     """What a local endpoint is allowed to do."""
 
     FORWARDING = 1
@@ -306,10 +306,10 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_PLACE_LOCAL": Place.LOCAL,
         "MZN_PLACE_REMOTE": Place.REMOTE,
     },
-    "mzn_interface_flag": {
-        "MZN_FLAG_FORWARDING": InterfaceFlag.FORWARDING,
-        "MZN_FLAG_TRUSTED_NETNS": InterfaceFlag.TRUSTED_NETNS,
-        "MZN_FLAG_PRIVATE_NETNS": InterfaceFlag.PRIVATE_NETNS,
+    "mzn_sender_flag": {
+        "MZN_FLAG_FORWARDING": SenderFlag.FORWARDING,
+        "MZN_FLAG_TRUSTED_NETNS": SenderFlag.TRUSTED_NETNS,
+        "MZN_FLAG_PRIVATE_NETNS": SenderFlag.PRIVATE_NETNS,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

@@ -61,7 +61,7 @@ class EndpointKey(NamedTuple):
 ENDPOINT: Final = Layout(
     "mzn_endpoint",
     ("place", "I"),
-    ("interface", "I"),
+    ("slot", "I"),
     ("mac", MAC),
     ("host", "16s"),
     ("group", "I"),
@@ -73,7 +73,7 @@ class Endpoint(NamedTuple):
     """The members of ``mzn_endpoint``."""
 
     place: int
-    interface: int
+    slot: int
     mac: bytes
     host: bytes
     group: int
@@ -181,12 +181,12 @@ class OwnAddress(NamedTuple):
         return OWN_ADDRESS.pack(*self.ip, self.prefix_length)
 
 
-INTERFACE: Final = Layout(
-    "mzn_interface",
+SENDER: Final = Layout(
+    "mzn_sender",
     ("netns_cookie", "Q"),
     ("ifindex", "I"),
     ("vni", "I"),
-    ("interface", "I"),
+    ("slot", "I"),
     ("flags", "I"),
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
     ("gateways", IP, Limit.ADDRESSES),
@@ -196,13 +196,13 @@ INTERFACE: Final = Layout(
 )
 
 
-class Interface(NamedTuple):
-    """The members of ``mzn_interface``."""
+class Sender(NamedTuple):
+    """The members of ``mzn_sender``."""
 
     netns_cookie: int
     ifindex: int
     vni: int
-    interface: int
+    slot: int
     flags: int
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
@@ -210,25 +210,24 @@ class Interface(NamedTuple):
     record: bytes
 
     @classmethod
-    def unpack(cls, data: Packed) -> Interface:
+    def unpack(cls, data: Packed) -> Sender:
         """Of the bytes in a map."""
         (
-            netns_cookie, ifindex, vni, interface, flags, addresses0_ip_family, addresses0_ip_words,
+            netns_cookie, ifindex, vni, slot, flags, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
             gateways0_family, gateways0_words, gateways1_family, gateways1_words, group, record
-        ) = INTERFACE.unpack(data)
+        ) = SENDER.unpack(data)
         return new(
-            Interface, (netns_cookie, ifindex, vni, interface, flags, (new(OwnAddress, (new(Ip,
-            (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
-            (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
-            (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), group,
-            record)
+            Sender, (netns_cookie, ifindex, vni, slot, flags, (new(OwnAddress, (new(Ip, (addresses0_ip_family,
+            addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip, (addresses1_ip_family,
+            addresses1_ip_words)), addresses1_prefix_length))), (new(Ip, (gateways0_family, gateways0_words)),
+            new(Ip, (gateways1_family, gateways1_words))), group, record)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return INTERFACE.pack(
-            self.netns_cookie, self.ifindex, self.vni, self.interface, self.flags, *self.addresses[0].ip,
+        return SENDER.pack(
+            self.netns_cookie, self.ifindex, self.vni, self.slot, self.flags, *self.addresses[0].ip,
             self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
             *self.gateways[0], *self.gateways[1], self.group, self.record
         )
@@ -292,7 +291,7 @@ RECORD: Final = Layout(
     ("netns_device", "Q"),
     ("netns_inode", "Q"),
     ("vni", "I"),
-    ("interface", "I"),
+    ("slot", "I"),
     ("ifindex", "I"),
     ("mtu", "I"),
     ("kind", "I"),
@@ -322,7 +321,7 @@ class Record(NamedTuple):
     netns_device: int
     netns_inode: int
     vni: int
-    interface: int
+    slot: int
     ifindex: int
     mtu: int
     kind: int
@@ -342,14 +341,14 @@ class Record(NamedTuple):
     def unpack(cls, data: Packed) -> Record:
         """Of the bytes in a map."""
         (
-            instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, interface,
-            ifindex, mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
+            instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot, ifindex,
+            mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
             gateways0_family, gateways0_words, gateways1_family, gateways1_words, ifname, netns, name, labels
         ) = RECORD.unpack(data)
         return new(
-            Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni,
-            interface, ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
+            Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot,
+            ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
             (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
             (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
             (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), ifname,
@@ -360,10 +359,10 @@ class Record(NamedTuple):
         """The bytes in a map."""
         return RECORD.pack(
             self.instance, self.maker, self.changed, self.generation, self.netns_cookie, self.netns_device,
-            self.netns_inode, self.vni, self.interface, self.ifindex, self.mtu, self.kind, self.flags,
-            self.nsid, self.state, self.group, self.mac, *self.addresses[0].ip,
-            self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
-            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name, self.labels
+            self.netns_inode, self.vni, self.slot, self.ifindex, self.mtu, self.kind, self.flags, self.nsid,
+            self.state, self.group, self.mac, *self.addresses[0].ip, self.addresses[0].prefix_length,
+            *self.addresses[1].ip, self.addresses[1].prefix_length, *self.gateways[0], *self.gateways[1],
+            self.ifname, self.netns, self.name, self.labels
         )
 
 
@@ -572,8 +571,8 @@ class Config(NamedTuple):
 LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
-        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, INTERFACE,
-        COUNTER, TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
+        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, SENDER, COUNTER,
+        TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

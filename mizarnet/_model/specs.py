@@ -188,7 +188,7 @@ class Local:
     """
 
     mac: MacAddress
-    interface: int
+    slot: int
 
 
 def _to_host(value: AddressLike) -> IPAddress:

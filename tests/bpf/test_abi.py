@@ -87,7 +87,7 @@ def test_an_unchanged_copy_agrees(tmp_path: Path) -> None:
     ("struct", "difference", "change"),
     [
         ("mzn_endpoint", "mac.bytes", ("\tstruct mzn_mac mac; /* local */", "\t__u32 new;\n\tstruct mzn_mac mac;")),
-        ("mzn_interface", "flags", ("\t__u32 flags; /* enum mzn_interface_flag */\n\tstruct mzn_own_address",
+        ("mzn_sender", "flags", ("\t__u32 flags; /* enum mzn_sender_flag */\n\tstruct mzn_own_address",
                                     "\t__u64 flags;\n\tstruct mzn_own_address")),
         ("mzn_peer_key", "size", ("\t__u32 prefix_length; /* in bits, counted over family and address */",
                                   "\t__u32 prefix_length;\n\t__u32 more;")),

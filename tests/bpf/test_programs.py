@@ -46,9 +46,9 @@ CONFIG = filled.config(
 )
 
 
-def packed_interface(cookie: int) -> bytes:
+def packed_sender(cookie: int) -> bytes:
     spec = EndpointSpec(vni=VNI, ip="10.0.0.1/24", mac=SENDER, gateway="10.0.0.254")
-    return filled.record(spec, netns_cookie=cookie).pack_interface()
+    return filled.record(spec, netns_cookie=cookie).pack_sender()
 
 
 def fill(loaded: Object, cookie: int) -> None:
@@ -67,7 +67,7 @@ def fill(loaded: Object, cookie: int) -> None:
     for prefix, network in networks.items():
         network_key = NetworkKey(VNI, ip_network(prefix))
         loaded.maps["networks"].update(codec.pack_network_key(network_key), codec.pack_network(network))
-    loaded.maps["interfaces"].update(codec.mac_key(MacAddress(SENDER)), packed_interface(cookie))
+    loaded.maps["senders"].update(codec.mac_key(MacAddress(SENDER)), packed_sender(cookie))
 
 
 @attrs.frozen

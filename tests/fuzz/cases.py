@@ -105,7 +105,7 @@ class _AgentCases(_Maker):
         super().__init__(rng, state)
         of = self.directory
         strangers = [*of.other_macs, *[flipped(rng, mac) for mac in of.macs]]
-        known = [sender(of, mac, interface, strangers) for mac, interface in state.interfaces.items()]
+        known = [sender(of, mac, record, strangers) for mac, record in state.senders.items()]
         self._speakers = pool(rng, (64, known))
         self._keys = _keys(rng, of, of.vnis[0], option_fields(rng))
         token = state.config.token_bounced

@@ -95,10 +95,10 @@ class Minimiser:
     # -- the state
 
     def _smaller_state(self, state: State, case: Case) -> State:
-        for name in ("endpoints", "networks", "interfaces", "peers"):
+        for name in ("endpoints", "networks", "senders", "peers"):
             for key in list(getattr(state, name)):
                 state = self._try_state(state, case, {name: _without(getattr(state, name), key)})
-        for name, kind in (("networks", "switches"), ("interfaces", "gateways"), ("interfaces", "addresses")):
+        for name, kind in (("networks", "switches"), ("senders", "gateways"), ("senders", "addresses")):
             for changed in list(_emptied(getattr(state, name), kind)):
                 state = self._try_state(state, case, {name: {**getattr(state, name), **changed}})
         state = self._try_state(state, case, {"tunnel": True})

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from tests.fuzz.pools import pool
 from tests.fuzz.states import inside
 from tests.model.case import RoutedBy, SentBy
-from tests.model.state import Interface, Ip, Local, Mac, Network, State
+from tests.model.state import Ip, Local, Mac, Network, SenderRecord, State
 
 Origin: TypeAlias = RoutedBy | SentBy | None
 
@@ -61,16 +61,16 @@ class Directory:
         self.state = state
         self.rng = rng
         self.vnis = sorted({vni for vni, _ in (*state.endpoints, *state.networks)} | set(self._own_vnis()))
-        self.macs = list(state.interfaces)
+        self.macs = list(state.senders)
         self.other_macs = [state.config.tunnel_mac, state.config.virtual_mac, bytes(6), rng.randbytes(6)]
         self.everybody = {size: self._everybody(size) for size in (4, 16)}
 
     def _own_vnis(self) -> Iterator[int]:
-        return (known.vni for known in self.state.interfaces.values())
+        return (known.vni for known in self.state.senders.values())
 
     def _everybody(self, size: int) -> list[Ip]:
         known = [ip for _, ip in self.state.endpoints if len(ip) == size]
-        known += [ip for own in self.state.interfaces.values() for ip, _ in own.addresses if len(ip) == size]
+        known += [ip for own in self.state.senders.values() for ip, _ in own.addresses if len(ip) == size]
         return known or [bytes([10]) + self.rng.randbytes(size - 1)]
 
     def local(self, vni: int, size: int) -> list[Ip]:
@@ -140,7 +140,7 @@ def neighbour_macs(of: Directory) -> list[Mac]:
     )
 
 
-def sender(of: Directory, mac: Mac, known: Interface, others: list[Mac]) -> Speaker:
+def sender(of: Directory, mac: Mac, known: SenderRecord, others: list[Mac]) -> Speaker:
     """An endpoint of this host, as the agent meets it."""
     rng = of.rng
     made = Speaker(known.vni, pool(rng, (61, [mac]), (3, others)), neighbour_macs(of))
@@ -178,9 +178,9 @@ def _on_link(ip: Ip, length: int) -> tuple[Ip, int]:
     return first.to_bytes(len(ip), "big"), length
 
 
-def _origins(of: Directory, known: Interface) -> list[Origin]:
+def _origins(of: Directory, known: SenderRecord) -> list[Origin]:
     """The sender's and others' devices and sockets, and none."""
-    cookies = [known.netns_cookie, *(other.netns_cookie for other in of.state.interfaces.values()), 0]
+    cookies = [known.netns_cookie, *(other.netns_cookie for other in of.state.senders.values()), 0]
     families = of.rng.choices(SOCKET_FAMILIES, k=6)
     found: list[Origin] = [None, None, RoutedBy(known.netns_cookie, 0), RoutedBy(known.netns_cookie, 39)]
     found += [RoutedBy(of.rng.choice(cookies), of.rng.choice((known.ifindex, 1))) for _ in range(3)]
@@ -192,7 +192,7 @@ def tenant(of: Directory, vni: int, *, sent_on: bool) -> Speaker:
     """Endpoints of a VNI on other hosts, as the guard meets them; `sent_on`: mostly with frames for yet others."""
     rng = of.rng
     far = [rng.randbytes(6) for _ in range(4)]
-    own = [mac for mac, known in of.state.interfaces.items() if known.vni == vni]
+    own = [mac for mac, known in of.state.senders.items() if known.vni == vni]
     made = Speaker(
         vni, pool(rng, (52, _unicast(far)), (3, own), (5, of.macs), (4, of.other_macs)), neighbour_macs(of)
     )

@@ -9,7 +9,6 @@ from typing import Literal
 from tests.model.state import (
     Config,
     Elsewhere,
-    Interface,
     Ip,
     Local,
     Mac,
@@ -17,6 +16,7 @@ from tests.model.state import (
     Place,
     Prefix,
     Remote,
+    SenderRecord,
     State,
 )
 
@@ -113,13 +113,13 @@ class Builder:
 
     def build(self) -> State:
         """All tables."""
-        interfaces = dict(self._interfaces())
+        senders = dict(self._senders())
         networks = dict(self._network() for _ in range(self.rng.choice((0, 2, 4, 8, 12))))
         networks |= self._default_routes()
         return State(
             config=self.config,
-            interfaces=interfaces,
-            endpoints=self._endpoints(interfaces),
+            senders=senders,
+            endpoints=self._endpoints(senders),
             networks=networks,
             peers=frozenset(self._peers()),
             generic=self.rng.random() < 0.4,
@@ -153,15 +153,15 @@ class Builder:
             )
         )
 
-    # -- interfaces
+    # -- senders
 
-    def _interfaces(self) -> list[tuple[Mac, Interface]]:
+    def _senders(self) -> list[tuple[Mac, SenderRecord]]:
         rng = self.rng
         taken: set[tuple[int, Ip]] = set()
         numbers = rng.sample(range(NUMBERS), 8)
         cookies = rng.sample((1, 2, 4097, 1 << 63, (1 << 64) - 1, rng.getrandbits(64)), 3)
         return [
-            (self._mac(), self._interface(numbers[index], rng.choice(cookies), taken))
+            (self._mac(), self._sender(numbers[index], rng.choice(cookies), taken))
             for index in range(rng.randint(2, 8))
         ]
 
@@ -171,13 +171,13 @@ class Builder:
             return near.to_bytes(6, "big")
         return unicast_mac(self.rng)
 
-    def _interface(self, number: int, cookie: int, taken: set[tuple[int, Ip]]) -> Interface:
+    def _sender(self, number: int, cookie: int, taken: set[tuple[int, Ip]]) -> SenderRecord:
         rng = self.rng
         vni = rng.choice(self.vnis)
         sizes = rng.choice(((4,), (16,), (4, 16), (4, 16), (16, 4)))
         own = [(self._own_address(vni, size, taken), rng.choice(LENGTHS[size])) for size in sizes]
         gateways = [self._gateway(ip, length) for ip, length in own if rng.random() < 0.7]
-        return Interface(
+        return SenderRecord(
             vni=vni,
             number=number,
             netns_cookie=cookie,
@@ -197,19 +197,19 @@ class Builder:
 
     # -- endpoints
 
-    def _endpoints(self, interfaces: dict[Mac, Interface]) -> dict[tuple[int, Ip], Place]:
-        """Of the interfaces' own addresses nearly all, and some more of them and of others."""
+    def _endpoints(self, senders: dict[Mac, SenderRecord]) -> dict[tuple[int, Ip], Place]:
+        """Of the senders' own addresses nearly all, and some more of them and of others."""
         rng = self.rng
         found: dict[tuple[int, Ip], Place] = {}
         for _ in range(rng.randint(3, 16)):
             found[rng.choice(self.vnis), self._address(rng.choice((4, 16)))] = self._remote()
-        for mac, known in interfaces.items():
+        for mac, known in senders.items():
             extra = [(self._address(rng.choice((4, 16))), 0)] if rng.random() < 0.3 else []
             for ip, _ in (*known.addresses, *extra):
                 if rng.random() < 0.9:
                     found[known.vni, ip] = self._remote() if rng.random() < 0.06 else Local(known.number, mac)
         if rng.random() < 0.3:
-            of, known = rng.choice([*interfaces.items()])
+            of, known = rng.choice([*senders.items()])
             elsewhere = Elsewhere(rng.choice(UNKNOWN_PLACES), known.number, of, self._remote().host)
             found[rng.choice([*found])] = elsewhere
         return found

@@ -36,7 +36,7 @@ def judge(case: Case, tables: Tables) -> Outcome:
             _check_origin(case.origin, packet is None, sender)
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT)
-    number, length = sender.interface.number, len(case.frame)
+    number, length = sender.record.number, len(case.frame)
     try:
         _check_size(case, tables.config)
         _check_checksum(case, packet)
@@ -64,7 +64,7 @@ def _sender(frame: bytes, tables: Tables) -> Sender:
 
 
 def _check_origin(origin: RoutedBy | SentBy | None, is_arp: bool, sender: Sender) -> None:
-    own = sender.interface
+    own = sender.record
     if isinstance(origin, RoutedBy):
         if origin.netns_cookie != own.netns_cookie or own.ifindex not in (0, origin.ifindex):  # A4
             raise Refused(Verdict.FOREIGN_DEVICE)
@@ -99,7 +99,7 @@ def _onwards(case: Case, packet: Packet | None, sender: Sender, tables: Tables, 
     if packet is None:
         answer = answer_arp(case.frame, sender, tables)
         return redirected(Verdict.NEIGHBOUR_ANSWERED, answer, tables.config, sent)
-    if not sender.interface.forwarding and not _is_own_source(packet, sender):  # L1
+    if not sender.record.forwarding and not _is_own_source(packet, sender):  # L1
         raise Refused(Verdict.FOREIGN_SOURCE)
     if packet.is_neighbour_discovery:
         answer = answer_solicitation(packet, sender, tables)

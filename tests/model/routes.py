@@ -18,7 +18,7 @@ ICMP_QUESTIONS = (8, 13)
 def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent) -> Outcome:
     if packet.is_multicast:  # D1
         raise Refused(Verdict.MULTICAST)
-    if not sender.interface.forwarding and packet.source not in sender.own:  # D2
+    if not sender.record.forwarding and packet.source not in sender.own:  # D2
         raise Refused(Verdict.FOREIGN_SOURCE)
     to, vni, frame = packet.destination, sender.vni, packet.frame
     if not sender.is_on_link(to):
@@ -61,7 +61,7 @@ def redirected(
 
 
 def _delivered(frame: bytes, endpoint: Local, sender: Sender, config: Config, sent: Sent) -> Outcome:
-    if endpoint.number == sender.interface.number:  # D3
+    if endpoint.number == sender.record.number:  # D3
         raise Refused(Verdict.HAIRPIN)
     received = Received(endpoint.number, len(frame))  # D4
     return redirected(Verdict.DELIVERED_LOCALLY, endpoint.mac + frame[6:], config, sent, received)

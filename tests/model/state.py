@@ -47,7 +47,7 @@ class Config:
 
 
 @attrs.frozen(kw_only=True)
-class Interface:
+class SenderRecord:
     """What the host knows about the sender behind a MAC.
 
     Attributes:
@@ -110,7 +110,7 @@ class State:
     """Everything a verdict depends on, but for the frame.
 
     Attributes:
-        interfaces: By source MAC.
+        senders: By source MAC.
         endpoints: By VNI and address.
         networks: By VNI and prefix.
         peers: Underlay prefixes that tunnel packets are accepted from.
@@ -119,7 +119,7 @@ class State:
     """
 
     config: Config
-    interfaces: Mapping[Mac, Interface]
+    senders: Mapping[Mac, SenderRecord]
     endpoints: Mapping[tuple[int, Ip], Place]
     networks: Mapping[tuple[int, Prefix], Network]
     peers: frozenset[Prefix]

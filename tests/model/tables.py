@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from tests.model.case import Case, TunnelKey
-from tests.model.state import Elsewhere, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
+from tests.model.state import Elsewhere, Ip, Local, Mac, Network, Prefix, Remote, SenderRecord, State
 
 Found = TypeVar("Found")
 
@@ -34,15 +34,15 @@ class Prefixes(Generic[Found]):
 
 
 class Sender:
-    """An interface, ready to be asked about addresses."""
+    """A sender, ready to be asked about addresses."""
 
-    def __init__(self, mac: Mac, interface: Interface) -> None:
-        self.interface = interface
-        self.vni = interface.vni
-        self.own = frozenset(ip for ip, _ in interface.addresses)
+    def __init__(self, mac: Mac, record: SenderRecord) -> None:
+        self.record = record
+        self.vni = record.vni
+        self.own = frozenset(ip for ip, _ in record.addresses)
         self.link_local = link_local(mac)
-        self.gateways = {len(ip): ip for ip in interface.gateways}
-        self._on_link = Prefixes((prefix, True) for prefix in interface.addresses)
+        self.gateways = {len(ip): ip for ip in record.gateways}
+        self._on_link = Prefixes((prefix, True) for prefix in record.addresses)
 
     def is_on_link(self, ip: Ip) -> bool:
         return self._on_link.find(ip) is not None
@@ -58,7 +58,7 @@ class Tables:
         self.config = state.config
         self.generic = state.generic
         self.tunnel = state.tunnel
-        self.senders = {mac: Sender(mac, interface) for mac, interface in state.interfaces.items()}
+        self.senders = {mac: Sender(mac, record) for mac, record in state.senders.items()}
         self.endpoints = state.endpoints
         self._peers = Prefixes((prefix, True) for prefix in state.peers)
         by_vni: dict[int, list[tuple[Prefix, Network]]] = defaultdict(list)

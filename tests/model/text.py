@@ -27,7 +27,7 @@ from tests.model.case import (
     SentBy,
     TunnelKey,
 )
-from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Mac, Network, Prefix, Remote, State
+from tests.model.state import Config, Elsewhere, Ip, Local, Mac, Network, Prefix, Remote, SenderRecord, State
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ _FORMS: dict[str, Form] = {
     "Sent | None": _optional(_record(Sent)),
     "Received | None": _optional(_record(Received)),
     "Config": _record(Config),
-    "Mapping[Mac, Interface]": _table(_MAC, _record(Interface)),
+    "Mapping[Mac, SenderRecord]": _table(_MAC, _record(SenderRecord)),
     "Mapping[tuple[int, Ip], Place]": _table(
         _in_vni(_IP), _one_of((Elsewhere, "place"), (Local, "mac"), (Remote, "host"))
     ),

@@ -99,9 +99,9 @@ def test_a_tunnel_whose_mtu_was_lowered_by_hand(world: World, host: Host) -> Non
 
 
 @pytest.mark.vm
-@pytest.mark.parametrize("table", ["interfaces", "endpoints"])
+@pytest.mark.parametrize("table", ["senders", "endpoints"])
 def test_a_full_table_leaves_nothing_half_made(table: str) -> None:
-    sizes = {"interfaces": {"max_local": 2}, "endpoints": {"max_local": 8, "max_endpoints": 3}}[table]
+    sizes = {"senders": {"max_local": 2}, "endpoints": {"max_local": 8, "max_endpoints": 3}}[table]
     with World("vxlan", hosts=1, **sizes) as world:
         host, namespace = world.hosts[0], world.namespace("full")
         for n in (1, 2):
@@ -111,7 +111,7 @@ def test_a_full_table_leaves_nothing_half_made(table: str) -> None:
         with unchanged(host.agent), pytest.raises(mz.CapacityError) as caught:
             mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")
         assert caught.value.table == table
-        assert caught.value.capacity == {"interfaces": 2, "endpoints": 3}[table]
+        assert caught.value.capacity == {"senders": 2, "endpoints": 3}[table]
         assert links(namespace) == ["lo", "e1", "e2"]
         mz.Endpoint.open(host.agent, "7/10.0.0.2").delete()
         mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")

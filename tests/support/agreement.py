@@ -23,7 +23,7 @@ class Tables:
     records: dict[bytes, Record]
     slots: dict[bytes, bytes]
     addresses: dict[bytes, bytes]
-    interfaces: dict[bytes, bytes]
+    senders: dict[bytes, bytes]
     endpoints: dict[bytes, bytes]
 
     @classmethod
@@ -33,7 +33,7 @@ class Tables:
             records={key: Record.unpack(value) for key, value in maps.records.items()},
             slots=dict(maps.slots.items()),
             addresses=dict(maps.addresses.items()),
-            interfaces=dict(maps.interfaces.items()),
+            senders=dict(maps.senders.items()),
             endpoints=dict(maps.endpoints.items()),
         )
 
@@ -42,9 +42,9 @@ class Tables:
         each = self.records.values()
         return Tables(
             records={codec.record_key(record.spec.name): record for record in each},
-            slots={codec.u32(record.interface): record.pack_slot() for record in each},
+            slots={codec.u32(record.slot): record.pack_slot() for record in each},
             addresses={key: claim for record in each for key, claim in record.pack_addresses().items()},
-            interfaces={codec.mac_key(record.mac): record.pack_interface() for record in each},
+            senders={codec.mac_key(record.mac): record.pack_sender() for record in each},
             endpoints={key: record.pack_endpoint() for record in each for key in record.pack_addresses()},
         )
 
@@ -81,7 +81,7 @@ def _between_tables(tables: Tables) -> Iterator[str]:
 def _shared(tables: Tables) -> Iterator[str]:
     """What two endpoints may not share."""
     each = tables.records.values()
-    yield from _twice("slot", (record.interface for record in each))
+    yield from _twice("slot", (record.slot for record in each))
     yield from _twice("MAC", (record.mac for record in each))
     yield from _twice("address", (key for record in each for key in record.pack_addresses()))
 

@@ -11,7 +11,7 @@ import attrs
 from mizarnet import Verdict
 from tests.model import judge
 from tests.model.case import TC_REDIRECT, TC_SHOT, Case, Outcome, Received, RoutedBy, Sent, TunnelKey
-from tests.model.state import Config, Interface, Local, Network, Remote, State
+from tests.model.state import Config, Local, Network, Remote, SenderRecord, State
 from tests.support.packets import arp, checksum, ethernet, ipv4, mac, udp
 
 
@@ -33,7 +33,7 @@ ROUTED = RoutedBy(netns_cookie=101, ifindex=4)
 KEY = TunnelKey(vni=7, remote=HOST, local=LOCAL, ttl=64)
 KEY6 = TunnelKey(vni=7, remote=HOST6, local=LOCAL6, ttl=64)
 
-_WEB = Interface(
+_WEB = SenderRecord(
     vni=7,
     number=1,
     netns_cookie=101,
@@ -41,7 +41,7 @@ _WEB = Interface(
     addresses=((ip("10.0.0.1"), 24), (ip("fd00::1"), 64)),
     gateways=(ip("10.0.0.254"), ip("fd00::fe")),
 )
-INTERFACES = {
+SENDERS = {
     WEB: _WEB,
     ROUTER: attrs.evolve(
         _WEB, number=3, ifindex=0, forwarding=True, addresses=((ip("10.0.0.9"), 24),), gateways=()
@@ -55,7 +55,7 @@ def state(*, v6: bool = False, generic: bool = False, tunnel: bool = True, **cha
     local, host, switches = (LOCAL6, HOST6, SWITCHES6) if v6 else (LOCAL, HOST, SWITCHES)
     return State(
         config=attrs.evolve(CONFIG, local=local, **changes),
-        interfaces=INTERFACES,
+        senders=SENDERS,
         endpoints={
             (7, ip("10.0.0.1")): Local(1, WEB),
             (7, ip("10.0.0.2")): Local(2, DB),

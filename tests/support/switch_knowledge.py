@@ -78,7 +78,7 @@ def knowledge(encap: Encap, underlay: Underlay) -> State:
     }  # fmt: skip
     return State(
         config=_config(encap, host(LOCAL).packed),
-        interfaces={},
+        senders={},
         endpoints={
             **{(VNI, _ip(here)): Local(0, INNER) for here in ("10.0.0.1", "fd01::1")},
             **{(VNI, _ip(ip)): Remote(place.packed) for ip, place in places.items()},

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import mizarnet as mz
 
-WRITTEN = ("endpoints", "interfaces", "networks", "peers", "records")
+WRITTEN = ("endpoints", "senders", "networks", "peers", "records")
 
 
 def contents(agent: mz.TransitAgent) -> dict[str, dict[bytes, bytes]]:

@@ -41,7 +41,7 @@ class Twin:
         self._dry_run = dry_run
         self._config = config
         self._maps = dry_run.maps.by_name()
-        self._known: dict[str, dict[bytes, bytes]] = {name: {} for name in ("interfaces", "endpoints")}
+        self._known: dict[str, dict[bytes, bytes]] = {name: {} for name in ("senders", "endpoints")}
         self._known |= {"networks": {}, "peers": {}}
 
     @classmethod
@@ -159,12 +159,12 @@ def _outcome(case: Case, ran: Ran) -> Outcome:
 
 def _sent(asked: Asked) -> Sent:
     assert asked.sent == 1, "sent once"
-    return Sent(asked.sent_interface, asked.sent_length, asked.sent_verdict >= Limit.FIRST_DROP)
+    return Sent(asked.sent_slot, asked.sent_length, asked.sent_verdict >= Limit.FIRST_DROP)
 
 
 def _received(asked: Asked) -> Received:
     assert asked.received == 1, "received once"
-    return Received(asked.received_interface, asked.received_length)
+    return Received(asked.received_slot, asked.received_length)
 
 
 def _redirect(asked: Asked) -> Literal["ingress", "egress"]:

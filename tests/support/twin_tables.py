@@ -9,8 +9,8 @@ import attrs
 
 from mizarnet import Encap, MacAddress
 from mizarnet._model import codec, enumerations, layouts
-from mizarnet._model.enumerations import InterfaceFlag, Limit, SwitchFlag
-from tests.model.state import Config, Elsewhere, Interface, Ip, Local, Network, Place, Prefix, State
+from mizarnet._model.enumerations import Limit, SenderFlag, SwitchFlag
+from tests.model.state import Config, Elsewhere, Ip, Local, Network, Place, Prefix, SenderRecord, State
 from tests.support import filled
 
 _NETWORK_BITS = 8 * (layouts.NETWORK_KEY.offset("ip.words") - layouts.NETWORK_KEY.offset("vni"))
@@ -42,17 +42,17 @@ def pack_config(config: Config) -> bytes:
     return filled.config(**known | macs).pack()
 
 
-def pack_interface(interface: Interface) -> bytes:
-    """``mzn_interface``."""
-    own = [layouts.OwnAddress(_ip(ip), length) for ip, length in interface.addresses]
-    return layouts.Interface(
-        netns_cookie=interface.netns_cookie,
-        ifindex=interface.ifindex,
-        vni=interface.vni,
-        interface=interface.number,
-        flags=InterfaceFlag.FORWARDING if interface.forwarding else 0,
+def pack_sender(sender: SenderRecord) -> bytes:
+    """``mzn_sender``."""
+    own = [layouts.OwnAddress(_ip(ip), length) for ip, length in sender.addresses]
+    return layouts.Sender(
+        netns_cookie=sender.netns_cookie,
+        ifindex=sender.ifindex,
+        vni=sender.vni,
+        slot=sender.number,
+        flags=SenderFlag.FORWARDING if sender.forwarding else 0,
         addresses=(*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own))),
-        gateways=(*map(_ip, interface.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(interface.gateways))),
+        gateways=(*map(_ip, sender.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(sender.gateways))),
         group=0,
         record=bytes(16),
     ).pack()
@@ -76,9 +76,7 @@ def pack_network(network: Network) -> bytes:
 def tables(state: State) -> dict[str, dict[bytes, bytes]]:
     """What stands in each map, packed."""
     return {
-        "interfaces": {
-            layouts.MAC.pack(mac): pack_interface(known) for mac, known in state.interfaces.items()
-        },
+        "senders": {layouts.MAC.pack(mac): pack_sender(known) for mac, known in state.senders.items()},
         "endpoints": {
             layouts.EndpointKey(vni, _ip(ip)).pack(): pack_endpoint(place)
             for (vni, ip), place in state.endpoints.items()

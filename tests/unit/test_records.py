@@ -94,7 +94,7 @@ def test_a_record_comes_back(spec: EndpointSpec) -> None:
     record = Record(
         spec=spec,
         instance=2**64 - 1,
-        interface=3,
+        slot=3,
         ifindex=4,
         netns_cookie=2**63,
         netns_id=(4, 2**32),

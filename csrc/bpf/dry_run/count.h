@@ -18,33 +18,32 @@ static __always_inline void note_verdict(__u32 program, __u32 verdict, __u32 byt
 	run->asked.length = bytes;
 }
 
-static __always_inline void note_sent(__u32 interface, __u32 verdict, __u32 bytes)
+static __always_inline void note_sent(__u32 slot, __u32 verdict, __u32 bytes)
 {
 	struct dry_run *run = this_run();
 
 	if (!run)
 		return;
 	run->asked.sent += 1;
-	run->asked.sent_interface = interface;
+	run->asked.sent_slot = slot;
 	run->asked.sent_verdict = verdict;
 	run->asked.sent_length = bytes;
 }
 
-static __always_inline void note_received(__u32 interface, __u32 bytes)
+static __always_inline void note_received(__u32 slot, __u32 bytes)
 {
 	struct dry_run *run = this_run();
 
 	if (!run)
 		return;
 	run->asked.received += 1;
-	run->asked.received_interface = interface;
+	run->asked.received_slot = slot;
 	run->asked.received_length = bytes;
 }
 
 #define count_verdict(program, verdict, bytes) \
 	(note_verdict(program, verdict, bytes), count_verdict(program, verdict, bytes))
-#define count_sent(interface, verdict, bytes) \
-	(note_sent(interface, verdict, bytes), count_sent(interface, verdict, bytes))
-#define count_received(interface, bytes) (note_received(interface, bytes), count_received(interface, bytes))
+#define count_sent(slot, verdict, bytes) (note_sent(slot, verdict, bytes), count_sent(slot, verdict, bytes))
+#define count_received(slot, bytes) (note_received(slot, bytes), count_received(slot, bytes))
 
 #endif

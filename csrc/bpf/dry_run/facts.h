@@ -44,9 +44,9 @@ struct dry_asked {
 	__u32 verdicts; /* how often a verdict was counted; the last of them */
 	__u32 program, verdict, length;
 	__u32 sent;
-	__u32 sent_interface, sent_verdict, sent_length;
+	__u32 sent_slot, sent_verdict, sent_length;
 	__u32 received;
-	__u32 received_interface, received_length;
+	__u32 received_slot, received_length;
 	__u32 redirects;
 	__u32 redirect_ifindex, redirect_flags;
 	__u32 keys;

@@ -99,7 +99,7 @@ static __always_inline bool is_link_local_of(const struct mzn_mac *mac, const st
 	       ip->words[3] == bpf_htonl(0xfe000000 | own[3] << 16 | own[4] << 8 | own[5]);
 }
 
-static __always_inline bool owns(const struct mzn_interface *sender, const struct mzn_ip *ip)
+static __always_inline bool owns(const struct mzn_sender *sender, const struct mzn_ip *ip)
 {
 	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&sender->addresses[i].ip, ip))
@@ -126,7 +126,7 @@ static __always_inline bool on_link(const struct mzn_own_address *own, const str
 	return true;
 }
 
-static __always_inline bool is_routed(const struct mzn_interface *sender, const struct mzn_ip *destination)
+static __always_inline bool is_routed(const struct mzn_sender *sender, const struct mzn_ip *destination)
 {
 	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (on_link(&sender->addresses[i], destination))

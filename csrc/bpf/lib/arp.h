@@ -29,7 +29,7 @@ struct arp {
 } __attribute__((packed, aligned(2)));
 
 static __always_inline int check_arp(const struct arp *arp, const struct frame *frame,
-				     const struct mzn_interface *sender, const struct mzn_ip *target)
+				     const struct mzn_sender *sender, const struct mzn_ip *target)
 {
 	struct mzn_ip from;
 
@@ -48,7 +48,7 @@ static __always_inline int check_arp(const struct arp *arp, const struct frame *
 
 /* Turns a request into its answer; the caller sends it back. */
 static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame *frame,
-				      const struct mzn_interface *sender)
+				      const struct mzn_sender *sender)
 {
 	struct mzn_ip target;
 	struct arp arp;

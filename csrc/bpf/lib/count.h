@@ -20,17 +20,17 @@ static __always_inline void count_verdict(enum mzn_program program, __u32 verdic
 		add(counter, bytes);
 }
 
-static __always_inline void count_sent(__u32 interface, __u32 verdict, __u32 bytes)
+static __always_inline void count_sent(__u32 slot, __u32 verdict, __u32 bytes)
 {
-	struct mzn_traffic *of = bpf_map_lookup_elem(&traffic, &interface);
+	struct mzn_traffic *of = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (of)
 		add(verdict < MZN_LIMIT_FIRST_DROP ? &of->sent : &of->dropped, bytes);
 }
 
-static __always_inline void count_received(__u32 interface, __u32 bytes)
+static __always_inline void count_received(__u32 slot, __u32 bytes)
 {
-	struct mzn_traffic *of = bpf_map_lookup_elem(&traffic, &interface);
+	struct mzn_traffic *of = bpf_map_lookup_elem(&traffic, &slot);
 
 	if (of)
 		add(&of->received, bytes);

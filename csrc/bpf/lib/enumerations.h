@@ -10,7 +10,7 @@ const volatile struct {
 	enum mzn_program program;
 	enum mzn_verdict verdict;
 	enum mzn_place place;
-	enum mzn_interface_flag interface_flag;
+	enum mzn_sender_flag sender_flag;
 	enum mzn_kind kind;
 	enum mzn_state state;
 	enum mzn_layer layer;

@@ -9,7 +9,7 @@
 #include "answer.h"
 #include "icmp.h"
 
-static __always_inline bool is_gateway(const struct mzn_interface *sender, const struct mzn_network *network,
+static __always_inline bool is_gateway(const struct mzn_sender *sender, const struct mzn_network *network,
 				       const struct mzn_ip *ip)
 {
 	if (network && same_ip(&network->gateway, ip))

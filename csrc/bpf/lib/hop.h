@@ -157,7 +157,7 @@ static __always_inline int judge_expired(struct __sk_buff *skb, const struct fra
 }
 
 /* "Time exceeded" from the sender's gateway, or a plain drop if it has none in this family. */
-static __always_inline int expire(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
+static __always_inline int expire(struct __sk_buff *skb, struct frame *frame, struct mzn_sender *sender)
 {
 	/* Gateways are ordered by family, so an IPv6 one may stand first. */
 	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++) {

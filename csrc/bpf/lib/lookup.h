@@ -56,7 +56,7 @@ static __always_inline void set_virtual_mac(void *mac)
 }
 
 /* The MAC that stands for an address, in the sender's VNI. False if nobody has it. */
-static __always_inline bool find_neighbour(const struct mzn_interface *sender, const struct mzn_ip *ip, void *mac)
+static __always_inline bool find_neighbour(const struct mzn_sender *sender, const struct mzn_ip *ip, void *mac)
 {
 	struct mzn_endpoint *endpoint = find_endpoint(sender->vni, ip);
 

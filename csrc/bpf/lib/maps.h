@@ -27,8 +27,8 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, struct mzn_mac);
-	__type(value, struct mzn_interface);
-} interfaces SEC(".maps");
+	__type(value, struct mzn_sender);
+} senders SEC(".maps");
 
 /* (VNI, prefix) to gateway and transit switches. A trie allocates per entry, but never per endpoint. */
 struct {
@@ -58,7 +58,7 @@ struct {
 	__type(value, struct mzn_counter);
 } verdicts SEC(".maps");
 
-/* mzn_interface.interface */
+/* mzn_sender.slot */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);

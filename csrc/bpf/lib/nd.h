@@ -50,7 +50,7 @@ static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *fra
 	return type > ND_ROUTER_SOLICITATION && type <= ND_LAST;
 }
 
-static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *frame, struct mzn_interface *sender,
+static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *frame, struct mzn_sender *sender,
 				    const struct nd_message *message, const struct mzn_ip *target)
 {
 	bool own = owns(sender, target) || is_link_local_of(&frame->source_mac, target);
@@ -99,7 +99,7 @@ static __always_inline int write_advertisement(struct __sk_buff *skb, const stru
 }
 
 /* As for ARP: the answer goes to the asker alone, at both layers. */
-__noinline int answer_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_interface *sender)
+__noinline int answer_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_sender *sender)
 {
 	struct nd_answer answer = { .option = { .type = ND_TARGET_MAC, .length = 1 } };
 	struct mzn_ip target = { .family = 6 };

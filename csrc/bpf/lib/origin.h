@@ -15,7 +15,7 @@
 
 /* Kernels before 6.2 cannot read the route: source MAC and source address have to do. */
 static __always_inline int identify(struct __sk_buff *skb, const struct frame *frame,
-				    const struct mzn_interface *sender)
+				    const struct mzn_sender *sender)
 {
 	(void)skb, (void)frame, (void)sender;
 	return 0;
@@ -29,7 +29,7 @@ static __always_inline bool has_no_origin(struct __sk_buff *skb)
 
 #else
 
-static __always_inline int identify_device(const struct origin *origin, const struct mzn_interface *sender)
+static __always_inline int identify_device(const struct origin *origin, const struct mzn_sender *sender)
 {
 	if (origin->netns_cookie != sender->netns_cookie)
 		return MZN_DROP_FOREIGN_DEVICE;
@@ -37,7 +37,7 @@ static __always_inline int identify_device(const struct origin *origin, const st
 	return sender->ifindex && origin->ifindex != sender->ifindex ? MZN_DROP_FOREIGN_DEVICE : 0;
 }
 
-static __always_inline int identify_socket(const struct origin *origin, const struct mzn_interface *sender)
+static __always_inline int identify_socket(const struct origin *origin, const struct mzn_sender *sender)
 {
 	if (origin->family != FAMILY_PACKET && origin->family != FAMILY_XDP && origin->family != FAMILY_NONE)
 		return MZN_DROP_REFLECTED;
@@ -45,7 +45,7 @@ static __always_inline int identify_socket(const struct origin *origin, const st
 }
 
 static __always_inline int identify(struct __sk_buff *skb, const struct frame *frame,
-				    const struct mzn_interface *sender)
+				    const struct mzn_sender *sender)
 {
 	struct origin origin = {};
 

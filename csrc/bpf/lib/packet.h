@@ -33,7 +33,7 @@ struct packet {
 	struct frame frame; /* bounced and local packets have none: they are not parsed */
 	__u32 bytes; /* that it came with */
 	__u32 vni;
-	struct mzn_interface *sender; /* whose it is, proved; NULL before, and of packets from outside */
+	struct mzn_sender *sender; /* whose it is, proved; NULL before, and of packets from outside */
 	const struct mzn_endpoint *to; /* the destination's entry; NULL if it has none */
 	const __u32 *host; /* to send it to */
 	__u8 hop_limit; /* to leave the agent with */

@@ -72,9 +72,9 @@ static __always_inline int conclude(void *context, enum mzn_program program, con
 {
 	count_verdict(program, verdict, packet->bytes);
 	if (program == MZN_PROGRAM_AGENT && packet->sender)
-		count_sent(packet->sender->interface, verdict, packet->bytes);
+		count_sent(packet->sender->slot, verdict, packet->bytes);
 	if (is_received(program, verdict) && packet->to)
-		count_received(packet->to->interface, packet->bytes);
+		count_received(packet->to->slot, packet->bytes);
 	return act(context, program, verdict);
 }
 

@@ -16,7 +16,7 @@
 enum mzn_limit {
 	MZN_LIMIT_SCHEMA = 1, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
-	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of an interface: one IPv4 and one IPv6. */
+	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
 	MZN_LIMIT_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
 	MZN_LIMIT_PATH_BYTES = 256, /* A namespace's path with its final zero. */
@@ -115,7 +115,7 @@ enum mzn_place {
 
 struct mzn_endpoint {
 	__u32 place; /* enum mzn_place */
-	__u32 interface; /* local: index into `traffic` */
+	__u32 slot; /* local: index into `traffic` */
 	struct mzn_mac mac; /* local */
 	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
 	__u32 group; /* for a policy; 0: none */
@@ -149,18 +149,18 @@ struct mzn_own_address {
 	__u32 prefix_length; /* of the on-link prefix, in bits of the family's own address */
 };
 
-enum mzn_interface_flag {
+enum mzn_sender_flag {
 	MZN_FLAG_FORWARDING = 1, /* May send from addresses that are not its own. */
 	MZN_FLAG_TRUSTED_NETNS = 2, /* Of the record only: another user namespace may own the namespace. */
 	MZN_FLAG_PRIVATE_NETNS = 4, /* Of the record only: the namespace is the endpoint's and ends with it. */
 };
 
-struct mzn_interface {
+struct mzn_sender {
 	__u64 netns_cookie; /* namespace that owns the device */
 	__u32 ifindex; /* in that namespace; 0: not known yet */
 	__u32 vni;
-	__u32 interface; /* index into `traffic` */
-	__u32 flags; /* enum mzn_interface_flag */
+	__u32 slot; /* index into `traffic` */
+	__u32 flags; /* enum mzn_sender_flag */
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
 	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
 	__u32 group; /* as of an endpoint */
@@ -205,11 +205,11 @@ struct mzn_record {
 	__u64 netns_device; /* st_dev and st_ino of the namespace */
 	__u64 netns_inode;
 	__u32 vni;
-	__u32 interface;
+	__u32 slot;
 	__u32 ifindex;
 	__u32 mtu;
 	__u32 kind; /* enum mzn_kind */
-	__u32 flags; /* enum mzn_interface_flag */
+	__u32 flags; /* enum mzn_sender_flag */
 	__s32 nsid; /* the host namespace's number for the endpoint's */
 	__u32 state; /* enum mzn_state */
 	__u32 group; /* as of an endpoint */

@@ -51,11 +51,11 @@ ASKED: Final = Layout(
     ("verdict", "I"),
     ("length", "I"),
     ("sent", "I"),
-    ("sent_interface", "I"),
+    ("sent_slot", "I"),
     ("sent_verdict", "I"),
     ("sent_length", "I"),
     ("received", "I"),
-    ("received_interface", "I"),
+    ("received_slot", "I"),
     ("received_length", "I"),
     ("redirects", "I"),
     ("redirect_ifindex", "I"),
@@ -161,11 +161,11 @@ class Asked(NamedTuple):
         verdict: Verdict that was counted.
         length: Frame length in bytes that was counted.
         sent: Number of counts for a sender.
-        sent_interface: Interface of the sender.
+        sent_slot: Interface of the sender.
         sent_verdict: Verdict that was counted for the sender.
         sent_length: Frame length in bytes that was counted for the sender.
         received: Number of counts for a receiver.
-        received_interface: Interface of the receiver.
+        received_slot: Interface of the receiver.
         received_length: Frame length in bytes that was counted for the receiver.
         redirects: Number of redirects of the frame.
         redirect_ifindex: Index of the device that the frame was redirected to.
@@ -191,11 +191,11 @@ class Asked(NamedTuple):
     verdict: int = 0
     length: int = 0
     sent: int = 0
-    sent_interface: int = 0
+    sent_slot: int = 0
     sent_verdict: int = 0
     sent_length: int = 0
     received: int = 0
-    received_interface: int = 0
+    received_slot: int = 0
     received_length: int = 0
     redirects: int = 0
     redirect_ifindex: int = 0

@@ -69,7 +69,7 @@ class LocalEndpoints:
 
     def with_mac(self, mac: MacAddress) -> Record | None:
         """Record of the endpoint with that MAC; None if there is none."""
-        sender = self.maps.interfaces.lookup(codec.mac_key(mac))
+        sender = self.maps.senders.lookup(codec.mac_key(mac))
         return None if sender is None else self._record(codec.record_of(sender))
 
     def _record(self, key: bytes) -> Record | None:
@@ -196,7 +196,7 @@ class LocalEndpoints:
         return Record(
             spec=spec,
             instance=instance,
-            interface=NO_SLOT,
+            slot=NO_SLOT,
             ifindex=0,
             netns_cookie=0,
             netns_id=(0, 0),

@@ -35,7 +35,7 @@ def publish(maps: Maps, record: Record) -> None:
     with _unless_deleted(record):
         _refuse_replaced(maps, record)
         # From here on the entry has the device's index, by which the agent recognises the device.
-        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=UpdateMode.EXIST)
+        maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=UpdateMode.EXIST)
         maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
 
@@ -60,10 +60,10 @@ class _Entry:
 def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
     """All entries of an endpoint except its record, in the order in which they are written."""
     claims = record.pack_addresses()
-    yield _Entry(maps.slots, codec.u32(record.interface), record.pack_slot(), codec.slot_holder)
+    yield _Entry(maps.slots, codec.u32(record.slot), record.pack_slot(), codec.slot_holder)
     for key, claim in claims.items():
         yield _Entry(maps.addresses, key, claim, codec.claimant)
-    yield _Entry(maps.interfaces, codec.mac_key(record.mac), record.pack_interface(), codec.record_of)
+    yield _Entry(maps.senders, codec.mac_key(record.mac), record.pack_sender(), codec.record_of)
     for key in claims:
         yield _Entry(maps.endpoints, key, record.pack_endpoint(), None)
 
@@ -126,12 +126,12 @@ def _unless_deleted(record: Record) -> Generator[None, None, None]:
 def _refuse_replaced(maps: Maps, record: Record) -> None:
     """Raises ``EndpointNotFoundError`` unless record, slot, MAC and all addresses are still this endpoint's."""
     _refuse_other_life(maps, record)
-    interface = maps.interfaces.lookup(codec.mac_key(record.mac))
+    sender = maps.senders.lookup(codec.mac_key(record.mac))
     own = (
-        maps.slots.lookup(codec.u32(record.interface)) == record.pack_slot()
+        maps.slots.lookup(codec.u32(record.slot)) == record.pack_slot()
         and all(maps.addresses.lookup(key) == claim for key, claim in record.pack_addresses().items())
-        and interface is not None
-        and record.is_interface(interface)
+        and sender is not None
+        and record.is_sender(sender)
     )
     if not own:
         raise EndpointNotFoundError(record.spec.name)
@@ -166,9 +166,9 @@ def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
     the key.
     """
     key, new = codec.record_key(record.spec.name), UpdateMode.NOEXIST
-    record = attrs.evolve(record, interface=_claim_slot(maps, record))
+    record = attrs.evolve(record, slot=_claim_slot(maps, record))
     undo.callback(forget, maps, record)
-    maps.traffic.update(codec.u32(record.interface), bytes(maps.traffic.slot_size))
+    maps.traffic.update(codec.u32(record.slot), bytes(maps.traffic.slot_size))
     with _unless_deleted(record):
         _refuse_other_life(maps, record)
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
@@ -177,7 +177,7 @@ def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
         with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
             maps.addresses.update(address, claim, mode=new)
     with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
-        maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface(), mode=new)
+        maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=new)
     return record
 
 
@@ -206,8 +206,8 @@ def _claim_slot(maps: Maps, record: Record) -> int:
 def _no_room(maps: Maps, count: int) -> CapacityError:
     return CapacityError(
         f"this host has {count} endpoints, and room for no more",
-        table="interfaces",
-        capacity=maps.interfaces.max_entries,
+        table="senders",
+        capacity=maps.senders.max_entries,
         used=count,
         hint="attach the agent with a larger max_local",
     )
@@ -233,25 +233,25 @@ def silence(maps: Maps, record: Record) -> None:
         if maps.addresses.lookup(key) != claim:
             # Another endpoint has the address: its entry was equal to this one's, or overwritten by it.
             maps.restore_local(key)
-    _take_interface(maps, record)
+    _take_sender(maps, record)
 
 
-def _take_interface(maps: Maps, record: Record) -> None:
+def _take_sender(maps: Maps, record: Record) -> None:
     """Remove the sender's entry if it is this endpoint's.
 
     It holds name and index, which a later endpoint of the same name may have too: the claim in ``slots`` decides.
     """
-    key, slot = codec.mac_key(record.mac), codec.u32(record.interface)
-    taken = take_own(maps.interfaces, key, record.is_interface)
+    key, slot = codec.mac_key(record.mac), codec.u32(record.slot)
+    taken = take_own(maps.senders, key, record.is_sender)
     while taken is not None:
         holder = maps.slots.lookup(slot)
         if holder is None or holder == record.pack_slot():
             return
         with suppress(ExistsError):
-            maps.interfaces.update(key, taken, mode=UpdateMode.NOEXIST)
+            maps.senders.update(key, taken, mode=UpdateMode.NOEXIST)
         if maps.slots.lookup(slot) == holder:
             return
-        taken = take_own(maps.interfaces, key, record.is_interface)
+        taken = take_own(maps.senders, key, record.is_sender)
 
 
 def forget(maps: Maps, record: Record) -> None:
@@ -281,6 +281,6 @@ def take_record(maps: Maps, record: Record) -> bytes | None:
 
 def _slots_of(maps: Maps, record: Record) -> list[bytes]:
     """Keys of the endpoint in ``slots``: searched for if its maker died before it noted the index in the record."""
-    if record.interface != NO_SLOT:
-        return [codec.u32(record.interface)]
+    if record.slot != NO_SLOT:
+        return [codec.u32(record.slot)]
     return [key for key, value in maps.slots.items() if value == record.pack_slot()]

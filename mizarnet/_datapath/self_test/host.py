@@ -125,7 +125,7 @@ class Host:
     def fill(self, maps: Maps) -> None:
         """Write the host's tables."""
         for record in (_WEB, _DB):
-            maps.interfaces.update(codec.mac_key(record.mac), record.pack_interface())
+            maps.senders.update(codec.mac_key(record.mac), record.pack_sender())
         for key, place in self._endpoints().items():
             maps.endpoints.update(codec.pack_endpoint_key(key), codec.pack_endpoint(place))
         switched = codec.pack_network(Network(switches=[self.third]))
@@ -148,7 +148,7 @@ def _record(mac: MacAddress, own: tuple[IPAddress, IPAddress], number: int, cook
     return Record(
         spec=EndpointSpec(vni=VNI, ip=addresses, mac=mac, gateway=[IPV4.gateway, IPV6.gateway]),
         instance=0,
-        interface=number,
+        slot=number,
         ifindex=IFINDEX,
         netns_cookie=cookie,
         netns_id=(0, 0),

@@ -220,16 +220,16 @@ def tap(world: World) -> Iterator[Container]:
         )
         record = filled.record(
             mz.EndpointSpec(vni=VNI, ip="10.0.0.12/24", mac=mac, kind="macvtap", ifname="tap0", mtu=1400),
-            interface=host.agent.capacity.max_local - 1,
+            slot=host.agent.capacity.max_local - 1,
             ifindex=link.ifindex,
             netns_cookie=session.cookie,
             netns_id=session.identity,
         )
-        host.agent.datapath.maps.interfaces.update(codec.mac_key(mac), record.pack_interface())
+        host.agent.datapath.maps.senders.update(codec.mac_key(mac), record.pack_sender())
         try:
             yield Container("vm", host, mz.Endpoint(host.agent, record, created=True), session)
         finally:
-            host.agent.datapath.maps.interfaces.delete(codec.mac_key(mac))
+            host.agent.datapath.maps.senders.delete(codec.mac_key(mac))
             delete_link(session, link.ifindex)  # with its namespace it would go some time later
 
 

@@ -71,7 +71,7 @@ def assert_empty(hosts: Iterable[Host], *, networks: int = 0) -> None:
     """No entry in any table but those of networks and peers, and no device on the tunnel."""
     for host in hosts:
         left = {name: len(entries) for name, entries in contents(host.agent).items()}
-        assert left == {"endpoints": 0, "interfaces": 0, "networks": networks, "peers": 1, "records": 0}
+        assert left == {"endpoints": 0, "senders": 0, "networks": networks, "peers": 1, "records": 0}
         assert mz.Endpoint.list(host.agent) == []
 
 
