@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.fuzz.compare import Disagreement, Result
-from tests.fuzz.coverage import POSSIBLE, gaps
+from tests.fuzz.coverage import gaps, possible
 from tests.fuzz.workers import Plan
 
 PROGRESS_SECONDS = 5
@@ -75,6 +75,6 @@ def table(plan: Plan, result: Result, seconds: float) -> Iterator[str]:
         yield f"{program:8} {plan.cases:12,} {refused[program]:8,} {different[program]:14,}"
     for program in plan.programs:
         yield f"\nverdicts of the {program}"
-        counts = {verdict: result.verdicts[program, verdict] for verdict in sorted(POSSIBLE[program])}
+        counts = {verdict: result.verdicts[program, verdict] for verdict in sorted(possible(program))}
         for verdict, count in sorted(counts.items(), key=lambda item: -item[1]):
             yield f"  {verdict.name:24} {count:12,} {100 * count / plan.cases:7.3f} %"

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from mizarnet import Verdict
+from tests.fuzz.coverage import NOT_IN_A_TEST_RUN, possible
 from tests.model import judge
+from tests.model.case import ProgramName
 from tests.support.fixtures import files, from_line, load, load_all, to_line
 
 
@@ -26,3 +30,9 @@ def test_there_are_enough_and_each_says_why() -> None:
 
 def test_a_fixture_that_is_written_is_read_again() -> None:
     assert all(from_line(to_line(each)) == each for each in load_all().values())
+
+
+def test_every_verdict_has_a_kept_case() -> None:
+    """The fuzzer must meet what they have; so none may go with its fixtures."""
+    kept = {verdict for program in get_args(ProgramName) for verdict in possible(program)}
+    assert kept == {*Verdict} - NOT_IN_A_TEST_RUN
