@@ -26,12 +26,11 @@ from contextlib import ExitStack
 
 import attrs
 
-from tests.support import packets
+from tests.frames import BROADCAST, arp, datagram, echo_request, ethernet, ipv4
 from tests.support.flood import Flood
 from tests.support.isolation import isolate
 from tests.support.namespace import Namespace
 from tests.support.onlookers import PACKET_STATISTICS, SOL_PACKET
-from tests.support.packets import BROADCAST, arp, datagram, echo_request, ethernet, ipv4
 from tests.support.topology import Container, World
 from tests.support.traffic import ETH_P_ALL, assert_ping, send_raw
 from tests.support.wait import wait_until
@@ -101,7 +100,7 @@ class Crowd:
 def storms(crowd: Crowd) -> dict[str, bytes]:
     """A frame of each storm."""
     mac, ip = crowd.flooder.mac, crowd.flooder.ip
-    group = packets.mac("01:00:5e:01:02:03")
+    group = bytes.fromhex("01005e010203")
     return {
         "broadcast": datagram(mac, ip, "255.255.255.255", destination_mac=BROADCAST),
         "multicast": datagram(mac, ip, "239.1.2.3", destination_mac=group),

@@ -14,8 +14,8 @@ from mizarnet._datapath.dry_run import NO_TOKEN, Context, DryRun, object_path
 from mizarnet._datapath.dry_run.facts import Facts, Key
 from mizarnet._model.enumerations import Program
 from mizarnet.errors import BpfError, LayoutError
+from tests.frames import datagram, mac
 from tests.support import filled
-from tests.support.packets import datagram, mac
 from tests.support.twin_object import SOURCES, build
 
 MARK = 0xC0FFEE01

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import attrs
@@ -33,8 +33,26 @@ from mizarnet._kernel.bpf import Object
 from mizarnet._kernel.netlink import Session
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import codec
+from tests.frames import (
+    BROADCAST,
+    TYPE_ARP,
+    TYPE_IPV6,
+    arp,
+    checksum,
+    checksums_hold,
+    datagram,
+    ethernet,
+    frame,
+    ip,
+    ipv4,
+    ipv6,
+    mac,
+    patched,
+    tagged,
+    u16,
+    udp,
+)
 from tests.support import filled
-from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, mac, udp
 
 OBJECTS = Path(mizarnet.__file__).parent / "_objects"
 TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
@@ -61,8 +79,8 @@ def fill(loaded: Object, cookie: int) -> None:
         "10.1.0.2": Local(MacAddress(LOCAL), 1),
     }
     networks = {"10.2.0.0/16": Network(switches=["192.0.2.9"]), "10.3.0.0/16": Network(gateway="10.3.0.1")}
-    for ip, place in places.items():
-        key = EndpointKey(VNI, ip_address(ip))
+    for address, place in places.items():
+        key = EndpointKey(VNI, ip_address(address))
         loaded.maps["endpoints"].update(codec.pack_endpoint_key(key), codec.pack_endpoint(place))
     for prefix, network in networks.items():
         network_key = NetworkKey(VNI, ip_network(prefix))
@@ -125,9 +143,9 @@ def ip_frame(
     source: str = "10.0.0.1",
     source_mac: bytes = SENDER,
     to: bytes = VIRTUAL,
-    ttl: int = 64,
+    hops: int = 64,
 ) -> bytes:
-    return datagram(source_mac, source, destination, destination_mac=to, ttl=ttl)
+    return datagram(source_mac, source, destination, destination_mac=to, hops=hops)
 
 
 def arp_frame(
@@ -138,19 +156,12 @@ def arp_frame(
     claimed: bytes = SENDER,
     operation: int = 1,
 ) -> bytes:
-    return ethernet(BROADCAST, source, 0x0806, arp(claimed, sender, target, operation=operation))
+    return ethernet(BROADCAST, source, TYPE_ARP, arp(claimed, sender, target, operation=operation))
 
 
-def changed(frame: bytes, offset: int, *new: int) -> bytes:
-    return frame[:offset] + bytes(new) + frame[offset + len(new) :]
-
-
-def ipv6_frame(
-    payload: bytes = b"12345678", *, length: int | None = None, source: bytes = bytes(16)
-) -> bytes:
-    size = len(payload) if length is None else length
-    header = struct.pack("!IHBB", 6 << 28, size, 59, 64) + source + bytes(15) + b"\1"
-    return ethernet(VIRTUAL, SENDER, 0x86DD, header + payload)
+def ipv6_frame(payload: bytes = b"12345678", *, length: int | None = None, source: str = "::") -> bytes:
+    frame = ethernet(VIRTUAL, SENDER, TYPE_IPV6, ipv6(source, "::1", payload, protocol=59))
+    return frame if length is None else patched(frame, 18, u16(length))
 
 
 GOOD = ip_frame()
@@ -163,11 +174,11 @@ FRAMES: list[tuple[str, Verdict, bytes]] = [
     ("to nobody", Verdict.NO_DESTINATION, ip_frame("10.0.0.99")),
     ("into a network without a switch", Verdict.NO_SWITCH, ip_frame("10.3.0.77")),
     ("to a gateway, but no echo", Verdict.NO_DESTINATION, ip_frame("10.3.0.1")),
-    ("routed with its last hop", Verdict.GATEWAY_ANSWERED, ip_frame("10.1.0.1", ttl=1)),
-    ("routed with no hop", Verdict.GATEWAY_ANSWERED, ip_frame("10.1.0.2", ttl=0)),
+    ("routed with its last hop", Verdict.GATEWAY_ANSWERED, ip_frame("10.1.0.1", hops=1)),
+    ("routed with no hop", Verdict.GATEWAY_ANSWERED, ip_frame("10.1.0.2", hops=0)),
     ("a routed error with its last hop", Verdict.HOP_LIMIT,
-     ethernet(VIRTUAL, SENDER, 0x0800, ipv4("10.0.0.1", "10.1.0.1", b"\x0b" + bytes(35), protocol=1, ttl=1))),
-    ("on the link with its last hop", Verdict.ENCAPSULATED, ip_frame("10.0.0.3", ttl=1)),
+     frame(VIRTUAL, SENDER, ipv4("10.0.0.1", "10.1.0.1", b"\x0b" + bytes(35), protocol=1, hops=1))),
+    ("on the link with its last hop", Verdict.ENCAPSULATED, ip_frame("10.0.0.3", hops=1)),
     ("from an unknown MAC", Verdict.UNKNOWN_SENDER, ip_frame(source_mac=STRANGER)),
     ("from the tunnel itself", Verdict.TUNNEL_OWN, ip_frame(source_mac=TUNNEL)),
     ("from another's address", Verdict.FOREIGN_SOURCE, ip_frame(source="10.0.0.2")),
@@ -176,23 +187,23 @@ FRAMES: list[tuple[str, Verdict, bytes]] = [
     ("to a multicast MAC", Verdict.MULTICAST, ip_frame(to=mac("01:00:5e:00:00:01"))),
     ("to a multicast address", Verdict.MULTICAST, ip_frame("224.0.0.1")),
     ("to the broadcast address", Verdict.MULTICAST, ip_frame("255.255.255.255")),
-    ("with an 802.1Q tag", Verdict.VLAN_TAGGED, GOOD[:12] + b"\x81\x00\x00\x07" + GOOD[12:]),
-    ("with an 802.1ad tag", Verdict.VLAN_TAGGED, GOOD[:12] + b"\x88\xa8\x00\x07" + GOOD[12:]),
+    ("with an 802.1Q tag", Verdict.VLAN_TAGGED, tagged(GOOD, (0x8100, 7))),
+    ("with an 802.1ad tag", Verdict.VLAN_TAGGED, tagged(GOOD, (0x88A8, 7))),
     ("LLDP", Verdict.UNKNOWN_ETHERTYPE, ethernet(VIRTUAL, SENDER, 0x88CC, bytes(46))),
     ("PPPoE", Verdict.UNKNOWN_ETHERTYPE, ethernet(VIRTUAL, SENDER, 0x8864, bytes(46))),
     ("802.3 length", Verdict.UNKNOWN_ETHERTYPE, ethernet(VIRTUAL, SENDER, 46, bytes(46))),
-    ("IPv4 that says it is IPv6", Verdict.BAD_IPV4, changed(GOOD, 14, 0x65)),
-    ("IPv4 with a header of 16 bytes", Verdict.BAD_IPV4, changed(GOOD, 14, 0x44)),
-    ("IPv4 longer than the frame", Verdict.BAD_IPV4, changed(GOOD, 16, 0xFF, 0xFF)),
-    ("IPv4 shorter than its header", Verdict.BAD_IPV4, changed(GOOD, 16, 0, 19)),
-    ("IPv4 of length zero", Verdict.BAD_IPV4, changed(GOOD, 16, 0, 0)),
-    ("IPv4 options longer than the packet", Verdict.BAD_IPV4, changed(GOOD, 14, 0x4F)),
-    ("IPv6 that says it is IPv4", Verdict.BAD_IPV6, changed(ipv6_frame(), 14, 0x40)),
+    ("IPv4 that says it is IPv6", Verdict.BAD_IPV4, patched(GOOD, 14, b"\x65")),
+    ("IPv4 with a header of 16 bytes", Verdict.BAD_IPV4, patched(GOOD, 14, b"\x44")),
+    ("IPv4 longer than the frame", Verdict.BAD_IPV4, patched(GOOD, 16, b"\xff\xff")),
+    ("IPv4 shorter than its header", Verdict.BAD_IPV4, patched(GOOD, 16, b"\x00\x13")),
+    ("IPv4 of length zero", Verdict.BAD_IPV4, patched(GOOD, 16, b"\x00\x00")),
+    ("IPv4 options longer than the packet", Verdict.BAD_IPV4, patched(GOOD, 14, b"\x4f")),
+    ("IPv6 that says it is IPv4", Verdict.BAD_IPV6, patched(ipv6_frame(), 14, b"\x40")),
     ("IPv6 longer than the frame", Verdict.BAD_IPV6, ipv6_frame(length=9)),
     ("IPv6 of length zero with a payload", Verdict.BAD_IPV6, ipv6_frame(bytes(100), length=0)),
     ("IPv6 from another's address", Verdict.FOREIGN_SOURCE, ipv6_frame()),
     ("IPv6 from the mapped own address", Verdict.FOREIGN_SOURCE,
-     ipv6_frame(source=bytes(10) + b"\xff\xff" + IPv4Address("10.0.0.1").packed)),
+     ipv6_frame(source="::ffff:10.0.0.1")),
     ("ARP for a neighbour on this host", Verdict.NEIGHBOUR_ANSWERED, arp_frame("10.0.0.2")),
     ("ARP for another host's", Verdict.NEIGHBOUR_ANSWERED, arp_frame("10.0.0.3")),
     ("ARP for the gateway", Verdict.NEIGHBOUR_ANSWERED, arp_frame("10.0.0.254")),
@@ -205,9 +216,9 @@ FRAMES: list[tuple[str, Verdict, bytes]] = [
     ("ARP announcement", Verdict.OWN_ADDRESS_ASKED, arp_frame("10.0.0.1")),
     ("ARP probe", Verdict.OWN_ADDRESS_ASKED, arp_frame("10.0.0.1", sender="0.0.0.0")),
     ("ARP answer", Verdict.BAD_ARP, arp_frame("10.0.0.3", operation=2)),
-    ("ARP for IEEE 802", Verdict.BAD_ARP, changed(arp_frame("10.0.0.3"), 14, 0, 6)),
-    ("ARP for IPv6", Verdict.BAD_ARP, changed(arp_frame("10.0.0.3"), 16, 0x86, 0xDD)),
-    ("ARP with long addresses", Verdict.BAD_ARP, changed(arp_frame("10.0.0.3"), 18, 8)),
+    ("ARP for IEEE 802", Verdict.BAD_ARP, patched(arp_frame("10.0.0.3"), 14, b"\x00\x06")),
+    ("ARP for IPv6", Verdict.BAD_ARP, patched(arp_frame("10.0.0.3"), 16, b"\x86\xdd")),
+    ("ARP with long addresses", Verdict.BAD_ARP, patched(arp_frame("10.0.0.3"), 18, b"\x08")),
     ("ARP from an unknown MAC", Verdict.UNKNOWN_SENDER, arp_frame("10.0.0.3", source=STRANGER)),
 ]  # fmt: skip
 
@@ -252,7 +263,7 @@ def test_an_answer_names_local_neighbours_and_the_virtual_mac_for_all_else(
     bench: Bench, target: str, answer: bytes
 ) -> None:
     expected = arp(answer, target, "10.0.0.1", operation=2, target_mac=SENDER)
-    assert bench.agent(arp_frame(target)).frame == ethernet(SENDER, answer, 0x0806, expected)
+    assert bench.agent(arp_frame(target)).frame == ethernet(SENDER, answer, TYPE_ARP, expected)
 
 
 def test_a_local_frame_is_finished(bench: Bench) -> None:
@@ -265,23 +276,23 @@ def test_a_local_frame_is_finished(bench: Bench) -> None:
 def test_a_routed_packet_loses_a_hop_and_keeps_its_checksum_right(
     bench: Bench, destination: str, ttl: int
 ) -> None:
-    frame = bench.agent(ip_frame(destination, ttl=ttl)).frame
-    assert frame[14:] == ipv4("10.0.0.1", destination, udp(9, 9, b"frame"), ttl=ttl - 1)
+    frame = bench.agent(ip_frame(destination, hops=ttl)).frame
+    assert frame[14:] == ipv4("10.0.0.1", destination, udp(9, 9, b"frame"), hops=ttl - 1)
     assert checksum(frame[14:34]) == 0
 
 
 def test_the_gateway_says_that_the_time_is_exceeded(bench: Bench) -> None:
-    frame = ip_frame("10.1.0.1", ttl=1)
+    frame = ip_frame("10.1.0.1", hops=1)
     answer = bench.agent(frame).frame
     assert answer[:14] == SENDER + VIRTUAL + b"\x08\x00"
-    assert answer[26:34] == IPv4Address("10.0.0.254").packed + IPv4Address("10.0.0.1").packed
+    assert answer[26:34] == ip("10.0.0.254") + ip("10.0.0.1")
     assert (answer[23], answer[34], answer[35]) == (1, 11, 0)
-    assert checksum(answer[14:34]) == checksum(answer[34:]) == 0
+    assert checksums_hold(answer)
     assert answer[42:70] == frame[14:42]
 
 
 def test_a_packet_on_the_link_keeps_its_hops(bench: Bench) -> None:
-    frame = ip_frame("10.0.0.3", ttl=7)
+    frame = ip_frame("10.0.0.3", hops=7)
     assert bench.agent(frame).frame == frame
 
 

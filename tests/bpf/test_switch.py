@@ -11,7 +11,18 @@ from itertools import product
 import pytest
 
 from mizarnet import Encap, Verdict
-from tests.support.packets import ETHERTYPES, HEADER_BYTES, arp, ethernet, seal
+from tests.frames import (
+    HEADER_BYTES,
+    TYPE_ARP,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    arp,
+    ethernet,
+    patched,
+    seal,
+    tagged,
+    u16,
+)
 from tests.support.switch_bench import (
     PAGE_FRAME,
     Bench,
@@ -40,18 +51,14 @@ def bench(request: pytest.FixtureRequest, all_benches: dict[tuple[Encap, int], B
     return all_benches[request.param]
 
 
-def changed(frame: bytes, offset: int, *new: int) -> bytes:
-    return frame[:offset] + bytes(new) + frame[offset + len(new) :]
-
-
-def tagged(frame: bytes, kind: int) -> bytes:
-    """With a VLAN tag in the bytes."""
-    return frame[:12] + kind.to_bytes(2, "big") + b"\x00\x07" + frame[12:]
-
-
 def udp_at(bench: Bench) -> int:
     """Offset of the outer UDP header."""
     return 14 + HEADER_BYTES[bench.underlay.version]
+
+
+def other_type(bench: Bench) -> int:
+    """The EtherType of the family that the underlay is not of."""
+    return TYPE_IPV6 if bench.underlay.version == 4 else TYPE_IPV4
 
 
 def resealed(frame: bytes, *, has_udp_checksum: bool = False) -> bytes:
@@ -72,10 +79,10 @@ BOUNCED: list[tuple[str, Callable[[Bench], bytes]]] = [
     ("to the switch of the longer prefix", lambda b: b.packet("10.2.9.1")),
     ("by the default route of its VNI", lambda b: b.packet("10.2.9.1", vni=9)),
     ("by the default route of its family", lambda b: b.packet("fd99::1")),
-    ("with its last hop but one", lambda b: b.packet(ttl=2)),
-    ("with the most hops", lambda b: b.packet(ttl=255)),
+    ("with its last hop but one", lambda b: b.packet(hops=2)),
+    ("with the most hops", lambda b: b.packet(hops=255)),
     ("with a checksum", lambda b: b.packet(has_checksum=True)),
-    ("with a checksum, to a switch", lambda b: b.packet("fd02::1", has_checksum=True, ttl=2)),
+    ("with a checksum, to a switch", lambda b: b.packet("fd02::1", has_checksum=True, hops=2)),
     ("with a checksum, of odd length", lambda b: b.wrap(inner_frame("10.0.0.2", b"odd"), has_checksum=True)),
     ("larger than a page", lambda b: b.wrap(inner_frame("10.0.0.2", bytes(8900)))),
     ("larger than a page, with a checksum",
@@ -145,7 +152,7 @@ def test_a_flow_keeps_its_switch_and_flows_spread_over_all(bench: Bench) -> None
     for port in range(49152, 49152 + 30):
         first, again = (bench.agree(bench.packet("10.2.0.1", source_port=port)).frame for _ in range(2))
         assert first == again
-        assert bench.agree(bench.packet("10.2.0.77", source_port=port, ttl=9)).frame[:6] == first[:6]
+        assert bench.agree(bench.packet("10.2.0.77", source_port=port, hops=9)).frame[:6] == first[:6]
         chosen[first[:6]] += 1
     assert sorted(chosen.values()) == [10, 10, 10]
 
@@ -153,14 +160,14 @@ def test_a_flow_keeps_its_switch_and_flows_spread_over_all(bench: Bench) -> None
 # -- passed ------------------------------------------------------------------------------------------------
 
 PASSED: list[tuple[str, Callable[[Bench], bytes]]] = [
-    ("ARP", lambda b: ethernet(OWN, SENDER, 0x0806, arp(SENDER, "192.0.2.2", "192.0.2.1"))),
+    ("ARP", lambda b: ethernet(OWN, SENDER, TYPE_ARP, arp(SENDER, "192.0.2.2", "192.0.2.1"))),
     ("LLDP", lambda b: ethernet(OWN, SENDER, 0x88CC, b.packet()[14:])),
-    ("the other family's type", lambda b: changed(b.packet(), 12, *ETHERTYPES[10 - b.underlay.version])),
-    ("the other family's version", lambda b: changed(b.packet(), 14, 0x65 if b.underlay.version == 4 else 0x45)),
-    ("with an 802.1Q tag", lambda b: tagged(b.packet(), 0x8100)),
-    ("with an 802.1ad tag", lambda b: tagged(b.packet(), 0x88A8)),
-    ("to another port", lambda b: changed(b.packet(), udp_at(b) + 2, 0x12, 0x34)),
-    ("with the ports swapped", lambda b: changed(b.packet(source_port=b.state.config.port), udp_at(b) + 2, 0xC0, 0)),
+    ("the other family's type", lambda b: patched(b.packet(), 12, u16(other_type(b)))),
+    ("the other family's version", lambda b: patched(b.packet(), 14, b"\x65" if b.underlay.version == 4 else b"\x45")),
+    ("with an 802.1Q tag", lambda b: tagged(b.packet(), (0x8100, 7))),
+    ("with an 802.1ad tag", lambda b: tagged(b.packet(), (0x88A8, 7))),
+    ("to another port", lambda b: patched(b.packet(), udp_at(b) + 2, b"\x12\x34")),
+    ("with the ports swapped", lambda b: patched(b.packet(source_port=b.state.config.port), udp_at(b) + 2, b"\xc0\0")),
     ("for an endpoint of this host", lambda b: b.packet("10.0.0.1")),
     ("for an endpoint of this host, IPv6", lambda b: b.packet("fd01::1")),
     ("for nobody", lambda b: b.packet("172.16.0.1")),
@@ -170,10 +177,10 @@ PASSED: list[tuple[str, Callable[[Bench], bytes]]] = [
     ("for a network that this host is a switch of", lambda b: b.packet("10.3.0.1")),
     ("the same, another flow", lambda b: b.packet("10.3.0.1", source_port=50_001)),
     ("the same, IPv6", lambda b: b.packet("fd03::1")),
-    ("with its last hop", lambda b: b.packet(ttl=1)),
-    ("with no hop", lambda b: b.packet(ttl=0)),
-    ("with ARP inside", lambda b: b.wrap(ethernet(OWN, SENDER, 0x0806, bytes(46)))),
-    ("with an 802.1Q tag inside", lambda b: b.wrap(tagged(inner_frame("10.0.0.2"), 0x8100))),
+    ("with its last hop", lambda b: b.packet(hops=1)),
+    ("with no hop", lambda b: b.packet(hops=0)),
+    ("with ARP inside", lambda b: b.wrap(ethernet(OWN, SENDER, TYPE_ARP, bytes(46)))),
+    ("with an 802.1Q tag inside", lambda b: b.wrap(tagged(inner_frame("10.0.0.2"), (0x8100, 7)))),
 ]  # fmt: skip
 
 
@@ -198,7 +205,7 @@ IP_FIELDS = {4: IPV4_FIELDS, 6: IPV6_FIELDS}
 @pytest.mark.vm
 def test_outer_ip_that_is_not_ours(bench: Bench) -> None:
     for name, offset, new in IP_FIELDS[bench.underlay.version]:
-        assert bench.agree(changed(bench.packet(), offset, *new)).verdict is Verdict.PASSED, name
+        assert bench.agree(patched(bench.packet(), offset, bytes(new))).verdict is Verdict.PASSED, name
 
 
 TUNNEL_BYTES: dict[Encap, list[tuple[str, int, tuple[int, ...]]]] = {
@@ -218,7 +225,7 @@ TUNNEL_BYTES: dict[Encap, list[tuple[str, int, tuple[int, ...]]]] = {
 @pytest.mark.vm
 def test_tunnel_header_that_is_not_ours(bench: Bench) -> None:
     for name, offset, new in TUNNEL_BYTES[Encap(bench.state.config.encap)]:
-        frame = changed(bench.packet(), udp_at(bench) + 8 + offset, *new)
+        frame = patched(bench.packet(), udp_at(bench) + 8 + offset, bytes(new))
         assert bench.agree(frame).verdict is Verdict.PASSED, name
 
 
@@ -268,7 +275,7 @@ def test_checksum_on_the_generic_hook(bench: Bench) -> None:
     with bench.on_generic_hook() as generic:
         for to in ("10.0.0.2", "10.2.0.1", "10.0.0.9"):
             assert generic.agree(bench.packet(to, has_checksum=True)).verdict is Verdict.PASSED_CHECKSUM
-        for frame in (bench.packet(has_checksum=True, ttl=1), bench.packet("10.0.0.1", has_checksum=True)):
+        for frame in (bench.packet(has_checksum=True, hops=1), bench.packet("10.0.0.1", has_checksum=True)):
             assert generic.agree(frame).verdict is Verdict.PASSED
         assert generic.agree(bench.packet()).verdict is Verdict.BOUNCED
     assert bench.agree(bench.packet(has_checksum=True)).verdict is Verdict.BOUNCED
@@ -289,10 +296,10 @@ def test_frames_with_random_bytes_in_them(bench: Bench) -> None:
 def _odd_frame(bench: Bench, dice: random.Random) -> bytes:
     to = dice.choice(["10.0.0.2", "fd01::2", "10.2.0.5", "fd02::5", "10.3.0.1", "fd99::1"])
     has_checksum = dice.random() < 0.5
-    frame = bench.packet(to, vni=VNI, ttl=dice.randrange(256), source_port=dice.randrange(65536),
+    frame = bench.packet(to, vni=VNI, hops=dice.randrange(256), source_port=dice.randrange(65536),
                          has_checksum=has_checksum, options=dice.randbytes(4 * dice.randrange(64)))  # fmt: skip
     for _ in range(dice.randrange(4)):
-        frame = changed(frame, dice.randrange(12, udp_at(bench) + 24), dice.randrange(256))
+        frame = patched(frame, dice.randrange(12, udp_at(bench) + 24), bytes([dice.randrange(256)]))
     good = frame[14] >> 4 == bench.underlay.version
     mended = good and dice.random() < 0.5
     return resealed(frame, has_udp_checksum=has_checksum) if mended else frame

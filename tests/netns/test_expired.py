@@ -7,18 +7,15 @@ The agent makes the answer out of the packet, whose checksum may be left to the 
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
 
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import HEADER_BYTES, checksums_hold, ip, sum_of_message
 from tests.support.counting import refused_but_chatter
 from tests.support.fabric import Fabric, Net
 from tests.support.icmp import family_of, level_of
-from tests.support.packets import HEADER_BYTES, checksum
-from tests.support.small_host import checksums_hold
 from tests.support.topology import Container
 from tests.support.traffic import Capture
 
@@ -26,8 +23,6 @@ HERE, ELSEWHERE = Net(3, 1), Net(3, 2)
 PORT = 9
 QUOTED = 8
 """Bytes of a packet behind its IP header that come back."""
-NEXT_HEADER = {4: 9, 6: 6}
-"""Where an IP header says what follows it."""
 EXPERIMENTAL = 0x1E
 """A type of options that whoever does not know it skips (RFC 4727)."""
 pytestmark = pytest.mark.vm
@@ -92,14 +87,6 @@ def options_of(packet: bytes) -> int:
     return 8 * (packet[41] + 1) if packet[6] == socket.IPPROTO_DSTOPTS else 0
 
 
-def sum_of_segment(packet: bytes) -> int:
-    """Over pseudo-header and what follows an IP header: zero unless the checksum is left to the device."""
-    version = packet[0] >> 4
-    addresses = packet[12:20] if version == 4 else packet[8:40]
-    segment = packet[HEADER_BYTES[version] :]
-    return checksum(addresses + struct.pack("!II", len(segment), packet[NEXT_HEADER[version]]) + segment)
-
-
 # -- the tests ---------------------------------------------------------------------------------------------
 
 
@@ -118,10 +105,10 @@ def test_time_exceeded_comes_from_the_gateway_with_right_checksums(
     assert (since.agent[Verdict.GATEWAY_ANSWERED].packets, refused_but_chatter(since)) == (1, {})
     assert checksums_hold(reply)
     source = reply[26:30] if version == 4 else reply[22:38]
-    assert source == ip_address(HERE.gateways[version == 6]).packed
+    assert source == ip(HERE.gateways[version == 6])
     (packet,) = (frame[14:] for frame in frames if frame[14:].startswith(quotation(reply)))
     assert len(quotation(reply)) == HEADER_BYTES[version] + QUOTED
-    assert sum_of_segment(packet) != 0
+    assert sum_of_message(packet) != 0
 
 
 @pytest.mark.parametrize("options", [8, 32, 40, 56, 64, 72, 256])

@@ -9,28 +9,32 @@ import attrs
 import pytest
 
 from mizarnet import Verdict
-from tests.support import packets
-from tests.support.counting import assert_counted, refused, wait_for
-from tests.support.packets import (
+from tests.frames import (
     BROADCAST,
-    VXLAN_PORT,
+    PORTS,
+    TYPE_ARP,
     arp,
     datagram,
     ethernet,
+    frame,
     geneve,
     geneve_option,
     ipv4,
+    mac,
+    patched,
+    tagged,
+    tunnel,
     udp,
     vxlan,
 )
+from tests.support.counting import assert_counted, refused, wait_for
 from tests.support.tenants import BLUE, Net
 from tests.support.topology import TUNNEL, UNDERLAY, mac_of
 from tests.support.traffic import (
     send_frame,
 )
 
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
-STRANGER = packets.mac("02:00:00:00:00:99")
+STRANGER = mac("02:00:00:00:00:99")
 IP_RECVTTL = 12  # <linux/in.h>
 
 
@@ -47,11 +51,11 @@ class Forged:
 
     def send(self) -> None:
         net = self.net
-        inner = self.inner or good_inner(net)
-        wrap, port = (vxlan, VXLAN_PORT) if net.world.encap == "vxlan" else (geneve, packets.GENEVE_PORT)
-        outer = ipv4(self.source, self.destination, udp(4242, port, self.tunnel or wrap(self.vni, inner)))
+        encap, inner = net.world.encap, self.inner or good_inner(net)
+        payload = self.tunnel or tunnel(encap, self.vni, inner)
+        outer = ipv4(self.source, self.destination, udp(4242, PORTS[encap], payload))
         to, me = (mac_of(host.namespace, UNDERLAY) for host in net.world.hosts)
-        send_frame(net.second.namespace, UNDERLAY, ethernet(to, me, 0x0800, outer))
+        send_frame(net.second.namespace, UNDERLAY, frame(to, me, outer))
 
 
 def good_inner(net: Net) -> bytes:
@@ -105,7 +109,7 @@ def forged(net: Net) -> dict[str, tuple[Verdict, Forged]]:
         ),
         "ARP inside": (
             Verdict.BAD_ARP,
-            Forged(net, inner=ethernet(to, sender, 0x0806, arp(sender, "10.0.0.3", "10.0.0.1"))),
+            Forged(net, inner=ethernet(to, sender, TYPE_ARP, arp(sender, "10.0.0.3", "10.0.0.1"))),
         ),
         "for the tunnel's own MAC": (
             Verdict.TUNNEL_MAC,
@@ -113,7 +117,7 @@ def forged(net: Net) -> dict[str, tuple[Verdict, Forged]]:
         ),
         "a VLAN tag inside": (
             Verdict.VLAN_TAGGED,
-            Forged(net, inner=good[:12] + b"\x81\x00\x00\x07" + good[12:]),
+            Forged(net, inner=tagged(good, (0x8100, 7))),
         ),
         "something else inside": (
             Verdict.UNKNOWN_ETHERTYPE,
@@ -175,11 +179,11 @@ def test_what_a_tunnel_header_says_beyond_the_vni(net: Net, what: str) -> None:
     """Geneve: options are parsed. VXLAN has none: what its header says beyond the VNI the kernel refuses."""
     verdict, options, flags = OPTIONS[what]
     if net.world.encap == "geneve":
-        tunnel = geneve(BLUE, good_inner(net), options=options, flags=flags)
-        assert_counted(net.first.agent, "guard", verdict, Forged(net, tunnel=tunnel).send)
+        said = geneve(BLUE, good_inner(net), options=options, flags=flags)
+        assert_counted(net.first.agent, "guard", verdict, Forged(net, tunnel=said).send)
         return
     before = net.first.agent.stats()
-    Forged(net, tunnel=bytes([0x08, 0, flags or 1, 1]) + vxlan(BLUE, good_inner(net))[4:]).send()
+    Forged(net, tunnel=patched(vxlan(BLUE, good_inner(net)), 0, bytes([0x08, 0, flags or 1, 1]))).send()
     assert_counted(net.first.agent, "guard", Verdict.ACCEPTED, Forged(net).send)
     since = net.first.agent.stats().since(before).guard
     assert (since[Verdict.ACCEPTED].packets, refused(since)) == (1, {})

@@ -9,9 +9,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.support import packets
+from tests.frames import BROADCAST, TYPE_ARP, VIRTUAL, arp, datagram, ethernet, mac, tagged
 from tests.support.counting import assert_counted, counted, refused
-from tests.support.packets import BROADCAST, arp, datagram, ethernet
 from tests.support.tenants import Net
 from tests.support.topology import TUNNEL, mac_of
 from tests.support.traffic import (
@@ -24,8 +23,7 @@ from tests.support.traffic import (
     udp_echo,
 )
 
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
-STRANGER = packets.mac("02:00:00:00:00:99")
+STRANGER = mac("02:00:00:00:00:99")
 IP_RECVTTL = 12  # <linux/in.h>
 
 
@@ -88,7 +86,7 @@ def frames_of(net: Net) -> dict[str, tuple[Verdict, bytes]]:
         "to itself": (Verdict.HAIRPIN, datagram(me, "10.0.0.1", "10.0.0.1", destination_mac=VIRTUAL)),
         "multicast": (
             Verdict.MULTICAST,
-            datagram(me, "10.0.0.1", "224.0.0.1", destination_mac=packets.mac("01:00:5e:00:00:01")),
+            datagram(me, "10.0.0.1", "224.0.0.1", destination_mac=mac("01:00:5e:00:00:01")),
         ),
         "broadcast": (
             Verdict.MULTICAST,
@@ -98,24 +96,24 @@ def frames_of(net: Net) -> dict[str, tuple[Verdict, bytes]]:
             Verdict.MULTICAST,
             datagram(me, "10.0.0.1", "10.0.0.3", destination_mac=BROADCAST),
         ),
-        "a VLAN tag": (Verdict.VLAN_TAGGED, good[:12] + b"\x81\x00\x00\x07" + good[12:]),
+        "a VLAN tag": (Verdict.VLAN_TAGGED, tagged(good, (0x8100, 7))),
         "LLDP": (Verdict.UNKNOWN_ETHERTYPE, ethernet(VIRTUAL, me, 0x88CC, bytes(46))),
         "a packet longer than its frame": (Verdict.BAD_IPV4, good[:-1]),
         "ARP in a neighbour's name": (
             Verdict.ARP_SPOOFED,
-            ethernet(BROADCAST, me, 0x0806, arp(me, "10.0.0.2", "10.0.0.3")),
+            ethernet(BROADCAST, me, TYPE_ARP, arp(me, "10.0.0.2", "10.0.0.3")),
         ),
         "ARP with a neighbour's MAC": (
             Verdict.ARP_SPOOFED,
-            ethernet(BROADCAST, me, 0x0806, arp(neighbour, "10.0.0.1", "10.0.0.3")),
+            ethernet(BROADCAST, me, TYPE_ARP, arp(neighbour, "10.0.0.1", "10.0.0.3")),
         ),
         "an ARP answer": (
             Verdict.BAD_ARP,
-            ethernet(neighbour, me, 0x0806, arp(me, "10.0.0.1", "10.0.0.2", operation=2)),
+            ethernet(neighbour, me, TYPE_ARP, arp(me, "10.0.0.1", "10.0.0.2", operation=2)),
         ),
         "an ARP announcement": (
             Verdict.OWN_ADDRESS_ASKED,
-            ethernet(BROADCAST, me, 0x0806, arp(me, "10.0.0.1", "10.0.0.1")),
+            ethernet(BROADCAST, me, TYPE_ARP, arp(me, "10.0.0.1", "10.0.0.1")),
         ),
     }
 
@@ -135,7 +133,7 @@ def test_a_frame_cut_in_its_headers_is_truncated(net: Net) -> None:
     whole = {
         34: datagram(me, "10.0.0.1", "10.0.0.3", destination_mac=VIRTUAL),
         54: ethernet(VIRTUAL, me, 0x86DD, b"\x60" + bytes(60)),
-        42: ethernet(BROADCAST, me, 0x0806, arp(me, "10.0.0.1", "10.0.0.3")),
+        42: ethernet(BROADCAST, me, TYPE_ARP, arp(me, "10.0.0.1", "10.0.0.3")),
     }
     with namespace.packet_socket("eth0") as raw:
         for needed, frame in whole.items():
@@ -198,7 +196,7 @@ def test_only_a_packet_that_leaves_its_network_loses_a_hop(net: Net) -> None:
     with net.blue3.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
         waiting.bind(("10.0.0.3", 9))
         waiting.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)
-        frame = datagram(net.blue1.mac, "10.0.0.1", "10.0.0.3", destination_mac=VIRTUAL, ttl=1)
+        frame = datagram(net.blue1.mac, "10.0.0.1", "10.0.0.3", destination_mac=VIRTUAL, hops=1)
         send_frame(net.blue1.namespace, "eth0", frame)
         _, ancillary, _, _ = waiting.recvmsg(100, 100)
     assert int.from_bytes(ancillary[0][2], "little") == 1

@@ -17,8 +17,8 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session, get_link, set_link
+from tests.frames import datagram
 from tests.support.counting import counted, refused_but_chatter, wait_for
-from tests.support.packets import datagram
 from tests.support.process import run_python
 from tests.support.topology import World
 from tests.support.traffic import assert_no_ping, ping

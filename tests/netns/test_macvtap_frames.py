@@ -6,22 +6,37 @@ from __future__ import annotations
 import fcntl
 import random
 import socket
-import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
+from tests.frames import (
+    DESTINATION_OPTIONS,
+    SYN,
+    TCP,
+    UDP,
+    VIRTUAL,
+    checksum,
+    checksums_hold,
+    datagram,
+    frame,
+    ip,
+    ipv6,
+    patched,
+    pseudo_sum,
+    tcp,
+    u16,
+    udp,
+)
 from tests.support.counting import counted, refused_but_chatter
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.packets import checksum, datagram, ethernet, udp
 from tests.support.topology import Container, World
-from tests.support.vm import GATEWAY, GATEWAY_IPV6, VIRTUAL_MAC, Net
-from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, TcpConnection, VirtioHeader, Vmm, pseudo_sum
+from tests.support.vm import GATEWAY, GATEWAY_IPV6, Net
+from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, TcpConnection, VirtioHeader, Vmm
 
 pytestmark = pytest.mark.vm
 
@@ -86,8 +101,7 @@ def send_bulk(container: Container, address: tuple[str, int], data: bytes) -> No
 
 def partial(source: str, destination: str, packet: bytes) -> bytes:
     """A UDP datagram whose checksum is left to others."""
-    seed = pseudo_sum(source, destination, 17, len(packet))
-    return packet[:6] + struct.pack("!H", seed) + packet[8:]
+    return patched(packet, 6, u16(pseudo_sum(source, destination, UDP, len(packet))))
 
 
 COMPLETE_UDP = VirtioHeader(NEEDS_CHECKSUM, checksum_start=34, checksum_offset=6)
@@ -166,7 +180,7 @@ def test_a_vm_without_offloads_gets_plain_frames(container: Container, plain: Vm
 # -- from the gateway --------------------------------------------------------------------------------------
 
 
-TCP_SYN = struct.pack("!HHIIBBHHH", 1234, 33434, 1, 0, 0x50, 2, 100, 0, 0)
+TCP_SYN = tcp(1234, 33434, SYN)
 
 
 @pytest.mark.parametrize(
@@ -183,13 +197,12 @@ def test_time_exceeded_has_a_right_checksum(
     plain: Vmm, protocol: int, header: VirtioHeader, size: int
 ) -> None:
     question = TCP_SYN + bytes(size)
-    plain.send(FAR_AWAY, question, header, by=GATEWAY, protocol=protocol, ttl=1)
+    plain.send(FAR_AWAY, question, header, by=GATEWAY, protocol=protocol, hops=1)
     _, reply = plain.read(lambda frame: frame[23:24] == b"\x01")
-    assert reply[26:30] == socket.inet_aton(GATEWAY)
-    assert checksum(reply[14:34]) == 0
+    assert reply[26:30] == ip(GATEWAY)
     assert reply[34:42] == b"\x0b\0" + reply[36:38] + bytes(4)
-    assert checksum(reply[34:]) == 0
-    assert reply[58:62] == socket.inet_aton(FAR_AWAY)
+    assert checksums_hold(reply)
+    assert reply[58:62] == ip(FAR_AWAY)
     assert reply[62:] == question[:8]
 
 
@@ -199,17 +212,17 @@ def test_time_exceeded_over_ipv6_has_a_right_checksum(
     vm: mz.Endpoint, plain: Vmm, flags: int, options: int
 ) -> None:
     """Also behind destination options, where the place of the packet's own checksum is in the midst of the reply."""
-    source, there, gateway = (ip_address(text).packed for text in ("fd00::1", "fd00:1::1", GATEWAY_IPV6))
+    source, there = "fd00::1", "fd00:1::1"
     header = bytes([6, options // 8 - 1, 0x1E, options - 4]) + bytes(options - 4) if options else b""
     question = header + TCP_SYN + bytes(35)
-    start = struct.pack("!IHBB", 6 << 28, len(question), 60 if options else 6, 1)
+    packet = ipv6(source, there, question, protocol=DESTINATION_OPTIONS if options else TCP, hops=1)
     left = VirtioHeader(flags, checksum_start=54 + options, checksum_offset=16) if flags else VirtioHeader()
-    plain.write(ethernet(VIRTUAL_MAC, plain.mac, 0x86DD, start + source + there + question), left)
+    plain.write(frame(VIRTUAL, plain.mac, packet), left)
     _, reply = plain.read(lambda frame: frame[20:21] == b"\x3a")
-    assert reply[22:54] == gateway + source
+    assert reply[22:54] == ip(GATEWAY_IPV6) + ip(source)
     assert reply[54:62] == b"\x03\0" + reply[56:58] + bytes(4)
-    assert checksum(reply[22:54] + struct.pack("!II", len(reply) - 54, 58) + reply[54:]) == 0
-    assert reply[86:102] == there
+    assert checksums_hold(reply)
+    assert reply[86:102] == ip(there)
     assert reply[102:] == question[:8]
 
 
@@ -217,8 +230,8 @@ def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(net: Net, pl
     """The kernel lets nobody cut it off: the packet is dropped, and the next one is answered."""
     midst = VirtioHeader(NEEDS_CHECKSUM, checksum_start=200, checksum_offset=16)
     agent, question = net.host.agent, TCP_SYN + bytes(300)
-    since = counted(agent, lambda: plain.send(FAR_AWAY, question, midst, by=GATEWAY, protocol=6, ttl=1))
+    since = counted(agent, lambda: plain.send(FAR_AWAY, question, midst, by=GATEWAY, protocol=6, hops=1))
     assert refused_but_chatter(since) == {Verdict.UNREADABLE: 1}
-    plain.send(FAR_AWAY, question, COMPLETE_TCP, by=GATEWAY, protocol=6, ttl=1)
+    plain.send(FAR_AWAY, question, COMPLETE_TCP, by=GATEWAY, protocol=6, hops=1)
     _, reply = plain.read(lambda frame: frame[23:24] == b"\x01")
     assert checksum(reply[34:]) == 0

@@ -14,10 +14,10 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
+from tests.frames import BROADCAST, arp, datagram, ethernet
 from tests.support.counting import wait_for
 from tests.support.fabric import Fabric, Net, address
 from tests.support.icmp import datagram_error, echo, family_of, level_of
-from tests.support.packets import BROADCAST, arp, datagram, ethernet
 from tests.support.services import exchange_datagrams
 from tests.support.topology import Container, EncapName, device, new_namespace
 from tests.support.traffic import send_frame

@@ -13,10 +13,10 @@ import mizarnet as mz
 from mizarnet import EndpointKey, Verdict
 from mizarnet._kernel import bpf
 from mizarnet._kernel.netlink import Session, dump_links
+from tests.frames import Outer
 from tests.support.calls import MAPS, PROGRAMS, numbers, users
 from tests.support.counting import counted
 from tests.support.namespace import Namespace
-from tests.support.packets import Outer
 from tests.support.tenants import BLUE, GREEN, RED, Net
 from tests.support.topology import TUNNEL, UNDERLAY, EncapName, Host, World, device
 from tests.support.traffic import Capture, assert_ping, ping, transfer, udp_ask, udp_echo

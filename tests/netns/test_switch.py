@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,12 +17,25 @@ import mizarnet as mz
 from mizarnet import Stats, Verdict
 from mizarnet._kernel.bpf import Program
 from mizarnet._kernel.netlink import write_sysctl
+from tests.frames import (
+    PORTS,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    UDP,
+    datagram,
+    frame,
+    packet,
+    summed,
+    tagged,
+    tunnel,
+    u16,
+    udp,
+)
 from tests.support.counting import counted, refused, wait_for
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence, echo
 from tests.support.namespace import Namespace
 from tests.support.native_xdp import let_pass, native_underlay
-from tests.support.packets import ETHERTYPES, datagram, geneve, seal, udp, vxlan
 from tests.support.topology import UNDERLAY, Container, EncapName, Host, mac_of
 from tests.support.traffic import Capture, send_frame
 
@@ -96,16 +108,16 @@ OVERHEAD = {4: 50, 6: 70}
 
 def addresses(frame: bytes) -> tuple[str, str] | None:
     """Source and destination of a frame with UDP in it."""
-    if frame[12:14] == ETHERTYPES[4] and frame[23] == socket.IPPROTO_UDP:
+    if frame[12:14] == u16(TYPE_IPV4) and frame[23] == socket.IPPROTO_UDP:
         return str(ip_address(frame[26:30])), str(ip_address(frame[30:34]))
-    if frame[12:14] == ETHERTYPES[6] and frame[20] == socket.IPPROTO_UDP:
+    if frame[12:14] == u16(TYPE_IPV6) and frame[20] == socket.IPPROTO_UDP:
         return str(ip_address(frame[22:38])), str(ip_address(frame[38:54]))
     return None
 
 
 def hops(frame: bytes) -> int:
     """TTL or hop limit of a frame."""
-    return frame[22] if frame[12:14] == ETHERTYPES[4] else frame[21]
+    return frame[22] if frame[12:14] == u16(TYPE_IPV4) else frame[21]
 
 
 def forget_neighbours(host: Host) -> None:
@@ -181,17 +193,13 @@ def tunnel_packet(stage: Stage, payload: bytes, *, has_checksum: bool) -> bytes:
     inner = datagram(
         stage.a.mac, address(stage.a, 4), address(stage.b, 4), destination_mac=stage.b.mac, payload=payload
     )
-    tunnel = stage.switch.tunnel
-    wrap = vxlan if tunnel.encap is mz.Encap.VXLAN else geneve
-    body = udp(50_000, tunnel.port, wrap(NET.vni, inner))
-    source, local = ip_address(stage.a.host.address), ip_address(stage.switch.address)
-    if local.version == 4:
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 17, 0)
-    else:
-        header = struct.pack("!IHBB", 6 << 28, len(body), 17, 64)
-    packet = seal(header + source.packed + local.packed + body, has_udp_checksum=has_checksum)
-    macs = mac_of(stage.switch.namespace, UNDERLAY) + mac_of(stage.a.host.namespace, UNDERLAY)
-    return macs + ETHERTYPES[local.version] + packet
+    encap = stage.switch.tunnel.encap.value
+    source, local = stage.a.host.address, stage.switch.address
+    body = udp(50_000, PORTS[encap], tunnel(encap, NET.vni, inner))
+    if has_checksum:
+        body = summed(source, local, UDP, body)
+    to, sender = (mac_of(host.namespace, UNDERLAY) for host in (stage.switch, stage.a.host))
+    return frame(to, sender, packet(source, local, body))
 
 
 def received(namespace: Namespace, own: str, send: Callable[[], None]) -> bytes:
@@ -221,11 +229,11 @@ def test_a_tagged_frame_stays_in_its_vlan(stage: Stage, generic: mz.TransitSwitc
     """The kernel has taken the tag out of the bytes before the generic hook, and puts it back behind it."""
     assert echo(stage.a.namespace, address(stage.b, 4))
     inside, outside = (tunnel_packet(stage, text, has_checksum=False) for text in (b"tagged", b"plain"))
-    frames = (inside[:12] + b"\x81\x00\x00\x07" + inside[12:], outside)
+    frames = (tagged(inside, (0x8100, 7)), outside)
 
     def send() -> None:
-        for frame in frames:
-            send_frame(stage.a.host.namespace, UNDERLAY, frame)
+        for each in frames:
+            send_frame(stage.a.host.namespace, UNDERLAY, each)
 
     before = stage.switch.agent.stats()
     assert received(stage.b.namespace, address(stage.b, 4), send) == b"plain"

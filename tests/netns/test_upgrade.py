@@ -16,11 +16,11 @@ from mizarnet import Verdict
 from mizarnet._datapath import hooks, loader, maps
 from mizarnet._kernel.bpf import MapType
 from mizarnet._model.codec import FIRST
+from tests.frames import Outer
 from tests.support.builds import OTHER_TTL, compile_second, installed
 from tests.support.depth import depth
 from tests.support.fabric import Fabric, Net, common_tests
 from tests.support.flow import Probe
-from tests.support.packets import Outer
 from tests.support.process import finish, start_python
 from tests.support.standing import program_ids
 from tests.support.tables import contents

@@ -13,6 +13,7 @@ import time
 
 import attrs
 
+from tests.frames import icmp, u16
 from tests.support.namespace import SOCKET_SECONDS, Namespace
 
 IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 10, 23, 2
@@ -28,12 +29,6 @@ def family_of(address: str) -> int:
 def level_of(address: str) -> int:
     """IPPROTO_IP or IPPROTO_IPV6."""
     return socket.IPPROTO_IPV6 if ":" in address else socket.IPPROTO_IP
-
-
-def _checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2)))
-    total = (total & 0xFFFF) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xFFFF
 
 
 def _raw_socket(source: Namespace, address: str) -> socket.socket:
@@ -57,9 +52,8 @@ def echo(
     ``whole`` forbids fragments: a request that does not fit raises OSError with EMSGSIZE.
     """
     v6 = ":" in address
-    rest = struct.pack("!HH", os.getpid() & 0xFFFF, next(_sequence) & 0xFFFF) + os.urandom(size)
-    check = 0 if v6 else _checksum(b"\x08\0\0\0" + rest)  # for IPv6 the kernel does it
-    request = struct.pack("!BBH", 128 if v6 else 8, 0, check) + rest
+    rest = u16(os.getpid() & 0xFFFF) + u16(next(_sequence) & 0xFFFF) + os.urandom(size)
+    request = icmp(128 if v6 else 8, rest)  # for IPv6 the kernel makes the checksum
     with _raw_socket(source, address) as raw:
         if whole:
             option = IPV6_MTU_DISCOVER if v6 else IP_MTU_DISCOVER

@@ -3,21 +3,27 @@
 
 from __future__ import annotations
 
-import struct
-from ipaddress import ip_address
-
 import attrs
 
 from mizarnet import Verdict
+from tests.frames import (
+    BROADCAST,
+    SOLICITATION,
+    TYPE_ARP,
+    arp,
+    ethernet,
+    frame,
+    icmpv6,
+    ip,
+    ipv6,
+    mac,
+    neighbour,
+    packet,
+    udp,
+)
 from tests.model import judge
 from tests.model.case import TC_REDIRECT, TC_SHOT, Case, Outcome, Received, RoutedBy, Sent, TunnelKey
-from tests.model.state import Config, Local, Network, Remote, SenderRecord, State
-from tests.support.packets import arp, checksum, ethernet, ipv4, mac, udp
-
-
-def ip(text: str) -> bytes:
-    return ip_address(text).packed
-
+from tests.model.state import Config, Interface, Local, Network, Remote, State
 
 WEB, DB, ROUTER, OTHER, AFAR = (mac(f"02:0a:0b:0c:0d:0{n}") for n in range(1, 6))
 HOP_TO, HOP_FROM = mac("02:00:00:00:01:03"), mac("02:00:00:00:01:04")
@@ -82,62 +88,39 @@ def state(*, v6: bool = False, generic: bool = False, tunnel: bool = True, **cha
 # -- frames ------------------------------------------------------------------------------------------------
 
 
-def ipv6(source: str, destination: str, payload: bytes, *, following: int = 17, hops: int = 64) -> bytes:
-    return (
-        struct.pack("!IHBB", 6 << 28, len(payload), following, hops) + ip(source) + ip(destination) + payload
-    )
+def sent(packet: bytes, *, source: bytes = WEB, destination: bytes = VIRTUAL) -> bytes:
+    """A packet in its frame, by default to the agent."""
+    return frame(destination, source, packet)
 
 
-def frame4(packet: bytes, *, source: bytes = WEB, destination: bytes = VIRTUAL) -> bytes:
-    return ethernet(destination, source, 0x0800, packet)
-
-
-def frame6(packet: bytes, *, source: bytes = WEB, destination: bytes = VIRTUAL) -> bytes:
-    return ethernet(destination, source, 0x86DD, packet)
-
-
-def to4(destination: str, *, source: str = "10.0.0.1", by: bytes = WEB, ttl: int = 64) -> bytes:
-    return frame4(ipv4(source, destination, udp(9, 9, b"payload."), ttl=ttl), source=by)
-
-
-def to6(destination: str, *, source: str = "fd00::1", by: bytes = WEB, hops: int = 64) -> bytes:
-    return frame6(ipv6(source, destination, udp(9, 9, b"payload."), hops=hops), source=by)
-
-
-def patched(frame: bytes, at: int, data: bytes) -> bytes:
-    return frame[:at] + data + frame[at + len(data) :]
+def to(destination: str, *, source: str = "", by: bytes = WEB, hops: int = 64) -> bytes:
+    """A datagram, by default from the first endpoint."""
+    source = source or ("fd00::1" if ":" in destination else "10.0.0.1")
+    return sent(packet(source, destination, udp(9, 9, b"payload."), hops=hops), source=by)
 
 
 def question4(sender: str, target: str, *, operation: int = 1, body_mac: bytes = WEB) -> bytes:
-    body = arp(body_mac, sender, target, operation=operation)
-    return ethernet(bytes(6 * [255]), WEB, 0x0806, body)
+    return ethernet(BROADCAST, WEB, TYPE_ARP, arp(body_mac, sender, target, operation=operation))
 
 
-def icmp6(source: str, destination: str, message: bytes, *, hops: int = 64) -> bytes:
+def icmp6(source: str, destination: str, kind: int, body: bytes, *, code: int = 0, hops: int = 64) -> bytes:
     """An ICMPv6 packet with a right checksum."""
-    pseudo = ip(source) + ip(destination) + struct.pack("!II", len(message), 58)
-    check = struct.pack("!H", checksum(pseudo + message))
-    return ipv6(source, destination, patched(message, 2, check), following=58, hops=hops)
+    return ipv6(
+        source, destination, icmpv6(source, destination, kind, body, code=code), protocol=58, hops=hops
+    )
 
 
 def question6(
     target: str,
     *,
     source: str = "fd00::1",
-    kind: int = 135,
+    kind: int = SOLICITATION,
     code: int = 0,
     hops: int = 255,
     option: bytes = b"\1\1" + WEB,
 ) -> bytes:
-    message = struct.pack("!BBHI", kind, code, 0, 0) + ip(target) + option
-    return frame6(icmp6(source, "ff02::1:ff00:2", message, hops=hops), destination=mac("33:33:ff:00:00:02"))
-
-
-def checksums_hold(frame: bytes) -> bool:
-    """Whether the sums over the IP header and over the ICMP message are right: both are zero then."""
-    if frame[12:14] == b"\x08\x00":
-        return checksum(frame[14:34]) == 0 and checksum(frame[34:]) == 0
-    return checksum(frame[22:54] + struct.pack("!II", len(frame) - 54, 58) + frame[54:]) == 0
+    question = icmp6(source, "ff02::1:ff00:2", kind, neighbour(target, option), code=code, hops=hops)
+    return sent(question, destination=mac("33:33:ff:00:00:02"))
 
 
 # -- what the agent makes of them --------------------------------------------------------------------------

@@ -17,16 +17,14 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
+from tests.frames import PORTS, datagram, frame, ipv4, mac, tunnel, udp
 from tests.support.namespace import Namespace
-from tests.support.packets import ethernet, geneve, ipv4, mac, udp, vxlan
 from tests.support.topology import ADDRESSES, UNDERLAY, Container, EncapName, mac_of
 from tests.support.wait import wait_until
 
 HONEST_PORT, FOREIGN_PORT = 9, 10
 FOREIGN_VNI = 4242
 _SENDER, _SENDER_IP = mac("02:00:00:00:00:99"), "10.0.0.99"
-_PORTS = {"vxlan": 4789, "geneve": 6081}
-_WRAPS = {"vxlan": vxlan, "geneve": geneve}
 
 # Both frames in turn, some thousand of them a second, until it is told to stop.
 _PROGRAM = """
@@ -112,10 +110,9 @@ def _drain(ear: socket.socket) -> int:
 
 
 def _frame(to: Container, macs: tuple[bytes, bytes], encap: EncapName, vni: int, port: int) -> bytes:
-    packet = ipv4(_SENDER_IP, to.ip, udp(9, port, b"stream"))
-    inner = _WRAPS[encap](vni, ethernet(to.mac, _SENDER, 0x0800, packet))
+    inner = datagram(_SENDER, _SENDER_IP, to.ip, destination_mac=to.mac, payload=b"stream", port=port)
     host, peer = ADDRESSES
-    return ethernet(*macs, 0x0800, ipv4(peer, host, udp(4242, _PORTS[encap], inner)))
+    return frame(*macs, ipv4(peer, host, udp(4242, PORTS[encap], tunnel(encap, vni, inner))))
 
 
 @contextmanager

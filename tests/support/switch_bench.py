@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_address, ip_interface
+from ipaddress import ip_interface
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,11 @@ from mizarnet._kernel.netlink import (
     write_sysctl,
 )
 from mizarnet._model.codec import FIRST
+from tests.frames import UDP, datagram, frame, geneve, ipv4, ipv6, is_sealed, summed, udp, vxlan
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome
 from tests.model.state import Config, State
 from tests.support.namespace import Namespace
-from tests.support.packets import ETHERTYPES, datagram, ethernet, geneve, is_sealed, seal, udp, vxlan
 from tests.support.switch_knowledge import (
     INNER,
     LOCAL,
@@ -194,11 +194,8 @@ PAGE_FRAME = 3520
 
 
 def inner_frame(to: str, payload: bytes = b"frame") -> bytes:
-    if ip_address(to).version == 4:
-        return datagram(INNER, "10.0.0.1", to, destination_mac=OWN, payload=payload)
-    body = udp(9, 9, payload)
-    header = struct.pack("!IHBB", 6 << 28, len(body), 17, 64)
-    return ethernet(OWN, INNER, 0x86DD, header + ip_address("fd01::1").packed + ip_address(to).packed + body)
+    source = "fd01::1" if ":" in to else "10.0.0.1"
+    return datagram(INNER, source, to, destination_mac=OWN, payload=payload)
 
 
 @attrs.frozen
@@ -209,7 +206,7 @@ class Wrapper:
     underlay: Underlay
     vni: int = VNI
     source: int = 2
-    ttl: int = 64
+    hops: int = 64
     source_port: int = SENT_FROM
     has_checksum: bool = False
     options: bytes = b""
@@ -219,21 +216,20 @@ class Wrapper:
         return self.outer(self.tunnel_header() + inner)
 
     def tunnel_header(self) -> bytes:
-        if self.config.encap == "vxlan":
-            return vxlan(self.vni, b"")
-        header = geneve(self.vni, self.options)
-        return bytes([len(self.options) // 4]) + header[1:]
+        return (
+            vxlan(self.vni, b"")
+            if self.config.encap == "vxlan"
+            else geneve(self.vni, b"", options=self.options)
+        )
 
     def outer(self, payload: bytes) -> bytes:
         body = udp(self.source_port, self.config.port, payload)
-        addresses = self.underlay.host(self.source).packed + self.config.local
+        source, local = str(self.underlay.host(self.source)), str(self.underlay.host(LOCAL))
+        if self.has_checksum:
+            body = summed(source, local, UDP, body)
         if self.underlay.version == 4:
-            length = 20 + len(body)
-            header = struct.pack("!BBHHHBBH", 0x45, 0, length, 1, self.fragment, self.ttl, 17, 0)
-        else:
-            header = struct.pack("!IHBB", 6 << 28, len(body), 17, self.ttl)
-        sealed = seal(header + addresses + body, has_udp_checksum=self.has_checksum)
-        return OWN + SENDER + ETHERTYPES[self.underlay.version] + sealed
+            return frame(OWN, SENDER, ipv4(source, local, body, hops=self.hops, flags=self.fragment))
+        return frame(OWN, SENDER, ipv6(source, local, body, hops=self.hops))
 
 
 @contextmanager

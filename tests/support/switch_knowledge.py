@@ -10,9 +10,9 @@ import attrs
 
 from mizarnet import Encap
 from mizarnet._model.enumerations import Limit
+from tests.frames import mac
 from tests.model.case import Hop, HopResult
 from tests.model.state import Config, Ip, Local, Network, Prefix, Remote, State
-from tests.support.packets import mac
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+from tests.frames import echo_request
 from tests.support.namespace import SOCKET_SECONDS, Namespace
-from tests.support.packets import echo_request
 
 ETH_P_ALL = 3
 _sequence = itertools.count(1)

@@ -8,18 +8,29 @@ import select
 import struct
 import time
 from collections.abc import Callable
-from ipaddress import ip_address
 
 import attrs
 
 import mizarnet as mz
+from tests.frames import (
+    ACK,
+    BROADCAST,
+    SYN,
+    TCP,
+    TYPE_ARP,
+    arp,
+    ethernet,
+    frame,
+    ip,
+    ipv4,
+    pseudo_sum,
+    tcp,
+    u16,
+)
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.packets import BROADCAST, arp, checksum, ethernet, ipv4
 
 LARGEST = 12 + (1 << 16) + 14
 NEEDS_CHECKSUM, TCPV4 = 1, 1  # <linux/virtio_net.h>: a flag, and a type of segmentation
-TCP = 6
-FIN, SYN, ACK = 1, 2, 16
 MSS = 1410
 
 
@@ -44,15 +55,6 @@ class VirtioHeader:
 
 
 PLAIN = VirtioHeader()
-
-
-def pseudo_sum(source: str, destination: str, protocol: int, length: int) -> int:
-    """What a sender leaves in the checksum's place for a device to go on with."""
-    return checksum(_pseudo_header(source, destination, protocol, length)) ^ 0xFFFF
-
-
-def _pseudo_header(source: str, destination: str, protocol: int, length: int) -> bytes:
-    return ip_address(source).packed + ip_address(destination).packed + struct.pack("!HH", protocol, length)
 
 
 class Vmm:
@@ -85,8 +87,8 @@ class Vmm:
 
     def resolve(self, address: str) -> bytes:
         """The MAC of an address, by ARP."""
-        self.write(ethernet(BROADCAST, self.mac, 0x0806, arp(self.mac, self.ip, address)))
-        answered = ip_address(address).packed
+        self.write(ethernet(BROADCAST, self.mac, TYPE_ARP, arp(self.mac, self.ip, address)))
+        answered = ip(address)
         _, reply = self.read(lambda frame: frame[12:14] == b"\x08\x06" and frame[28:32] == answered)
         return reply[22:28]
 
@@ -98,11 +100,11 @@ class Vmm:
         *,
         by: str | None = None,
         protocol: int = 17,
-        ttl: int = 64,
+        hops: int = 64,
     ) -> None:
         """An IPv4 packet from the VM's address, ``by`` a gateway."""
-        datagram = ipv4(self.ip, to, packet, protocol=protocol, ttl=ttl)
-        self.write(ethernet(self.resolve(by or to), self.mac, 0x0800, datagram), header)
+        datagram = ipv4(self.ip, to, packet, protocol=protocol, hops=hops)
+        self.write(frame(self.resolve(by or to), self.mac, datagram), header)
 
 
 class TcpConnection:
@@ -156,7 +158,7 @@ class TcpConnection:
 
     def _next(self) -> tuple[int, int, bytes]:
         """Sequence number, acknowledgement and data of the connection's next segment."""
-        peer, port = ip_address(self._peer).packed, struct.pack("!H", self._port)
+        peer, port = ip(self._peer), u16(self._port)
         header, frame = self._vmm.read(
             lambda frame: frame[23:24] == b"\x06" and (frame[26:30], frame[36:38]) == (peer, port)
         )
@@ -171,20 +173,11 @@ class TcpConnection:
         options = struct.pack("!BBHBBBx", 2, 4, MSS, 3, 3, 7) if flags & SYN else b""
         length = 20 + len(options) + len(data)
         seed = pseudo_sum(self._vmm.ip, self._peer, TCP, length)
-        packed = struct.pack(
-            "!HHIIBBHHH",
-            self._port,
-            self._peer_port,
-            self._sent,
-            self._received if flags & ACK else 0,
-            (20 + len(options)) // 4 << 4,
-            flags,
-            0xFFFF,
-            seed,
-            0,
-        )
-        packet = ipv4(self._vmm.ip, self._peer, packed + options + data, protocol=TCP)
+        acknowledged = self._received if flags & ACK else 0
+        numbers = {"sequence": self._sent, "acknowledged": acknowledged, "check": seed}
+        segment = tcp(self._port, self._peer_port, flags, options=options, **numbers) + data
+        packet = ipv4(self._vmm.ip, self._peer, segment, protocol=TCP)
         # The header's, for those who cut; and who does not cut completes the checksum alone.
         cut = (TCPV4, 54, MSS) if len(data) > MSS else (0, 0, 0)
         header = VirtioHeader(NEEDS_CHECKSUM, *cut, checksum_start=34, checksum_offset=16)
-        self._vmm.write(ethernet(self._peer_mac, self._vmm.mac, 0x0800, packet), header)
+        self._vmm.write(frame(self._peer_mac, self._vmm.mac, packet), header)

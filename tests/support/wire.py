@@ -16,7 +16,16 @@ import attrs
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.support import packets
+from tests.frames import (
+    BROADCAST,
+    PORTS,
+    datagram,
+    frame,
+    ipv4,
+    mac,
+    tunnel,
+    udp,
+)
 from tests.support.flood import Flooded, flood, shares
 from tests.support.onlookers import (
     EndpointOnlooker,
@@ -26,17 +35,6 @@ from tests.support.onlookers import (
     device_counters,
     protocol_counters,
 )
-from tests.support.packets import (
-    BROADCAST,
-    GENEVE_PORT,
-    VXLAN_PORT,
-    datagram,
-    ethernet,
-    geneve,
-    ipv4,
-    udp,
-    vxlan,
-)
 from tests.support.tenants import BLUE, Net
 from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, Container, mac_of
 from tests.support.wait import wait_until
@@ -44,7 +42,7 @@ from tests.support.wait import wait_until
 HOST, PEER = ADDRESSES
 OTHER_ADDRESSES = "192.0.2.101", "fd00:6d7a:1::1"
 """Of the attacked host, on the device that has the tunnel's."""
-STRANGER, STRANGERS_IP = packets.mac("02:00:00:00:00:99"), "10.0.0.50"
+STRANGER, STRANGERS_IP = mac("02:00:00:00:00:99"), "10.0.0.50"
 """A sender that no table knows, which is no reason to refuse it."""
 
 
@@ -134,17 +132,17 @@ class Wire:
         """An inner frame for an endpoint that nothing is wrong with, but that nobody sent it."""
         return datagram(STRANGER, STRANGERS_IP, to.ip, destination_mac=to.mac, payload=payload)
 
-    def outer(self, tunnel: bytes, *, source: str = PEER, destination: str = HOST, flags: int = 0) -> bytes:
+    def outer(self, payload: bytes, *, source: str = PEER, destination: str = HOST, flags: int = 0) -> bytes:
         """The frame on the cable around a tunnel header and what follows it; ``flags`` of the outer header."""
-        port = VXLAN_PORT if self.net.world.encap == "vxlan" else GENEVE_PORT
+        port = PORTS[self.net.world.encap]
         to, sender = self._cable
         address = ip_address(destination)
         if address.is_multicast:
             to = b"\x01\x00\x5e" + address.packed[1:]
         elif address.packed[3] == 255:
             to = BROADCAST
-        packet = ipv4(source, destination, udp(4242, port, tunnel), flags=flags)
-        return ethernet(to, sender, 0x0800, packet)
+        packet = ipv4(source, destination, udp(4242, port, payload), flags=flags)
+        return frame(to, sender, packet)
 
     def packet(
         self, verdict: Verdict | None, inner: bytes, *, vni: int = BLUE, source: str = PEER, to: str = HOST
@@ -154,7 +152,7 @@ class Wire:
 
     def tunnel(self, vni: int, inner: bytes) -> bytes:
         """A frame with a tunnel header."""
-        return vxlan(vni, inner) if self.net.world.encap == "vxlan" else geneve(vni, inner)
+        return tunnel(self.net.world.encap, vni, inner)
 
     # -- attacks
 

@@ -7,6 +7,7 @@ import attrs
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import geneve_option, ipv4, ipv6, patched, udp
 from tests.model import judge
 from tests.model.case import (
     TC_OK,
@@ -20,10 +21,9 @@ from tests.model.case import (
 )
 from tests.model.checksum import changed, internet_checksum
 from tests.support import small_host as host
-from tests.support.packets import geneve_option, ipv4, udp
-from tests.support.small_host import KEY, KEY6, ROUTED, frame4, frame6, ipv6, patched, to4, to6
+from tests.support.small_host import KEY, KEY6, ROUTED, sent, to
 
-PLAIN4, PLAIN6 = to4("10.0.0.3"), to6("fd00::3")
+PLAIN4, PLAIN6 = to("10.0.0.3"), to("fd00::3")
 
 
 def test_checksums_are_those_of_the_standards() -> None:
@@ -43,7 +43,7 @@ def chain(kinds: list[int], sizes: list[int], *, upper: bytes = udp(9, 9, b""), 
     for following, kind, size in zip([*kinds[1:], last], kinds, sizes, strict=True):
         length = 8 if kind == 44 else 4 * (size + 2) if kind == 51 else 8 * (size + 1)
         body += bytes([following, size]) + bytes(length - 2)
-    return frame6(ipv6("fd00::1", "fd00::3", body + upper, following=kinds[0]))
+    return sent(ipv6("fd00::1", "fd00::3", body + upper, protocol=kinds[0]))
 
 
 UNDERSTOOD: dict[str, tuple[bytes, Verdict]] = {
@@ -57,11 +57,11 @@ UNDERSTOOD: dict[str, tuple[bytes, Verdict]] = {
     "P4 header": (patched(PLAIN4, 14, b"\x44"), Verdict.BAD_IPV4),
     "P4 total below header": (patched(PLAIN4, 16, b"\x00\x13"), Verdict.BAD_IPV4),
     "P4 total beyond frame": (PLAIN4[:-1], Verdict.BAD_IPV4),
-    "P4 long": (frame4(ipv4("10.0.0.1", "10.0.0.3", bytes(300)))[:-1], Verdict.BAD_IPV4),
-    "P4 header and nothing else": (frame4(ipv4("10.0.0.1", "10.0.0.3", b"")), Verdict.ENCAPSULATED),
+    "P4 long": (sent(ipv4("10.0.0.1", "10.0.0.3", bytes(300)))[:-1], Verdict.BAD_IPV4),
+    "P4 header and nothing else": (sent(ipv4("10.0.0.1", "10.0.0.3", b"")), Verdict.ENCAPSULATED),
     "P5 version": (patched(PLAIN6, 14, b"\x40"), Verdict.BAD_IPV6),
     "P5 payload": (PLAIN6[:-1], Verdict.BAD_IPV6),
-    "P5 long": (frame6(ipv6("fd00::1", "fd00::3", bytes(300)))[:-1], Verdict.BAD_IPV6),
+    "P5 long": (sent(ipv6("fd00::1", "fd00::3", bytes(300)))[:-1], Verdict.BAD_IPV6),
     "P5 jumbo": (patched(PLAIN6, 18, b"\0\0")[:61], Verdict.BAD_IPV6),
     "P6 seven": (chain(7 * [60], 7 * [0]), Verdict.EXTENSION_HEADERS),
     "P6 far": (chain([0, 43], [16, 0]), Verdict.EXTENSION_HEADERS),
@@ -102,7 +102,7 @@ def guard(frame: bytes, **rest: object) -> Outcome:
 
 
 def incoming(destination: str, *, source: str = "10.0.0.3", by: bytes = host.AFAR) -> bytes:
-    return to4(destination, source=source, by=by)
+    return to(destination, source=source, by=by)
 
 
 def key(**changes: object) -> dict[str, object]:
@@ -145,11 +145,11 @@ GUARDED: dict[str, tuple[bytes, dict[str, object], Verdict]] = {
         {},
         Verdict.BAD_ND,
     ),
-    "G8 no type": (frame6(ipv6("fd00::3", "fd00::2", b"", following=58)), {}, Verdict.BAD_ND),
+    "G8 no type": (sent(ipv6("fd00::3", "fd00::2", b"", protocol=58)), {}, Verdict.BAD_ND),
     "G9 MAC": (b"\1" + incoming("10.0.0.2")[1:], {}, Verdict.MULTICAST),
     "G9 IPv4": (incoming("239.1.2.3"), {}, Verdict.MULTICAST),
     "G9 broadcast": (incoming("255.255.255.255"), {}, Verdict.MULTICAST),
-    "G9 IPv6": (to6("ff02::2", source="fd00::3"), {}, Verdict.MULTICAST),
+    "G9 IPv6": (to("ff02::2", source="fd00::3"), {}, Verdict.MULTICAST),
     "G10": (patched(incoming("10.0.0.2"), 0, host.TUNNEL), {}, Verdict.TUNNEL_MAC),
     "G11 MAC": (incoming("10.0.0.2", by=host.WEB), {}, Verdict.SOURCE_IS_LOCAL),
     "G11 address": (incoming("10.0.0.2", source="10.3.0.2"), {}, Verdict.SOURCE_IS_LOCAL),
@@ -185,7 +185,7 @@ def test_guard_lets_the_agents_frame_in_as_it_is() -> None:  # G1
     )
 
 
-@pytest.mark.parametrize("frame", [incoming("10.0.0.2"), to6("fd00::2", source="fd00::3", by=host.AFAR)])
+@pytest.mark.parametrize("frame", [incoming("10.0.0.2"), to("fd00::2", source="fd00::3", by=host.AFAR)])
 def test_guard_gives_an_endpoint_its_frame(frame: bytes) -> None:  # G12
     assert guard(frame) == Outcome(
         verdict=Verdict.ACCEPTED,

@@ -3,11 +3,22 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import (
+    ADVERTISEMENT,
+    TARGET_MAC,
+    TYPE_ARP,
+    arp,
+    checksums_hold,
+    ethernet,
+    ipv4,
+    ipv6,
+    link_option,
+    neighbour,
+    patched,
+)
 from tests.model.case import (
     TC_OK,
     TC_SHOT,
@@ -18,26 +29,19 @@ from tests.model.case import (
     SentBy,
 )
 from tests.support import small_host as host
-from tests.support.packets import ethernet, ipv4
 from tests.support.small_host import (
     KEY,
     KEY6,
     NUMBERS,
     ROUTED,
     agent,
-    checksums_hold,
     dropped,
-    frame4,
-    frame6,
     icmp6,
-    ip,
-    ipv6,
-    patched,
     question4,
     question6,
     redirected,
-    to4,
-    to6,
+    sent,
+    to,
 )
 
 # -- 2.1 and 2.2 -------------------------------------------------------------------------------------------
@@ -78,18 +82,18 @@ def test_a_bounced_frame_is_let_out_as_it_is(rest: dict[str, object]) -> None:
     ],
 )
 def test_what_only_looks_bounced_is_a_frame_like_others(rest: dict[str, object]) -> None:
-    frame = patched(to4("10.0.0.3"), 6, host.AFAR)
+    frame = patched(to("10.0.0.3"), 6, host.AFAR)
     assert agent(frame, **BOUNCED | rest) == Outcome(verdict=Verdict.UNKNOWN_SENDER, action=TC_SHOT)
 
 
 def test_who_has_no_record_has_no_counter() -> None:
-    own, unknown = (to4("10.0.0.3", by=mac) for mac in (host.TUNNEL, host.AFAR))
+    own, unknown = (to("10.0.0.3", by=mac) for mac in (host.TUNNEL, host.AFAR))
     assert agent(own) == Outcome(verdict=Verdict.TUNNEL_OWN, action=TC_SHOT)  # A2
     assert agent(unknown) == Outcome(verdict=Verdict.UNKNOWN_SENDER, action=TC_SHOT)  # A3
 
 
-LONGEST = frame4(ipv4("10.0.0.1", "10.0.0.3", bytes(host.MTU - 20)))
-SMALL, SEGMENT = to4("10.0.0.3"), host.MTU - 28
+LONGEST = sent(ipv4("10.0.0.1", "10.0.0.3", bytes(host.MTU - 20)))
+SMALL, SEGMENT = to("10.0.0.3"), host.MTU - 28
 ORIGINS: dict[str, tuple[bytes, dict[str, object], Verdict]] = {
     "A8": (LONGEST + b"x", {}, Verdict.OVERSIZED),
     "A8 longest": (LONGEST, {}, Verdict.ENCAPSULATED),
@@ -111,7 +115,7 @@ ORIGINS: dict[str, tuple[bytes, dict[str, object], Verdict]] = {
     "A4 namespace": (SMALL, {"origin": RoutedBy(102, 4)}, Verdict.FOREIGN_DEVICE),
     "A4 device": (SMALL, {"origin": RoutedBy(101, 5)}, Verdict.FOREIGN_DEVICE),
     "A4 device not known": (
-        to4("10.0.0.3", by=host.ROUTER),
+        to("10.0.0.3", by=host.ROUTER),
         {"origin": RoutedBy(101, 5)},
         Verdict.ENCAPSULATED,
     ),
@@ -176,35 +180,35 @@ FOUND4 = {
 @pytest.mark.parametrize("target", FOUND4)
 def test_arp_that_is_answered(target: str) -> None:
     frame, found = question4("10.0.0.1", target) + b"trailer", FOUND4[target]
-    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + found + ip(target) + host.WEB + ip("10.0.0.1")
-    answer = ethernet(host.WEB, found, 0x0806, body)
+    body = arp(found, target, "10.0.0.1", operation=2, target_mac=host.WEB)
+    answer = ethernet(host.WEB, found, TYPE_ARP, body)
     assert agent(frame) == redirected(frame, Verdict.NEIGHBOUR_ANSWERED, answer)
 
 
 def test_only_a_forwarding_sender_may_send_from_other_addresses() -> None:  # L1, D2
-    foreign, forwarded = (to4("10.0.0.3", source="10.7.7.7", by=by) for by in (host.WEB, host.ROUTER))
+    foreign, forwarded = (to("10.0.0.3", source="10.7.7.7", by=by) for by in (host.WEB, host.ROUTER))
     assert agent(foreign) == dropped(foreign, Verdict.FOREIGN_SOURCE)
     assert agent(forwarded).verdict == Verdict.ENCAPSULATED
-    assert agent(to6("ff02::2", source=host.WEB_LINK_LOCAL)).verdict == Verdict.MULTICAST
-    assert agent(to6("ff02::2", source="::")).verdict == Verdict.MULTICAST
-    assert agent(to6("fd00::3", source="::")).verdict == Verdict.FOREIGN_SOURCE
-    assert agent(to6("fd00::3", source=host.WEB_LINK_LOCAL)).verdict == Verdict.FOREIGN_SOURCE  # D2
-    assert agent(to6("ff02::2", source="fe80::a:bff:fe0c:d02")).verdict == Verdict.FOREIGN_SOURCE
-    assert agent(to4("224.0.0.1", source="0.0.0.0")).verdict == Verdict.FOREIGN_SOURCE
+    assert agent(to("ff02::2", source=host.WEB_LINK_LOCAL)).verdict == Verdict.MULTICAST
+    assert agent(to("ff02::2", source="::")).verdict == Verdict.MULTICAST
+    assert agent(to("fd00::3", source="::")).verdict == Verdict.FOREIGN_SOURCE
+    assert agent(to("fd00::3", source=host.WEB_LINK_LOCAL)).verdict == Verdict.FOREIGN_SOURCE  # D2
+    assert agent(to("ff02::2", source="fe80::a:bff:fe0c:d02")).verdict == Verdict.FOREIGN_SOURCE
+    assert agent(to("224.0.0.1", source="0.0.0.0")).verdict == Verdict.FOREIGN_SOURCE
 
 
 def hidden(following: bytes, message: bytes, *, hops: int = 255) -> bytes:
     """A message behind an extension header, whose first byte says what follows."""
-    return frame6(
-        ipv6("fd00::1", "fd00::2", b"\x3a" + following[1:] + message, following=following[0], hops=hops)
+    return sent(
+        ipv6("fd00::1", "fd00::2", b"\x3a" + following[1:] + message, protocol=following[0], hops=hops)
     )
 
 
 GOOD = question6("fd00::2")
 MESSAGE = GOOD[54:]
 QUESTIONS6: dict[str, tuple[bytes, Verdict]] = {
-    "L2": (frame6(ipv6("fd00::1", "fd00::2", MESSAGE[:23], following=58, hops=255)), Verdict.BAD_ND),
-    "L2 no type": (frame6(ipv6("fd00::1", "fd00::2", b"", following=58)), Verdict.BAD_ND),
+    "L2": (sent(ipv6("fd00::1", "fd00::2", MESSAGE[:23], protocol=58, hops=255)), Verdict.BAD_ND),
+    "L2 no type": (sent(ipv6("fd00::1", "fd00::2", b"", protocol=58)), Verdict.BAD_ND),
     "L3 hops": (question6("fd00::2", hops=254), Verdict.BAD_ND),
     "L3 code": (question6("fd00::2", code=1), Verdict.BAD_ND),
     "L3 options": (hidden(b"\x3c" + bytes(7), MESSAGE), Verdict.BAD_ND),
@@ -241,9 +245,9 @@ def test_neighbour_discovery_that_is_not_answered(rule: str) -> None:
 )
 def test_solicitation_that_is_answered(target: str, found: bytes, rest: dict[str, object]) -> None:
     frame = question6(target, **rest)
-    message = b"\x88\0\0\0\x60\0\0\0" + ip(target) + b"\2\1" + found
+    body = neighbour(target, link_option(TARGET_MAC, found), flags=0x60000000)
     source = str(rest.get("source", "fd00::1"))
-    answer = ethernet(host.WEB, found, 0x86DD, icmp6(target, source, message, hops=255))
+    answer = sent(icmp6(target, source, ADVERTISEMENT, body, hops=255), source=found, destination=host.WEB)
     assert len(answer) == 86
     assert checksums_hold(answer)
     assert agent(frame) == redirected(frame, Verdict.NEIGHBOUR_ANSWERED, answer)

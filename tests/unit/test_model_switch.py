@@ -3,16 +3,27 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import (
+    TYPE_ARP,
+    checksum,
+    ethernet,
+    geneve,
+    geneve_option,
+    ipv4,
+    ipv6,
+    patched,
+    sum_of_message,
+    u16,
+    udp,
+    vxlan,
+)
 from tests.model import judge
 from tests.model.case import XDP_PASS, XDP_TX, Case, Hop, HopResult, Outcome
 from tests.support import small_host as host
-from tests.support.packets import checksum, ethernet, geneve, geneve_option, ipv4, udp, vxlan
-from tests.support.small_host import frame6, ipv6, patched, to4, to6
+from tests.support.small_host import sent, to
 
 HEADER4 = host.HOP_TO + host.HOP_FROM + b"\x08\x00"
 HEADER6 = host.HOP_TO + host.HOP_FROM + b"\x86\xdd"
@@ -20,14 +31,14 @@ HOP = Hop(HopResult.SUCCESS, True, host.HOP_TO, host.HOP_FROM)
 
 
 def outer4(
-    body: bytes, *, source_port: int = 1001, ttl: int = 64, peer: str = "192.0.2.9", to: str = "192.0.2.1"
+    body: bytes, *, source_port: int = 1001, hops: int = 64, peer: str = "192.0.2.9", to: str = "192.0.2.1"
 ) -> bytes:
-    return ethernet(host.VIRTUAL, host.AFAR, 0x0800, ipv4(peer, to, udp(source_port, 4789, body), ttl=ttl))
+    return sent(ipv4(peer, to, udp(source_port, 4789, body), hops=hops), source=host.AFAR)
 
 
 def outer6(body: bytes, *, source_port: int = 1001, hops: int = 64, check: int = 0) -> bytes:
-    datagram = patched(udp(source_port, 4789, body), 6, struct.pack("!H", check))
-    return frame6(ipv6("2001:db8::9", "2001:db8::1", datagram, hops=hops), source=host.AFAR)
+    datagram = patched(udp(source_port, 4789, body), 6, u16(check))
+    return sent(ipv6("2001:db8::9", "2001:db8::1", datagram, hops=hops), source=host.AFAR)
 
 
 def switch(frame: bytes, hop: Hop = HOP, **rest: object) -> Outcome:
@@ -35,14 +46,14 @@ def switch(frame: bytes, hop: Hop = HOP, **rest: object) -> Outcome:
 
 
 def inner(destination: str) -> bytes:
-    return to4(destination, source="10.0.0.4", by=host.AFAR)
+    return to(destination, source="10.0.0.4", by=host.AFAR)
 
 
 REMOTE = outer4(vxlan(7, inner("10.0.0.3")))
 REMOTE6 = outer6(vxlan(7, inner("10.0.0.3")))
 REMOTE_GENEVE = outer4(geneve(7, inner("10.0.0.3"), options=geneve_option(1, bytes(8))))
 PASSED: dict[str, bytes] = {
-    "ARP": ethernet(host.VIRTUAL, host.AFAR, 0x0806, REMOTE[14:]),
+    "ARP": ethernet(host.VIRTUAL, host.AFAR, TYPE_ARP, REMOTE[14:]),
     "other family": REMOTE6,
     "no IP header": REMOTE[:33],
     "options": patched(REMOTE, 14, b"\x46"),
@@ -58,7 +69,7 @@ PASSED: dict[str, bytes] = {
     "VXLAN last byte": patched(REMOTE, 49, b"\x01"),
     "inner type": patched(REMOTE, 62, b"\x08\x06"),
     "inner IPv4": REMOTE[: 50 + 33],
-    "inner IPv6": outer4(vxlan(7, to6("fd00::3")))[: 50 + 53],
+    "inner IPv6": outer4(vxlan(7, to("fd00::3")))[: 50 + 53],
     "no peer": outer4(vxlan(7, inner("10.0.0.3")), peer="198.51.100.1"),
     "local": outer4(vxlan(7, inner("10.0.0.2"))),
     "no network": outer4(vxlan(7, inner("10.9.0.1"))),
@@ -66,7 +77,7 @@ PASSED: dict[str, bytes] = {
     "VNI with the same end": outer4(vxlan(0x010007, inner("10.0.0.3"))),
     "no switches": outer4(vxlan(7, inner("10.1.9.1"))),
     "this host": outer4(vxlan(7, inner("10.2.0.1"))),
-    "hops": outer4(vxlan(7, inner("10.0.0.3")), ttl=1),
+    "hops": outer4(vxlan(7, inner("10.0.0.3")), hops=1),
 }
 PASSED6 = {
     "other family": REMOTE,
@@ -100,9 +111,9 @@ def test_switch_passes_what_is_not_its_business(frame: bytes, rest: dict[str, ob
 @pytest.mark.parametrize(
     "frame",
     [
-        outer4(vxlan(7, inner("10.0.0.3")), ttl=2),
+        outer4(vxlan(7, inner("10.0.0.3")), hops=2),
         outer4(vxlan(7, inner("10.0.0.3")[:34])),
-        outer4(vxlan(7, to6("fd00::3")[:54])),
+        outer4(vxlan(7, to("fd00::3")[:54])),
         patched(REMOTE, 20, b"\xc0\0"),
     ],
     ids=[
@@ -152,13 +163,13 @@ def test_switch_on_the_generic_hook_leaves_checksums_alone() -> None:  # X1
     [
         (vxlan(7, inner("10.0.0.3")), "vxlan", host.HOST),
         (vxlan(7, inner("10.1.0.1")), "vxlan", host.SWITCHES[1]),
-        (vxlan(7, to6("fd00::3")), "vxlan", host.HOST),
+        (vxlan(7, to("fd00::3")), "vxlan", host.HOST),
         (geneve(7, inner("10.0.0.3"), options=geneve_option(1, bytes(8)), flags=0x3F), "geneve", host.HOST),
     ],
 )
 def test_switch_sends_on_over_ipv4(body: bytes, encap: str, to: bytes) -> None:  # X6
     frame = outer4(body)
-    check = struct.pack("!H", checksum(frame[14:22] + b"\x3f\x11\0\0" + host.LOCAL + to))
+    check = u16(checksum(frame[14:22] + b"\x3f\x11\0\0" + host.LOCAL + to))
     assert switch(frame, encap=encap) == Outcome(
         verdict=Verdict.BOUNCED,
         action=XDP_TX,
@@ -174,25 +185,20 @@ def test_switch_leaves_a_wrong_header_checksum_as_wrong_as_it_was() -> None:
     assert checksum(outcome.frame[14:34]) == checksum(wrong[14:34]) != 0
 
 
-def udp_sum(frame: bytes) -> int:
-    """Over pseudo-header and datagram: zero if the checksum is right."""
-    return checksum(frame[22:54] + struct.pack("!II", len(frame) - 54, 17) + frame[54:])
-
-
 @pytest.mark.parametrize("right", [True, False])
 def test_switch_sends_on_over_ipv6(right: bool) -> None:
     body = vxlan(7, inner("10.1.0.1"))
-    check = udp_sum(outer6(body)) if right else 0
+    check = sum_of_message(outer6(body)[14:]) if right else 0
     frame = outer6(body, check=check)
     outcome = switch(frame, v6=True)
     assert outcome.verdict == Verdict.BOUNCED
     assert outcome.asked == (host.LOCAL6, host.SWITCHES6[1])
-    sent = outcome.frame
-    assert sent is not None
+    result = outcome.frame
+    assert result is not None
     addresses = host.LOCAL6 + host.SWITCHES6[1]
-    assert sent[:60] == HEADER6 + frame[14:21] + b"\x3f" + addresses + frame[54:60]
-    assert udp_sum(sent) == 0 if right else sent[60:62] == bytes(2)
-    assert sent[62:] == frame[62:]
+    assert result[:60] == HEADER6 + frame[14:21] + b"\x3f" + addresses + frame[54:60]
+    assert sum_of_message(result[14:]) == 0 if right else result[60:62] == bytes(2)
+    assert result[62:] == frame[62:]
 
 
 def test_switch_never_makes_a_udp_checksum_of_zero() -> None:

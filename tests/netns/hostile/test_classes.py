@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -19,16 +18,13 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session, create_veth
-from tests.support import packets
+from tests.frames import BROADCAST, ICMPV6, VIRTUAL, datagram, ethernet, frame, ipv6, link_local, mac
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant
-from tests.support.packets import BROADCAST, datagram, ethernet
 from tests.support.tables import unchanged
 from tests.support.tenants import BLUE, GREEN, RED, Net
 from tests.support.topology import World, device, links, new_namespace
 from tests.support.traffic import Capture, assert_ping, ping, send_frame
-
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +127,10 @@ def test_t1_opens_a_neighbours_vni_only_where_senders_are_known_by_mac_alone(net
         assert since.agent[Verdict.ENCAPSULATED].packets == 1
 
 
-def ipv6_frame(sender: bytes, message: bytes, *, upper: int = 58, hops: int = 255) -> bytes:
+def ipv6_frame(sender: bytes, message: bytes, *, upper: int = ICMPV6, hops: int = 255) -> bytes:
     """From the sender's link-local address to all nodes."""
-    local = b"\xfe\x80" + bytes(6) + bytes([sender[0] ^ 2]) + sender[1:3] + b"\xff\xfe" + sender[3:]
-    to_all = b"\xff\x02" + bytes(13) + b"\x01"
-    header = struct.pack("!IHBB", 6 << 28, len(message), upper, hops)
-    return ethernet(b"\x33\x33\0\0\0\1", sender, 0x86DD, header + local + to_all + message)
+    packet = ipv6(link_local(sender), "ff02::1", message, protocol=upper, hops=hops)
+    return frame(mac("33:33:00:00:00:01"), sender, packet)
 
 
 @pytest.mark.parametrize(

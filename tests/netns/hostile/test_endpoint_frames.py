@@ -7,12 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.frames import BROADCAST, ICMPV6, TYPE_ARP, VIRTUAL, arp, ethernet, frame, icmpv6, ipv6
 from tests.netns.hostile.endpoint import neighbours, shapes, sources
-from tests.netns.hostile.endpoint.ipv6 import ICMPV6, icmpv6, ipv6
-from tests.netns.hostile.endpoint.net import VIRTUAL, Neighbourhood, calm, know
+from tests.netns.hostile.endpoint.net import Neighbourhood, calm, know
 from tests.netns.hostile.endpoint.trial import Kind, PacketSocket, assert_all_refused, shots_of
 from tests.support.namespace import Namespace
-from tests.support.packets import BROADCAST, arp, ethernet
 from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
 
@@ -75,8 +74,8 @@ def test_what_the_victims_know_would_give_way_to_a_lie(pair: tuple[Namespace, Na
     assert victim.run("ip", "neighbour").count(honest) == 2
 
     def believed() -> bool:  # ARP holds on to an entry in its first second: so again and again
-        send_frame(liar, "eth0", ethernet(BROADCAST, wrong, 0x0806, reply))
-        send_frame(liar, "eth0", ethernet(neighbours.ALL_NODES_MAC, wrong, 0x86DD, packet))
+        send_frame(liar, "eth0", ethernet(BROADCAST, wrong, TYPE_ARP, reply))
+        send_frame(liar, "eth0", frame(neighbours.ALL_NODES_MAC, wrong, packet))
         return victim.run("ip", "neighbour").count(wrong.hex(":")) == 2
 
     wait_until(believed, "a lie was not believed")

@@ -6,8 +6,9 @@ from __future__ import annotations
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import VIRTUAL, datagram
 from tests.netns.hostile.endpoint.lengths import SUPER_FRAMES, long_frames
-from tests.netns.hostile.endpoint.net import VIRTUAL, Neighbourhood
+from tests.netns.hostile.endpoint.net import Neighbourhood
 from tests.netns.hostile.endpoint.shapes import TAGS, tagged
 from tests.netns.hostile.endpoint.trial import (
     Facts,
@@ -19,7 +20,6 @@ from tests.netns.hostile.endpoint.trial import (
     undisturbed,
 )
 from tests.support.flood import frame_count
-from tests.support.packets import datagram
 
 ETHERNET = 14
 
@@ -50,7 +50,7 @@ def test_a_tag_makes_room_for_four_bytes_and_is_refused(hood: Neighbourhood, sen
     """The only frames longer than others that the kernel lets out."""
     payload = bytes(hood.first.tunnel.mtu - 28)
     frame = datagram(hood.sender.mac, hood.sender.ip, hood.near.ip, destination_mac=VIRTUAL, payload=payload)
-    shots = [Shot(Verdict.VLAN_TAGGED, tagged(frame, ((TAGS[0], number),))) for number in range(300)]
+    shots = [Shot(Verdict.VLAN_TAGGED, tagged(frame, (TAGS[0], number))) for number in range(300)]
     assert_all_refused(hood, sender, shots)
 
 

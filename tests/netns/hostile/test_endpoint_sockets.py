@@ -12,13 +12,13 @@ import pytest
 
 from mizarnet import Verdict
 from mizarnet._model.specs import VIRTUAL_MAC
+from tests.frames import echo_request
 from tests.netns.hostile.endpoint import sources
 from tests.netns.hostile.endpoint.net import Neighbourhood, ipv6_of, know
 from tests.netns.hostile.endpoint.trial import Kind, assert_refused, shots_of
 from tests.netns.hostile.endpoint.tunnels import PORTS, tunnel_packet
 from tests.support.flood import flood, frame_count
 from tests.support.icmp import family_of
-from tests.support.packets import echo_request
 
 IP_TRANSPARENT, IPV6_HDRINCL, IPV6_TRANSPARENT = 19, 36, 75  # <linux/in.h>, <linux/in6.h>
 

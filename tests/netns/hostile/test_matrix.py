@@ -18,20 +18,18 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.support import packets
-from tests.support.packets import BROADCAST, datagram
+from tests.frames import BROADCAST, VIRTUAL, datagram, mac
 from tests.support.topology import ADDRESSES, Container, EncapName, World
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
 
 IPV4 = 0x0800
 PORT = 9
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
 ARRIVE = ("as the network has it", "to the MAC of another tenant")
 TO_ALL = {
     "broadcast": BROADCAST,
-    "multicast": packets.mac("01:00:5e:00:00:01"),
-    "IPv6 multicast": packets.mac("33:33:00:00:00:01"),
+    "multicast": mac("01:00:5e:00:00:01"),
+    "IPv6 multicast": mac("33:33:00:00:00:01"),
 }
 GROUPS = ("224.0.0.1", "239.1.2.3", "255.255.255.255", "10.0.0.255")
 

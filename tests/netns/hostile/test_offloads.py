@@ -7,21 +7,40 @@ import errno
 import fcntl
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 import attrs
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import (
+    BROADCAST,
+    ICMPV6,
+    SOLICITATION,
+    SOURCE_MAC,
+    TARGET_MAC,
+    TYPE_ARP,
+    VIRTUAL,
+    arp,
+    checksum,
+    checksums_hold,
+    echo_request,
+    ethernet,
+    frame,
+    ip,
+    ipv4,
+    ipv6,
+    link_option,
+    neighbour,
+    u16,
+    udp,
+)
 from tests.support.counting import counted, refused_but_chatter
 from tests.support.native_xdp import set_tx_checksums
-from tests.support.packets import arp, checksum, echo_request, ethernet, ipv4, udp
 from tests.support.topology import Container, World
 from tests.support.traffic import ping
-from tests.support.vm import GATEWAY_IPV6, VIRTUAL_MAC, Net
+from tests.support.vm import GATEWAY_IPV6, Net
 from tests.support.vmm import NEEDS_CHECKSUM, VirtioHeader, Vmm
 
 pytestmark = pytest.mark.vm
@@ -62,9 +81,11 @@ def software_checksums(net: Net) -> Iterator[None]:
 def becoming(claimed: str, own: str, to: str, macs: bytes) -> tuple[bytes, VirtioHeader]:
     """A datagram from ``own``, whose source ends as that of ``claimed`` once its "checksum" is written there."""
     packet = ipv4(own, to, udp(9, 9, MARKER + bytes(2)))
-    (target,) = struct.unpack("!H", ip_address(claimed).packed[2:])
-    packet = packet[:-2] + struct.pack("!H", _seeded(packet[14:], target))
-    return macs + b"\x08\0" + packet, VirtioHeader(NEEDS_CHECKSUM, checksum_start=28, checksum_offset=0)
+    target = int.from_bytes(ip(claimed)[2:], "big")
+    packet = packet[:-2] + u16(_seeded(packet[14:], target))
+    return frame(macs[:6], macs[6:], packet), VirtioHeader(
+        NEEDS_CHECKSUM, checksum_start=28, checksum_offset=0
+    )
 
 
 def _seeded(covered: bytes, target: int) -> int:
@@ -104,7 +125,7 @@ def test_a_deferred_checksum_changes_no_address(net: Net, plain: Vmm, kind: str)
     """Two bytes of the sender's choice, written over its source address after that was found to be its own."""
     agent = net.host.agent
     with attacker(kind, net, plain) as by, software_checksums(net), listening(net.far) as there:
-        frame, header = becoming("10.0.0.77", by.ip, net.far.ip, VIRTUAL_MAC + by.mac)
+        frame, header = becoming("10.0.0.77", by.ip, net.far.ip, VIRTUAL + by.mac)
         since = counted(agent, lambda: by.write(frame, header))
         by.write(frame, VirtioHeader())  # nobody changes this one
         assert there.recvfrom(100)[1][0] == by.ip
@@ -118,7 +139,7 @@ def test_a_deferred_checksum_changes_no_address_for_a_neighbour(net: Net, plain:
         since = counted(net.host.agent, lambda: by.write(frame, header))
         by.write(frame, VirtioHeader())
         _, seen = plain.read(lambda each: MARKER in each)
-    assert seen[26:30] == ip_address(by.ip).packed
+    assert seen[26:30] == ip(by.ip)
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
@@ -127,18 +148,17 @@ def test_a_deferred_checksum_makes_no_advertisement(net: Net, plain: Vmm) -> Non
     with attacker("packet socket", net, plain) as by:
         packet = advertised(by.mac)
         header = VirtioHeader(NEEDS_CHECKSUM, checksum_start=54, checksum_offset=0)
-        frame = plain.mac + by.mac + b"\x86\xdd" + packet
-        since = counted(net.host.agent, lambda: by.write(frame, header))
+        question = frame(plain.mac, by.mac, packet)
+        since = counted(net.host.agent, lambda: by.write(question, header))
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
 def advertised(mac: bytes) -> bytes:
     """An echo request that a checksum of 0x8800 would turn into an advertisement of the gateway's address."""
-    body = bytearray(struct.pack("!BBHI", 128, 0, 0, 0x60000000) + ip_address(GATEWAY_IPV6).packed)
-    body += b"\x02\x01" + mac + bytes(2)
-    body[-2:] = struct.pack("!H", _seeded(bytes(body), 0x8800))
-    source, to = ip_address("fd00::2").packed, ip_address("fd00::1").packed
-    return struct.pack("!IHBB", 6 << 28, len(body), 58, 255) + source + to + bytes(body)
+    body = neighbour(GATEWAY_IPV6, link_option(TARGET_MAC, mac) + bytes(2), flags=0x60000000)
+    message = bytes([128, 0, 0, 0]) + body
+    message = message[:-2] + u16(_seeded(message, 0x8800))
+    return ipv6("fd00::2", "fd00::1", message, protocol=ICMPV6, hops=255)
 
 
 # -- a checksum that is left in a question ------------------------------------------------------------------
@@ -148,35 +168,34 @@ def advertised(mac: bytes) -> bytes:
 def test_an_advertisement_is_not_changed_by_the_checksum_of_the_question(
     net: Net, plain: Vmm, offset: int
 ) -> None:
-    source, target = ip_address("fd00::1").packed, ip_address("fd00::2").packed
-    group = ip_address("ff02::1:ff00:2").packed
-    question = struct.pack("!BBHI", 135, 0, 0, 0) + target + b"\x01\x01" + plain.mac
-    packet = struct.pack("!IHBB", 6 << 28, len(question), 58, 255) + source + group + question
+    body = neighbour("fd00::2", link_option(SOURCE_MAC, plain.mac))
+    question = bytes([SOLICITATION, 0, 0, 0]) + body
+    packet = ipv6("fd00::1", "ff02::1:ff00:2", question, protocol=ICMPV6, hops=255)
     left = VirtioHeader(NEEDS_CHECKSUM, checksum_start=54, checksum_offset=offset)
-    plain.write(ethernet(SOLICITED_NODE, plain.mac, 0x86DD, packet), left)
+    plain.write(frame(SOLICITED_NODE, plain.mac, packet), left)
     _, answer = plain.read(lambda frame: frame[20:21] == b"\x3a" and frame[54:55] == b"\x88")
-    assert checksum(answer[22:54] + struct.pack("!II", 32, 58) + answer[54:]) == 0
-    assert answer[62:86] == target + b"\x02\x01" + net.near.mac
+    assert checksums_hold(answer)
+    assert answer[62:86] == ip("fd00::2") + link_option(TARGET_MAC, net.near.mac)
 
 
 def test_a_question_of_arp_has_no_checksum_to_leave(net: Net, plain: Vmm) -> None:
-    question = ethernet(b"\xff" * 6, plain.mac, 0x0806, arp(plain.mac, plain.ip, net.near.ip)) + bytes(18)
+    question = ethernet(BROADCAST, plain.mac, TYPE_ARP, arp(plain.mac, plain.ip, net.near.ip)) + bytes(18)
     left = VirtioHeader(NEEDS_CHECKSUM, checksum_start=22, checksum_offset=6)
     since = counted(net.host.agent, lambda: plain.write(question, left))
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
     plain.write(question)
     _, answer = plain.read(lambda frame: frame[12:14] == b"\x08\x06")
-    assert answer[22:32] == net.near.mac + ip_address(net.near.ip).packed
+    assert answer[22:32] == net.near.mac + ip(net.near.ip)
 
 
 def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Net, plain: Vmm) -> None:
     """Of a datagram in a tunnel of the VM's own, for instance."""
     inner = ipv4("10.9.9.8", "10.9.9.9", udp(9, 9, b"inside" * 10))
-    packet = ipv4(plain.ip, "10.9.9.9", inner, protocol=4, ttl=1)
+    packet = ipv4(plain.ip, "10.9.9.9", inner, protocol=4, hops=1)
     left = VirtioHeader(NEEDS_CHECKSUM, checksum_start=54, checksum_offset=6)
-    plain.write(ethernet(VIRTUAL_MAC, plain.mac, 0x0800, packet), left)
+    plain.write(frame(VIRTUAL, plain.mac, packet), left)
     _, answer = plain.read(lambda frame: frame[23:24] == b"\x01")
-    assert (checksum(answer[14:34]), checksum(answer[34:])) == (0, 0)
+    assert checksums_hold(answer)
     assert answer[42:70] == packet[:28]
 
 
@@ -187,14 +206,14 @@ def test_a_vm_that_does_not_read_silences_nobody(net: Net, plain: Vmm) -> None:
     """Echo replies take room of a socket that all namespaces share, for as long as they wait in a tap."""
     quiet = (net.world.hosts[1].namespace, "192.0.2.1"), (net.far.namespace, net.near.ip)
     request = ipv4(plain.ip, net.near.ip, echo_request(1, 1, bytes(1300)), protocol=1)
-    frame = ethernet(net.near.mac, plain.mac, 0x0800, request)
+    ping_of_vm = frame(net.near.mac, plain.mac, request)
     plain.resolve(net.near.ip)
     before, cpus = net.host.agent.stats(), os.sched_getaffinity(0)
     try:
         for cpu in cpus:
             os.sched_setaffinity(0, {cpu})
             for _ in range(300):
-                plain.write(frame)
+                plain.write(ping_of_vm)
         heard = [ping(of, to) for of, to in quiet for _ in range(4)]
     finally:
         os.sched_setaffinity(0, cpus)

@@ -17,10 +17,9 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.bpf import has_tcx
-from tests.support import packets
+from tests.frames import BROADCAST, VIRTUAL, Outer, datagram, ethernet, mac
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant
-from tests.support.packets import BROADCAST, Outer, datagram, ethernet
 from tests.support.tenants import BLUE, GREEN, RED, Net
 from tests.support.topology import UNDERLAY, EncapName, World, new_namespace, quiet
 from tests.support.traffic import (
@@ -35,7 +34,7 @@ from tests.support.traffic import (
 )
 
 IN_EMULATION = Path("/run/vm/started").exists()
-VIRTUAL, FREE = packets.mac("02:6d:7a:6e:00:01"), packets.mac("02:00:00:00:00:99")
+FREE = mac("02:00:00:00:00:99")
 MARKER = b"the last frame of this test"
 
 

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import socket
-import struct
 from collections.abc import Iterator
 from contextlib import closing
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 import pytest
 
-import mizarnet as mz
 from mizarnet import Verdict
+from tests.frames import PORTS, datagram, frame, packet, tunnel, udp
 from tests.support.fabric import Fabric, LabNamespace
 from tests.support.flood import flood
 from tests.support.onlookers import EndpointOnlooker, assert_seen, assert_silence
-from tests.support.packets import GENEVE_PORT, VXLAN_PORT, datagram, ethernet, geneve, ipv4, udp, vxlan
 from tests.support.tenants import BLUE
 from tests.support.topology import UNDERLAY, Container, EncapName, mac_of, quiet
 from tests.support.wait import wait_until
@@ -53,7 +50,7 @@ def test_of_so_many_hosts_only_the_peer_is_heard(
 ) -> None:
     hosts = [HOSTS[version][number] for number in range(count)]
     cable = [mac_of(host.namespace, UNDERLAY) for host in fabric.hosts]
-    prepared = [ethernet(*cable, *outer(target, host)) for host in hosts]
+    prepared = [frame(*cable, outer(target, host)) for host in hosts]
     peer = hosts[count * 2 // 3]
     with closing(EndpointOnlooker(target)) as onlooker:
         assert guard_counts(fabric, prepared) == {Verdict.FOREIGN_PEER: count}
@@ -64,17 +61,11 @@ def test_of_so_many_hosts_only_the_peer_is_heard(
         assert onlooker.received() == [peer.packed]
 
 
-def outer(to: Container, source: IPv4Address | IPv6Address) -> tuple[int, bytes]:
-    """The type and the payload of a frame on the cable; the datagram in the innermost says who sent it."""
+def outer(to: Container, source: IPv4Address | IPv6Address) -> bytes:
+    """The packet on the cable; the datagram in the innermost says who sent it."""
     inner = datagram(STRANGER, STRANGERS_IP, to.ip, destination_mac=to.mac, payload=source.packed)
-    if to.host.tunnel.encap is mz.Encap.VXLAN:
-        tunnel = udp(4242, VXLAN_PORT, vxlan(BLUE, inner))
-    else:
-        tunnel = udp(4242, GENEVE_PORT, geneve(BLUE, inner))
-    if source.version == 4:
-        return 0x0800, ipv4(str(source), to.host.address, tunnel)
-    header = struct.pack("!IHBB", 6 << 28, len(tunnel), socket.IPPROTO_UDP, 64)
-    return 0x86DD, header + source.packed + ip_address(to.host.address).packed + tunnel
+    encap = to.host.tunnel.encap.value
+    return packet(str(source), to.host.address, udp(4242, PORTS[encap], tunnel(encap, BLUE, inner)))
 
 
 def guard_counts(fabric: Fabric, prepared: list[bytes]) -> dict[Verdict, int]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.frames import BROADCAST, datagram, ethernet, ipv4, udp
 from tests.support.onlookers import PORT
-from tests.support.packets import BROADCAST, datagram, ethernet, ipv4, udp
 from tests.support.tenants import RED, Net
 from tests.support.topology import TUNNEL, EncapName, World
 from tests.support.wait import wait_until

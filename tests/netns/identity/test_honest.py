@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
 
 import mizarnet as mz
+from tests.frames import ACK, FIN, TCP, echo_request, summed, tcp
 
 from .world import IDENTITY, Container, World, udp_frame, until
 
@@ -39,14 +39,10 @@ def no_wrong_drop(world: World) -> Iterator[None]:
 
 def ping(sender: Container, to: Container) -> None:
     """One echo request and its reply."""
-    with sender.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as icmp:
+    with sender.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         token = os.urandom(8)
-        body = struct.pack("!BBHHH", 8, 0, 0, 1, 1) + token
-        total = sum(struct.unpack(f"!{len(body) // 2}H", body))
-        total = (total & 0xFFFF) + (total >> 16)
-        total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-        icmp.sendto(body[:2] + struct.pack("!H", total) + body[4:], (to.ip, 0))
-        while not (answer := icmp.recv(2048)).endswith(token) or answer[20] != 0:
+        raw.sendto(echo_request(1, 1, token), (to.ip, 0))
+        while not (answer := raw.recv(2048)).endswith(token) or answer[20] != 0:
             pass
 
 
@@ -125,19 +121,10 @@ def test_acknowledgement_after_the_connection(world: World, peer: Container) -> 
             assert far.recv(1) == b""
     until(lambda: world.a.keeps(local[1]), "no TIME_WAIT")
     world.forget()
-    late = struct.pack("!HHLLBBHHH", remote[1], local[1], 1, 1, 0x50, 0x11, 1024, 0, 0)
+    late = tcp(remote[1], local[1], FIN | ACK, acknowledged=1)
     with peer.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
-        raw.sendto(with_checksum(late, remote[0], local[0]), (local[0], 0))
+        raw.sendto(summed(remote[0], local[0], TCP, late), (local[0], 0))
         world.expect(world.a, "TCP ACK", OWN)
-
-
-def with_checksum(segment: bytes, source: str, destination: str) -> bytes:
-    """A TCP header of 20 bytes, completed."""
-    pseudo = socket.inet_aton(source) + socket.inet_aton(destination) + struct.pack("!HH", 6, len(segment))
-    total = sum(struct.unpack("!16H", pseudo + segment))
-    total = (total & 0xFFFF) + (total >> 16)
-    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    return segment[:16] + struct.pack("!H", total) + segment[18:]
 
 
 def test_udp(world: World, peer: Container) -> None:

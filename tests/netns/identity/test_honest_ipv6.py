@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from collections.abc import Iterator
 
 import pytest
 
 from mizarnet._model.specs import VIRTUAL_MAC
+from tests.frames import ACK, FIN, tcp
 
 from .world import IDENTITY, Container, World, until
 
@@ -99,7 +99,7 @@ def test_acknowledgement_after_the_connection(world: World, peer: Container) -> 
             assert far.recv(1) == b""
     until(lambda: world.a.keeps(local[1]), "no TIME_WAIT")
     world.forget()
-    late = struct.pack("!HHLLBBHHH", remote[1], local[1], 1, 1, 0x50, 0x11, 1024, 0, 0)
+    late = tcp(remote[1], local[1], FIN | ACK, acknowledged=1)
     with peer.open(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, 16)
         raw.sendto(late, (local[0], 0))

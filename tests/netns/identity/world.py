@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import socket
-import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +14,7 @@ import attrs
 
 import mizarnet as mz
 from mizarnet._kernel.netlink import Session, delete_netns, write_sysctl
+from tests.frames import datagram
 
 from .observer import Frame, Observer, Origin
 
@@ -232,12 +231,8 @@ def udp_frame(
     to_mac: bytes = b"",
 ) -> bytes:
     """An Ethernet frame with a UDP datagram; ``mac`` and ``ip`` of the source, by default the sender's own."""
-    source = IPv4Address(ip or sender.ip).packed
-    udp = struct.pack("!4H", 9, port, 8 + len(data), 0) + data
-    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0)
-    header += source + IPv4Address(to.ip).packed
-    checksum = sum(struct.unpack("!10H", header))
-    checksum = ~(checksum + (checksum >> 16)) & 0xFFFF
-    header = header[:10] + struct.pack("!H", checksum) + header[12:]
-    ethernet = (to_mac or to.endpoint.mac.packed) + (mac or sender.endpoint.mac.packed) + b"\x08\x00"
-    return ethernet + header + udp
+    destination_mac = to_mac or to.endpoint.mac.packed
+    source_mac = mac or sender.endpoint.mac.packed
+    return datagram(
+        source_mac, ip or sender.ip, to.ip, destination_mac=destination_mac, payload=data, port=port
+    )

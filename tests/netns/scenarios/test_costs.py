@@ -13,8 +13,8 @@ from mizarnet import Verdict
 from mizarnet._datapath import loader
 from mizarnet._kernel import bpf
 from mizarnet._model.specs import VIRTUAL_MAC
+from tests.frames import echo_request
 from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
-from tests.support.packets import echo_request
 from tests.support.services import exchange_file
 from tests.support.standing import program_ids
 from tests.support.topology import EncapName, Host

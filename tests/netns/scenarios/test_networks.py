@@ -8,8 +8,8 @@ import itertools
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import Outer
 from tests.support.fabric import Fabric, Net, address, common_tests, total
-from tests.support.packets import Outer
 from tests.support.services import exchange_everything
 from tests.support.topology import UNDERLAY, Container, EncapName, Host
 from tests.support.traffic import Capture, udp_ask, udp_echo

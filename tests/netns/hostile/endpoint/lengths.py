@@ -4,21 +4,31 @@
 from __future__ import annotations
 
 import os
-import socket
-import struct
-from ipaddress import ip_address
 
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.ipv6 import ipv6
-from tests.netns.hostile.endpoint.net import VIRTUAL, ipv6_of
+from tests.frames import (
+    ACK,
+    HEADER_BYTES,
+    TCP,
+    UDP,
+    VIRTUAL,
+    datagram,
+    frame,
+    packet,
+    patched,
+    pseudo_sum,
+    tcp,
+    u16,
+    udp,
+)
+from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.packets import checksum, datagram, ethernet, ipv4
 from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, VirtioHeader
 
 TCPV6, UDP_L4 = 4, 5  # <linux/virtio_net.h>
 TCP_HEADER, UDP_HEADER = 20, 8
 LONGEST = 20_000
-ETHERNET, IPV4, IPV6 = 14, 20, 40
+ETHERNET = 14
 
 
 def mtu_of(facts: Facts) -> int:
@@ -28,7 +38,7 @@ def mtu_of(facts: Facts) -> int:
 
 def long_frames(facts: Facts) -> list[Shot]:
     """From one byte more than there is room for."""
-    room = mtu_of(facts) - IPV4 - UDP_HEADER
+    room = mtu_of(facts) - HEADER_BYTES[4] - UDP_HEADER
     sizes = [
         *range(1, 20),
         *(facts.random.randrange(20, LONGEST) for _ in range(VARIANTS // 2)),
@@ -42,31 +52,19 @@ def long_frames(facts: Facts) -> list[Shot]:
     return [Shot(Verdict.OVERSIZED, frame) for frame in frames]
 
 
-def _pseudo(source: str, destination: str, protocol: int, length: int) -> int:
-    """What stands in the checksum's place until the checksum is completed."""
-    data = ip_address(source).packed + ip_address(destination).packed
-    data += struct.pack("!II", length, protocol)  # of IPv4 too, in effect
-    return checksum(data) ^ 0xFFFF
-
-
 def super_frame(facts: Facts, kind: int, source: str, destination: str, *, segment: int, size: int) -> Shot:
     """``size`` bytes of data, to be cut into segments of ``segment`` each."""
-    tcp = kind != UDP_L4
-    protocol = socket.IPPROTO_TCP if tcp else socket.IPPROTO_UDP
-    length = (TCP_HEADER if tcp else UDP_HEADER) + size
-    seed = _pseudo(source, destination, protocol, length)
-    if tcp:
-        start = struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 0x50, 0x10, 5, seed, 0)
-    else:
-        start = struct.pack("!HHHH", 9, 9, length, seed)
-    if ":" in source:
-        packet = ipv6(source, destination, start + bytes(size), protocol=protocol)
-    else:
-        packet = ipv4(source, destination, start + bytes(size), protocol=protocol)
-    at = ETHERNET + (IPV6 if ":" in source else IPV4)
-    header = VirtioHeader(NEEDS_CHECKSUM, kind, at + len(start), segment, at, 16 if tcp else 6)
-    ethertype = 0x86DD if ":" in source else 0x0800
-    return Shot(Verdict.OVERSIZED, ethernet(VIRTUAL, facts.mac, ethertype, packet), header)
+    is_tcp = kind != UDP_L4
+    protocol = TCP if is_tcp else UDP
+    length = (TCP_HEADER if is_tcp else UDP_HEADER) + size
+    seed = pseudo_sum(source, destination, protocol, length)
+    start = (
+        tcp(1, 2, ACK, check=seed) if is_tcp else patched(udp(9, 9, bytes(size)), 6, u16(seed))[:UDP_HEADER]
+    )
+    at = ETHERNET + HEADER_BYTES[6 if ":" in source else 4]
+    header = VirtioHeader(NEEDS_CHECKSUM, kind, at + len(start), segment, at, 16 if is_tcp else 6)
+    made = packet(source, destination, start + bytes(size), protocol=protocol)
+    return Shot(Verdict.OVERSIZED, frame(VIRTUAL, facts.mac, made), header)
 
 
 def _ways(facts: Facts) -> list[tuple[int, str, str]]:

@@ -9,27 +9,42 @@ from functools import partial
 from ipaddress import IPv6Address
 
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.ipv6 import (
-    DESTINATION,
+from tests.frames import (
+    ADVERTISEMENT,
+    BROADCAST,
+    DESTINATION_OPTIONS,
     HOP_BY_HOP,
     ICMPV6,
+    REDIRECT,
+    ROUTER_ADVERTISEMENT,
     ROUTING,
+    SOLICITATION,
+    SOURCE_MAC,
+    TARGET_MAC,
+    TYPE_ARP,
+    VIRTUAL,
     Header,
+    arp,
+    ethernet,
     extension,
     fragment,
+    frame,
     icmpv6,
+    ip,
     ipv6,
     link_local,
+    link_option,
+    neighbour,
+    patched,
+    u16,
 )
-from tests.netns.hostile.endpoint.net import VIRTUAL, ipv6_of
+from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.packets import BROADCAST, arp, ethernet
 from tests.support.topology import TUNNEL, mac_of
 
 REQUEST, REPLY = 1, 2
-SOLICITATION, ADVERTISEMENT, ROUTER, REDIRECT = 135, 136, 134, 137
-SOURCE_MAC, TARGET_MAC = 1, 2
 ALL_NODES, ALL_NODES_MAC = "ff02::1", bytes.fromhex("333300000001")
+NONCE = 14
 OVERRIDE = 0xA0000000  # from a router, to be believed over what is known
 
 
@@ -44,7 +59,7 @@ def _until_enough(shots: Iterator[Shot]) -> list[Shot]:
 def _arp_frame(facts: Facts, message: bytes) -> bytes:
     """To everybody, to a neighbour, to the tunnel."""
     to = (BROADCAST, facts.hood.near.mac, facts.hood.other.mac, VIRTUAL, _mac_of_tunnel(facts))
-    return ethernet(facts.random.choice(to), facts.mac, 0x0806, message)
+    return ethernet(facts.random.choice(to), facts.mac, TYPE_ARP, message)
 
 
 def _mac_of_tunnel(facts: Facts) -> bytes:
@@ -106,32 +121,26 @@ def arp_replies(facts: Facts) -> list[Shot]:
 # -- neighbour discovery -----------------------------------------------------------------------------------
 
 
-def option(kind: int, mac: bytes) -> bytes:
-    """A link-layer address."""
-    return bytes([kind, 1]) + mac
-
-
 def solicitation(target: str, mac: bytes) -> tuple[int, bytes]:
     """Who has the target? The asker says that it is at ``mac``."""
-    return SOLICITATION, bytes(4) + IPv6Address(target).packed + option(SOURCE_MAC, mac)
+    return SOLICITATION, neighbour(target, link_option(SOURCE_MAC, mac))
 
 
 def advertisement(target: str, mac: bytes) -> tuple[int, bytes]:
     """The target is at ``mac``."""
-    return ADVERTISEMENT, struct.pack("!I", OVERRIDE) + IPv6Address(target).packed + option(TARGET_MAC, mac)
+    return ADVERTISEMENT, neighbour(target, link_option(TARGET_MAC, mac), flags=OVERRIDE)
 
 
 def router(prefix: str, mac: bytes) -> tuple[int, bytes]:
     """The way out leads over ``mac``, for 30 minutes, and this prefix is here."""
     start = struct.pack("!BBHII", 64, 0, 1800, 0, 0)
-    information = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 86400, 0) + IPv6Address(prefix).packed
-    return ROUTER, start + option(SOURCE_MAC, mac) + information
+    information = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 86400, 0) + ip(prefix)
+    return ROUTER_ADVERTISEMENT, start + link_option(SOURCE_MAC, mac) + information
 
 
 def redirect(target: str, destination: str, mac: bytes) -> tuple[int, bytes]:
     """The way to the destination leads over the target, which is at ``mac``."""
-    addresses = IPv6Address(target).packed + IPv6Address(destination).packed
-    return REDIRECT, bytes(4) + addresses + option(TARGET_MAC, mac)
+    return REDIRECT, neighbour(target, ip(destination) + link_option(TARGET_MAC, mac))
 
 
 def nd_frame(
@@ -151,7 +160,7 @@ def nd_frame(
     )
     packed = icmpv6(source, to, *message, code=code)
     packet = ipv6(source, to, packed, protocol=ICMPV6, hops=hops, headers=headers)
-    return ethernet(mac, facts.mac, 0x86DD, packet)
+    return frame(mac, facts.mac, packet)
 
 
 def _lies(facts: Facts) -> Iterator[tuple[int, bytes]]:
@@ -190,17 +199,17 @@ def nd_from_others_addresses(facts: Facts) -> list[Shot]:
 
 def nd_questions_without_a_sender(facts: Facts) -> list[Shot]:
     """The victims' addresses and those of nobody, claimed as if they were being made sure of."""
-    victims = [IPv6Address(ipv6_of(victim.endpoint)).packed for victim in facts.hood.victims]
+    victims = [ip(ipv6_of(victim.endpoint)) for victim in facts.hood.victims]
 
     def frames() -> Iterator[bytes]:
         while True:
             target = facts.random.choice((*victims, victims[0][:8] + facts.random.randbytes(8)))
             group = str(IPv6Address(b"\xff\x02" + bytes(9) + b"\x01\xff" + target[13:]))
             mac = facts.random.choice((b"\x33\x33\xff" + target[13:], facts.hood.near.mac, VIRTUAL))
-            nonce = bytes([14, 1]) + facts.random.randbytes(6)
+            nonce = link_option(NONCE, facts.random.randbytes(6))
             packed = icmpv6("::", group, SOLICITATION, bytes(4) + target + nonce)
             packet = ipv6("::", group, packed, protocol=ICMPV6, hops=255)
-            yield ethernet(mac, facts.mac, 0x86DD, packet)
+            yield frame(mac, facts.mac, packet)
 
     return _until_enough(Shot(Verdict.ND_SPOOFED, frame) for frame in frames())
 
@@ -217,10 +226,10 @@ def nd_from_afar(facts: Facts) -> list[Shot]:
 
 
 CHAINS: tuple[tuple[Header, ...], ...] = (
-    *((extension(number),) for number in (HOP_BY_HOP, DESTINATION, ROUTING)),
-    (extension(HOP_BY_HOP), extension(DESTINATION)),
-    (extension(HOP_BY_HOP), extension(ROUTING), extension(DESTINATION)),
-    (extension(DESTINATION),) * 6,
+    *((extension(number),) for number in (HOP_BY_HOP, DESTINATION_OPTIONS, ROUTING)),
+    (extension(HOP_BY_HOP), extension(DESTINATION_OPTIONS)),
+    (extension(HOP_BY_HOP), extension(ROUTING), extension(DESTINATION_OPTIONS)),
+    (extension(DESTINATION_OPTIONS),) * 6,
     (extension(HOP_BY_HOP), fragment(0, more=False)),
 )
 
@@ -251,7 +260,7 @@ def nd_in_fragments(facts: Facts) -> list[Shot]:
 
 def _cut(frame: bytes, length: int) -> bytes:
     """An IPv6 packet that ends there and says so."""
-    return frame[:18] + struct.pack("!H", length - 54) + frame[20:length]
+    return patched(frame, 18, u16(length - 54))[:length]
 
 
 KINDS: dict[str, Kind] = {

@@ -19,7 +19,7 @@ import mizarnet as mz
 from mizarnet._kernel.netlink import Session, write_sysctl
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model.specs import VIRTUAL_MAC
-from tests.support import packets
+from tests.frames import ICMP, VIRTUAL, frame, icmp, ipv4
 from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker, assert_seen, assert_silence
 from tests.support.topology import UNDERLAY, Container, EncapName, Host, World, mac_of, quiet
@@ -27,7 +27,6 @@ from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
 
 BLUE, GREEN = 7, 8
-VIRTUAL = VIRTUAL_MAC.packed
 SETTLED_SECONDS = 0.3
 # Duplicate address detection, router solicitations and the repetition of multicast reports.
 CALM = {
@@ -126,9 +125,7 @@ class Neighbourhood:
 
 def honest(mac: bytes, source: str, destination: str) -> bytes:
     """A frame that makes nobody answer: the reply to an echo request that was never sent."""
-    request = packets.echo_request(1, 1)
-    reply = b"\0\0" + (packets.checksum(b"\0\0\0\0" + request[4:])).to_bytes(2, "big") + request[4:]
-    return packets.ethernet(VIRTUAL, mac, 0x0800, packets.ipv4(source, destination, reply, protocol=1))
+    return frame(VIRTUAL, mac, ipv4(source, destination, icmp(0, bytes(60)), protocol=ICMP))
 
 
 def _frames(of: mz.EndpointStats) -> tuple[int, int, int]:

@@ -4,27 +4,42 @@
 from __future__ import annotations
 
 import itertools
-import struct
+import socket
 from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv6Address
 
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.ipv6 import (
-    DESTINATION,
+from tests.frames import (
+    ADVERTISEMENT,
+    BROADCAST,
+    DESTINATION_OPTIONS,
     HOP_BY_HOP,
-    datagram6,
+    TYPE_ARP,
+    TYPE_IPV4,
+    TYPE_IPV6,
+    UDP,
+    VIRTUAL,
+    arp,
+    datagram,
+    ethernet,
     extension,
+    frame,
+    icmp,
     icmpv6,
+    ip,
+    ipv4,
     ipv6,
     link_local,
-    udp6,
+    neighbour,
+    patched,
+    summed,
+    tagged,
+    u16,
+    udp,
 )
-from tests.netns.hostile.endpoint.net import VIRTUAL, ipv6_of
+from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.packets import BROADCAST, arp, checksum, datagram, ethernet, ipv4, udp
 
 TAGS = (0x8100, 0x88A8, 0x9100)
-IPV4, ARP, IPV6 = 0x0800, 0x0806, 0x86DD
 
 
 def legal(facts: Facts) -> list[bytes]:
@@ -33,16 +48,11 @@ def legal(facts: Facts) -> list[bytes]:
     for to in (hood.near, hood.far):
         for mac in (to.mac, VIRTUAL):
             frames.append(datagram(facts.mac, facts.ip, to.ip, destination_mac=mac))
-            frames.append(datagram6(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=mac))
+            frames.append(datagram(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=mac))
     return frames
 
 
 # -- tags --------------------------------------------------------------------------------------------------
-
-
-def tagged(frame: bytes, tags: tuple[tuple[int, int], ...]) -> bytes:
-    """A frame with VLAN tags, the outermost first: each its kind, and priority and number."""
-    return frame[:12] + b"".join(struct.pack("!HH", *tag) for tag in tags) + frame[12:]
 
 
 def vlan_tags(facts: Facts) -> list[Shot]:
@@ -55,8 +65,8 @@ def vlan_tags(facts: Facts) -> list[Shot]:
         for stack in kinds:
             priority = facts.random.randrange(8) << 13
             numbers = (0, 1, 7, 8, 4095, facts.random.randrange(4096))
-            tags = tuple((kind, priority | facts.random.choice(numbers)) for kind in stack)
-            shots.append(Shot(Verdict.VLAN_TAGGED, tagged(facts.random.choice(frames), tags)))
+            tags = [(kind, priority | facts.random.choice(numbers)) for kind in stack]
+            shots.append(Shot(Verdict.VLAN_TAGGED, tagged(facts.random.choice(frames), *tags)))
     return shots
 
 
@@ -69,28 +79,28 @@ def cut_headers(facts: Facts) -> list[Shot]:
     for to in (facts.hood.near, facts.hood.far):
         four = datagram(facts.mac, facts.ip, to.ip, destination_mac=to.mac)
         forged = datagram(facts.any_mac(), to.ip, facts.hood.other_far.ip, destination_mac=VIRTUAL)
-        question = ethernet(BROADCAST, facts.mac, ARP, arp(facts.mac, facts.ip, to.ip))
-        for frame, whole in ((four, 34), (forged, 34), (six, 54), (question, 42)):
-            frames += [frame[:length] for length in range(14, whole)]
+        question = ethernet(BROADCAST, facts.mac, TYPE_ARP, arp(facts.mac, facts.ip, to.ip))
+        for whole, headers in ((four, 34), (forged, 34), (six, 54), (question, 42)):
+            frames += [whole[:length] for length in range(14, headers)]
     # The packet ends in its first extension header or at the beginning of the second, and says so.
-    frames += [six[:18] + struct.pack("!H", size) + six[20 : 54 + size] for size in range(12)]
+    frames += [patched(six, 18, u16(size))[: 54 + size] for size in range(12)]
     return [Shot(Verdict.TRUNCATED, frame) for frame in frames]
 
 
 def _chained(facts: Facts) -> bytes:
     """An IPv6 frame with extension headers before its UDP."""
     to = ipv6_of(facts.hood.near.endpoint)
-    packed = udp6(facts.ipv6, to, 9, bytes(40))
-    headers = (extension(HOP_BY_HOP), extension(DESTINATION))
-    return ethernet(VIRTUAL, facts.mac, IPV6, ipv6(facts.ipv6, to, packed, headers=headers))
+    packed = summed(facts.ipv6, to, UDP, udp(9, 9, bytes(40)))
+    headers = (extension(HOP_BY_HOP), extension(DESTINATION_OPTIONS))
+    return frame(VIRTUAL, facts.mac, ipv6(facts.ipv6, to, packed, headers=headers))
 
 
 def cut_packets(facts: Facts) -> list[Shot]:
     """Packets that end anywhere before the length in their header."""
     shots = []
-    for frame in (_chained(facts), *legal(facts)):
-        verdict, start = (Verdict.BAD_IPV4, 34) if frame[12:14] == b"\x08\x00" else (Verdict.BAD_IPV6, 54)
-        shots += [Shot(verdict, frame[:length]) for length in range(start, len(frame))]
+    for whole in (_chained(facts), *legal(facts)):
+        verdict, start = (Verdict.BAD_IPV4, 34) if whole[12:14] == b"\x08\x00" else (Verdict.BAD_IPV6, 54)
+        shots += [Shot(verdict, whole[:length]) for length in range(start, len(whole))]
     return shots
 
 
@@ -103,15 +113,15 @@ def wrong_headers(facts: Facts) -> list[Shot]:
             data = facts.random.randbytes(facts.random.randrange(100))
             four = datagram(facts.mac, facts.ip, near.ip, destination_mac=near.mac, payload=data)
             version = facts.random.choice([number for number in range(16) if number != 4])
-            yield Shot(Verdict.BAD_IPV4, four[:14] + bytes([version << 4 | 5]) + four[15:])
-            yield Shot(Verdict.BAD_IPV4, four[:14] + bytes([0x40 | facts.random.randrange(5)]) + four[15:])
+            yield Shot(Verdict.BAD_IPV4, patched(four, 14, bytes([version << 4 | 5])))
+            yield Shot(Verdict.BAD_IPV4, patched(four, 14, bytes([0x40 | facts.random.randrange(5)])))
             total = facts.random.choice((0, 1, 19, len(four) - 13, 1500, 0xFFFF))
-            yield Shot(Verdict.BAD_IPV4, four[:16] + struct.pack("!H", total) + four[18:])
+            yield Shot(Verdict.BAD_IPV4, patched(four, 16, u16(total)))
             version = facts.random.choice([number for number in range(16) if number != 6])
             label = facts.random.randbytes(2)
-            yield Shot(Verdict.BAD_IPV6, six[:14] + bytes([version << 4, 0]) + label + six[18:])
+            yield Shot(Verdict.BAD_IPV6, patched(six, 14, bytes([version << 4, 0]) + label))
             length = facts.random.choice((0, len(six) - 53, 1500, 0xFFFF))
-            yield Shot(Verdict.BAD_IPV6, six[:16] + label + struct.pack("!H", length) + six[20:])
+            yield Shot(Verdict.BAD_IPV6, patched(six, 16, label + u16(length)))
 
     return list(itertools.islice(frames(), VARIANTS))
 
@@ -120,22 +130,19 @@ def too_many_headers(facts: Facts) -> list[Shot]:
     """More IPv6 extension headers than anybody needs, with a lie about a neighbour behind them."""
     near = facts.hood.near
     to = ipv6_of(near.endpoint)
-    lie = icmpv6(facts.ipv6, to, 136, bytes.fromhex("a0000000") + IPv6Address(to).packed)
+    lie = icmpv6(facts.ipv6, to, ADVERTISEMENT, neighbour(to, flags=0xA0000000))
 
     def frames() -> Iterator[bytes]:
         while True:
-            chain = [extension(facts.random.choice((HOP_BY_HOP, DESTINATION)))] * facts.random.randrange(
-                7, 30
-            )
+            chain = [
+                extension(facts.random.choice((HOP_BY_HOP, DESTINATION_OPTIONS)))
+            ] * facts.random.randrange(7, 30)
             packet = ipv6(facts.ipv6, to, lie, protocol=58, hops=255, headers=chain)
-            yield ethernet(
-                near.mac, facts.mac, IPV6, packet + facts.random.randbytes(facts.random.randrange(20))
-            )
+            yield frame(near.mac, facts.mac, packet + facts.random.randbytes(facts.random.randrange(20)))
             units = facts.random.randrange(16, 120)
-            long = DESTINATION, bytes([units]) + bytes(6 + 8 * units)
-            chain = [long, extension(DESTINATION)]
+            chain = [extension(DESTINATION_OPTIONS, units), extension(DESTINATION_OPTIONS)]
             packet = ipv6(facts.ipv6, to, lie, protocol=58, hops=255, headers=chain)
-            yield ethernet(near.mac, facts.mac, IPV6, packet)
+            yield frame(near.mac, facts.mac, packet)
 
     return [Shot(Verdict.EXTENSION_HEADERS, frame) for frame in itertools.islice(frames(), VARIANTS)]
 
@@ -148,7 +155,7 @@ def unknown_ethertypes(facts: Facts) -> list[Shot]:
     # Local traffic of bridges, authentication, MPLS, PPPoE, loopback, MACsec, time, LLDP, RARP, FCoE, TRILL, ERSPAN
     famous = (0x22F3, 0x888E, 0x8847, 0x8848, 0x8863, 0x8864, 0x9000, 0x88E5, 0x88F7, 0x88CC, 0x8035, 0x8906)
     lengths = (0, 3, 38, 46, 1500, 0x05FF)
-    known = {IPV4, ARP, IPV6, *TAGS}
+    known = {TYPE_IPV4, TYPE_ARP, TYPE_IPV6, *TAGS}
     drawn = {facts.random.randrange(0x600, 0x10000) for _ in range(VARIANTS)} - known
     groups = (
         bytes.fromhex("0180c2000000"),
@@ -176,8 +183,8 @@ def unknown_ethertypes(facts: Facts) -> list[Shot]:
 
 def _group_mac(address: str) -> bytes:
     if ":" in address:
-        return b"\x33\x33" + IPv6Address(address).packed[12:]
-    packed = IPv4Address(address).packed
+        return b"\x33\x33" + ip(address)[12:]
+    packed = ip(address)
     return BROADCAST if packed[3] == 255 else b"\x01\x00\x5e" + bytes([packed[1] & 127]) + packed[2:]
 
 
@@ -198,10 +205,10 @@ def storms(facts: Facts) -> list[Shot]:
         for group in groups6:
             mac = facts.random.choice((_group_mac(group), *one))
             source = facts.random.choice((facts.ipv6, link_local(facts.mac), "::"))
-            frames.append(datagram6(facts.mac, source, group, destination_mac=mac, payload=data))
+            frames.append(datagram(facts.mac, source, group, destination_mac=mac, payload=data))
     for to in (facts.hood.near, facts.hood.far, facts.hood.other_far):
         frames.append(datagram(facts.mac, facts.ip, to.ip, destination_mac=BROADCAST))
-        frames.append(datagram6(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=BROADCAST))
+        frames.append(datagram(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=BROADCAST))
     frames += [*_memberships(facts), *_solicitations(facts)]
     return [Shot(Verdict.MULTICAST, frame) for frame in frames]
 
@@ -210,11 +217,9 @@ def _memberships(facts: Facts) -> Iterator[bytes]:
     """IGMP: questions, reports and departures."""
     for kind in (0x11, 0x12, 0x16, 0x17, 0x22):
         for group in ("224.0.0.1", "224.0.0.2", "224.0.0.22", "239.1.2.3"):
-            message = struct.pack("!BBH", kind, 1, 0) + IPv4Address(group).packed
-            message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
-            yield ethernet(
-                _group_mac(group), facts.mac, IPV4, ipv4(facts.ip, group, message, protocol=2, ttl=1)
-            )
+            message = icmp(kind, ip(group), code=1)  # the same layout
+            packet = ipv4(facts.ip, group, message, protocol=socket.IPPROTO_IGMP, hops=1)
+            yield frame(_group_mac(group), facts.mac, packet)
 
 
 def _solicitations(facts: Facts) -> Iterator[bytes]:
@@ -224,7 +229,7 @@ def _solicitations(facts: Facts) -> Iterator[bytes]:
             for group in ("ff02::1", "ff02::2", "ff02::16"):
                 message = icmpv6(source, group, kind, bytes(20))
                 packet = ipv6(source, group, message, protocol=58, hops=255 if kind == 133 else 1)
-                yield ethernet(_group_mac(group), facts.mac, IPV6, packet)
+                yield frame(_group_mac(group), facts.mac, packet)
 
 
 KINDS: dict[str, Kind] = {

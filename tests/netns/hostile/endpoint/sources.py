@@ -8,20 +8,18 @@ from ipaddress import IPv4Address, IPv6Address
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.ipv6 import datagram6, link_local
-from tests.netns.hostile.endpoint.net import VIRTUAL, ipv6_of
+from tests.frames import VIRTUAL, datagram, link_local
+from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.packets import datagram
 from tests.support.topology import TUNNEL, UNDERLAY, mac_of
 
 
 def to_everybody(facts: Facts, mac: bytes, source: str, payload: bytes = b"forged") -> Iterator[bytes]:
     """From that MAC and address to each endpoint of both tenants, by its MAC and by the agent's."""
-    make = datagram6 if ":" in source else datagram
     for victim in facts.hood.victims:
         to = ipv6_of(victim.endpoint) if ":" in source else victim.ip
         for destination_mac in (victim.mac, VIRTUAL):
-            yield make(mac, source, to, destination_mac=destination_mac, payload=payload)
+            yield datagram(mac, source, to, destination_mac=destination_mac, payload=payload)
 
 
 def _varied(facts: Facts, verdict: Verdict, senders: Iterable[tuple[bytes, str]]) -> list[Shot]:

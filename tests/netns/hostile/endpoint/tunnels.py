@@ -4,27 +4,29 @@
 from __future__ import annotations
 
 import itertools
-import struct
 from collections.abc import Iterator
-from ipaddress import IPv4Address
 
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.ipv6 import datagram6, icmpv6, ipv6
-from tests.netns.hostile.endpoint.net import GREEN, VIRTUAL, Neighbourhood
-from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.packets import (
+from tests.frames import (
     BROADCAST,
     GENEVE_PORT,
+    SYN,
+    TCP,
+    VIRTUAL,
     VXLAN_PORT,
-    checksum,
     datagram,
     echo_request,
-    ethernet,
-    geneve,
+    frame,
+    icmpv6,
     ipv4,
+    ipv6,
+    summed,
+    tcp,
+    tunnel,
     udp,
-    vxlan,
 )
+from tests.netns.hostile.endpoint.net import GREEN, Neighbourhood
+from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
 from tests.support.topology import TUNNEL, UNDERLAY, mac_of
 
 FLANNEL_PORT = 8472
@@ -36,7 +38,7 @@ def tunnel_packet(hood: Neighbourhood, port: int, data: bytes = b"nested") -> by
     """A complete one for the other tenant's endpoint next door, from the one on the other host."""
     sender, to = hood.other_far, hood.other
     inner = datagram(sender.mac, sender.ip, to.ip, destination_mac=to.mac, payload=data)
-    return (geneve if port == GENEVE_PORT else vxlan)(GREEN, inner)
+    return tunnel("geneve" if port == GENEVE_PORT else "vxlan", GREEN, inner)
 
 
 def _host_macs(facts: Facts) -> tuple[bytes, ...]:
@@ -59,7 +61,7 @@ def nested_for_the_hosts(facts: Facts) -> list[Shot]:
             data = facts.random.randbytes(facts.random.randrange(200))
             packet = udp(facts.random.randrange(1, 65536), port, tunnel_packet(facts.hood, port, data))
             to = facts.random.choice(addresses)
-            yield ethernet(facts.random.choice(macs), facts.mac, 0x0800, ipv4(facts.ip, to, packet))
+            yield frame(facts.random.choice(macs), facts.mac, ipv4(facts.ip, to, packet))
 
     return [Shot(Verdict.NO_DESTINATION, frame) for frame in itertools.islice(frames(), VARIANTS)]
 
@@ -72,9 +74,9 @@ def nested_for_everybody(facts: Facts) -> list[Shot]:
         for port in itertools.cycle(PORTS):
             packet = udp(facts.random.randrange(1, 65536), port, tunnel_packet(facts.hood, port))
             to, mac = facts.random.choice(("255.255.255.255", "224.0.0.1")), facts.random.choice(macs)
-            yield ethernet(mac, facts.mac, 0x0800, ipv4(facts.ip, to, packet))
+            yield frame(mac, facts.mac, ipv4(facts.ip, to, packet))
             to = facts.random.choice(_host_addresses(facts))
-            yield ethernet(facts.random.choice(macs[:2]), facts.mac, 0x0800, ipv4(facts.ip, to, packet))
+            yield frame(facts.random.choice(macs[:2]), facts.mac, ipv4(facts.ip, to, packet))
 
     return [Shot(Verdict.MULTICAST, frame) for frame in itertools.islice(frames(), VARIANTS)]
 
@@ -89,23 +91,21 @@ def to_the_hosts(facts: Facts) -> list[Shot]:
             ping = echo_request(1, facts.random.randrange(65536))
             for packet, protocol in ((udp(9, port, b"host"), 17), (_syn(facts, to, port), 6), (ping, 1)):
                 mac = facts.random.choice(macs)
-                yield ethernet(mac, facts.mac, 0x0800, ipv4(facts.ip, to, packet, protocol=protocol))
+                yield frame(mac, facts.mac, ipv4(facts.ip, to, packet, protocol=protocol))
             yield from _frames6(facts, facts.random.choice(macs))
 
     return [Shot(Verdict.NO_DESTINATION, frame) for frame in itertools.islice(frames(), VARIANTS)]
 
 
 def _syn(facts: Facts, to: str, port: int) -> bytes:
-    segment = struct.pack("!HHIIBBHHH", facts.random.randrange(1024, 65536), port, 1, 0, 0x50, 2, 64240, 0, 0)
-    pseudo = IPv4Address(facts.ip).packed + IPv4Address(to).packed + struct.pack("!HH", 6, len(segment))
-    return segment[:16] + struct.pack("!H", checksum(pseudo + segment)) + segment[18:]
+    return summed(facts.ip, to, TCP, tcp(facts.random.randrange(1024, 65536), port, SYN))
 
 
 def _frames6(facts: Facts, mac: bytes) -> Iterator[bytes]:
     to = facts.random.choice(("::1", "fe80::1", "::ffff:192.0.2.1", "::192.0.2.1", "64:ff9b::c000:201"))
-    yield datagram6(facts.mac, facts.ipv6, to, destination_mac=mac, port=facts.random.choice((9, *PORTS)))
+    yield datagram(facts.mac, facts.ipv6, to, destination_mac=mac, port=facts.random.choice((9, *PORTS)))
     ping = icmpv6(facts.ipv6, to, 128, facts.random.randbytes(16))
-    yield ethernet(mac, facts.mac, 0x86DD, ipv6(facts.ipv6, to, ping, protocol=58))
+    yield frame(mac, facts.mac, ipv6(facts.ipv6, to, ping, protocol=58))
 
 
 KINDS: dict[str, Kind] = {

@@ -4,20 +4,35 @@
 from __future__ import annotations
 
 import random
-import struct
 from collections.abc import Iterator
-from ipaddress import IPv6Address
 
 from mizarnet import Verdict
-from tests.support import packets
-from tests.support.packets import BROADCAST, arp, datagram, ethernet, ipv4, udp
+from tests.frames import (
+    ADVERTISEMENT,
+    BROADCAST,
+    ICMPV6,
+    REDIRECT,
+    ROUTER_ADVERTISEMENT,
+    SOLICITATION,
+    TARGET_MAC,
+    TYPE_ARP,
+    VIRTUAL,
+    arp,
+    datagram,
+    ethernet,
+    frame,
+    ipv4,
+    ipv6,
+    link_option,
+    neighbour,
+    tagged,
+    udp,
+)
 from tests.support.tenants import BLUE, GREEN, RED
 from tests.support.wire import STRANGER, STRANGERS_IP, Kind, Packet, Wire
 
 LARGEST_VNI = (1 << 24) - 1
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
-SOLICITATION, ADVERTISEMENT, ROUTER_ADVERTISEMENT, REDIRECT = 135, 136, 134, 137
-VLAN_TAGS = (b"\x81\x00\x00\x07", b"\x81\x00\xe0\x00", b"\x88\xa8\x00\x07", b"\x91\x00\x00\x07")
+VLAN_TAGS = (0x8100, 7), (0x8100, 0xE000), (0x88A8, 7), (0x9100, 7)
 SHORT = range(61)
 """Lengths of cut frames."""
 
@@ -53,7 +68,9 @@ def multicast(wire: Wire) -> Iterator[Packet]:
     for address in ("255.255.255.255", "224.0.0.1", "239.255.255.255"):
         frame = datagram(STRANGER, STRANGERS_IP, address, destination_mac=to.mac)
         yield wire.packet(Verdict.MULTICAST, frame)
-    yield wire.packet(Verdict.MULTICAST, ipv6("ff02::1", 17, udp(9, 9, b"frame"), destination_mac=to.mac))
+    yield wire.packet(
+        Verdict.MULTICAST, ipv6_frame("ff02::1", 17, udp(9, 9, b"frame"), destination_mac=to.mac)
+    )
 
 
 def the_tunnels_mac(wire: Wire) -> Iterator[Packet]:
@@ -92,11 +109,11 @@ def neighbour_resolution(wire: Wire) -> Iterator[Packet]:
     for mac in (to.mac, BROADCAST, VIRTUAL, wire.tunnel_mac):
         for operation in (1, 2):
             question = arp(STRANGER, other.ip, to.ip, operation=operation, target_mac=to.mac)
-            yield wire.packet(Verdict.BAD_ARP, ethernet(mac, STRANGER, 0x0806, question))
+            yield wire.packet(Verdict.BAD_ARP, ethernet(mac, STRANGER, TYPE_ARP, question))
     for mac in (to.mac, b"\x33\x33\x00\x00\x00\x01"):
         for kind in (SOLICITATION, ADVERTISEMENT, ROUTER_ADVERTISEMENT, REDIRECT):
-            message = struct.pack("!BBHI", kind, 0, 0, 0) + IPv6Address("fe80::1").packed + b"\2\1" + STRANGER
-            yield wire.packet(Verdict.BAD_ND, ipv6("ff02::1", 58, message, destination_mac=mac))
+            message = bytes([kind, 0, 0, 0]) + neighbour("fe80::1", link_option(TARGET_MAC, STRANGER))
+            yield wire.packet(Verdict.BAD_ND, ipv6_frame("ff02::1", ICMPV6, message, destination_mac=mac))
 
 
 # -- other bytes -------------------------------------------------------------------------------------------
@@ -106,8 +123,8 @@ def vlan_tags(wire: Wire) -> Iterator[Packet]:
     """One, two and three, of all kinds: the kernel keeps the first beside the frame, if it knows the kind."""
     frame = wire.legal(wire.net.blue1)
     for first in VLAN_TAGS:
-        for rest in (b"", VLAN_TAGS[0], VLAN_TAGS[2] + VLAN_TAGS[0]):
-            yield wire.packet(Verdict.VLAN_TAGGED, frame[:12] + first + rest + frame[12:])
+        for rest in ((), VLAN_TAGS[:1], (VLAN_TAGS[2], VLAN_TAGS[0])):
+            yield wire.packet(Verdict.VLAN_TAGGED, tagged(frame, first, *rest))
 
 
 def foreign_protocols(wire: Wire) -> Iterator[Packet]:
@@ -122,21 +139,21 @@ def cut_frames(wire: Wire) -> Iterator[Packet]:
     to = wire.net.blue1.mac
     body = udp(9, 9, bytes(64))
     whole = {
-        (34, Verdict.BAD_IPV4): ethernet(to, STRANGER, 0x0800, ipv4(STRANGERS_IP, wire.net.blue1.ip, body)),
-        (54, Verdict.BAD_IPV6): ipv6("fd00::1", 17, body, destination_mac=to),
+        (34, Verdict.BAD_IPV4): frame(to, STRANGER, ipv4(STRANGERS_IP, wire.net.blue1.ip, body)),
+        (54, Verdict.BAD_IPV6): ipv6_frame("fd00::1", 17, body, destination_mac=to),
         (14, Verdict.BAD_ARP): ethernet(
-            to, STRANGER, 0x0806, arp(STRANGER, STRANGERS_IP, "10.0.0.1") + bytes(19)
+            to, STRANGER, TYPE_ARP, arp(STRANGER, STRANGERS_IP, "10.0.0.1") + bytes(19)
         ),
     }
-    for (headers, verdict), frame in whole.items():
+    for (headers, verdict), made in whole.items():
         for length in SHORT:
-            yield wire.packet(Verdict.TRUNCATED if length < headers else verdict, frame[:length])
+            yield wire.packet(Verdict.TRUNCATED if length < headers else verdict, made[:length])
 
 
-def ipv6(destination: str, protocol: int, body: bytes, *, destination_mac: bytes) -> bytes:
+def ipv6_frame(destination: str, protocol: int, body: bytes, *, destination_mac: bytes) -> bytes:
     """A whole frame from a stranger."""
-    header = struct.pack("!IHBB", 6 << 28, len(body), protocol, 255) + IPv6Address("fe80::99").packed
-    return ethernet(destination_mac, STRANGER, 0x86DD, header + IPv6Address(destination).packed + body)
+    packet = ipv6("fe80::99", destination, body, protocol=protocol, hops=255)
+    return frame(destination_mac, STRANGER, packet)
 
 
 KINDS: dict[str, Kind] = {

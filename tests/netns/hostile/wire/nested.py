@@ -7,25 +7,26 @@ would the sockets of whoever listens on the host.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from mizarnet import Verdict
-from tests.support import packets
-from tests.support.onlookers import PORT
-from tests.support.packets import (
+from tests.frames import (
     BROADCAST,
+    ICMP,
+    SYN,
+    TCP,
+    UDP,
+    VIRTUAL,
     echo_request,
-    ethernet,
+    frame,
     ipv4,
+    ipv6,
+    tcp,
     udp,
 )
+from tests.support.onlookers import PORT
 from tests.support.tenants import BLUE
 from tests.support.wire import HOST, OTHER_ADDRESSES, PEER, STRANGER, Kind, Packet, Wire
-
-VIRTUAL = packets.mac("02:6d:7a:6e:00:01")
-SYN = 2
 
 
 def targets(wire: Wire) -> dict[bytes, Verdict]:
@@ -50,25 +51,25 @@ def nested(wire: Wire) -> Iterator[Packet]:
 def nest(wire: Wire, inner: bytes, mac: bytes, address: str = HOST) -> bytes:
     """A frame with a tunnel packet in it, as it is on the cable but for its MACs."""
     packet = wire.outer(wire.tunnel(BLUE, inner), destination=address)[14:]
-    return ethernet(mac, STRANGER, 0x0800, packet)
+    return frame(mac, STRANGER, packet)
 
 
 def for_the_hosts_sockets(wire: Wire) -> Iterator[Packet]:
     """Datagrams, the start of a TCP connection and a ping, to each address."""
-    start = struct.pack("!HHIIBBHHH", 4242, PORT, 1, 0, 5 << 4, SYN, 65535, 0, 0)
+    start = tcp(4242, PORT, SYN)
     for mac, verdict in targets(wire).items():
         for address in (HOST, OTHER_ADDRESSES[0], "127.0.0.1"):
-            for protocol, body in ((17, udp(4242, PORT, b"frame")), (6, start), (1, echo_request(1, 1))):
+            for protocol, body in (
+                (UDP, udp(4242, PORT, b"frame")),
+                (TCP, start),
+                (ICMP, echo_request(1, 1)),
+            ):
                 inner = ipv4(PEER, address, body, protocol=protocol)
-                yield wire.packet(verdict, ethernet(mac, STRANGER, 0x0800, inner))
+                yield wire.packet(verdict, frame(mac, STRANGER, inner))
         for address in (OTHER_ADDRESSES[1], "::1"):
-            for protocol, body in ((17, udp(4242, PORT, b"frame")), (6, start)):
-                yield wire.packet(verdict, ethernet(mac, STRANGER, 0x86DD, ipv6(address, protocol, body)))
-
-
-def ipv6(to: str, protocol: int, body: bytes) -> bytes:
-    header = struct.pack("!IHBB", 6 << 28, len(body), protocol, 64)
-    return header + ip_address("fd00:6d7a:1::2").packed + ip_address(to).packed + body
+            for protocol, body in ((UDP, udp(4242, PORT, b"frame")), (TCP, start)):
+                inner = ipv6("fd00:6d7a:1::2", address, body, protocol=protocol)
+                yield wire.packet(verdict, frame(mac, STRANGER, inner))
 
 
 KINDS: dict[str, Kind] = {

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 from mizarnet import Verdict
-from tests.support.packets import geneve, geneve_option, vxlan
+from tests.frames import geneve, geneve_option, patched, vxlan
 from tests.support.tenants import BLUE
 from tests.support.wire import HOST, OTHER_ADDRESSES, Kind, Packet, Wire
 
@@ -15,7 +14,6 @@ CONTROL, CRITICAL = 0x80, 0x40
 """Flags of a Geneve header."""
 CRITICAL_OPTION = 0x80
 """Bit of an option's type."""
-ETHERNET = 0x6558
 
 
 # -- addresses ---------------------------------------------------------------------------------------------
@@ -58,10 +56,10 @@ def vxlan_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
     """Each flag and each reserved byte, and no VNI: the kernel decapsulates none of them."""
     good = vxlan(BLUE, inner)
     for flags in (0, *(1 << bit for bit in range(8) if bit != 3)):
-        yield None, bytes([flags]) + good[1:]
-        yield None, bytes([flags | 8 if flags else 0]) + good[1:]
+        yield None, patched(good, 0, bytes([flags]))
+        yield None, patched(good, 0, bytes([flags | 8 if flags else 0]))
     for reserved in (1, 2, 3, 7):
-        yield None, good[:reserved] + b"\1" + good[reserved + 1 :]
+        yield None, patched(good, reserved, b"\1")
 
 
 def geneve_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
@@ -75,20 +73,15 @@ def geneve_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
     for length in (3, 15, 31):
         yield Verdict.GENEVE_OPTIONS, geneve(BLUE, inner, options=geneve_option(1, bytes(4), length=length))
     # The header ends before its options, in the midst of one or after one: the rest is read as a frame, and is none.
-    yield Verdict.GENEVE_OPTIONS, geneve_header(units=1) + harmless + inner
-    yield Verdict.UNKNOWN_ETHERTYPE, geneve_header(units=1) + geneve_option(1) + harmless + inner
+    yield Verdict.GENEVE_OPTIONS, geneve(BLUE, harmless + inner, units=1)
+    yield Verdict.UNKNOWN_ETHERTYPE, geneve(BLUE, geneve_option(1) + harmless + inner, units=1)
     # The header ends within the frame: the address that it swallows is an option with a length that lies.
-    yield Verdict.GENEVE_OPTIONS, geneve_header(units=2) + b"\xff\x00\x01\x1f" + inner
-    yield None, geneve_header(units=63) + inner
+    yield Verdict.GENEVE_OPTIONS, geneve(BLUE, b"\xff\x00\x01\x1f" + inner, units=2)
+    yield None, geneve(BLUE, inner, units=63)
     for version in (1, 2, 3):
-        yield None, geneve_header(units=version << 6) + inner
+        yield None, geneve(BLUE, inner, units=version << 6)
     for contents in (0, 0x0800, 0x86DD, 0x0806):
-        yield None, geneve_header(contents=contents) + inner
-
-
-def geneve_header(*, units: int = 0, contents: int = ETHERNET) -> bytes:
-    """``units``: of four bytes of options; above them the version."""
-    return struct.pack("!BBHI", units, 0, contents, BLUE << 8)
+        yield None, geneve(BLUE, inner, contents=contents)
 
 
 KINDS: dict[str, Kind] = {
