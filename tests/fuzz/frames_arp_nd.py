@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import random
-import struct
 
+from tests import frames
+from tests.frames import ICMPV6, u16
+from tests.frames.upper import ICMP_HEADER
 from tests.fuzz.frames_ip import IpFrames
-from tests.fuzz.payloads import ICMPV6
 from tests.fuzz.pools import PICK, mostly, pool
 from tests.fuzz.speakers import MULTICAST_MACS, Speaker
 from tests.model.state import Mac
 
-TYPE_ARP = b"\x08\x06"
+TYPE_ARP = u16(frames.TYPE_ARP)
 SOLICITED = bytes.fromhex("ff0200000000000000000001ff")
 
-_ARP = struct.Struct("!8s6s4s6s4s").pack
-_ND = struct.Struct("!BBHI16s").pack
 _GOOD = bytes.fromhex("0001080006040001")
 _BAD = """
     0001080006040002 0001080006040000 0001080006040101 0006080006040001 0001080606040001 0001080007040001
@@ -26,7 +25,6 @@ _FIXED = mostly(_GOOD, *(bytes.fromhex(bad) for bad in _BAD.split()))
 _TYPES = [135] * 40 + [136] * 9 + [134] * 4 + [137] * 4 + [133] * 3 + [138, 0, 128, 255]
 _CODES = mostly(0, 1, 2, 255)
 _HOPS = mostly(255, 254, 64, 1, 0)
-_SOURCE_MAC, _TARGET_MAC, _NONCE = 1, 2, 14
 
 
 class NeighbourFrames:
@@ -44,12 +42,14 @@ class NeighbourFrames:
         bits = self._bits
         mac = of.macs[bits(PICK)]
         named = self._macs[bits(PICK)] if bits(5) == 0 else mac
-        body = _ARP(
-            _FIXED[bits(PICK)],
-            named,
-            of.sources[4][bits(PICK)],
-            self._target_macs[bits(PICK)],
-            of.targets[4][bits(PICK)],
+        body = b"".join(
+            (
+                _FIXED[bits(PICK)],
+                named,
+                of.sources[4][bits(PICK)],
+                self._target_macs[bits(PICK)],
+                of.targets[4][bits(PICK)],
+            )
         )
         return self._asked_macs[bits(PICK)] + mac + TYPE_ARP + body
 
@@ -59,7 +59,8 @@ class NeighbourFrames:
         target = of.targets[16][bits(PICK)] if bits(3) else of.sources[16][bits(PICK)]
         flags = 0 if bits(1) else bits(32)
         mac = of.macs[bits(PICK)]
-        message = _ND(_TYPES[bits(PICK)], _CODES[bits(PICK)], bits(16), flags, target) + self._option(mac)
+        message = ICMP_HEADER.pack(_TYPES[bits(PICK)], _CODES[bits(PICK)], bits(16), flags) + target
+        message += self._option(mac)
         if bits(4) == 0:
             message = message[: bits(5)]
         protocol = ICMPV6

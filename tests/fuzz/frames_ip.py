@@ -6,16 +6,19 @@ from __future__ import annotations
 import random
 import struct
 
+from tests import frames
+from tests.frames import u16
+from tests.frames.internet import IPV6_HEADER
 from tests.fuzz.payloads import SUMS, chains, payloads
 from tests.fuzz.pools import PICK, mostly, pool
 from tests.fuzz.speakers import Speaker
 
-TYPE_IPV4, TYPE_IPV6 = b"\x08\x00", b"\x86\xdd"
+TYPE_IPV4, TYPE_IPV6 = u16(frames.TYPE_IPV4), u16(frames.TYPE_IPV6)
 BYTES = [bytes([value]) for value in range(256)]
 
 _START = struct.Struct("!BBHHH").pack
 _REST = struct.Struct("!BBH4s4s").pack
-_IPV6 = struct.Struct("!IHBB16s16s").pack
+_IPV6 = IPV6_HEADER.pack
 
 _NEVER = -0x20000
 """Makes the length zero."""

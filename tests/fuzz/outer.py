@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import random
-import struct
 
+from tests.frames.internet import IPV4_HEADER, IPV6_HEADER
+from tests.frames.upper import UDP_HEADER
 from tests.fuzz.frames_ip import BYTES, TYPE_IPV4, TYPE_IPV6
 from tests.fuzz.options import option_fields
 from tests.fuzz.pools import PICK, mostly, pool
@@ -13,9 +14,7 @@ from tests.fuzz.speakers import Directory, flipped
 from tests.fuzz.states import inside
 from tests.model.state import Ip, Remote
 
-_IPV4 = struct.Struct("!BBHHHBBH4s4s").pack
-_IPV6 = struct.Struct("!IHBB16s16s").pack
-_UDP = struct.Struct("!HHHH").pack
+_IPV4, _IPV6, _UDP = IPV4_HEADER.pack, IPV6_HEADER.pack, UDP_HEADER.pack
 
 _HOPS = [64] * 40 + [255] * 8 + [2] * 6 + [1] * 6 + [0] * 4
 _FIRST = mostly(0x45, 0x46, 0x46, 0x46, 0x4F, 0x4F, 0x44, 0x55, 0x65, 0x40)

@@ -7,22 +7,23 @@ import random
 import struct
 from typing import TypeAlias
 
+from tests.frames import DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ICMP, ICMPV6, ROUTING, TCP, UDP
+from tests.frames.upper import ICMP_HEADER, TCP_HEADER, UDP_HEADER
+
 Payload: TypeAlias = tuple[int, bytes]
 """Number of the protocol, and the bytes."""
 Chain: TypeAlias = tuple[int, bytes, bytes]
 """Number of the first header; the bytes before and behind the number of what follows the last."""
 
-HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION = 0, 43, 44, 51, 60
-EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION)
-ICMP, TCP, UDP, GRE, ICMPV6, NOTHING, SCTP = 1, 6, 17, 47, 58, 59, 132
+AUTHENTICATION = 51
+EXTENSIONS = (HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, DESTINATION_OPTIONS)
+GRE, NOTHING, SCTP = 47, 59, 132
 SUMS = (0, 0xFFFF, 0xFEFF, 0xFEFE, 0xFF00, 0x00FF, 0x0100, 0xF7FF, 0xF7FE, 0xF800, 0x07FF, 0x0800, 1, 0xFFFE)
 """Checksums that become zero or all ones when a hop is taken or an echo answered."""
 _SHORT = (0, 1, 3, 4, 6, 7, 7, 7)
 SIZES = (0, 0, 1, 4, 7, 8, 8, 12, 12, 16, 16, 32, 40, 56, 56, 200)
 
-_UDP = struct.Struct("!HHHH").pack
-_TCP = struct.Struct("!HHIIBBHHH").pack
-_ICMP = struct.Struct("!BBHI").pack
+_UDP, _TCP, _ICMP = UDP_HEADER.pack, TCP_HEADER.pack, ICMP_HEADER.pack
 
 
 def sum_of(rng: random.Random) -> int:
@@ -134,7 +135,7 @@ def chain(rng: random.Random) -> Chain:
     count = rng.choice(_COUNTS)
     kinds = [rng.choice(EXTENSIONS) for _ in range(count)]
     if rng.random() < 0.6:  # mostly without what would end the walk
-        kinds = [kind if kind != FRAGMENT else DESTINATION for kind in kinds]
+        kinds = [kind if kind != FRAGMENT else DESTINATION_OPTIONS for kind in kinds]
     bodies = [_extension(rng, kind) for kind in kinds]
     before = b"".join(bytes([kind]) + body for body, kind in zip(bodies, kinds[1:], strict=False))
     return kinds[0], before, bodies[-1]

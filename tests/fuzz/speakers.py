@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
+from tests.frames import ip as bytes_of
+from tests.frames import link_local
 from tests.fuzz.pools import pool
 from tests.fuzz.states import inside
 from tests.model.case import RoutedBy, SentBy
@@ -37,11 +39,6 @@ _SHAPES = {
 _SHAPES_FAR = "4" * 33 + "6" * 24 + "a" * 1 + "n" * 3 + _OTHER_SHAPES
 """Of a tenant on another host."""
 SOCKET_FAMILIES = (17, 44, 0, 2, 10, 16, 1)
-
-
-def link_local(mac: Mac) -> Ip:
-    """What a stack makes of a MAC."""
-    return b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2, mac[1], mac[2], 0xFF, 0xFE, *mac[3:]])
 
 
 def mapped(ip: Ip) -> Ip:
@@ -113,7 +110,7 @@ class Directory:
         known = self.everybody[size]
         found = _ODD[size] + [flipped(rng, rng.choice(known)) for _ in range(6)] + [rng.randbytes(size)]
         if size == 16:
-            found += [mapped(rng.choice(self.everybody[4])), link_local(rng.choice(self.macs))]
+            found += [mapped(rng.choice(self.everybody[4])), bytes_of(link_local(rng.choice(self.macs)))]
         return found
 
 
@@ -148,7 +145,7 @@ def sender(of: Directory, mac: Mac, known: SenderRecord, others: list[Mac]) -> S
         own = [ip for ip, _ in known.addresses if len(ip) == size]
         neighbours = [ip for ip in of.local(known.vni, size) if ip not in own]
         gateways = [ip for ip in known.gateways if len(ip) == size]
-        linked = [link_local(mac)] if size == 16 else []
+        linked = [bytes_of(link_local(mac))] if size == 16 else []
         anybody, odd = of.everybody[size], of.nobody(size)
         here = [
             inside(rng, _on_link(ip, length))
