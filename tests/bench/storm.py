@@ -31,9 +31,9 @@ from tests.support.flood import Flood
 from tests.support.isolation import isolate
 from tests.support.namespace import Namespace
 from tests.support.onlookers import PACKET_STATISTICS, SOL_PACKET
-from tests.support.topology import Container, World
 from tests.support.traffic import ETH_P_ALL, assert_ping, send_raw
 from tests.support.wait import wait_until
+from tests.world import Container, World
 
 BLUE, GREEN = 7, 8
 ROUNDS, PINGS = 5, 3000

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.tenants import Net
-from tests.support.topology import Container, EncapName, Host, World
+from tests.world import Container, EncapName, Host, Tenants, World
 
 
 @pytest.fixture
@@ -33,9 +32,9 @@ def shared_world(encap: EncapName) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Net:
+def net(shared_world: World) -> Tenants:
     """Three tenants on them."""
-    return Net.on(shared_world)
+    return Tenants.on(shared_world)
 
 
 @pytest.fixture

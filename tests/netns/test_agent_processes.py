@@ -11,8 +11,8 @@ import pytest
 
 import mizarnet as mz
 from tests.support.process import finish, in_child, run_python, start_python
-from tests.support.topology import TUNNEL, Host, World
 from tests.support.traffic import assert_ping
+from tests.world import TUNNEL, Host, World
 
 
 def test_after_a_fork_a_handle_refuses(host: Host) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import mizarnet as mz
 from tests.support.namespace import Namespace
-from tests.support.topology import UNDERLAY, Host, cable, new_namespace
+from tests.world import UNDERLAY, Host, cable, new_namespace
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 
 import mizarnet as mz
 from tests.support.tables import unchanged
-from tests.support.topology import Container, World, device, links
 from tests.support.traffic import assert_no_ping, assert_ping
+from tests.world import Container, World, device, links
 
 
 def test_what_was_left_open_is_filled_in(web: Container) -> None:

@@ -11,9 +11,9 @@ from mizarnet._model import codec
 from tests.support.counting import counted, refused
 from tests.support.process import run_python
 from tests.support.tables import contents, unchanged
-from tests.support.topology import Container, World, links, quiet
 from tests.support.traffic import Capture, assert_no_ping, assert_ping, ping
 from tests.support.wait import wait_until
+from tests.world import Container, World, links, quiet
 
 
 def test_open_by_name_and_by_address(web: Container) -> None:

@@ -8,7 +8,7 @@ import pytest
 import mizarnet as mz
 from tests.support.namespace import Namespace
 from tests.support.process import finish, start_python
-from tests.support.topology import World, links
+from tests.world import World, links
 
 
 def many(namespace: Namespace, numbers: range) -> list[mz.EndpointSpec]:

@@ -14,12 +14,11 @@ import pytest
 from mizarnet import Verdict
 from tests.frames import HEADER_BYTES, checksums_hold, ip, sum_of_message
 from tests.support.counting import refused_but_chatter
-from tests.support.fabric import Fabric, Net
 from tests.support.icmp import family_of, level_of
-from tests.support.topology import Container
 from tests.support.traffic import Capture
+from tests.world import Container, Subnet, World
 
-HERE, ELSEWHERE = Net(3, 1), Net(3, 2)
+HERE, ELSEWHERE = Subnet(3, 1), Subnet(3, 2)
 PORT = 9
 QUOTED = 8
 """Bytes of a packet behind its IP header that come back."""
@@ -31,9 +30,9 @@ pytestmark = pytest.mark.vm
 @pytest.fixture(scope="module")
 def container() -> Iterator[Container]:
     """Nobody lives where it sends to: a packet that expires is not looked up."""
-    with Fabric("vxlan", hosts=1) as fabric:
-        fabric.network(HERE)
-        yield fabric.container(fabric.hosts[0], HERE, 2)
+    with World("vxlan", hosts=1) as world:
+        world.network(HERE)
+        yield world.member(world.hosts[0], HERE, 2)
 
 
 # -- what is sent ------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from mizarnet._datapath import loader
 from mizarnet._kernel import bpf
 from mizarnet._model import layouts
 from tests.support.standing import at_the_head
-from tests.support.topology import TUNNEL, Host, World
 from tests.support.traffic import assert_no_ping, assert_ping
+from tests.world import TUNNEL, Host, World
 
 INGRESS, EGRESS = bpf.Direction.INGRESS, bpf.Direction.EGRESS
 

@@ -28,11 +28,10 @@ from tests.frames import (
     vxlan,
 )
 from tests.support.counting import assert_counted, refused, wait_for
-from tests.support.tenants import BLUE, Net
-from tests.support.topology import TUNNEL, UNDERLAY, mac_of
 from tests.support.traffic import (
     send_frame,
 )
+from tests.world import BLUE, TUNNEL, UNDERLAY, Tenants, mac_of
 
 STRANGER = mac("02:00:00:00:00:99")
 IP_RECVTTL = 12  # <linux/in.h>
@@ -42,7 +41,7 @@ IP_RECVTTL = 12  # <linux/in.h>
 class Forged:
     """A tunnel packet made by hand and put on the wire by the second host; by default a good one."""
 
-    net: Net
+    net: Tenants
     source: str = "192.0.2.2"
     destination: str = "192.0.2.1"
     vni: int = BLUE
@@ -58,12 +57,12 @@ class Forged:
         send_frame(net.second.namespace, UNDERLAY, frame(to, me, outer))
 
 
-def good_inner(net: Net) -> bytes:
+def good_inner(net: Tenants) -> bytes:
     return datagram(net.blue3.mac, "10.0.0.3", "10.0.0.1", destination_mac=net.blue1.mac)
 
 
 @pytest.mark.vm
-def test_a_good_packet_made_by_hand_arrives(net: Net) -> None:
+def test_a_good_packet_made_by_hand_arrives(net: Tenants) -> None:
     with net.blue1.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
         waiting.bind(("10.0.0.1", 9))
         assert_counted(net.first.agent, "guard", Verdict.ACCEPTED, Forged(net).send)
@@ -71,7 +70,7 @@ def test_a_good_packet_made_by_hand_arrives(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_the_guard_finds_the_endpoint_by_its_address_and_not_by_the_mac(net: Net) -> None:
+def test_the_guard_finds_the_endpoint_by_its_address_and_not_by_the_mac(net: Tenants) -> None:
     inner = datagram(net.blue3.mac, "10.0.0.3", "10.0.0.1", destination_mac=net.red1.mac)
     with net.blue1.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
         waiting.bind(("10.0.0.1", 9))
@@ -79,7 +78,7 @@ def test_the_guard_finds_the_endpoint_by_its_address_and_not_by_the_mac(net: Net
         assert waiting.recv(100) == b"frame"
 
 
-def forged(net: Net) -> dict[str, tuple[Verdict, Forged]]:
+def forged(net: Tenants) -> dict[str, tuple[Verdict, Forged]]:
     """Tunnel packets with one thing wrong, and the reason why each is refused."""
     to, sender = net.blue1.mac, net.blue3.mac
     tunnel_mac = mac_of(net.first.namespace, TUNNEL)
@@ -128,7 +127,7 @@ def forged(net: Net) -> dict[str, tuple[Verdict, Forged]]:
 
 
 @pytest.mark.vm
-def test_each_tunnel_packet_with_one_thing_wrong_is_counted_by_its_reason(net: Net) -> None:
+def test_each_tunnel_packet_with_one_thing_wrong_is_counted_by_its_reason(net: Tenants) -> None:
     # The kernel does not hand over what comes from an address it would not answer to.
     net.first.namespace.run(
         "sysctl", "-q", "-w", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.all.rp_filter=0"
@@ -145,7 +144,7 @@ def test_each_tunnel_packet_with_one_thing_wrong_is_counted_by_its_reason(net: N
 
 
 @pytest.mark.vm
-def test_another_address_of_the_host_is_not_the_tunnels(net: Net) -> None:
+def test_another_address_of_the_host_is_not_the_tunnels(net: Tenants) -> None:
     net.first.namespace.run("ip", "address", "add", "192.0.2.101/24", "dev", UNDERLAY)
     assert_counted(
         net.first.agent, "guard", Verdict.FOREIGN_LOCAL, Forged(net, destination="192.0.2.101").send
@@ -175,7 +174,7 @@ OPTIONS = {
 
 @pytest.mark.vm
 @pytest.mark.parametrize("what", OPTIONS)
-def test_what_a_tunnel_header_says_beyond_the_vni(net: Net, what: str) -> None:
+def test_what_a_tunnel_header_says_beyond_the_vni(net: Tenants, what: str) -> None:
     """Geneve: options are parsed. VXLAN has none: what its header says beyond the VNI the kernel refuses."""
     verdict, options, flags = OPTIONS[what]
     if net.world.encap == "geneve":

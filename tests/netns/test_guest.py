@@ -16,8 +16,8 @@ import mizarnet as mz
 from examples.support.guest import Guest
 from tests.support.icmp import echo
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.topology import Container, World
-from tests.support.vm import Net
+from tests.support.vm import Guests
+from tests.world import Container, World
 
 pytestmark = pytest.mark.skipif(
     Path("/run/vm").exists(), reason="an emulated machine in an emulated machine would take minutes"
@@ -28,12 +28,12 @@ PORT = 5000
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Net:
-    return Net.of(shared_world)
+def net(shared_world: World) -> Guests:
+    return Guests.of(shared_world)
 
 
 @pytest.fixture(scope="module")
-def vm(net: Net) -> Iterator[mz.Endpoint]:
+def vm(net: Guests) -> Iterator[mz.Endpoint]:
     with net.vm() as made:
         yield made
 
@@ -46,7 +46,7 @@ def guest(vm: mz.Endpoint) -> Iterator[Guest]:
 
 
 @pytest.fixture(params=["near", "far"])
-def container(request: pytest.FixtureRequest, net: Net) -> Container:
+def container(request: pytest.FixtureRequest, net: Guests) -> Container:
     """On the same host, and on the other."""
     found: Container = getattr(net, request.param)
     return found

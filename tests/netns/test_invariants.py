@@ -14,7 +14,7 @@ from mizarnet import Program, Verdict
 from mizarnet._model.codec import u32
 from mizarnet._model.enumerations import Limit
 from tests.support.invariants import account_of
-from tests.support.topology import World
+from tests.world import World
 
 pytestmark = pytest.mark.vm
 

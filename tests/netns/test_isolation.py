@@ -11,8 +11,6 @@ import mizarnet as mz
 from mizarnet import Verdict
 from tests.frames import BROADCAST, TYPE_ARP, VIRTUAL, arp, datagram, ethernet, mac, tagged
 from tests.support.counting import assert_counted, counted, refused
-from tests.support.tenants import Net
-from tests.support.topology import TUNNEL, mac_of
 from tests.support.traffic import (
     Capture,
     assert_no_ping,
@@ -22,6 +20,7 @@ from tests.support.traffic import (
     udp_ask,
     udp_echo,
 )
+from tests.world import TUNNEL, Tenants, mac_of
 
 STRANGER = mac("02:00:00:00:00:99")
 IP_RECVTTL = 12  # <linux/in.h>
@@ -31,7 +30,7 @@ IP_RECVTTL = 12  # <linux/in.h>
 
 
 @pytest.mark.vm
-def test_the_same_addresses_in_two_vnis_never_meet(net: Net) -> None:
+def test_the_same_addresses_in_two_vnis_never_meet(net: Tenants) -> None:
     with (
         udp_echo(net.blue3.namespace, "10.0.0.3", tag=b"blue "),
         udp_echo(net.green3.namespace, "10.0.0.3", tag=b"green "),
@@ -41,14 +40,14 @@ def test_the_same_addresses_in_two_vnis_never_meet(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_an_address_of_another_vni_does_not_exist(net: Net) -> None:
+def test_an_address_of_another_vni_does_not_exist(net: Tenants) -> None:
     since = counted(net.first.agent, lambda: assert_no_ping(net.red1.namespace, "10.0.0.1"))
     assert since.agent[Verdict.NEIGHBOUR_UNKNOWN].packets >= 1
     assert since.agent[Verdict.DELIVERED_LOCALLY].packets == 0
     assert since.agent[Verdict.ENCAPSULATED].packets == 0
 
 
-def test_a_neighbours_mac_as_destination_opens_no_way_into_its_vni(net: Net) -> None:
+def test_a_neighbours_mac_as_destination_opens_no_way_into_its_vni(net: Tenants) -> None:
     frame = datagram(net.red1.mac, "10.0.0.9", "10.0.0.1", destination_mac=net.blue1.mac)
     assert_counted(
         net.first.agent,
@@ -61,7 +60,7 @@ def test_a_neighbours_mac_as_destination_opens_no_way_into_its_vni(net: Net) -> 
 # -- what an endpoint may not send -------------------------------------------------------------------------
 
 
-def frames_of(net: Net) -> dict[str, tuple[Verdict, bytes]]:
+def frames_of(net: Tenants) -> dict[str, tuple[Verdict, bytes]]:
     """Frames that the first blue endpoint sends, and the reason why each ends."""
     me, neighbour = net.blue1.mac, net.blue2.mac
     good = datagram(me, "10.0.0.1", "10.0.0.3", destination_mac=VIRTUAL)
@@ -119,7 +118,7 @@ def frames_of(net: Net) -> dict[str, tuple[Verdict, bytes]]:
 
 
 @pytest.mark.vm
-def test_each_frame_that_may_not_leave_is_counted_by_its_reason(net: Net) -> None:
+def test_each_frame_that_may_not_leave_is_counted_by_its_reason(net: Tenants) -> None:
     agent = net.first.agent
     for name, (verdict, frame) in frames_of(net).items():
         since = counted(agent, lambda frame=frame: send_frame(net.blue1.namespace, "eth0", frame))  # type: ignore[misc]
@@ -128,7 +127,7 @@ def test_each_frame_that_may_not_leave_is_counted_by_its_reason(net: Net) -> Non
 
 
 @pytest.mark.vm
-def test_a_frame_cut_in_its_headers_is_truncated(net: Net) -> None:
+def test_a_frame_cut_in_its_headers_is_truncated(net: Tenants) -> None:
     me, namespace = net.blue1.mac, net.blue1.namespace
     whole = {
         34: datagram(me, "10.0.0.1", "10.0.0.3", destination_mac=VIRTUAL),
@@ -143,7 +142,7 @@ def test_a_frame_cut_in_its_headers_is_truncated(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_a_neighbours_identity_cannot_be_borrowed(net: Net) -> None:
+def test_a_neighbours_identity_cannot_be_borrowed(net: Tenants) -> None:
     """A raw socket with the MAC and the address of an endpoint of the same host."""
     frame = datagram(net.blue2.mac, "10.0.0.2", "10.0.0.3", destination_mac=VIRTUAL)
     since = counted(net.first.agent, lambda: send_frame(net.blue1.namespace, "eth0", frame))
@@ -154,7 +153,7 @@ def test_a_neighbours_identity_cannot_be_borrowed(net: Net) -> None:
         assert since.agent[Verdict.ENCAPSULATED].packets == 1
 
 
-def test_what_is_counted_adds_up(net: Net) -> None:
+def test_what_is_counted_adds_up(net: Tenants) -> None:
     """Nothing is lost between the programs: what one host sends the other receives."""
     before = net.world.stats()
     for _ in range(10):
@@ -168,7 +167,7 @@ def test_what_is_counted_adds_up(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_the_hosts_own_stack_gets_nothing_into_the_tunnel(net: Net) -> None:
+def test_the_hosts_own_stack_gets_nothing_into_the_tunnel(net: Tenants) -> None:
     own = mac_of(net.first.namespace, TUNNEL)
     frame = datagram(own, "10.0.0.9", "10.0.0.1", destination_mac=net.blue1.mac)
     since = counted(net.first.agent, lambda: send_frame(net.first.namespace, TUNNEL, frame))
@@ -177,7 +176,7 @@ def test_the_hosts_own_stack_gets_nothing_into_the_tunnel(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_nothing_of_one_tenant_is_seen_by_another(net: Net) -> None:
+def test_nothing_of_one_tenant_is_seen_by_another(net: Tenants) -> None:
     """Everything that reaches the third tenant's device while the two others talk: nothing but its own."""
     with Capture(net.red1.namespace, "eth0") as seen:
         for source, address in ((net.blue1, "10.0.0.3"), (net.green1, "10.0.0.3"), (net.blue1, "10.0.0.2")):
@@ -192,7 +191,7 @@ def test_nothing_of_one_tenant_is_seen_by_another(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_only_a_packet_that_leaves_its_network_loses_a_hop(net: Net) -> None:
+def test_only_a_packet_that_leaves_its_network_loses_a_hop(net: Tenants) -> None:
     with net.blue3.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
         waiting.bind(("10.0.0.3", 9))
         waiting.setsockopt(socket.IPPROTO_IP, IP_RECVTTL, 1)

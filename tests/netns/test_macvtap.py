@@ -20,10 +20,10 @@ from mizarnet._kernel.netlink import Session, get_link, set_link
 from tests.frames import datagram
 from tests.support.counting import counted, refused_but_chatter, wait_for
 from tests.support.process import run_python
-from tests.support.topology import World
 from tests.support.traffic import assert_no_ping, ping
-from tests.support.vm import Net
+from tests.support.vm import Guests
 from tests.support.vmm import Vmm
+from tests.world import World
 
 pytestmark = pytest.mark.vm
 
@@ -31,12 +31,12 @@ HOLD = ["sh", "-c", "echo ready; read -r line"]
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Net:
-    return Net.of(shared_world)
+def net(shared_world: World) -> Guests:
+    return Guests.of(shared_world)
 
 
 @pytest.fixture
-def vm(net: Net) -> Iterator[mz.Endpoint]:
+def vm(net: Guests) -> Iterator[mz.Endpoint]:
     with net.vm() as made:
         yield made
 
@@ -65,7 +65,7 @@ def namespaces() -> set[str]:
 # -- where it lives ----------------------------------------------------------------------------------------
 
 
-def test_a_private_namespace_comes_and_goes_with_it(net: Net) -> None:
+def test_a_private_namespace_comes_and_goes_with_it(net: Guests) -> None:
     before = namespaces()
     with net.vm() as vm:
         assert namespaces() - before == {vm.netns}
@@ -85,12 +85,12 @@ def test_the_device_itself_is_silent(vm: mz.Endpoint, vmm: Vmm) -> None:
     assert vm.stats() == mz.EndpointStats(mz.Counter(), mz.Counter(), mz.Counter())
 
 
-def test_it_does_not_live_in_the_namespace_of_the_host(net: Net) -> None:
+def test_it_does_not_live_in_the_namespace_of_the_host(net: Guests) -> None:
     with pytest.raises(mz.InvalidValueError, match="host's namespace"), net.vm(netns=net.host.namespace.name):
         pass
 
 
-def test_a_namespace_that_was_given_stays(net: Net) -> None:
+def test_a_namespace_that_was_given_stays(net: Guests) -> None:
     given = net.near.namespace.name
     with net.vm(netns=given, ifname="tap0") as vm, vm.open_tap():
         assert vm.netns == given
@@ -98,26 +98,26 @@ def test_a_namespace_that_was_given_stays(net: Net) -> None:
     assert not mz.Endpoint.open(net.host.agent, vni=7, ip=net.near.ip).created
 
 
-def test_creating_it_again_finds_it(net: Net, vm: mz.Endpoint) -> None:
+def test_creating_it_again_finds_it(net: Guests, vm: mz.Endpoint) -> None:
     again = mz.Endpoint.create(
         net.host.agent, name="vm", vni=7, ip=vm.addresses, kind="macvtap", gateway=vm.spec.gateway
     )
     assert (again.created, again.netns, again.ifindex) == (False, vm.netns, vm.ifindex)
 
 
-def test_only_a_macvtap_has_descriptors(net: Net) -> None:
+def test_only_a_macvtap_has_descriptors(net: Guests) -> None:
     with pytest.raises(mz.InvalidValueError, match="is a macvlan"):
         net.near.endpoint.open_tap()
 
 
-def test_a_deleted_one_has_none(net: Net) -> None:
+def test_a_deleted_one_has_none(net: Guests) -> None:
     with net.vm() as vm:
         pass
     with pytest.raises(mz.EndpointNotFoundError):
         vm.open_tap()
 
 
-def test_deleting_it_ends_the_descriptors(net: Net) -> None:
+def test_deleting_it_ends_the_descriptors(net: Guests) -> None:
     with net.vm() as vm, vm.open_tap() as tap:
         frame = datagram(vm.mac.packed, str(vm.ip), net.near.ip, destination_mac=net.near.mac)
         vm.delete()
@@ -126,7 +126,7 @@ def test_deleting_it_ends_the_descriptors(net: Net) -> None:
     assert since.agent[Verdict.UNKNOWN_SENDER].packets == 0
 
 
-def test_the_descriptors_of_an_older_life_hold_nothing_up(net: Net) -> None:
+def test_the_descriptors_of_an_older_life_hold_nothing_up(net: Guests) -> None:
     with net.vm() as older, older.open_tap():
         older.delete()
         with net.vm() as younger:
@@ -164,7 +164,7 @@ def test_it_stays_up_while_another_process_has_a_copy(vm: mz.Endpoint) -> None:
     assert not vm.state().up
 
 
-def test_another_process_opens_it(net: Net, vm: mz.Endpoint) -> None:
+def test_another_process_opens_it(net: Guests, vm: mz.Endpoint) -> None:
     output = run_python(
         """
         with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
@@ -178,7 +178,7 @@ def test_another_process_opens_it(net: Net, vm: mz.Endpoint) -> None:
     assert not vm.state().up
 
 
-def test_with_no_descriptor_open_frames_reach_no_ip_stack(net: Net, vm: mz.Endpoint) -> None:
+def test_with_no_descriptor_open_frames_reach_no_ip_stack(net: Guests, vm: mz.Endpoint) -> None:
     vm.open_tap().close()
     before, stats, stack = vm.stats(), net.host.agent.stats(), stack_counters(vm.netns or "")
     for container in (net.near, net.far):
@@ -190,7 +190,7 @@ def test_with_no_descriptor_open_frames_reach_no_ip_stack(net: Net, vm: mz.Endpo
     assert stack_counters(vm.netns or "") == stack
 
 
-def test_but_they_would_if_it_were_up(net: Net, vm: mz.Endpoint) -> None:
+def test_but_they_would_if_it_were_up(net: Guests, vm: mz.Endpoint) -> None:
     stack = stack_counters(vm.netns or "")
     with Session.open(vm.netns) as session:
         set_link(session, vm.ifindex, up=True)
@@ -237,7 +237,7 @@ def test_closing_again_is_harmless(vm: mz.Endpoint) -> None:
     assert repr(tap) == "<Tap of 'vm': closed>"
 
 
-def test_several_queues(net: Net, vm: mz.Endpoint) -> None:
+def test_several_queues(net: Guests, vm: mz.Endpoint) -> None:
     with vm.open_tap(queues=2) as tap:
         queues = [Vmm(vm, fd) for fd in tap.fds]
         sent = {port: f"a flow to port {port}".encode() for port in range(5000, 5032)}
@@ -264,20 +264,20 @@ def test_a_number_of_queues_that_makes_no_sense(vm: mz.Endpoint, queues: int) ->
 # -- who may send ------------------------------------------------------------------------------------------
 
 
-def test_the_agent_accepts_what_is_written(net: Net, vmm: Vmm) -> None:
+def test_the_agent_accepts_what_is_written(net: Guests, vmm: Vmm) -> None:
     for container in (net.near, net.far):
         vmm.send(container.ip, b"\0\x09\0\x09\0\x0c\0\0data")
     assert ping(net.near.namespace, net.far.ip)
 
 
-def test_a_foreign_source_mac(net: Net, vmm: Vmm) -> None:
+def test_a_foreign_source_mac(net: Guests, vmm: Vmm) -> None:
     foreign = bytes.fromhex("02aabbccddee")
     frame = datagram(foreign, vmm.ip, net.near.ip, destination_mac=net.near.mac)
     since = counted(net.host.agent, lambda: vmm.write(frame))
     assert refused_but_chatter(since) == {Verdict.UNKNOWN_SENDER: 1}
 
 
-def test_a_foreign_source_address(net: Net, vm: mz.Endpoint, vmm: Vmm) -> None:
+def test_a_foreign_source_address(net: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
     before = vm.stats().dropped
     frame = datagram(vmm.mac, "10.0.0.77", net.near.ip, destination_mac=net.near.mac)
     since = counted(net.host.agent, lambda: vmm.write(frame))
@@ -285,7 +285,7 @@ def test_a_foreign_source_address(net: Net, vm: mz.Endpoint, vmm: Vmm) -> None:
     assert (vm.stats().dropped - before).packets == 1
 
 
-def test_the_identity_of_a_container(net: Net, vmm: Vmm) -> None:
+def test_the_identity_of_a_container(net: Guests, vmm: Vmm) -> None:
     if not mz.probe().route_identity:
         pytest.skip("this kernel knows a sender by MAC and address alone")
     frame = datagram(net.near.mac, net.near.ip, net.far.ip, destination_mac=vmm.resolve(net.far.ip))

@@ -34,9 +34,9 @@ from tests.frames import (
 )
 from tests.support.counting import counted, refused_but_chatter
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.topology import Container, World
-from tests.support.vm import GATEWAY, GATEWAY_IPV6, Net
+from tests.support.vm import GATEWAY, GATEWAY_IPV6, Guests
 from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, TcpConnection, VirtioHeader, Vmm
+from tests.world import Container, World
 
 pytestmark = pytest.mark.vm
 
@@ -46,12 +46,12 @@ BULK = 1 << 19
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Net:
-    return Net.of(shared_world)
+def net(shared_world: World) -> Guests:
+    return Guests.of(shared_world)
 
 
 @pytest.fixture
-def vm(net: Net) -> Iterator[mz.Endpoint]:
+def vm(net: Guests) -> Iterator[mz.Endpoint]:
     with net.vm() as made:
         yield made
 
@@ -71,7 +71,7 @@ def plain(vm: mz.Endpoint) -> Iterator[Vmm]:
 
 
 @pytest.fixture(params=["near", "far"])
-def container(request: pytest.FixtureRequest, net: Net) -> Container:
+def container(request: pytest.FixtureRequest, net: Guests) -> Container:
     """On the same host, and on the other."""
     found: Container = getattr(net, request.param)
     return found
@@ -121,7 +121,7 @@ def test_a_checksum_left_to_others(container: Container, vmm: Vmm) -> None:
         assert receiver.recvfrom(2000) == (payload, (vmm.ip, 1234))
 
 
-def test_a_super_frame(net: Net, container: Container, vmm: Vmm) -> None:
+def test_a_super_frame(net: Guests, container: Container, vmm: Vmm) -> None:
     data = random.Random(2).randbytes(SUPER_FRAME)
     with listening(container, 5001) as listener, ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(accept_and_read, listener, len(data))
@@ -135,7 +135,7 @@ def test_a_super_frame(net: Net, container: Container, vmm: Vmm) -> None:
     assert refused_but_chatter(since) == {}
 
 
-def test_a_frame_that_is_longer_than_the_mtu(net: Net, vm: mz.Endpoint, vmm: Vmm) -> None:
+def test_a_frame_that_is_longer_than_the_mtu(net: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
     mtu = vm.state().mtu
     most, more = (
         datagram(vmm.mac, vmm.ip, net.near.ip, destination_mac=net.near.mac, payload=bytes(size))
@@ -226,7 +226,7 @@ def test_time_exceeded_over_ipv6_has_a_right_checksum(
     assert reply[102:] == question[:8]
 
 
-def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(net: Net, plain: Vmm) -> None:
+def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(net: Guests, plain: Vmm) -> None:
     """The kernel lets nobody cut it off: the packet is dropped, and the next one is answered."""
     midst = VirtioHeader(NEEDS_CHECKSUM, checksum_start=200, checksum_offset=16)
     agent, question = net.host.agent, TCP_SYN + bytes(300)

@@ -16,15 +16,14 @@ import mizarnet as mz
 from mizarnet import Verdict
 from tests.frames import BROADCAST, arp, datagram, ethernet
 from tests.support.counting import wait_for
-from tests.support.fabric import Fabric, Net, address
 from tests.support.icmp import datagram_error, echo, family_of, level_of
 from tests.support.services import exchange_datagrams
-from tests.support.topology import Container, EncapName, device, new_namespace
 from tests.support.traffic import send_frame
 from tests.support.vmm import Vmm
+from tests.world import Container, EncapName, Subnet, World, device, new_namespace
 
 VNI = 3
-A, B = Net(VNI, 1), Net(VNI, 2)
+A, B = Subnet(VNI, 1), Subnet(VNI, 2)
 PORT = 5353
 TIME_EXCEEDED, UNREACHABLE_PORT = {4: (11, 0), 6: (3, 0)}, {4: (3, 3), 6: (1, 4)}
 
@@ -45,23 +44,23 @@ class Parties:
 
 
 @pytest.fixture(scope="module")
-def fabric(encap: EncapName) -> Iterator[Fabric]:
-    with Fabric(encap, hosts=2) as made:
+def world(encap: EncapName) -> Iterator[World]:
+    with World(encap, hosts=2) as made:
         for net in (A, B):
             made.network(net)
         yield made
 
 
 @pytest.fixture(scope="module")
-def parties(fabric: Fabric) -> Parties:
-    h1, h2 = fabric.hosts
+def parties(world: World) -> Parties:
+    h1, h2 = world.hosts
     made = Parties(
-        fabric.container(h1, A, 2),
-        fabric.container(h1, A, 3),
-        fabric.container(h2, A, 4),
-        fabric.container(h2, B, 5),
+        world.member(h1, A, 2),
+        world.member(h1, A, 3),
+        world.member(h2, A, 4),
+        world.member(h2, B, 5),
     )
-    fabric.lab.publish()
+    world.publish()
     return made
 
 
@@ -83,11 +82,11 @@ def peer(request: pytest.FixtureRequest, parties: Parties) -> Container:
 @pytest.mark.vm
 def test_fragments_arrive_and_are_put_together(parties: Parties, peer: Container, version: int) -> None:
     for size in (1500, 4000, 60_000):
-        exchange_datagrams(parties.one.namespace, address(peer, version), size=size)
+        exchange_datagrams(parties.one.namespace, peer.address(version), size=size)
 
 
 def test_sctp_and_other_protocols_arrive(parties: Parties, peer: Container, version: int) -> None:
-    target, family = address(peer, version), family_of(address(peer, version))
+    target, family = peer.address(version), family_of(peer.address(version))
     for protocol in (socket.IPPROTO_SCTP, socket.IPPROTO_GRE, 253):
         data = os.urandom(100)
         with (
@@ -100,14 +99,14 @@ def test_sctp_and_other_protocols_arrive(parties: Parties, peer: Container, vers
 
 @pytest.mark.vm
 def test_a_closed_port_is_reported_to_the_sender(parties: Parties, peer: Container, version: int) -> None:
-    told = datagram_error(parties.one.namespace, address(peer, version))
+    told = datagram_error(parties.one.namespace, peer.address(version))
     assert (told.errno, (told.type, told.code)) == (errno.ECONNREFUSED, UNREACHABLE_PORT[version])
-    assert told.offender == address(peer, version)
+    assert told.offender == peer.address(version)
 
 
 @pytest.mark.vm
 def test_traceroute_shows_the_gateway_and_then_the_endpoint(parties: Parties, version: int) -> None:
-    target = address(parties.beyond, version)
+    target = parties.beyond.address(version)
     first = datagram_error(parties.one.namespace, target, hops=1)
     assert (first.offender, (first.type, first.code)) == (A.gateways[version == 6], TIME_EXCEEDED[version])
     second = datagram_error(parties.one.namespace, target, hops=2)
@@ -115,8 +114,8 @@ def test_traceroute_shows_the_gateway_and_then_the_endpoint(parties: Parties, ve
 
 
 def test_within_a_network_no_hop_is_taken(parties: Parties, version: int) -> None:
-    told = datagram_error(parties.one.namespace, address(parties.far, version), hops=1)
-    assert told.offender == address(parties.far, version)
+    told = datagram_error(parties.one.namespace, parties.far.address(version), hops=1)
+    assert told.offender == parties.far.address(version)
 
 
 def test_the_gateways_of_all_networks_answer(parties: Parties, version: int) -> None:
@@ -133,7 +132,7 @@ def listen_to(container: Container, group: str, version: int) -> socket.socket:
     made.settimeout(0.3)
     made.bind(("", PORT))
     if version == 4 and group.startswith("224."):
-        member = socket.inet_aton(group) + socket.inet_aton(address(container, 4))
+        member = socket.inet_aton(group) + socket.inet_aton(container.address(4))
         made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
     if version == 6:
         member = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", container.endpoint.ifindex)
@@ -168,21 +167,21 @@ def test_multicast_and_broadcast_reach_nobody_and_are_counted(parties: Parties, 
 
 def test_announcements_of_the_own_address_are_consumed(parties: Parties) -> None:
     one, before = parties.one, parties.agent.stats()
-    own = address(one, 4)
+    own = one.address(4)
     announcement = ethernet(BROADCAST, one.mac, 0x0806, arp(one.mac, own, own))
     reply = ethernet(BROADCAST, one.mac, 0x0806, arp(one.mac, own, own, operation=2, target_mac=BROADCAST))
     send_frame(one.namespace, "eth0", announcement)
     wait_for(parties.agent, Verdict.OWN_ADDRESS_ASKED, before, program="agent")
     send_frame(one.namespace, "eth0", reply)
     wait_for(parties.agent, Verdict.BAD_ARP, before, program="agent")
-    assert echo(one.namespace, address(parties.far, 4))
+    assert echo(one.namespace, parties.far.address(4))
 
 
 @pytest.mark.vm
-def test_what_a_stack_says_at_its_start_is_counted(fabric: Fabric, parties: Parties) -> None:
+def test_what_a_stack_says_at_its_start_is_counted(world: World, parties: Parties) -> None:
     before = parties.agent.stats()
     space = new_namespace("start-up")
-    new = fabric.add(parties.one.host, space, vni=VNI, ip=A.interfaces(99))
+    new = world.add(parties.one.host, space, vni=VNI, ip=A.interfaces(99))
     wait_for(parties.agent, Verdict.MULTICAST, before, program="agent")  # MLD
     wait_for(
         parties.agent, Verdict.OWN_ADDRESS_ASKED, before, program="agent"
@@ -191,13 +190,13 @@ def test_what_a_stack_says_at_its_start_is_counted(fabric: Fabric, parties: Part
     before = parties.agent.stats()
     listen_to(new, "224.1.1.1", 4).close()
     wait_for(parties.agent, Verdict.MULTICAST, before, program="agent")  # IGMP
-    fabric.remove(new)
+    world.remove(new)
     space.delete()
 
 
 def test_a_vlan_tag_is_dropped_and_counted(parties: Parties) -> None:
     one, near = parties.one, parties.near
-    frame = datagram(one.mac, address(one, 4), address(near, 4), destination_mac=near.mac)
+    frame = datagram(one.mac, one.address(4), near.address(4), destination_mac=near.mac)
     for kind in (b"\x81\x00", b"\x88\xa8"):
         before = parties.agent.stats()
         send_frame(one.namespace, "eth0", frame[:12] + kind + b"\x00\x07" + frame[12:])
@@ -209,7 +208,7 @@ def test_a_frame_longer_than_the_device_takes_is_refused_at_the_sender(parties: 
     room = device(one.namespace, "eth0").mtu - 28
     for extra, fits in ((0, True), (1, False)):
         frame = datagram(
-            one.mac, address(one, 4), address(far, 4), destination_mac=far.mac, payload=bytes(room + extra)
+            one.mac, one.address(4), far.address(4), destination_mac=far.mac, payload=bytes(room + extra)
         )
         if fits:
             send_frame(one.namespace, "eth0", frame)
@@ -232,8 +231,8 @@ def test_a_frame_of_a_vm_that_is_too_long_is_counted(parties: Parties) -> None:
     with vm.open_tap() as tap:
         vmm, room = Vmm(vm, tap.fds[0]), parties.one.host.tunnel.mtu - 20
         before = parties.agent.stats()
-        vmm.send(address(parties.far, 4), bytes(room))
+        vmm.send(parties.far.address(4), bytes(room))
         wait_for(parties.agent, Verdict.ENCAPSULATED, before, program="agent")
-        vmm.send(address(parties.far, 4), bytes(room + 1))
+        vmm.send(parties.far.address(4), bytes(room + 1))
         wait_for(parties.agent, Verdict.OVERSIZED, before, program="agent")
     vm.delete()

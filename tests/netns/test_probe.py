@@ -10,7 +10,7 @@ import pytest
 
 import mizarnet as mz
 from tests.support.process import UNPRIVILEGED, run_python
-from tests.support.topology import UNDERLAY, EncapName, cable, new_namespace
+from tests.world import UNDERLAY, EncapName, cable, new_namespace
 
 # Kernel series to what must be there; the tests choose by what probe() says.
 KNOWN = {

@@ -13,8 +13,8 @@ import pytest
 
 import mizarnet as mz
 from tests.support.namespace import Namespace
-from tests.support.topology import TUNNEL, cable, new_namespace
 from tests.support.traffic import ping
+from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
 HOST_1, HOST_2, LATER = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

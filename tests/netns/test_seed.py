@@ -17,21 +17,20 @@ from tests.frames import Outer
 from tests.support.calls import MAPS, PROGRAMS, numbers, users
 from tests.support.counting import counted
 from tests.support.namespace import Namespace
-from tests.support.tenants import BLUE, GREEN, RED, Net
-from tests.support.topology import TUNNEL, UNDERLAY, EncapName, Host, World, device
 from tests.support.traffic import Capture, assert_ping, ping, transfer, udp_ask, udp_echo
+from tests.world import BLUE, GREEN, RED, TUNNEL, UNDERLAY, EncapName, Host, Tenants, World, device
 
 pytestmark = [pytest.mark.vm, pytest.mark.demand]
 
 
 @pytest.fixture
-def wire(net: Net) -> Iterator[Capture]:
+def wire(net: Tenants) -> Iterator[Capture]:
     """Everything on the cable between the hosts."""
     with Capture(net.first.namespace, UNDERLAY) as capture:
         yield capture
 
 
-def outers(net: Net, wire: Capture) -> list[Outer]:
+def outers(net: Tenants, wire: Capture) -> list[Outer]:
     """The tunnel packets on the wire until now: a last frame of the hosts' own says when that is."""
     last = b"the last frame of this test"
     with udp_echo(net.second.namespace, net.second.address, tag=b""):
@@ -61,7 +60,7 @@ def features_of(namespace: Namespace, name: str) -> dict[str, str]:
     return {key.strip(): value.split()[0] for key, _, value in (line.partition(":") for line in lines)}
 
 
-def test_s1_one_tunnel_carries_all_endpoints_of_all_vnis(net: Net, wire: Capture) -> None:
+def test_s1_one_tunnel_carries_all_endpoints_of_all_vnis(net: Tenants, wire: Capture) -> None:
     assert_ping(net.blue1.namespace, net.blue3.ip)
     assert_ping(net.green1.namespace, net.green3.ip)
     assert {outer.vni for outer in outers(net, wire)} == {BLUE, GREEN}
@@ -70,7 +69,7 @@ def test_s1_one_tunnel_carries_all_endpoints_of_all_vnis(net: Net, wire: Capture
     assert tunnels == [TUNNEL]
 
 
-def test_s3_one_program_on_each_hook_serves_every_endpoint(net: Net) -> None:
+def test_s3_one_program_on_each_hook_serves_every_endpoint(net: Tenants) -> None:
     before, used = programs_on(net.first), users(net.first.agent.datapath.maps.endpoints.id)
     container = net.world.container(net.first, BLUE, "10.0.0.77/24")
     assert_ping(container.namespace, net.blue3.ip)
@@ -86,7 +85,7 @@ def test_s3_one_program_on_each_hook_serves_every_endpoint(net: Net) -> None:
     container.delete()
 
 
-def test_s4_one_global_map_says_where_every_endpoint_is(net: Net) -> None:
+def test_s4_one_global_map_says_where_every_endpoint_is(net: Tenants) -> None:
     found = net.first.agent.endpoints.snapshot()
     assert found[EndpointKey(BLUE, ip_address("10.0.0.3"))] == mz.Remote(net.second.address)
     assert found[EndpointKey(GREEN, ip_address("10.0.0.3"))] == mz.Remote(net.second.address)
@@ -94,7 +93,7 @@ def test_s4_one_global_map_says_where_every_endpoint_is(net: Net) -> None:
     assert {key.vni for key in found} == {BLUE, GREEN, RED}
 
 
-def test_s4_a_change_of_the_map_holds_for_the_next_packet(net: Net) -> None:
+def test_s4_a_change_of_the_map_holds_for_the_next_packet(net: Tenants) -> None:
     key = (BLUE, net.blue3.ip)
     entry = mz.Remote(net.second.address)
     assert net.first.agent.endpoints[key] == entry
@@ -106,7 +105,7 @@ def test_s4_a_change_of_the_map_holds_for_the_next_packet(net: Net) -> None:
     assert_ping(net.blue1.namespace, net.blue3.ip)
 
 
-def test_s5_every_packet_out_is_given_its_outer_header_by_the_agent(net: Net, wire: Capture) -> None:
+def test_s5_every_packet_out_is_given_its_outer_header_by_the_agent(net: Tenants, wire: Capture) -> None:
     before = net.first.agent.stats()
     for _ in range(3):
         assert_ping(net.blue1.namespace, net.blue3.ip)
@@ -118,7 +117,7 @@ def test_s5_every_packet_out_is_given_its_outer_header_by_the_agent(net: Net, wi
         assert outer.inner[6:12] == net.blue1.mac
 
 
-def test_s6_local_delivery_puts_no_frame_on_the_wire(net: Net, wire: Capture) -> None:
+def test_s6_local_delivery_puts_no_frame_on_the_wire(net: Tenants, wire: Capture) -> None:
     before = net.first.agent.stats()
     assert_ping(net.blue1.namespace, net.blue2.ip)
     transfer(net.blue1.namespace, net.blue2.namespace, net.blue2.ip, size=1 << 16)
@@ -130,12 +129,12 @@ def test_s6_local_delivery_puts_no_frame_on_the_wire(net: Net, wire: Capture) ->
     )
 
 
-def test_s6_the_capture_would_have_seen_a_frame(net: Net, wire: Capture) -> None:
+def test_s6_the_capture_would_have_seen_a_frame(net: Tenants, wire: Capture) -> None:
     assert_ping(net.blue1.namespace, net.blue3.ip)
     assert len(outers(net, wire)) == 2
 
 
-def test_s7_what_arrives_needs_no_redirect(net: Net) -> None:
+def test_s7_what_arrives_needs_no_redirect(net: Tenants) -> None:
     with Session.open(net.second.namespace.name) as session:
         state = session.run(bpf.XdpHook(device(net.second.namespace, UNDERLAY).ifindex).query)
     assert not state.program_ids
@@ -167,7 +166,7 @@ def test_s9_kernel_memory_does_not_depend_on_the_number_of_endpoints(encap: Enca
             assert len(after - before) < 190
 
 
-def test_s11_an_endpoint_is_five_steps_and_map_entries(net: Net) -> None:
+def test_s11_an_endpoint_is_five_steps_and_map_entries(net: Tenants) -> None:
     shown = json.loads(net.blue1.namespace.run("ip", "-d", "-j", "addr", "show"))
     assert [link["ifname"] for link in shown] == ["lo", "eth0"]
     link = shown[1]
@@ -190,7 +189,7 @@ def test_s12_jumbo_frames(encap: EncapName) -> None:
         assert_ping(one.namespace, other.ip, size=9000 - 50 - 28)
 
 
-def test_s13_the_agent_sees_frames_before_they_are_segmented(net: Net) -> None:
+def test_s13_the_agent_sees_frames_before_they_are_segmented(net: Tenants) -> None:
     since = counted(
         net.first.agent,
         lambda: transfer(net.blue1.namespace, net.blue3.namespace, net.blue3.ip, size=1 << 22),
@@ -200,14 +199,14 @@ def test_s13_the_agent_sees_frames_before_they_are_segmented(net: Net) -> None:
     assert since.dropped.packets == 0
 
 
-def test_s13_offloads_stay_on_in_the_container(net: Net) -> None:
+def test_s13_offloads_stay_on_in_the_container(net: Tenants) -> None:
     features = features_of(net.blue1.namespace, "eth0")
     assert features["tcp-segmentation-offload"] == "on"
     assert features["tx-checksumming"] == "on"
     assert features["generic-segmentation-offload"] == "on"
 
 
-def test_s14_nothing_is_attached_inside_the_namespace(net: Net) -> None:
+def test_s14_nothing_is_attached_inside_the_namespace(net: Tenants) -> None:
     index = device(net.blue1.namespace, "eth0").ifindex
     with Session.open(net.blue1.namespace.name) as session:
         assert not session.run(bpf.XdpHook(index).query).program_ids
@@ -217,7 +216,7 @@ def test_s14_nothing_is_attached_inside_the_namespace(net: Net) -> None:
     assert "clsact" not in net.blue1.namespace.run("tc", "qdisc", "show", "dev", "eth0")
 
 
-def test_s15_the_encapsulation_is_one_argument(net: Net, encap: EncapName) -> None:
+def test_s15_the_encapsulation_is_one_argument(net: Tenants, encap: EncapName) -> None:
     assert device(net.first.namespace, TUNNEL).kind == encap
     assert net.first.tunnel.port == {"vxlan": 4789, "geneve": 6081}[encap]
     assert_ping(net.blue1.namespace, net.blue3.ip)

@@ -18,27 +18,38 @@ from mizarnet._kernel.bpf import Program
 from mizarnet._kernel.netlink import Session, get_link
 from mizarnet._model import specs
 from tests.support.calls import helper_calls
-from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, common_tests
 from tests.support.process import run_python
 from tests.support.standing import program_ids
 from tests.support.tables import contents
-from tests.support.topology import TUNNEL, UNDERLAY, Container, EncapName, Host, device, mac_of
+from tests.world import (
+    SWITCH_VERDICTS,
+    TUNNEL,
+    UNDERLAY,
+    Container,
+    EncapName,
+    Host,
+    Subnet,
+    World,
+    common_tests,
+    device,
+    mac_of,
+)
 
 pytestmark = [pytest.mark.vm, pytest.mark.demand]
 VNI = 3
-NET = Net(VNI, 1)
+NET = Subnet(VNI, 1)
 
 
 @pytest.fixture(scope="module")
-def fabric(encap: EncapName) -> Iterator[Fabric]:
+def world(encap: EncapName) -> Iterator[World]:
     """Two endpoints that reach each other through a switch, and two that do so directly."""
-    with Fabric(encap, hosts=3) as made:
+    with World(encap, hosts=3) as made:
         h1, h2, switch = made.hosts
         made.network(NET, switches=[switch])
-        made.container(h1, NET, 2), made.container(h2, NET, 3)
+        made.member(h1, NET, 2), made.member(h2, NET, 3)
         made.inform(switch)
         made.switch(switch)
-        near, far = made.container(h1, NET, 4), made.container(h2, NET, 5)
+        near, far = made.member(h1, NET, 4), made.member(h2, NET, 5)
         made.inform(h1, about=[far])
         made.inform(h2, about=[near])
         yield made
@@ -62,8 +73,8 @@ def calls(host: Host, name: str) -> list[str]:
 # -- devices -----------------------------------------------------------------------------------------------
 
 
-def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(fabric: Fabric) -> None:
-    container = fabric.containers[0]
+def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(world: World) -> None:
+    container = world.containers[0]
     host = container.host
     vm = mz.Endpoint.create(host.agent, vni=VNI, ip="10.1.0.9/24", kind="macvtap", name="vm")
     assert vm.netns is not None
@@ -83,8 +94,8 @@ def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(fabric: Fa
 # -- programs ----------------------------------------------------------------------------------------------
 
 
-def test_s7_what_arrives_for_a_local_endpoint_meets_no_redirect(fabric: Fabric) -> None:
-    near, far = fabric.containers[2:]
+def test_s7_what_arrives_for_a_local_endpoint_meets_no_redirect(world: World) -> None:
+    near, far = world.containers[2:]
     guard = calls(far.host, "mzn_guard")
     redirects = sorted(name for name in guard if "redirect" in name)
     assert redirects == [
@@ -99,10 +110,10 @@ def test_s7_what_arrives_for_a_local_endpoint_meets_no_redirect(fabric: Fabric) 
     assert since[Verdict.ACCEPTED].packets == arrived.packets > 50
 
 
-def test_s8_the_switch_calls_no_redirect_helper_and_only_passes_or_transmits(fabric: Fabric) -> None:
-    switch = fabric.hosts[2]
-    common_tests(*fabric.containers[:2], 4)
-    common_tests(*fabric.containers[:2], 6)
+def test_s8_the_switch_calls_no_redirect_helper_and_only_passes_or_transmits(world: World) -> None:
+    switch = world.hosts[2]
+    common_tests(*world.containers[:2], 4)
+    common_tests(*world.containers[:2], 6)
     called = calls(switch, loader.SWITCH)
     assert "bpf_xdp_fib_lookup" in called  # the names are those of functions
     assert not [name for name in called if "redirect" in name or "tail" in name]
@@ -113,11 +124,11 @@ def test_s8_the_switch_calls_no_redirect_helper_and_only_passes_or_transmits(fab
 # -- MACs of hosts -----------------------------------------------------------------------------------------
 
 
-def test_s10_no_mac_of_a_host_is_in_a_map(fabric: Fabric) -> None:
+def test_s10_no_mac_of_a_host_is_in_a_map(world: World) -> None:
     for one, other in ((0, 1), (2, 3)):
-        common_tests(fabric.containers[one], fabric.containers[other], 4)
-    macs = [mac_of(host.namespace, name) for host in fabric.hosts for name in (UNDERLAY, TUNNEL)]
-    for host in fabric.hosts:
+        common_tests(world.containers[one], world.containers[other], 4)
+    macs = [mac_of(host.namespace, name) for host in world.hosts for name in (UNDERLAY, TUNNEL)]
+    for host in world.hosts:
         tables = {**contents(host.agent), "meta": dict(host.agent.datapath.maps.meta.items())}
         data = b"".join(key + value for table in tables.values() for key, value in table.items())
         assert not [mac for mac in macs if mac in data]
@@ -172,7 +183,7 @@ def inside(container: Container, *commands: str) -> dict[str, tuple[int, str]]:
     return found
 
 
-def test_s14_root_in_a_container_sees_its_device_and_nothing_of_the_system(fabric: Fabric) -> None:
+def test_s14_root_in_a_container_sees_its_device_and_nothing_of_the_system(world: World) -> None:
     looks = (
         "ip -j link show",
         "tc filter show dev eth0 ingress",
@@ -180,7 +191,7 @@ def test_s14_root_in_a_container_sees_its_device_and_nothing_of_the_system(fabri
         "tc qdisc show dev eth0 clsact",
         "ls /sys/fs/bpf",
     )
-    seen = inside(fabric.containers[0], *looks)
+    seen = inside(world.containers[0], *looks)
     links = json.loads(seen.pop("ip -j link show")[1])
     assert [link["ifname"] for link in links] == ["lo", "eth0"]
     assert not any("xdp" in link for link in links)
@@ -200,16 +211,16 @@ print(refused)
 """
 
 
-def test_s14_root_in_a_container_reaches_no_program(fabric: Fabric) -> None:
-    container = fabric.containers[0]
-    numbers = [number for host in fabric.hosts for number in program_ids(host.agent).values()]
+def test_s14_root_in_a_container_reaches_no_program(world: World) -> None:
+    container = world.containers[0]
+    numbers = [number for host in world.hosts for number in program_ids(host.agent).values()]
     assert int(run_python(FIND, *map(str, numbers), by=as_in_container(container))) == len(numbers)
 
 
-def test_s14_root_in_a_container_can_change_nothing(fabric: Fabric) -> None:
-    one, other = fabric.containers[:2]
-    before = [contents(host.agent) for host in fabric.hosts], device(one.namespace, "eth0")
+def test_s14_root_in_a_container_can_change_nothing(world: World) -> None:
+    one, other = world.containers[:2]
+    before = [contents(host.agent) for host in world.hosts], device(one.namespace, "eth0")
     for command, (status, output) in inside(one, *CHANGES).items():
         assert status != 0, f"{command}: {output}"
-    assert ([contents(host.agent) for host in fabric.hosts], device(one.namespace, "eth0")) == before
+    assert ([contents(host.agent) for host in world.hosts], device(one.namespace, "eth0")) == before
     common_tests(one, other, 4)

@@ -32,14 +32,23 @@ from tests.frames import (
     udp,
 )
 from tests.support.counting import counted, refused, wait_for
-from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence, echo
 from tests.support.namespace import Namespace
 from tests.support.native_xdp import let_pass, native_underlay
-from tests.support.topology import UNDERLAY, Container, EncapName, Host, mac_of
 from tests.support.traffic import Capture, send_frame
+from tests.world import (
+    SWITCH_VERDICTS,
+    UNDERLAY,
+    Container,
+    EncapName,
+    Host,
+    Subnet,
+    World,
+    common_tests,
+    mac_of,
+)
 
-NET = Net(7, 1)
+NET = Subnet(7, 1)
 Mode = Literal["generic", "native"]
 
 
@@ -47,7 +56,7 @@ Mode = Literal["generic", "native"]
 class Stage:
     """Three hosts: two that know only their own endpoints and the switch, and the switch, which knows all."""
 
-    fabric: Fabric
+    world: World
     a: Container
     b: Container
     local: Container
@@ -55,17 +64,17 @@ class Stage:
     @property
     def switch(self) -> Host:
         """The host that is to be the transit switch; ``local`` is on it."""
-        return self.fabric.hosts[2]
+        return self.world.hosts[2]
 
 
 @pytest.fixture(scope="module", params=[4, 6], ids=["over-ipv4", "over-ipv6"])
 def stage(encap: EncapName, request: pytest.FixtureRequest) -> Iterator[Stage]:
-    with Fabric(encap, hosts=3, ipv6=request.param == 6) as fabric:
-        first, second, switch = fabric.hosts
-        fabric.network(NET, switches=[switch])
-        a, b, local = (fabric.container(host, NET, n) for n, host in enumerate((first, second, switch), 10))
-        fabric.inform(switch)
-        yield Stage(fabric, a, b, local)
+    with World(encap, hosts=3, ipv6=request.param == 6) as world:
+        first, second, switch = world.hosts
+        world.network(NET, switches=[switch])
+        a, b, local = (world.member(host, NET, n) for n, host in enumerate((first, second, switch), 10))
+        world.inform(switch)
+        yield Stage(world, a, b, local)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def mode(request: pytest.FixtureRequest, stage: Stage, passing: Program) -> Iter
     """Each hook, with an underlay on which it can transmit."""
     with ExitStack() as stack:
         if request.param == "native":
-            stack.enter_context(native_underlay(stage.fabric, stage.switch, passing))
+            stack.enter_context(native_underlay(stage.world, stage.switch, passing))
         yield request.param
 
 
@@ -129,7 +138,7 @@ def forget_neighbours(host: Host) -> None:
 def test_t40_common_tests_with_nothing_but_passes_and_bounces(
     stage: Stage, switch: mz.TransitSwitch, version: int
 ) -> None:
-    assert echo(stage.a.namespace, address(stage.b, version))  # the neighbours are known from here on
+    assert echo(stage.a.namespace, stage.b.address(version))  # the neighbours are known from here on
     since = counted(stage.switch.agent, lambda: common_tests(stage.a, stage.b, version))
     decided = packets(since)
     assert decided.keys() <= SWITCH_VERDICTS
@@ -148,9 +157,9 @@ def test_endpoints_on_the_switch_host(stage: Stage, switch: mz.TransitSwitch) ->
 
 
 def test_a_bounced_packet_on_the_wire(stage: Stage, switch: mz.TransitSwitch) -> None:
-    assert echo(stage.a.namespace, address(stage.b, 4))
+    assert echo(stage.a.namespace, stage.b.address(4))
     with Capture(stage.b.host.namespace, UNDERLAY) as wire:
-        assert echo(stage.a.namespace, address(stage.b, 4))
+        assert echo(stage.a.namespace, stage.b.address(4))
         # The answer, on its way to the switch, comes last.
         frames = wire.until(lambda frame: addresses(frame) == (stage.b.host.address, stage.switch.address))
     bounced = [frame for frame in frames if addresses(frame) == (stage.switch.address, stage.b.host.address)]
@@ -160,9 +169,9 @@ def test_a_bounced_packet_on_the_wire(stage: Stage, switch: mz.TransitSwitch) ->
 
 
 def test_first_packet_is_not_lost(stage: Stage, switch: mz.TransitSwitch) -> None:
-    assert echo(stage.a.namespace, address(stage.b, 4))
+    assert echo(stage.a.namespace, stage.b.address(4))
     forget_neighbours(stage.switch)
-    since = counted(stage.switch.agent, lambda: echo(stage.a.namespace, address(stage.b, 4)))
+    since = counted(stage.switch.agent, lambda: echo(stage.a.namespace, stage.b.address(4)))
     assert since.switch[Verdict.PASSED_NO_NEIGHBOUR].packets == since.guard[Verdict.BOUNCED].packets >= 1
     assert since.agent[Verdict.BOUNCE_ADMITTED].packets == since.guard[Verdict.BOUNCED].packets
 
@@ -191,7 +200,7 @@ def test_without_a_switch_the_guard_bounces_alone(stage: Stage) -> None:
 def tunnel_packet(stage: Stage, payload: bytes, *, has_checksum: bool) -> bytes:
     """From the host of ``a`` to the switch, for port 9 of ``b``."""
     inner = datagram(
-        stage.a.mac, address(stage.a, 4), address(stage.b, 4), destination_mac=stage.b.mac, payload=payload
+        stage.a.mac, stage.a.address(4), stage.b.address(4), destination_mac=stage.b.mac, payload=payload
     )
     encap = stage.switch.tunnel.encap.value
     source, local = stage.a.host.address, stage.switch.address
@@ -213,11 +222,11 @@ def received(namespace: Namespace, own: str, send: Callable[[], None]) -> bytes:
 def test_outer_checksum_is_left_to_the_guard_on_the_generic_hook(
     stage: Stage, switch: mz.TransitSwitch, mode: Mode
 ) -> None:
-    assert echo(stage.a.namespace, address(stage.b, 4))
+    assert echo(stage.a.namespace, stage.b.address(4))
     frame, agent = tunnel_packet(stage, b"with a checksum", has_checksum=True), stage.switch.agent
     before = agent.stats()
     sending = stage.a.host.namespace
-    data = received(stage.b.namespace, address(stage.b, 4), lambda: send_frame(sending, UNDERLAY, frame))
+    data = received(stage.b.namespace, stage.b.address(4), lambda: send_frame(sending, UNDERLAY, frame))
     assert data == b"with a checksum"
     since = agent.stats().since(before)
     way = (since.switch[Verdict.PASSED_CHECKSUM].packets, since.guard[Verdict.BOUNCED].packets)
@@ -227,7 +236,7 @@ def test_outer_checksum_is_left_to_the_guard_on_the_generic_hook(
 
 def test_a_tagged_frame_stays_in_its_vlan(stage: Stage, generic: mz.TransitSwitch) -> None:
     """The kernel has taken the tag out of the bytes before the generic hook, and puts it back behind it."""
-    assert echo(stage.a.namespace, address(stage.b, 4))
+    assert echo(stage.a.namespace, stage.b.address(4))
     inside, outside = (tunnel_packet(stage, text, has_checksum=False) for text in (b"tagged", b"plain"))
     frames = (tagged(inside, (0x8100, 7)), outside)
 
@@ -236,7 +245,7 @@ def test_a_tagged_frame_stays_in_its_vlan(stage: Stage, generic: mz.TransitSwitc
             send_frame(stage.a.host.namespace, UNDERLAY, each)
 
     before = stage.switch.agent.stats()
-    assert received(stage.b.namespace, address(stage.b, 4), send) == b"plain"
+    assert received(stage.b.namespace, stage.b.address(4), send) == b"plain"
     assert stage.switch.agent.stats().since(before).switch[Verdict.BOUNCED].packets == 2
 
 
@@ -246,7 +255,7 @@ def test_a_tagged_frame_stays_in_its_vlan(stage: Stage, generic: mz.TransitSwitc
 def test_switch_on_the_senders_own_host(stage: Stage, switch: mz.TransitSwitch) -> None:
     """Packets to the own address never meet the device: the agent itself finds what the switch would have found."""
     for version in (4, 6):
-        since = counted(stage.switch.agent, partial(echo, stage.local.namespace, address(stage.b, version)))
+        since = counted(stage.switch.agent, partial(echo, stage.local.namespace, stage.b.address(version)))
         assert since.agent[Verdict.ENCAPSULATED].packets == 1
         assert Verdict.BOUNCED not in packets(since)
 

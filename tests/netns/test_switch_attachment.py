@@ -13,10 +13,9 @@ import pytest
 import mizarnet as mz
 from mizarnet._kernel.bpf import Program, XdpHook, XdpMode
 from mizarnet._kernel.netlink import add_address, create_bridge, read_sysctl, set_link, write_sysctl
-from tests.support.fabric import Fabric
 from tests.support.native_xdp import attached, let_pass
 from tests.support.process import finish, run_python, start_python
-from tests.support.topology import UNDERLAY, Host, device
+from tests.world import UNDERLAY, Host, World, device
 
 Mode = Literal["auto", "native", "generic"]
 SETTINGS = ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/forwarding", "ipv6/conf/{}/accept_ra")
@@ -34,9 +33,8 @@ def version(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def host(version: int) -> Iterator[Host]:
     """A host that a test may take apart."""
-    with Fabric("vxlan", hosts=1, ipv6=version == 6) as fabric:
-        yield fabric.hosts[0]
-        fabric.hosts = ()  # its agent may be gone
+    with World("vxlan", hosts=1, ipv6=version == 6) as world:
+        yield world.hosts[0]
 
 
 @pytest.fixture(scope="module")

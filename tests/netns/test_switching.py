@@ -8,11 +8,10 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from tests.support.counting import wait_for
-from tests.support.fabric import Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence, echo
-from tests.support.topology import UNDERLAY, Container, EncapName
+from tests.world import UNDERLAY, Container, EncapName, Subnet, World, common_tests
 
-NET = Net(3, 1)
+NET = Subnet(3, 1)
 OUTER_TTL = 64
 
 
@@ -30,12 +29,12 @@ def with_program(request: pytest.FixtureRequest) -> bool:
     return found
 
 
-def pair(fabric: Fabric) -> tuple[Container, Container]:
+def pair(world: World) -> tuple[Container, Container]:
     """Endpoints on the first two hosts, whose network has the third as its switch."""
-    h1, h2, switch, *_ = fabric.hosts
-    fabric.network(NET, switches=[switch], on=(h1, h2))
-    made = fabric.container(h1, NET, 2), fabric.container(h2, NET, 3)
-    fabric.inform(switch)
+    h1, h2, switch, *_ = world.hosts
+    world.network(NET, switches=[switch], on=(h1, h2))
+    made = world.member(h1, NET, 2), world.member(h2, NET, 3)
+    world.inform(switch)
     return made
 
 
@@ -45,34 +44,34 @@ def pair(fabric: Fabric) -> tuple[Container, Container]:
 def test_the_first_packet_to_a_host_the_switch_never_spoke_to_is_not_lost(
     encap: EncapName, underlay: int
 ) -> None:
-    with Fabric(encap, hosts=3, ipv6=underlay == 6) as fabric:
-        one, other = pair(fabric)
-        switch = fabric.hosts[2]
-        fabric.switch(switch)
+    with World(encap, hosts=3, ipv6=underlay == 6) as world:
+        one, other = pair(world)
+        switch = world.hosts[2]
+        world.switch(switch)
         for _ in range(3):
             switch.namespace.run("ip", "neigh", "flush", "dev", UNDERLAY)
             before = switch.agent.stats()
-            assert echo(one.namespace, address(other, 4))
+            assert echo(one.namespace, other.address(4))
             since = switch.agent.stats().since(before)
             assert since.switch[Verdict.PASSED_NO_NEIGHBOUR].packets >= 1
             assert since.guard[Verdict.BOUNCED] == since.agent[Verdict.BOUNCE_ADMITTED]
             assert since.guard[Verdict.BOUNCED].packets == since.switch[Verdict.PASSED_NO_NEIGHBOUR].packets
         before = switch.agent.stats()
-        assert echo(one.namespace, address(other, 4))
+        assert echo(one.namespace, other.address(4))
         assert switch.agent.stats().since(before).switch[Verdict.BOUNCED].packets == 2
 
 
 def test_two_switches_that_disagree_end_it_by_the_outer_ttl(encap: EncapName, with_program: bool) -> None:
-    with Fabric(encap, hosts=4) as fabric:
-        one, other = pair(fabric)
-        left, right = fabric.hosts[2:]
+    with World(encap, hosts=4) as world:
+        one, other = pair(world)
+        left, right = world.hosts[2:]
         if with_program:
-            fabric.switch(left, right)
+            world.switch(left, right)
         key = (NET.vni, other.endpoint.ip)
         left.agent.endpoints[key] = mz.Remote(right.address)
         right.agent.endpoints[key] = mz.Remote(left.address)
         before = [host.agent.stats() for host in (left, right)]
-        assert_silence(one.namespace, address(other, 4))
+        assert_silence(one.namespace, other.address(4))
         since = [host.agent.stats().since(then) for host, then in zip((left, right), before, strict=True)]
         assert sum(each.guard[Verdict.OUTER_HOP_LIMIT].packets for each in since) == 1
         bounces = sum(
@@ -80,19 +79,19 @@ def test_two_switches_that_disagree_end_it_by_the_outer_ttl(encap: EncapName, wi
         )
         assert bounces == OUTER_TTL - 1
         left.agent.endpoints[key] = mz.Remote(other.host.address)
-        assert echo(one.namespace, address(other, 4))
+        assert echo(one.namespace, other.address(4))
 
 
 def test_what_comes_from_no_peer_is_left_to_the_guard_which_refuses_it(encap: EncapName) -> None:
-    with Fabric(encap, hosts=3) as fabric:
-        one, other = pair(fabric)
-        switch = fabric.hosts[2]
-        fabric.switch(switch)
+    with World(encap, hosts=3) as world:
+        one, other = pair(world)
+        switch = world.hosts[2]
+        world.switch(switch)
         (all_hosts,) = switch.agent.peers
         switch.agent.peers.discard(all_hosts)
         switch.agent.peers.add(f"{other.host.address}/32")
         before = switch.agent.stats()
-        assert_silence(one.namespace, address(other, 4))
+        assert_silence(one.namespace, other.address(4))
         since = switch.agent.stats().since(before)
         assert (since.switch[Verdict.BOUNCED].packets, since.guard[Verdict.FOREIGN_PEER].packets) == (0, 1)
         switch.agent.peers.add(f"{one.host.address}/32")
@@ -100,10 +99,10 @@ def test_what_comes_from_no_peer_is_left_to_the_guard_which_refuses_it(encap: En
 
 
 def test_a_switch_without_the_entry_says_so(encap: EncapName) -> None:
-    with Fabric(encap, hosts=3) as fabric:
-        one, _ = pair(fabric)
-        switch = fabric.hosts[2]
-        fabric.switch(switch)
+    with World(encap, hosts=3) as world:
+        one, _ = pair(world)
+        switch = world.hosts[2]
+        world.switch(switch)
         before = switch.agent.stats()
         assert_silence(one.namespace, NET.address(77, 4))
         wait_for(switch.agent, Verdict.NO_DESTINATION, before, program="guard")

@@ -15,7 +15,7 @@ from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
 from mizarnet._model import codec
 from mizarnet.errors import LayoutError
 from tests.support.tables import contents, unchanged
-from tests.support.topology import World
+from tests.world import World
 
 HOST2, HOST3 = Remote("192.0.2.2"), Remote("192.0.2.3")
 

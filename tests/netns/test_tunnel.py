@@ -13,9 +13,9 @@ import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session, create_veth
 from tests.support.namespace import Namespace
-from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, World, cable, device, new_namespace
 from tests.support.traffic import Capture, assert_ping
 from tests.support.wait import wait_until
+from tests.world import ADDRESSES, TUNNEL, UNDERLAY, World, cable, device, new_namespace
 
 
 @pytest.fixture

@@ -19,14 +19,12 @@ from mizarnet._model.codec import FIRST
 from tests.frames import Outer
 from tests.support.builds import OTHER_TTL, compile_second, installed
 from tests.support.depth import depth
-from tests.support.fabric import Fabric, Net, common_tests
 from tests.support.flow import Probe
 from tests.support.process import finish, start_python
 from tests.support.standing import program_ids
 from tests.support.tables import contents
-from tests.support.tenants import BLUE
-from tests.support.topology import UNDERLAY, Container, Host, World
 from tests.support.traffic import Capture, assert_ping
+from tests.world import BLUE, UNDERLAY, Container, Host, Subnet, World, common_tests
 
 TIMES = {"auto": depth(6, 1000), "clsact": depth(6, 200), "switch": depth(6, 200)}
 """How often programs are replaced under load."""
@@ -182,13 +180,13 @@ def replace_often(host: Host, second: Path, times: int) -> None:
 
 @pytest.mark.vm
 def test_no_datagram_is_lost_while_a_switch_is_replaced(second: Path) -> None:
-    net = Net(BLUE, 1)
-    with Fabric("vxlan", hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
-        fabric.network(net, switches=[switch])
-        one, other = fabric.container(h1, net, 2), fabric.container(h2, net, 3)
-        fabric.inform(switch)
-        fabric.switch(switch)
+    net = Subnet(BLUE, 1)
+    with World("vxlan", hosts=3) as world:
+        h1, h2, switch = world.hosts
+        world.network(net, switches=[switch])
+        one, other = world.member(h1, net, 2), world.member(h2, net, 3)
+        world.inform(switch)
+        world.switch(switch)
         common_tests(one, other, 4)
         ids = program_ids(switch.agent)
         with Probe(one.namespace, other.namespace, other.ip) as probe:

@@ -12,8 +12,8 @@ from mizarnet._datapath import lock
 from mizarnet._kernel.bpf import Map, Program
 from tests.support.process import in_child, run_python
 from tests.support.standing import program_ids
-from tests.support.topology import TUNNEL, Host
 from tests.support.user import become_nobody_with
+from tests.world import TUNNEL, Host
 
 WITHOUT_SYS_ADMIN = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
 

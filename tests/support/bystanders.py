@@ -7,9 +7,8 @@ from contextlib import ExitStack
 from typing import Any, Self
 
 from tests.support.tables import contents
-from tests.support.tenants import Net
-from tests.support.topology import TUNNEL, Container, Host, device
 from tests.support.traffic import ping, udp_ask, udp_echo
+from tests.world import TUNNEL, Container, Host, Tenants, device
 
 
 def _of_host(host: Host) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def _of_host(host: Host) -> dict[str, Any]:
 class Bystanders:
     """One asks, a neighbour on its host and one on the other host answer."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Tenants) -> None:
         """Remember how everything is."""
         self._net = net
         self._asking, self._answering = net.blue1, (net.blue2, net.blue3)

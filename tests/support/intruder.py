@@ -21,8 +21,7 @@ from typing import Any, Self
 
 import mizarnet as mz
 from tests.support.namespace import Namespace
-from tests.support.tenants import Net
-from tests.support.topology import new_namespace, quiet
+from tests.world import Tenants, new_namespace, quiet
 
 _INSIDE = (Path(__file__).parent / "intruder_inside.py").read_text()
 # Not the environment's own: the directory that is in need not be open to everybody.
@@ -115,7 +114,7 @@ class Intruder:
 
 @contextmanager
 def tenant(
-    net: Net, guise: Guise, *, vni: int, ip: str = "10.0.0.66/24", descriptors: tuple[int, ...] = ()
+    net: Tenants, guise: Guise, *, vni: int, ip: str = "10.0.0.66/24", descriptors: tuple[int, ...] = ()
 ) -> Iterator[tuple[Intruder, mz.Endpoint]]:
     """An endpoint on the first host that both hosts know, and a process with that power over its namespace."""
     with Intruder(guise, descriptors=descriptors) as root:
@@ -131,9 +130,7 @@ def tenant(
 
 def _named(pid: int) -> Namespace:
     """The namespace of a process, under a name."""
-    found = Namespace.__new__(Namespace)  # it exists already
-    found.name = f"mzt-{os.getpid()}-rootless-{pid}"
-    found.path = f"/run/netns/{found.name}"
+    found = Namespace.adopt(f"mzt-{os.getpid()}-rootless-{pid}")
     Path(found.path).touch()
     subprocess.run(["mount", "--bind", f"/proc/{pid}/ns/net", found.path], check=True)
     return found

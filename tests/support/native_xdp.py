@@ -19,8 +19,7 @@ from pathlib import Path
 
 from mizarnet._kernel.bpf import ObjectSpec, Program, XdpHook, XdpMode
 from mizarnet._kernel.netlink import Session, get_link
-from tests.support.fabric import Fabric
-from tests.support.topology import UNDERLAY, Host
+from tests.world import UNDERLAY, Host, World
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17
 COMPILE_SECONDS = 60
@@ -67,12 +66,12 @@ def set_tx_checksums(host: Host, on: bool) -> None:
 
 
 @contextmanager
-def native_underlay(fabric: Fabric, switch: Host, program: Program) -> Iterator[None]:
+def native_underlay(world: World, switch: Host, program: Program) -> Iterator[None]:
     """An underlay on which the native XDP of one host can transmit, for as long as the block lasts."""
     port = switch.namespace.name.rpartition("-")[2]
     with ExitStack() as undo:
-        for host in fabric.hosts:
+        for host in world.hosts:
             undo.callback(set_tx_checksums, host, True)
             set_tx_checksums(host, False)
-        undo.enter_context(attached(program, f"{fabric.lab.name}-fabric", port, XdpMode.NATIVE))
+        undo.enter_context(attached(program, world.hub.name, port, XdpMode.NATIVE))
         yield

@@ -15,9 +15,9 @@ import attrs
 
 from tests.support.icmp import family_of
 from tests.support.namespace import Namespace
-from tests.support.topology import Container
 from tests.support.traffic import ETH_P_ALL
 from tests.support.wait import wait_until
+from tests.world import Container
 
 PORT = 9
 SOL_PACKET, PACKET_STATISTICS, PACKET_IGNORE_OUTGOING = 263, 6, 23  # <linux/if_packet.h>

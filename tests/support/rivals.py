@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import mizarnet as mz
-from tests.support.topology import TUNNEL
+from tests.world import TUNNEL
 
 NAMES = [f"rival{number}" for number in range(5)]
 ADDRESSES = [f"10.0.0.{number}" for number in range(101, 106)]

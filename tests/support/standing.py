@@ -15,7 +15,7 @@ from mizarnet._kernel.netlink import Session
 from tests.support.calls import PROGRAMS, numbers
 
 if TYPE_CHECKING:
-    from tests.support.topology import Host
+    from tests.world import Host
 
 
 def data_paths() -> dict[int, dict[int, Standing]]:

@@ -19,8 +19,8 @@ import attrs
 
 from tests.frames import PORTS, datagram, frame, ipv4, mac, tunnel, udp
 from tests.support.namespace import Namespace
-from tests.support.topology import ADDRESSES, UNDERLAY, Container, EncapName, mac_of
 from tests.support.wait import wait_until
+from tests.world import ADDRESSES, UNDERLAY, Container, EncapName, mac_of
 
 HONEST_PORT, FOREIGN_PORT = 9, 10
 FOREIGN_VNI = 4242

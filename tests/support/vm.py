@@ -10,16 +10,15 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from tests.support.topology import Container, Host, World
+from tests.world import Container, Host, World
 
 VNI = 7
 VM_ADDRESSES = ("10.0.0.1/24", "fd00::1/64")
 GATEWAY, GATEWAY_IPV6 = "10.0.0.254", "fd00::fe"
-VIRTUAL_MAC = bytes.fromhex("026d7a6e0001")
 
 
 @attrs.frozen(eq=False)
-class Net:
+class Guests:
     """The containers ``near`` and ``far``, and the host of ``near`` and of the VMs."""
 
     world: World
@@ -27,22 +26,14 @@ class Net:
     far: Container
 
     @classmethod
-    def of(cls, world: World) -> Net:
+    def of(cls, world: World) -> Guests:
         near, far = (
-            cls._container(world, host, label, number)
-            for host, label, number in zip(world.hosts, ("near", "far"), (2, 3), strict=True)
+            world.tell(
+                world.add(host, world.namespace(label), vni=VNI, ip=(f"10.0.0.{n}/24", f"fd00::{n}/64"))
+            )
+            for host, label, n in zip(world.hosts, ("near", "far"), (2, 3), strict=True)
         )
-        for here, there in ((near, far), (far, near)):
-            for address in there.endpoint.addresses:
-                here.host.agent.endpoints[VNI, address.ip] = mz.Remote(there.host.address)
         return cls(world, near, far)
-
-    @staticmethod
-    def _container(world: World, host: Host, label: str, number: int) -> Container:
-        namespace = world.namespace(label)
-        addresses = (f"10.0.0.{number}/24", f"fd00::{number}/64")
-        made = mz.Endpoint.create(host.agent, vni=VNI, ip=addresses, netns=namespace.name)
-        return Container(host, namespace, made)
 
     @property
     def host(self) -> Host:

@@ -35,9 +35,8 @@ from tests.support.onlookers import (
     device_counters,
     protocol_counters,
 )
-from tests.support.tenants import BLUE, Net
-from tests.support.topology import ADDRESSES, TUNNEL, UNDERLAY, Container, mac_of
 from tests.support.wait import wait_until
+from tests.world import ADDRESSES, BLUE, TUNNEL, UNDERLAY, Container, Tenants, mac_of
 
 HOST, PEER = ADDRESSES
 OTHER_ADDRESSES = "192.0.2.101", "fd00:6d7a:1::1"
@@ -101,7 +100,7 @@ def expected(packets: Sequence[Packet], count: int, *, by_kernel: int) -> dict[V
 class Wire:
     """The attacker of a net's first host, with an onlooker on every endpoint of both hosts and on that host."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Tenants) -> None:
         """Give the host more addresses, and let it take packets from senders that it has no route to."""
         self.net = net
         first, second = net.world.hosts

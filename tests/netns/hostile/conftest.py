@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns.hostile.endpoint.net import Neighbourhood, neighbourhood
-from tests.support.tenants import Net
-from tests.support.topology import EncapName
 from tests.support.wire import Wire
+from tests.world import EncapName, Tenants
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +20,7 @@ def hood(encap: EncapName) -> Iterator[Neighbourhood]:
 
 
 @pytest.fixture
-def wire(net: Net) -> Iterator[Wire]:
+def wire(net: Tenants) -> Iterator[Wire]:
     """An attacker at the other end of the first host's cable."""
     with Wire(net) as made:
         yield made

@@ -22,16 +22,15 @@ from tests.frames import BROADCAST, ICMPV6, VIRTUAL, datagram, ethernet, frame, 
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant
 from tests.support.tables import unchanged
-from tests.support.tenants import BLUE, GREEN, RED, Net
-from tests.support.topology import World, device, links, new_namespace
 from tests.support.traffic import Capture, assert_ping, ping, send_frame
+from tests.world import BLUE, GREEN, RED, Tenants, World, device, links, new_namespace
 
 
 @pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
+def net() -> Iterator[Tenants]:
     """Three tenants on two hosts."""
     with World("vxlan", max_endpoints=1024, max_local=64) as world:
-        yield Net.on(world)
+        yield Tenants.on(world)
 
 
 # -- T0: ordinary sockets ----------------------------------------------------------------------------------
@@ -55,7 +54,7 @@ ORDINARY_SOCKETS = """
 
 
 @pytest.mark.vm
-def test_t0_cannot_even_try(net: Net) -> None:
+def test_t0_cannot_even_try(net: Tenants) -> None:
     """Nor as root of a user namespace that it makes: that one does not own the endpoint's namespace."""
     host = os.open(net.first.namespace.path, os.O_RDONLY)
     with tenant(net, Guise.PLAIN, vni=BLUE, descriptors=(host,)) as (process, _):
@@ -66,7 +65,7 @@ def test_t0_cannot_even_try(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_t0_may_name_an_ipv6_address_that_is_not_its_own_and_the_agent_drops_it(net: Net) -> None:
+def test_t0_may_name_an_ipv6_address_that_is_not_its_own_and_the_agent_drops_it(net: Tenants) -> None:
     """IPv6 lets every user bind to any address; IPv4 looks whether it is there."""
     agent, far = net.first.agent, "fd00::3"
     agent.endpoints[BLUE, far] = mz.Remote(net.second.address)
@@ -101,7 +100,7 @@ def test_probe_says_where_a_sender_is_known_by_its_mac_alone() -> None:
 
 
 @pytest.mark.vm
-def test_t1_opens_a_neighbours_vni_only_where_senders_are_known_by_mac_alone(net: Net) -> None:
+def test_t1_opens_a_neighbours_vni_only_where_senders_are_known_by_mac_alone(net: Tenants) -> None:
     """By a packet socket, with MAC and address of an endpoint of another tenant on its host."""
     victim, to = net.blue2, net.blue3
     forged, honest = (
@@ -145,7 +144,9 @@ def ipv6_frame(sender: bytes, message: bytes, *, upper: int = ICMPV6, hops: int 
         ),
     ],
 )
-def test_ipv6_that_may_not_leave(net: Net, reason: Verdict, message: bytes, facts: dict[str, int]) -> None:
+def test_ipv6_that_may_not_leave(
+    net: Tenants, reason: Verdict, message: bytes, facts: dict[str, int]
+) -> None:
     frame = ipv6_frame(net.blue1.mac, message, **facts)
     since = counted(net.first.agent, lambda: send_frame(net.blue1.namespace, "eth0", frame))
     assert refused(since.agent) == {reason: 1}
@@ -156,7 +157,7 @@ def test_ipv6_that_may_not_leave(net: Net, reason: Verdict, message: bytes, fact
 
 @pytest.mark.vm
 @pytest.mark.parametrize("kind", list(mz.Kind))
-def test_t2_of_another_user_namespace_is_refused_with_the_reason(net: Net, kind: mz.Kind) -> None:
+def test_t2_of_another_user_namespace_is_refused_with_the_reason(net: Tenants, kind: mz.Kind) -> None:
     with Intruder(Guise.ROOTLESS) as root, unchanged(net.first.agent):
         space = root.namespace.path
         with pytest.raises(mz.UntrustedNamespaceError) as caught:
@@ -170,14 +171,14 @@ def test_t2_of_another_user_namespace_is_refused_with_the_reason(net: Net, kind:
 
 
 @pytest.mark.vm
-def test_t2_is_an_endpoint_like_others_where_it_is_trusted(net: Net) -> None:
+def test_t2_is_an_endpoint_like_others_where_it_is_trusted(net: Tenants) -> None:
     with tenant(net, Guise.ROOTLESS, vni=BLUE) as (root, own):
         assert own.spec.trust_user_namespace
         for other in (net.blue2, net.blue3):
             assert_ping(root.namespace, other.ip)
 
 
-def test_t2_of_the_hosts_own_user_namespace_is_not_told_apart(net: Net) -> None:
+def test_t2_of_the_hosts_own_user_namespace_is_not_told_apart(net: Tenants) -> None:
     """Capabilities belong to processes, not to namespaces: whom to give them is the caller's to know."""
     with Intruder(Guise.ADMIN) as root:
         made = mz.Endpoint.create(net.first.agent, vni=RED, ip="10.0.0.66/24", netns=root.namespace.path)
@@ -189,7 +190,7 @@ def test_t2_of_the_hosts_own_user_namespace_is_not_told_apart(net: Net) -> None:
 
 
 @pytest.mark.vm
-def test_limit_a_source_mode_device_gets_copies_of_what_others_receive(net: Net) -> None:
+def test_limit_a_source_mode_device_gets_copies_of_what_others_receive(net: Tenants) -> None:
     """Before any program runs on them again, and across VNIs: the kernel copies by the sender's MAC alone."""
     with tenant(net, Guise.ROOTLESS, vni=RED) as (root, _):
         root.must(
@@ -207,7 +208,7 @@ def test_limit_a_source_mode_device_gets_copies_of_what_others_receive(net: Net)
                 assert copy[:6] == net.blue2.mac
 
 
-def test_limit_two_tenants_that_both_want_to_can_talk_past_the_agent(net: Net) -> None:
+def test_limit_two_tenants_that_both_want_to_can_talk_past_the_agent(net: Tenants) -> None:
     """By broadcast between devices in bridge mode; unicast is stopped, and nobody else gets any of it."""
     with (
         tenant(net, Guise.ROOTLESS, vni=RED) as (one, first),
@@ -228,7 +229,7 @@ def test_limit_two_tenants_that_both_want_to_can_talk_past_the_agent(net: Net) -
 
 
 @pytest.mark.vm
-def test_limit_the_place_of_a_vm_that_is_off_can_be_taken(net: Net) -> None:
+def test_limit_the_place_of_a_vm_that_is_off_can_be_taken(net: Tenants) -> None:
     """A device that is down does not hold its MAC: who takes it gets what is sent there, and keeps the VM down."""
     agent = net.first.agent
     vm = mz.Endpoint.create(agent, vni=BLUE, ip="10.0.0.50/24", kind="macvtap", name="vm")
@@ -252,7 +253,7 @@ def test_limit_the_place_of_a_vm_that_is_off_can_be_taken(net: Net) -> None:
     vm.delete()
 
 
-def test_limit_the_mac_of_an_endpoint_to_come_can_be_taken(net: Net) -> None:
+def test_limit_the_mac_of_an_endpoint_to_come_can_be_taken(net: Tenants) -> None:
     """MACs follow from VNI and address, so they can be guessed; the error names it, and mac= is a way out."""
     agent = net.first.agent
     spec: dict[str, Any] = {"vni": BLUE, "ip": "10.0.0.60/24"}
@@ -273,7 +274,7 @@ BY_NUMBER = {
 }
 
 
-def test_limit_net_admin_of_the_hosts_user_namespace_is_power_over_the_hosts_devices(net: Net) -> None:
+def test_limit_net_admin_of_the_hosts_user_namespace_is_power_over_the_hosts_devices(net: Tenants) -> None:
     """An endpoint's namespace has a number for the host's, because its device's lower device is there."""
     with Session.open(net.first.namespace.name) as host:
         spare = create_veth(host, "spare0", peer="spare1")

@@ -9,11 +9,12 @@ import pytest
 
 from tests.frames import BROADCAST, ICMPV6, TYPE_ARP, VIRTUAL, arp, ethernet, frame, icmpv6, ipv6
 from tests.netns.hostile.endpoint import neighbours, shapes, sources
-from tests.netns.hostile.endpoint.net import Neighbourhood, calm, know
+from tests.netns.hostile.endpoint.net import Neighbourhood, know
 from tests.netns.hostile.endpoint.trial import Kind, PacketSocket, assert_all_refused, shots_of
 from tests.support.namespace import Namespace
 from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
+from tests.world import calm
 
 KINDS: dict[str, Kind] = {**sources.KINDS, **neighbours.KINDS, **shapes.KINDS}
 IN_EMULATION = ("another tenant's MAC", "ND in others' names", "storms")

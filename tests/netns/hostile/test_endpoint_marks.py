@@ -22,7 +22,7 @@ from tests.netns.hostile.endpoint.trial import (
     shots_of,
 )
 from tests.support.flood import frame_count
-from tests.support.topology import UNDERLAY
+from tests.world import UNDERLAY
 
 PORT = 9
 PRIORITIES = (1, 6, 7, 15, 0x10001, 0x10002, 0xFFFFFFFF)

@@ -14,7 +14,7 @@ from mizarnet import Verdict
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.frames import echo_request
 from tests.netns.hostile.endpoint import sources
-from tests.netns.hostile.endpoint.net import Neighbourhood, ipv6_of, know
+from tests.netns.hostile.endpoint.net import Neighbourhood, know
 from tests.netns.hostile.endpoint.trial import Kind, assert_refused, shots_of
 from tests.netns.hostile.endpoint.tunnels import PORTS, tunnel_packet
 from tests.support.flood import flood, frame_count
@@ -85,20 +85,17 @@ def raw_ipv6(hood: Neighbourhood) -> list[Talk]:
     """The same with IPv6."""
     kinds = [name for name in sources.KINDS if "IPv6" in name]
     made = _raw(hood, kinds, SIX)
-    return [
-        Talk((ipv6_of(to.endpoint), 0), made, socket.SOCK_RAW, socket.IPPROTO_RAW)
-        for to in (hood.near, hood.far)
-    ]
+    return [Talk((to.ipv6, 0), made, socket.SOCK_RAW, socket.IPPROTO_RAW) for to in (hood.near, hood.far)]
 
 
 def datagrams_from_others(hood: Neighbourhood) -> list[Talk]:
     """Sockets that are bound to addresses of others, in spite of their being others'."""
     four = (hood.near.ip, hood.far.ip, hood.other_far.ip, "10.0.0.77", "192.0.2.1")
-    six = (ipv6_of(hood.near.endpoint), ipv6_of(hood.other_far.endpoint), "fd00::77")
+    six = (hood.near.ipv6, hood.other_far.ipv6, "fd00::77")
     to = hood.far
     return [
         *(Talk((to.ip, 9), [b"forged"], source=source) for source in four if source != to.ip),
-        *(Talk((ipv6_of(to.endpoint), 9), [b"forged"], source=source) for source in six),
+        *(Talk((to.ipv6, 9), [b"forged"], source=source) for source in six),
     ]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.netns.hostile.endpoint import neighbours, shapes, sources
-from tests.netns.hostile.endpoint.net import Neighbourhood, ipv6_of
+from tests.netns.hostile.endpoint.net import Neighbourhood
 from tests.netns.hostile.endpoint.trial import shots_of, verdicts
 from tests.support.flood import Flood, frame_count, shares
 from tests.support.flow import Probe, Stream
@@ -32,7 +32,7 @@ def test_neighbours_lose_nothing_during_a_flood(hood: Neighbourhood, name: str) 
     ):
         while not flood.over or not pings:
             assert echo(hood.near.namespace, hood.far.ip)
-            assert echo(hood.other.namespace, ipv6_of(hood.other_far.endpoint))
+            assert echo(hood.other.namespace, hood.other_far.ipv6)
             pings += 2
         flooded = flood.result()
         stream.goes_on()

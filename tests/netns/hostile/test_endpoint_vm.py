@@ -10,13 +10,13 @@ import pytest
 
 import mizarnet as mz
 from tests.netns.hostile.endpoint import lengths, neighbours, shapes, sources, tunnels
-from tests.netns.hostile.endpoint.net import BLUE, GREEN, Neighbourhood, addresses, announce
+from tests.netns.hostile.endpoint.net import Neighbourhood, addresses
 from tests.netns.hostile.endpoint.trial import Kind, Tap, assert_all_refused, shots_of
-from tests.support.fabric import LabNamespace
 from tests.support.flood import frame_count
+from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker
-from tests.support.topology import Container
 from tests.support.vmm import Vmm
+from tests.world import BLUE, GREEN, Container
 
 HOSTILE, VICTIM = 11, 12
 OF_NEIGHBOURS = ("ARP in others' names", "ARP replies", "ND in others' names", "ND from others' addresses")
@@ -33,8 +33,7 @@ LONG_KINDS = {**lengths.FRAMES, **lengths.SUPER_FRAMES}
 def add_vm(hood: Neighbourhood, vni: int, number: int) -> Container:
     """A VM's endpoint on the sender's host."""
     made = mz.Endpoint.create(hood.first.agent, vni=vni, ip=addresses(number), kind="macvtap")
-    announce(hood.world, hood.first, made)
-    return Container(hood.first, LabNamespace(made.netns or ""), made)
+    return hood.world.tell(Container(hood.first, Namespace.adopt(made.netns or ""), made))
 
 
 @pytest.fixture(scope="module")

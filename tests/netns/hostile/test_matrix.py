@@ -19,9 +19,9 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from tests.frames import BROADCAST, VIRTUAL, datagram, mac
-from tests.support.topology import ADDRESSES, Container, EncapName, World
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
+from tests.world import ADDRESSES, Container, EncapName, World
 
 IPV4 = 0x0800
 PORT = 9

@@ -38,10 +38,10 @@ from tests.frames import (
 )
 from tests.support.counting import counted, refused_but_chatter
 from tests.support.native_xdp import set_tx_checksums
-from tests.support.topology import Container, World
 from tests.support.traffic import ping
-from tests.support.vm import GATEWAY_IPV6, Net
+from tests.support.vm import GATEWAY_IPV6, Guests
 from tests.support.vmm import NEEDS_CHECKSUM, VirtioHeader, Vmm
+from tests.world import Container, World
 
 pytestmark = pytest.mark.vm
 
@@ -53,12 +53,12 @@ SOLICITED_NODE = bytes.fromhex("3333ff000002")
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Net:
-    return Net.of(shared_world)
+def net(shared_world: World) -> Guests:
+    return Guests.of(shared_world)
 
 
 @pytest.fixture
-def plain(net: Net) -> Iterator[Vmm]:
+def plain(net: Guests) -> Iterator[Vmm]:
     """A VM without offloads: the host completes every checksum for it."""
     with net.vm() as endpoint, endpoint.open_tap() as tap:
         fcntl.ioctl(tap.fds[0], TUNSETOFFLOAD, 0)
@@ -66,7 +66,7 @@ def plain(net: Net) -> Iterator[Vmm]:
 
 
 @contextmanager
-def software_checksums(net: Net) -> Iterator[None]:
+def software_checksums(net: Guests) -> Iterator[None]:
     """The underlay of the first host has them completed before it sends."""
     set_tx_checksums(net.host, False)
     try:
@@ -104,7 +104,7 @@ class Attacker:
 
 
 @contextmanager
-def attacker(kind: str, net: Net, plain: Vmm) -> Iterator[Attacker]:
+def attacker(kind: str, net: Guests, plain: Vmm) -> Iterator[Attacker]:
     if kind == "vm":
         yield Attacker(plain.ip, plain.mac, plain.write)
         return
@@ -121,7 +121,7 @@ def attacker(kind: str, net: Net, plain: Vmm) -> Iterator[Attacker]:
 
 
 @pytest.mark.parametrize("kind", ["vm", "packet socket"])
-def test_a_deferred_checksum_changes_no_address(net: Net, plain: Vmm, kind: str) -> None:
+def test_a_deferred_checksum_changes_no_address(net: Guests, plain: Vmm, kind: str) -> None:
     """Two bytes of the sender's choice, written over its source address after that was found to be its own."""
     agent = net.host.agent
     with attacker(kind, net, plain) as by, software_checksums(net), listening(net.far) as there:
@@ -132,7 +132,7 @@ def test_a_deferred_checksum_changes_no_address(net: Net, plain: Vmm, kind: str)
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
-def test_a_deferred_checksum_changes_no_address_for_a_neighbour(net: Net, plain: Vmm) -> None:
+def test_a_deferred_checksum_changes_no_address_for_a_neighbour(net: Guests, plain: Vmm) -> None:
     """The tap of a VM without offloads is where it would be written."""
     with attacker("packet socket", net, plain) as by:
         frame, header = becoming("10.0.0.77", by.ip, plain.ip, plain.mac + by.mac)
@@ -143,7 +143,7 @@ def test_a_deferred_checksum_changes_no_address_for_a_neighbour(net: Net, plain:
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
-def test_a_deferred_checksum_makes_no_advertisement(net: Net, plain: Vmm) -> None:
+def test_a_deferred_checksum_makes_no_advertisement(net: Guests, plain: Vmm) -> None:
     """An echo request by its type, until the checksum is written over that."""
     with attacker("packet socket", net, plain) as by:
         packet = advertised(by.mac)
@@ -166,7 +166,7 @@ def advertised(mac: bytes) -> bytes:
 
 @pytest.mark.parametrize("offset", [2, 6])
 def test_an_advertisement_is_not_changed_by_the_checksum_of_the_question(
-    net: Net, plain: Vmm, offset: int
+    net: Guests, plain: Vmm, offset: int
 ) -> None:
     body = neighbour("fd00::2", link_option(SOURCE_MAC, plain.mac))
     question = bytes([SOLICITATION, 0, 0, 0]) + body
@@ -178,7 +178,7 @@ def test_an_advertisement_is_not_changed_by_the_checksum_of_the_question(
     assert answer[62:86] == ip("fd00::2") + link_option(TARGET_MAC, net.near.mac)
 
 
-def test_a_question_of_arp_has_no_checksum_to_leave(net: Net, plain: Vmm) -> None:
+def test_a_question_of_arp_has_no_checksum_to_leave(net: Guests, plain: Vmm) -> None:
     question = ethernet(BROADCAST, plain.mac, TYPE_ARP, arp(plain.mac, plain.ip, net.near.ip)) + bytes(18)
     left = VirtioHeader(NEEDS_CHECKSUM, checksum_start=22, checksum_offset=6)
     since = counted(net.host.agent, lambda: plain.write(question, left))
@@ -188,7 +188,7 @@ def test_a_question_of_arp_has_no_checksum_to_leave(net: Net, plain: Vmm) -> Non
     assert answer[22:32] == net.near.mac + ip(net.near.ip)
 
 
-def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Net, plain: Vmm) -> None:
+def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Guests, plain: Vmm) -> None:
     """Of a datagram in a tunnel of the VM's own, for instance."""
     inner = ipv4("10.9.9.8", "10.9.9.9", udp(9, 9, b"inside" * 10))
     packet = ipv4(plain.ip, "10.9.9.9", inner, protocol=4, hops=1)
@@ -202,7 +202,7 @@ def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Net, pla
 # -- frames that nobody takes ------------------------------------------------------------------------------
 
 
-def test_a_vm_that_does_not_read_silences_nobody(net: Net, plain: Vmm) -> None:
+def test_a_vm_that_does_not_read_silences_nobody(net: Guests, plain: Vmm) -> None:
     """Echo replies take room of a socket that all namespaces share, for as long as they wait in a tap."""
     quiet = (net.world.hosts[1].namespace, "192.0.2.1"), (net.far.namespace, net.near.ip)
     request = ipv4(plain.ip, net.near.ip, echo_request(1, 1, bytes(1300)), protocol=1)

@@ -20,8 +20,6 @@ from mizarnet._kernel.bpf import has_tcx
 from tests.frames import BROADCAST, VIRTUAL, Outer, datagram, ethernet, mac
 from tests.support.counting import counted, refused, wait_for
 from tests.support.intruder import Guise, Intruder, tenant
-from tests.support.tenants import BLUE, GREEN, RED, Net
-from tests.support.topology import UNDERLAY, EncapName, World, new_namespace, quiet
 from tests.support.traffic import (
     ETH_P_ALL,
     Capture,
@@ -32,6 +30,7 @@ from tests.support.traffic import (
     udp_ask,
     udp_echo,
 )
+from tests.world import BLUE, GREEN, RED, UNDERLAY, EncapName, Tenants, World, new_namespace, quiet
 
 IN_EMULATION = Path("/run/vm/started").exists()
 FREE = mac("02:00:00:00:00:99")
@@ -39,14 +38,14 @@ MARKER = b"the last frame of this test"
 
 
 @pytest.fixture(scope="module")
-def net(encap: EncapName) -> Iterator[Net]:
+def net(encap: EncapName) -> Iterator[Tenants]:
     """Three tenants on two hosts."""
     with World(encap, max_endpoints=1024, max_local=64) as world:
-        yield Net.on(world)
+        yield Tenants.on(world)
 
 
 @contextmanager
-def honest_first(net: Net) -> Iterator[None]:
+def honest_first(net: Tenants) -> Iterator[None]:
     """The first datagrams that a neighbour on the host and one on the other get afterwards are honest ones."""
     with (
         net.blue2.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as near,
@@ -65,7 +64,7 @@ def honest_first(net: Net) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("mode", ["private", "bridge", "vepa"])
-def test_a_device_of_its_own_making_speaks_to_nobody(net: Net, mode: str) -> None:
+def test_a_device_of_its_own_making_speaks_to_nobody(net: Tenants, mode: str) -> None:
     with tenant(net, Guise.ROOTLESS, vni=BLUE) as (root, _), honest_first(net):
         root.must(
             f"ip link add link eth0 name extra type macvlan mode {mode}",
@@ -80,7 +79,7 @@ def test_a_device_of_its_own_making_speaks_to_nobody(net: Net, mode: str) -> Non
                     assert refused(net.first.agent.stats().since(before).agent) == {Verdict.UNKNOWN_SENDER: 1}
 
 
-def test_a_changed_mac_ends_its_traffic_and_nobody_elses(net: Net) -> None:
+def test_a_changed_mac_ends_its_traffic_and_nobody_elses(net: Tenants) -> None:
     with tenant(net, Guise.ROOTLESS, vni=BLUE) as (root, own), honest_first(net):
         assert_ping(root.namespace, net.blue2.ip)
         root.must("ip link set eth0 address 02:00:00:00:00:99")
@@ -90,7 +89,7 @@ def test_a_changed_mac_ends_its_traffic_and_nobody_elses(net: Net) -> None:
         assert_ping(root.namespace, net.blue2.ip)
 
 
-def test_an_address_of_a_neighbour_cannot_be_spoken_from(net: Net) -> None:
+def test_an_address_of_a_neighbour_cannot_be_spoken_from(net: Tenants) -> None:
     with tenant(net, Guise.ROOTLESS, vni=BLUE) as (root, _), honest_first(net):
         assert_ping(
             root.namespace, net.blue3.ip
@@ -109,7 +108,7 @@ def test_an_address_of_a_neighbour_cannot_be_spoken_from(net: Net) -> None:
         assert net.first.agent.stats().since(before).agent[Verdict.ARP_SPOOFED].packets >= 1
 
 
-def test_a_device_that_left_its_namespace_speaks_to_nobody(net: Net) -> None:
+def test_a_device_that_left_its_namespace_speaks_to_nobody(net: Tenants) -> None:
     """Even as itself: the record says where it should be."""
     elsewhere = new_namespace("elsewhere")
     descriptor = os.open(elsewhere.path, os.O_RDONLY)
@@ -142,7 +141,7 @@ def everything(root: Intruder) -> socket.socket:
 
 
 @pytest.mark.vm
-def test_on_all_its_devices_it_hears_nothing_of_others(net: Net) -> None:
+def test_on_all_its_devices_it_hears_nothing_of_others(net: Tenants) -> None:
     """Promiscuous, and with every kind of device that does not name the senders it wants to hear."""
     with tenant(net, Guise.ROOTLESS, vni=RED) as (root, own):
         for name, kind in (
@@ -193,7 +192,7 @@ PROGRAM = " ".join(
 )
 
 
-def vnis_on_the_wire(net: Net, root: Intruder) -> set[int]:
+def vnis_on_the_wire(net: Tenants, root: Intruder) -> set[int]:
     """Send to the other host, then let somebody honest send: which VNIs were on the wire up to then."""
     with Capture(net.second.namespace, UNDERLAY) as wire:
         with root.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -214,7 +213,7 @@ def vnis_on_the_wire(net: Net, root: Intruder) -> set[int]:
     [(ROUTE, Guise.ROOTLESS), (ROUTE_WITH_OPTIONS, Guise.ADMIN), (ACTION, Guise.ROOTLESS)],
     ids=["route", "route with options", "action"],
 )
-def test_tunnel_metadata_of_its_own_leads_nowhere(net: Net, how: tuple[str, ...], guise: Guise) -> None:
+def test_tunnel_metadata_of_its_own_leads_nowhere(net: Tenants, how: tuple[str, ...], guise: Guise) -> None:
     words = {
         "vni": GREEN,
         "host": net.second.address,
@@ -229,7 +228,7 @@ def test_tunnel_metadata_of_its_own_leads_nowhere(net: Net, how: tuple[str, ...]
 
 @pytest.mark.skipif(not has_tcx(), reason="this kernel has no tcx (6.6)")
 @pytest.mark.vm
-def test_a_program_of_its_own_gives_it_no_other_vni(net: Net) -> None:
+def test_a_program_of_its_own_gives_it_no_other_vni(net: Tenants) -> None:
     with tenant(net, Guise.ADMIN, vni=BLUE) as (root, _):
         assert_ping(root.namespace, net.blue3.ip)
         root.must(f'> attach("eth0", "tcx egress", "{PROGRAM}")')

@@ -19,8 +19,7 @@ from mizarnet._kernel.bpf import has_tcx
 from tests.support.bystanders import Bystanders
 from tests.support.intruder import Guise, tenant
 from tests.support.standing import program_ids
-from tests.support.tenants import RED, Net
-from tests.support.topology import World, new_namespace
+from tests.world import RED, Tenants, World, new_namespace
 
 GUISES = (Guise.ADMIN, Guise.RAW, Guise.ROOTLESS)
 
@@ -117,20 +116,20 @@ def rows(transcript: str, guise: Guise, words: dict[str, object]) -> Iterator[tu
 
 
 @pytest.fixture(scope="module")
-def net() -> Iterator[Net]:
+def net() -> Iterator[Tenants]:
     """Three tenants on two hosts."""
     with World("vxlan", max_endpoints=1024, max_local=64) as world:
-        yield Net.on(world)
+        yield Tenants.on(world)
 
 
 @pytest.fixture(scope="module")
-def bystanders(net: Net) -> Iterator[Bystanders]:
+def bystanders(net: Tenants) -> Iterator[Bystanders]:
     with Bystanders(net) as made:
         yield made
 
 
 @pytest.fixture
-def descriptors(net: Net) -> Iterator[dict[str, int]]:
+def descriptors(net: Tenants) -> Iterator[dict[str, int]]:
     """Open namespaces that a tenant might come by: the host's, and one of nobody's."""
     spare = new_namespace("elsewhere")
     opened = {
@@ -143,7 +142,7 @@ def descriptors(net: Net) -> Iterator[dict[str, int]]:
     spare.delete()
 
 
-def told(net: Net, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[str, object]:
+def told(net: Tenants, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[str, object]:
     """The words in braces."""
     agent = net.first.agent
     tcx = bool(has_tcx())
@@ -172,7 +171,7 @@ def told(net: Net, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[str, o
     ],
 )
 def test_every_attempt_has_its_outcome_and_nobody_else_notices(
-    net: Net, bystanders: Bystanders, descriptors: dict[str, int], transcript: str, guise: Guise
+    net: Tenants, bystanders: Bystanders, descriptors: dict[str, int], transcript: str, guise: Guise
 ) -> None:
     with tenant(net, guise, vni=RED, descriptors=tuple(descriptors.values())) as (root, own):
         bystanders.remember()
@@ -185,7 +184,7 @@ def test_every_attempt_has_its_outcome_and_nobody_else_notices(
     assert not wrong, "attempt, what came of it, what should have"
 
 
-def _set(net: Net, *change: str) -> None:
+def _set(net: Tenants, *change: str) -> None:
     net.blue2.namespace.run("ip", "link", "set", "eth0", *change)
 
 
@@ -197,7 +196,7 @@ def _set(net: Net, *change: str) -> None:
     ],
 )
 def test_the_bystanders_would_notice(
-    net: Net, bystanders: Bystanders, change: tuple[str, ...], undo: tuple[str, ...]
+    net: Tenants, bystanders: Bystanders, change: tuple[str, ...], undo: tuple[str, ...]
 ) -> None:
     bystanders.remember()
     _set(net, *change)
@@ -207,7 +206,7 @@ def test_the_bystanders_would_notice(
     bystanders.assert_untouched("all is well again")
 
 
-def test_an_entry_that_changes_would_be_noticed(net: Net, bystanders: Bystanders) -> None:
+def test_an_entry_that_changes_would_be_noticed(net: Tenants, bystanders: Bystanders) -> None:
     bystanders.remember()
     net.first.agent.endpoints[RED, "10.0.0.99"] = mz.Remote("192.0.2.2")
     with pytest.raises(AssertionError, match="on purpose"):

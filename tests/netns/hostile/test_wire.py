@@ -9,8 +9,8 @@ from mizarnet import Verdict
 from tests.netns.hostile.wire import inner, nested, outer
 from tests.support.counting import assert_counted
 from tests.support.flood import frame_count
-from tests.support.tenants import BLUE, GREEN
 from tests.support.wire import Kind, Packet, Wire
+from tests.world import BLUE, GREEN
 
 KINDS: dict[str, Kind] = {**inner.KINDS, **nested.KINDS, **outer.KINDS}
 MIXTURES = {"inner": inner.KINDS, "nested": nested.KINDS, "outer": outer.KINDS}

@@ -11,13 +11,11 @@ import pytest
 
 from mizarnet import Verdict
 from tests.frames import PORTS, datagram, frame, packet, tunnel, udp
-from tests.support.fabric import Fabric, LabNamespace
 from tests.support.flood import flood
 from tests.support.onlookers import EndpointOnlooker, assert_seen, assert_silence
-from tests.support.tenants import BLUE
-from tests.support.topology import UNDERLAY, Container, EncapName, mac_of, quiet
 from tests.support.wait import wait_until
 from tests.support.wire import STRANGER, STRANGERS_IP, passed
+from tests.world import BLUE, UNDERLAY, Container, EncapName, World, mac_of
 
 HOSTS = {4: ip_network("198.18.0.0/16"), 6: ip_network("2001:db8::/112")}
 
@@ -29,34 +27,32 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def fabric(encap: EncapName, version: int) -> Iterator[Fabric]:
+def world(encap: EncapName, version: int) -> Iterator[World]:
     """Two hosts; the kernel of the first takes packets from senders that it has no route to."""
-    with Fabric(encap, hosts=2, ipv6=version == 6) as made:
+    with World(encap, hosts=2, ipv6=version == 6) as made:
         for which in ("all", UNDERLAY):
             made.hosts[0].namespace.run("sysctl", "-q", "-w", f"net.ipv4.conf.{which}.rp_filter=0")
         yield made
 
 
 @pytest.fixture
-def target(fabric: Fabric) -> Container:
-    space = LabNamespace(fabric.lab.container("target"))
-    quiet(space)
-    return fabric.add(fabric.hosts[0], space, vni=BLUE, ip="10.0.0.1/24")
+def target(world: World) -> Container:
+    return world.container(world.hosts[0], BLUE, "10.0.0.1/24")
 
 
 @pytest.mark.parametrize("count", [pytest.param(256, marks=pytest.mark.vm), 65_536])
 def test_of_so_many_hosts_only_the_peer_is_heard(
-    fabric: Fabric, target: Container, version: int, count: int
+    world: World, target: Container, version: int, count: int
 ) -> None:
     hosts = [HOSTS[version][number] for number in range(count)]
-    cable = [mac_of(host.namespace, UNDERLAY) for host in fabric.hosts]
+    cable = [mac_of(host.namespace, UNDERLAY) for host in world.hosts]
     prepared = [frame(*cable, outer(target, host)) for host in hosts]
     peer = hosts[count * 2 // 3]
     with closing(EndpointOnlooker(target)) as onlooker:
-        assert guard_counts(fabric, prepared) == {Verdict.FOREIGN_PEER: count}
+        assert guard_counts(world, prepared) == {Verdict.FOREIGN_PEER: count}
         assert_silence([onlooker])
         target.host.agent.peers.add(str(peer))
-        assert guard_counts(fabric, prepared) == {Verdict.FOREIGN_PEER: count - 1, Verdict.ACCEPTED: 1}
+        assert guard_counts(world, prepared) == {Verdict.FOREIGN_PEER: count - 1, Verdict.ACCEPTED: 1}
         assert_seen([onlooker], {onlooker.label: 1})
         assert onlooker.received() == [peer.packed]
 
@@ -68,9 +64,9 @@ def outer(to: Container, source: IPv4Address | IPv6Address) -> bytes:
     return packet(str(source), to.host.address, udp(4242, PORTS[encap], tunnel(encap, BLUE, inner)))
 
 
-def guard_counts(fabric: Fabric, prepared: list[bytes]) -> dict[Verdict, int]:
+def guard_counts(world: World, prepared: list[bytes]) -> dict[Verdict, int]:
     """What the first host's guard counts when each packet is sent once."""
-    first, second = fabric.hosts
+    first, second = world.hosts
     before = first.agent.stats()
     with second.namespace.packet_socket(UNDERLAY) as raw:
         flood(raw.fileno(), prepared, len(prepared))

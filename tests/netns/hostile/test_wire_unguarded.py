@@ -9,10 +9,9 @@ import pytest
 
 from tests.frames import BROADCAST, datagram, ethernet, ipv4, udp
 from tests.support.onlookers import PORT
-from tests.support.tenants import RED, Net
-from tests.support.topology import TUNNEL, EncapName, World
 from tests.support.wait import wait_until
 from tests.support.wire import HOST, PEER, STRANGER, STRANGERS_IP, Wire
+from tests.world import RED, TUNNEL, EncapName, Tenants, World
 
 UNKNOWN_VNI = 4711
 
@@ -20,10 +19,10 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture(scope="module")
-def net(encap: EncapName) -> Iterator[Net]:
+def net(encap: EncapName) -> Iterator[Tenants]:
     """Hosts and tenants as elsewhere, but the first host's guard is taken off."""
     with World(encap, hook="clsact") as world:
-        made = Net.on(world)
+        made = Tenants.on(world)
         made.first.namespace.run("tc", "filter", "del", "dev", TUNNEL, "ingress")
         yield made
 

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One world for the tests of a file."""
+"""One scene for the tests of a file."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import mizarnet as mz
+from tests.world import World
 
 from .observer import build
-from .world import World
+from .scene import Scene
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +23,16 @@ def observer(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def world(observer: Path | None) -> Iterator[World]:
-    """Two hosts with the endpoints a, b and c, and the observers."""
-    with mz.Lab(name=f"identity-{os.getpid()}") as lab:
-        made = World(lab, observer)
+def scene(observer: Path | None) -> Iterator[Scene]:
+    """Two hosts with the endpoints a, b and c, and the observers; encapsulation as a lab chooses it."""
+    encap = "geneve" if mz.probe().geneve else "vxlan"
+    with World(encap) as world, closing(Scene(world, observer)) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture(scope="module")
-def ipv6_world(observer: Path | None) -> Iterator[World]:
+def ipv6_scene(observer: Path | None) -> Iterator[Scene]:
     """The same with IPv6."""
-    with mz.Lab(name=f"identity6-{os.getpid()}") as lab:
-        made = World(lab, observer, ipv6=True)
+    encap = "geneve" if mz.probe().geneve else "vxlan"
+    with World(encap) as world, closing(Scene(world, observer, ipv6=True)) as made:
         yield made
-        made.close()

@@ -11,8 +11,11 @@ import pytest
 
 import mizarnet as mz
 from tests.frames import ACK, FIN, TCP, echo_request, summed, tcp
+from tests.support.namespace import Namespace
+from tests.support.wait import wait_until
+from tests.world import Container
 
-from .world import IDENTITY, Container, World, udp_frame, until
+from .scene import IDENTITY, Scene, forget_neighbours, ip, udp_frame
 
 pytestmark = pytest.mark.vm
 
@@ -21,25 +24,25 @@ CLOSED_PORT = 9999
 
 
 @pytest.fixture(params=["b", "c"], ids=["same host", "other host"])
-def peer(request: pytest.FixtureRequest, world: World) -> Container:
+def peer(request: pytest.FixtureRequest, scene: Scene) -> Container:
     """The one that answers."""
-    found: Container = getattr(world, request.param)
+    found: Container = getattr(scene, request.param)
     return found
 
 
 @pytest.fixture(autouse=True)
-def no_wrong_drop(world: World) -> Iterator[None]:
+def no_wrong_drop(scene: Scene) -> Iterator[None]:
     """No frame is refused for its sender's identity or source address."""
     reasons = (*IDENTITY, mz.Verdict.FOREIGN_SOURCE)
-    world.forget()
-    before = world.counts(reasons)
+    scene.forget()
+    before = scene.counts(reasons)
     yield
-    assert world.counts(reasons) == before
+    assert scene.counts(reasons) == before
 
 
 def ping(sender: Container, to: Container) -> None:
     """One echo request and its reply."""
-    with sender.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+    with sender.namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         token = os.urandom(8)
         raw.sendto(echo_request(1, 1, token), (to.ip, 0))
         while not (answer := raw.recv(2048)).endswith(token) or answer[20] != 0:
@@ -53,110 +56,110 @@ def exchange(near: socket.socket, far: socket.socket) -> None:
         assert sink.recv(16) == b"hello"
 
 
-def test_ping(world: World, peer: Container) -> None:
-    ping(world.a, peer)
-    world.forget()
-    ping(world.a, peer)
-    world.expect(world.a, "ICMP echo request", OWN)
-    world.expect(peer, "ICMP echo reply", OWN)
+def test_ping(scene: Scene, peer: Container) -> None:
+    ping(scene.a, peer)
+    scene.forget()
+    ping(scene.a, peer)
+    scene.expect(scene.a, "ICMP echo request", OWN)
+    scene.expect(peer, "ICMP echo reply", OWN)
 
 
-def test_echo_reply_that_waits_for_arp(world: World, peer: Container) -> None:
+def test_echo_reply_that_waits_for_arp(scene: Scene, peer: Container) -> None:
     """The reply leaves when ARP is answered: then the kernel's ICMP socket is the initial namespace's again."""
-    ping(world.a, peer)
-    world.forget_neighbours(peer)
-    world.forget()
-    ping(world.a, peer)
-    world.expect(peer, "ICMP echo reply", ("initial", "own"))
-    world.expect(peer, "ARP request", ("none", "own"))
+    ping(scene.a, peer)
+    forget_neighbours(peer)
+    scene.forget()
+    ping(scene.a, peer)
+    scene.expect(peer, "ICMP echo reply", ("initial", "own"))
+    scene.expect(peer, "ARP request", ("none", "own"))
 
 
-def test_reset_of_a_closed_port(world: World, peer: Container) -> None:
-    ping(world.a, peer)
-    world.forget()
-    with world.a.tcp() as client, pytest.raises(ConnectionRefusedError):
+def test_reset_of_a_closed_port(scene: Scene, peer: Container) -> None:
+    ping(scene.a, peer)
+    scene.forget()
+    with scene.a.tcp() as client, pytest.raises(ConnectionRefusedError):
         client.connect((peer.ip, CLOSED_PORT))
-    world.expect(peer, "TCP RST", OWN)
+    scene.expect(peer, "TCP RST", OWN)
 
 
-def test_reset_that_waits_for_arp(world: World, peer: Container) -> None:
-    ping(world.a, peer)
-    world.forget_neighbours(peer)
-    world.forget()
-    with world.a.tcp() as client, pytest.raises(ConnectionRefusedError):
+def test_reset_that_waits_for_arp(scene: Scene, peer: Container) -> None:
+    ping(scene.a, peer)
+    forget_neighbours(peer)
+    scene.forget()
+    with scene.a.tcp() as client, pytest.raises(ConnectionRefusedError):
         client.connect((peer.ip, CLOSED_PORT))
-    world.expect(peer, "TCP RST", ("initial", "own"))
+    scene.expect(peer, "TCP RST", ("initial", "own"))
 
 
-def test_connection(world: World, peer: Container) -> None:
+def test_connection(scene: Scene, peer: Container) -> None:
     with peer.listener() as listener:
-        near, far = world.a.connect(listener)
+        near, far = scene.a.connect(listener)
         with near, far:
             exchange(near, far)
-    for sender, kinds in ((world.a, ("SYN", "ACK", "FIN")), (peer, ("SYN+ACK", "ACK", "FIN"))):
+    for sender, kinds in ((scene.a, ("SYN", "ACK", "FIN")), (peer, ("SYN+ACK", "ACK", "FIN"))):
         for kind in kinds:
-            world.expect(sender, f"TCP {kind}", OWN)
+            scene.expect(sender, f"TCP {kind}", OWN)
 
 
-def test_syn_cookie(world: World, peer: Container) -> None:
+def test_syn_cookie(scene: Scene, peer: Container) -> None:
     """A server under a flood of SYNs answers without a socket."""
-    peer.set("ipv4/tcp_syncookies", "2")
+    peer.namespace.set(**{"ipv4/tcp_syncookies": 2})
     try:
         with peer.listener() as listener:
-            near, far = world.a.connect(listener)
+            near, far = scene.a.connect(listener)
             with near, far:
                 exchange(near, far)
     finally:
-        peer.set("ipv4/tcp_syncookies", "1")
-    world.expect(peer, "TCP SYN+ACK", ("none", "own"))
+        peer.namespace.set(**{"ipv4/tcp_syncookies": 1})
+    scene.expect(peer, "TCP SYN+ACK", ("none", "own"))
 
 
-def test_acknowledgement_after_the_connection(world: World, peer: Container) -> None:
+def test_acknowledgement_after_the_connection(scene: Scene, peer: Container) -> None:
     """A late segment is answered from TIME_WAIT."""
     with peer.listener() as listener:
-        near, far = world.a.connect(listener)
+        near, far = scene.a.connect(listener)
         local, remote = near.getsockname(), near.getpeername()
         with far:
             near.close()
             assert far.recv(1) == b""
-    until(lambda: world.a.keeps(local[1]), "no TIME_WAIT")
-    world.forget()
+    wait_until(lambda: scene.a.keeps(local[1]), "no TIME_WAIT")
+    scene.forget()
     late = tcp(remote[1], local[1], FIN | ACK, acknowledged=1)
-    with peer.open(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+    with peer.namespace.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
         raw.sendto(summed(remote[0], local[0], TCP, late), (local[0], 0))
-        world.expect(world.a, "TCP ACK", OWN)
+        scene.expect(scene.a, "TCP ACK", OWN)
 
 
-def test_udp(world: World, peer: Container) -> None:
-    with world.a.udp() as near, peer.udp() as far:
+def test_udp(scene: Scene, peer: Container) -> None:
+    with scene.a.udp() as near, peer.udp() as far:
         near.connect(far.getsockname())
         far.connect(near.getsockname())
         exchange(near, far)
-    world.expect(world.a, "UDP", OWN)
-    world.expect(peer, "UDP", OWN)
+    scene.expect(scene.a, "UDP", OWN)
+    scene.expect(peer, "UDP", OWN)
 
 
-def test_fragments(world: World, peer: Container) -> None:
+def test_fragments(scene: Scene, peer: Container) -> None:
     data = os.urandom(4000)
-    with world.a.udp() as near, peer.udp() as far:
+    with scene.a.udp() as near, peer.udp() as far:
         near.sendto(data, far.getsockname())
         assert far.recv(8192) == data
-    world.expect(world.a, "fragment", OWN)
+    scene.expect(scene.a, "fragment", OWN)
 
 
-def test_port_unreachable(world: World, peer: Container) -> None:
-    ping(world.a, peer)
-    world.forget()
-    refused(world.a, peer)
-    world.expect(peer, "ICMP unreachable", OWN)
+def test_port_unreachable(scene: Scene, peer: Container) -> None:
+    ping(scene.a, peer)
+    scene.forget()
+    refused(scene.a, peer)
+    scene.expect(peer, "ICMP unreachable", OWN)
 
 
-def test_port_unreachable_that_waits_for_arp(world: World, peer: Container) -> None:
-    ping(world.a, peer)
-    world.forget_neighbours(peer)
-    world.forget()
-    refused(world.a, peer)
-    world.expect(peer, "ICMP unreachable", ("initial", "own"))
+def test_port_unreachable_that_waits_for_arp(scene: Scene, peer: Container) -> None:
+    ping(scene.a, peer)
+    forget_neighbours(peer)
+    scene.forget()
+    refused(scene.a, peer)
+    scene.expect(peer, "ICMP unreachable", ("initial", "own"))
 
 
 def refused(sender: Container, to: Container) -> None:
@@ -168,15 +171,15 @@ def refused(sender: Container, to: Container) -> None:
             client.recv(16)
 
 
-def test_super_packets(world: World, peer: Container) -> None:
+def test_super_packets(scene: Scene, peer: Container) -> None:
     data = os.urandom(1 << 20)
     with peer.listener() as listener:
-        near, far = world.a.connect(listener)
+        near, far = scene.a.connect(listener)
         with near, far:
             assert transfer(near, far, data) == data
-    world.expect(world.a, "TCP ACK", OWN)
-    if world.route_identity:
-        assert any(frame.super_packet for frame in world.frames(world.a, "TCP ACK"))
+    scene.expect(scene.a, "TCP ACK", OWN)
+    if scene.route_identity:
+        assert any(frame.super_packet for frame in scene.frames(scene.a, "TCP ACK"))
 
 
 def transfer(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
@@ -188,63 +191,63 @@ def transfer(near: socket.socket, far: socket.socket, data: bytes) -> bytes:
     return bytes(arrived)
 
 
-def test_arp_for_a_waiting_packet(world: World, peer: Container) -> None:
-    world.forget_neighbours(world.a)
-    ping(world.a, peer)
-    world.expect(world.a, "ARP request", ("none", "own"))
+def test_arp_for_a_waiting_packet(scene: Scene, peer: Container) -> None:
+    forget_neighbours(scene.a)
+    ping(scene.a, peer)
+    scene.expect(scene.a, "ARP request", ("none", "own"))
 
 
-def test_arp_to_confirm_a_neighbour(world: World, peer: Container) -> None:
+def test_arp_to_confirm_a_neighbour(scene: Scene, peer: Container) -> None:
     """No packet waits, so there is no route either: what is left to check is the content."""
-    ping(world.a, peer)
-    world.forget()
-    world.ip("a", f"neigh change {peer.ip} dev eth0 nud probe")
-    until(lambda: "REACHABLE" in world.lab.run("a", "ip", "neigh", "show", peer.ip).stdout, "not confirmed")
-    world.expect(world.a, "ARP request", ("none", "none"))
+    ping(scene.a, peer)
+    scene.forget()
+    ip(scene.a.namespace, f"neigh change {peer.ip} dev eth0 nud probe")
+    wait_until(lambda: "REACHABLE" in scene.a.namespace.run("ip", "neigh", "show", peer.ip), "not confirmed")
+    scene.expect(scene.a, "ARP request", ("none", "none"))
 
 
-def test_packet_socket_with_the_own_address(world: World, peer: Container) -> None:
-    with world.a.packet_socket() as raw, peer.udp() as far:
-        raw.send(udp_frame(world.a, peer, far.getsockname()[1], b"by hand"))
+def test_packet_socket_with_the_own_address(scene: Scene, peer: Container) -> None:
+    with scene.a.packet_socket() as raw, peer.udp() as far:
+        raw.send(udp_frame(scene.a, peer, far.getsockname()[1], b"by hand"))
         assert far.recv(64) == b"by hand"
-    world.expect(world.a, "UDP", ("own", "none"))
+    scene.expect(scene.a, "UDP", ("own", "none"))
 
 
-def test_forwarded_packet(world: World, peer: Container) -> None:
+def test_forwarded_packet(scene: Scene, peer: Container) -> None:
     """From a namespace behind the endpoint: no socket of the endpoint's, but its device."""
     with (
-        world.extra("router", "10.0.0.10/24", forwarding=True) as router,
-        world.namespace("behind") as behind,
+        scene.extra("router", "10.0.0.10/24", forwarding=True) as router,
+        scene.namespace("behind") as behind,
     ):
-        router.set("ipv4/ip_forward", "1")
-        join(world, router)
-        with behind.run(socket.socket, socket.AF_INET, socket.SOCK_DGRAM) as near, peer.udp() as far:
+        router.namespace.set(**{"ipv4/ip_forward": 1})
+        join(router, behind)
+        with behind.socket(socket.AF_INET, socket.SOCK_DGRAM) as near, peer.udp() as far:
             near.sendto(b"from behind", far.getsockname())
             data, source = far.recvfrom(64)
         assert (data, source[0]) == (b"from behind", "10.9.0.2")
-        world.expect(router, "UDP", ("none", "own"))
+        scene.expect(router, "UDP", ("none", "own"))
 
 
-def join(world: World, router: Container) -> None:
-    """Put the namespace ``behind`` behind the router. The way back is left out: nobody else knows of it."""
-    world.ip(
-        router.name,
-        f"link add veth0 type veth peer name eth0 netns {world.lab.name}-behind",
+def join(router: Container, behind: Namespace) -> None:
+    """Put a namespace behind the router. The way back is left out: nobody else knows of it."""
+    ip(
+        router.namespace,
+        f"link add veth0 type veth peer name eth0 netns {behind.name}",
         "address add 10.9.0.1/24 dev veth0",
         "link set veth0 up",
     )
-    world.ip(
-        "behind",
+    ip(
+        behind,
         "address add 10.9.0.2/24 dev eth0",
         "link set eth0 up",
         "route add default via 10.9.0.1",
     )
 
 
-def test_endpoint_of_the_host(world: World, peer: Container) -> None:
+def test_endpoint_of_the_host(scene: Scene, peer: Container) -> None:
     """Its namespace is the host's own."""
-    with world.host_endpoint("10.0.0.11/24") as host:
+    with scene.host_endpoint("10.0.0.11/24") as host:
         ping(host, peer)
         ping(peer, host)
-        world.expect(host, "ICMP echo request", OWN)
-        world.expect(host, "ICMP echo reply", OWN)
+        scene.expect(host, "ICMP echo request", OWN)
+        scene.expect(host, "ICMP echo reply", OWN)

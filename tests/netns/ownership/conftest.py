@@ -11,7 +11,7 @@ import pytest
 
 import mizarnet as mz
 from tests.support.stream import Stream, stream
-from tests.support.topology import Container, Host, World
+from tests.world import Container, Host, World
 
 
 @attrs.frozen

@@ -26,9 +26,9 @@ from tests.support.agreement import disagreements
 from tests.support.depth import FULL, SEED, some
 from tests.support.killer import Killer
 from tests.support.standing import data_paths
-from tests.support.topology import TUNNEL, UNDERLAY, device, links
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
+from tests.world import TUNNEL, UNDERLAY, device, links
 
 Begin = Callable[[], None]
 TENTH = 10

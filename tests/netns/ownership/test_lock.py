@@ -21,7 +21,7 @@ from mizarnet._kernel.netlink import Session
 from tests.support.leaks import descriptors
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import heard, in_child, run_python, start_python, tell
-from tests.support.topology import UNDERLAY, Host, World, links
+from tests.world import UNDERLAY, Host, World, links
 
 COOKIE = 0x6D7A
 """Of no namespace."""

@@ -12,7 +12,7 @@ from mizarnet._datapath.hooks import Place
 from tests.netns.ownership.conftest import Scene
 from tests.netns.ownership.test_taken_off import guards, offered, take
 from tests.support.depth import depth
-from tests.support.topology import TUNNEL, UNDERLAY
+from tests.world import TUNNEL, UNDERLAY
 
 ROUNDS = depth(4, 150)
 

@@ -19,9 +19,9 @@ from tests.netns.ownership.conftest import Scene
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import run_python
 from tests.support.standing import attached_on
-from tests.support.topology import TUNNEL, UNDERLAY, Host, World, device, links
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
+from tests.world import TUNNEL, UNDERLAY, Host, World, device, links
 
 # -- file systems and namespaces of mounts -----------------------------------------------------------------
 

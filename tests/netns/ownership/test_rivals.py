@@ -17,8 +17,8 @@ from tests.support.depth import SEED, depth
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import heard
 from tests.support.rivals import NAMES
-from tests.support.topology import Host, World, quiet
 from tests.support.traffic import assert_ping
+from tests.world import Host, World, quiet
 
 PROCESSES, SECONDS = depth(4, 8), depth(2, 60)
 RUNS = {

@@ -19,8 +19,8 @@ from mizarnet._model.specs import Hook
 from tests.netns.ownership.conftest import Scene
 from tests.support.depth import FULL
 from tests.support.standing import attached_on
-from tests.support.topology import TUNNEL, UNDERLAY, Host, device, links
 from tests.support.traffic import assert_ping
+from tests.world import TUNNEL, UNDERLAY, Host, device, links
 
 SUBSETS = ["+".join(subset) for count in (1, 2, 3) for subset in combinations(map(str, PLACES), count)]
 

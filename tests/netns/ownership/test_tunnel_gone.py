@@ -15,9 +15,9 @@ from tests.netns.ownership.conftest import Scene
 from tests.support.depth import FULL
 from tests.support.process import heard, start_python, tell
 from tests.support.standing import data_paths
-from tests.support.topology import TUNNEL, UNDERLAY, Host, World, alive, device
 from tests.support.traffic import assert_ping, transfer, udp_ask, udp_echo
 from tests.support.wait import wait_until
+from tests.world import TUNNEL, UNDERLAY, Host, World, alive, device
 
 SOON = 1.0
 """Seconds after which nothing may be left; the kernel frees after a grace period."""

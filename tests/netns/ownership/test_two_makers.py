@@ -16,8 +16,8 @@ from tests.support.depth import depth
 from tests.support.own_run import OWN_RUN
 from tests.support.process import heard, start_python
 from tests.support.standing import attached_on, data_paths
-from tests.support.topology import Host
 from tests.support.wait import wait_until
+from tests.world import Host
 
 ROUNDS = {"auto": depth(20, 200), "clsact": depth(6, 200), "tcx": depth(6, 200)}
 CASES = [pytest.param(hook, marks=pytest.mark.vm) if hook == "clsact" else hook for hook in ROUNDS]

@@ -14,26 +14,25 @@ from mizarnet._datapath import loader
 from mizarnet._kernel import bpf
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.frames import echo_request
-from tests.support.fabric import SWITCH_VERDICTS, Fabric, Net, address, common_tests
 from tests.support.services import exchange_file
 from tests.support.standing import program_ids
-from tests.support.topology import EncapName, Host
 from tests.support.vmm import Vmm
+from tests.world import SWITCH_VERDICTS, EncapName, Host, Subnet, World, common_tests
 
 VNI = 3
-NET = Net(VNI, 1)
+NET = Subnet(VNI, 1)
 
 
 @pytest.mark.vm
 def test_t36_tcp_is_not_segmented_before_the_agent_nor_at_the_switch(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
-        fabric.network(NET, switches=[switch])
-        one, other = fabric.container(h1, NET, 2), fabric.container(h2, NET, 3)
-        fabric.inform(switch)
-        fabric.switch(switch)
+    with World(encap, hosts=3) as world:
+        h1, h2, switch = world.hosts
+        world.network(NET, switches=[switch])
+        one, other = world.member(h1, NET, 2), world.member(h2, NET, 3)
+        world.inform(switch)
+        world.switch(switch)
         before = h1.agent.stats(), switch.agent.stats()
-        exchange_file(one.namespace, address(other, version), size=1 << 22)
+        exchange_file(one.namespace, other.address(version), size=1 << 22)
         sent = h1.agent.stats().since(before[0]).agent[Verdict.ENCAPSULATED]
         assert sent.bytes / sent.packets > 2 * h1.tunnel.mtu
         assert switch.agent.stats().since(before[1]).switch[Verdict.BOUNCED].packets >= sent.packets
@@ -46,8 +45,8 @@ def kernel_objects(host: Host) -> tuple[object, ...]:
 
 
 def test_t37_the_cost_does_not_depend_on_the_number_of_endpoints(encap: EncapName) -> None:
-    with Fabric(encap, hosts=1) as fabric:
-        host, space = fabric.hosts[0], fabric.space()
+    with World(encap, hosts=1) as world:
+        host, space = world.hosts[0], world.space()
         empty = kernel_objects(host)
         for first, last in ((1, 1), (2, 100), (101, 1000)):
             specs = [
@@ -60,12 +59,12 @@ def test_t37_the_cost_does_not_depend_on_the_number_of_endpoints(encap: EncapNam
 
 
 def test_t40_the_switch_passes_or_transmits_and_nothing_else(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
-        fabric.network(NET, switches=[switch])
-        one, other = fabric.container(h1, NET, 2), fabric.container(h2, NET, 3)
-        fabric.inform(switch)
-        fabric.switch(switch)
+    with World(encap, hosts=3) as world:
+        h1, h2, switch = world.hosts
+        world.network(NET, switches=[switch])
+        one, other = world.member(h1, NET, 2), world.member(h2, NET, 3)
+        world.inform(switch)
+        world.switch(switch)
         common_tests(one, other, version)
         program = bpf.Program.open_id(program_ids(switch.agent)[loader.SWITCH])
         assert program is not None
@@ -82,10 +81,10 @@ XDP_PASS = 2
 @pytest.mark.vm
 @pytest.mark.parametrize("where", [0, 1], ids=["same host", "other host"])
 def test_t42_a_stack_in_user_space_speaks_through_a_tap(encap: EncapName, where: int) -> None:
-    with Fabric(encap, hosts=2) as fabric:
-        peer = fabric.container(fabric.hosts[where], NET, 2)
-        vm = mz.Endpoint.create(fabric.hosts[0].agent, vni=VNI, ip="10.1.0.3/24", kind="macvtap", name="vm")
-        fabric.lab.publish()
+    with World(encap, hosts=2) as world:
+        peer = world.member(world.hosts[where], NET, 2)
+        vm = mz.Endpoint.create(world.hosts[0].agent, vni=VNI, ip="10.1.0.3/24", kind="macvtap", name="vm")
+        world.publish()
         with vm.open_tap() as tap:
             vmm = Vmm(vm, tap.fds[0])
             assert vmm.resolve(peer.ip) == (peer.mac if where == 0 else VIRTUAL_MAC.packed)

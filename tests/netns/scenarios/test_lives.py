@@ -11,57 +11,56 @@ import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session, dump_links
 from tests.support.counting import counted
-from tests.support.fabric import ROUTES, Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence
 from tests.support.tables import contents
-from tests.support.topology import EncapName, Host
+from tests.world import ROUTES, EncapName, Host, Subnet, World, common_tests
 
 VNI = 3
-A, B = Net(VNI, 1), Net(VNI, 2)
+A, B = Subnet(VNI, 1), Subnet(VNI, 2)
 
 
 def test_t12_an_endpoint_comes_again_on_its_host(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=2) as fabric:
-        h1, h2 = fabric.hosts
-        fabric.network(A)
-        one, other = fabric.container(h1, A, 2), fabric.container(h2, A, 3)
-        fabric.lab.publish()
+    with World(encap, hosts=2) as world:
+        h1, h2 = world.hosts
+        world.network(A)
+        one, other = world.member(h1, A, 2), world.member(h2, A, 3)
+        world.publish()
         common_tests(one, other, version)
-        fabric.remove(other)
-        common_tests(one, fabric.container(h2, A, 3), version)
+        world.remove(other)
+        common_tests(one, world.member(h2, A, 3), version)
 
 
 @pytest.mark.vm
 def test_t12_an_endpoint_comes_again_on_another_host(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=4) as fabric:
-        h1, h2, h3, switch = fabric.hosts
-        fabric.network(A, switches=[switch])
-        one, other = fabric.container(h1, A, 2), fabric.container(h2, A, 3)
-        fabric.inform(switch)
-        fabric.switch(switch)
+    with World(encap, hosts=4) as world:
+        h1, h2, h3, switch = world.hosts
+        world.network(A, switches=[switch])
+        one, other = world.member(h1, A, 2), world.member(h2, A, 3)
+        world.inform(switch)
+        world.switch(switch)
         for home in (h3, h1, h2):  # elsewhere, to the host of the asker, and back
             common_tests(one, other, version)
-            fabric.remove(other)
-            other = fabric.container(home, A, 3)
-            fabric.inform(switch)
+            world.remove(other)
+            other = world.member(home, A, 3)
+            world.inform(switch)
         common_tests(one, other, version)
 
 
 @pytest.mark.vm
 def test_t15_a_deleted_endpoint_is_gone(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=2) as fabric:
-        h1, h2 = fabric.hosts
-        one, other = fabric.container(h1, A, 2), fabric.container(h2, A, 3)
-        fabric.lab.publish()
+    with World(encap, hosts=2) as world:
+        h1, h2 = world.hosts
+        one, other = world.member(h1, A, 2), world.member(h2, A, 3)
+        world.publish()
         common_tests(one, other, version)
-        fabric.remove(other)
-        since = counted(h2.agent, lambda: assert_silence(one.namespace, address(other, version)))
+        world.remove(other)
+        since = counted(h2.agent, lambda: assert_silence(one.namespace, other.address(version)))
         assert since.guard[Verdict.NO_DESTINATION].packets == 1
-        fabric.lab.publish()
-        since = counted(h1.agent, lambda: assert_silence(one.namespace, address(other, version)))
+        world.publish()
+        since = counted(h1.agent, lambda: assert_silence(one.namespace, other.address(version)))
         assert since.agent[Verdict.NO_DESTINATION].packets == 1
-        for host in fabric.hosts:
-            assert (VNI, address(other, version)) not in host.agent.endpoints
+        for host in world.hosts:
+            assert (VNI, other.address(version)) not in host.agent.endpoints
 
 
 # -- everything of an endpoint, a network and a VNI goes ---------------------------------------------------
@@ -75,54 +74,54 @@ def assert_empty(hosts: Iterable[Host], *, networks: int = 0) -> None:
         assert mz.Endpoint.list(host.agent) == []
 
 
-def devices(fabric: Fabric) -> list[str]:
+def devices(world: World) -> list[str]:
     """Devices in the containers, besides loopback."""
     found: list[str] = []
-    for container in fabric.containers:
+    for container in world.containers:
         with Session.open(container.namespace.name) as session:
             found += [link.name for link in dump_links(session) if link.name != "lo"]
     return found
 
 
 def test_t16_several_endpoints_of_a_host_go_one_at_a_time(encap: EncapName) -> None:
-    with Fabric(encap, hosts=2) as fabric:
-        h1, h2 = fabric.hosts
+    with World(encap, hosts=2) as world:
+        h1, h2 = world.hosts
         for number in range(2, 7):
-            fabric.container(h1, A, number)
-        witness = fabric.container(h2, A, 9)
-        fabric.lab.publish()
-        for container in fabric.containers[:5]:
+            world.member(h1, A, number)
+        witness = world.member(h2, A, 9)
+        world.publish()
+        for container in world.containers[:5]:
             common_tests(container, witness, 4)
             container.endpoint.delete()
-            fabric.lab.publish()
+            world.publish()
         witness.endpoint.delete()
-        fabric.lab.publish()
-        assert_empty(fabric.hosts)
-        assert devices(fabric) == []
+        world.publish()
+        assert_empty(world.hosts)
+        assert devices(world) == []
 
 
 @pytest.mark.vm
 def test_t16_all_endpoints_of_a_network_go_at_once(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=2) as fabric:
+    with World(encap, hosts=2) as world:
         for net in (A, B):
-            fabric.network(net)
-            for host in fabric.hosts:
-                fabric.container(host, net, 2 + len(fabric.containers))
-        fabric.lab.publish()
-        for host in fabric.hosts:
+            world.network(net)
+            for host in world.hosts:
+                world.member(host, net, 2 + len(world.containers))
+        world.publish()
+        for host in world.hosts:
             members = [each for each in mz.Endpoint.list(host.agent) if str(each.ip).startswith("10.1.")]
             mz.Endpoint.delete_many(host.agent, [each.name for each in members])
             for prefix in A.prefixes:
                 del host.agent.networks[VNI, prefix]
-        fabric.lab.publish()
-        common_tests(*fabric.containers[2:], version)
-        assert [len(host.agent.endpoints) for host in fabric.hosts] == [4, 4]
-        assert [len(host.agent.networks) for host in fabric.hosts] == [2, 2]
+        world.publish()
+        common_tests(*world.containers[2:], version)
+        assert [len(host.agent.endpoints) for host in world.hosts] == [4, 4]
+        assert [len(host.agent.networks) for host in world.hosts] == [2, 2]
 
 
-def forget_vni(fabric: Fabric) -> None:
+def forget_vni(world: World) -> None:
     """Everything of the VNI, as a control plane would remove it."""
-    for host in fabric.hosts:
+    for host in world.hosts:
         mz.Endpoint.delete_many(host.agent, [each.name for each in mz.Endpoint.list(host.agent, vni=VNI)])
         host.agent.endpoints.sync([], vni=VNI)
         for key in host.agent.networks.snapshot():
@@ -130,40 +129,40 @@ def forget_vni(fabric: Fabric) -> None:
 
 
 def test_t17_a_vni_goes_after_its_switch_and_router_were_replaced(encap: EncapName, version: int) -> None:
-    with Fabric(encap, hosts=6) as fabric:
-        h1, h2, *rest = fabric.hosts
+    with World(encap, hosts=6) as world:
+        h1, h2, *rest = world.hosts
         homes = {A: h1, B: h2}
         for net, home in homes.items():
-            fabric.network(net, on=[home])
-            fabric.container(home, net, 2)
-        fabric.inform(*rest)
+            world.network(net, on=[home])
+            world.member(home, net, 2)
+        world.inform(*rest)
         for switch, router in (rest[:2], rest[2:]):
             for net, home in homes.items():
-                fabric.network(net, switches=[switch], on=[home, router])
-                fabric.route(VNI, routers=[router], on=[home])
-            fabric.switch(switch, router)
-            common_tests(*fabric.containers, version)
-        forget_vni(fabric)
-        assert_empty(fabric.hosts)
-        assert devices(fabric) == []
-        assert not any(ROUTES[0] in map(str, host.agent.networks) for host in fabric.hosts)
+                world.network(net, switches=[switch], on=[home, router])
+                world.route(VNI, routers=[router], on=[home])
+            world.switch(switch, router)
+            common_tests(*world.containers, version)
+        forget_vni(world)
+        assert_empty(world.hosts)
+        assert devices(world) == []
+        assert not any(ROUTES[0] in map(str, host.agent.networks) for host in world.hosts)
 
 
 @pytest.mark.vm
 def test_t17_a_vni_goes_whole_and_another_one_stays(encap: EncapName, version: int) -> None:
-    other = Net(4, 1)
-    with Fabric(encap, hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
+    other = Subnet(4, 1)
+    with World(encap, hosts=3) as world:
+        h1, h2, switch = world.hosts
         for net in (A, other):
-            fabric.network(net, switches=[switch], on=(h1, h2))
-            fabric.container(h1, net, 2), fabric.container(h2, net, 3)
-        fabric.inform(switch)
-        fabric.switch(switch)
-        for host in fabric.hosts:
+            world.network(net, switches=[switch], on=(h1, h2))
+            world.member(h1, net, 2), world.member(h2, net, 3)
+        world.inform(switch)
+        world.switch(switch)
+        for host in world.hosts:
             mz.Endpoint.delete_many(host.agent, [each.name for each in mz.Endpoint.list(host.agent, vni=VNI)])
             host.agent.endpoints.sync([], vni=VNI)
             for key in [key for key in host.agent.networks if key.vni == VNI]:
                 del host.agent.networks[key]
             assert not any(key.vni == VNI for key in host.agent.endpoints)
             assert len(contents(host.agent)["records"]) == (host is not switch)
-        common_tests(*fabric.containers[2:], version)
+        common_tests(*world.containers[2:], version)

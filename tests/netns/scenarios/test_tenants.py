@@ -7,29 +7,28 @@ import pytest
 
 from mizarnet import Verdict
 from tests.support.counting import counted
-from tests.support.fabric import Fabric, Net, address, common_tests
 from tests.support.icmp import assert_silence
-from tests.support.topology import Container, EncapName
+from tests.world import Container, EncapName, Subnet, World, common_tests
 
 BLUE, GREEN = 3, 4
 
 
-def with_switch(fabric: Fabric, *nets: Net) -> None:
+def with_switch(world: World, *nets: Subnet) -> None:
     """Every network has the last host as its switch."""
     for net in nets:
-        fabric.network(net, switches=fabric.hosts[-1:], on=fabric.hosts[:-1])
-    fabric.switch(fabric.hosts[-1])
+        world.network(net, switches=world.hosts[-1:], on=world.hosts[:-1])
+    world.switch(world.hosts[-1])
 
 
 @pytest.mark.vm
 def test_t8_tenants_do_not_reach_each_other(encap: EncapName, version: int) -> None:
-    blue, green = Net(BLUE, 1), Net(GREEN, 2)
-    with Fabric(encap, hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
-        with_switch(fabric, blue, green)
-        blues = fabric.container(h1, blue, 2), fabric.container(h2, blue, 3)
-        greens = fabric.container(h1, green, 2), fabric.container(h2, green, 3)
-        fabric.inform(switch)
+    blue, green = Subnet(BLUE, 1), Subnet(GREEN, 2)
+    with World(encap, hosts=3) as world:
+        h1, h2, switch = world.hosts
+        with_switch(world, blue, green)
+        blues = world.member(h1, blue, 2), world.member(h2, blue, 3)
+        greens = world.member(h1, green, 2), world.member(h2, green, 3)
+        world.inform(switch)
         common_tests(*blues, version)
         common_tests(*greens, version)
         for one in blues:
@@ -40,20 +39,20 @@ def test_t8_tenants_do_not_reach_each_other(encap: EncapName, version: int) -> N
 
 def unreachable(one: Container, other: Container, version: int) -> None:
     """No answer, and the sender's own agent says why."""
-    since = counted(one.host.agent, lambda: assert_silence(one.namespace, address(other, version)))
+    since = counted(one.host.agent, lambda: assert_silence(one.namespace, other.address(version)))
     assert since.agent[Verdict.NO_DESTINATION].packets >= 1
     assert since.agent[Verdict.ENCAPSULATED].packets == since.agent[Verdict.DELIVERED_LOCALLY].packets == 0
 
 
 @pytest.mark.vm
 def test_t9_tenants_with_the_same_addresses(encap: EncapName, version: int) -> None:
-    blue, green = Net(BLUE, 1), Net(GREEN, 1)
-    with Fabric(encap, hosts=3) as fabric:
-        h1, h2, switch = fabric.hosts
-        with_switch(fabric, blue, green)
-        blues = fabric.container(h1, blue, 2), fabric.container(h2, blue, 3)
-        greens = fabric.container(h1, green, 2), fabric.container(h2, green, 3)
-        fabric.inform(switch)
+    blue, green = Subnet(BLUE, 1), Subnet(GREEN, 1)
+    with World(encap, hosts=3) as world:
+        h1, h2, switch = world.hosts
+        with_switch(world, blue, green)
+        blues = world.member(h1, blue, 2), world.member(h2, blue, 3)
+        greens = world.member(h1, green, 2), world.member(h2, green, 3)
+        world.inform(switch)
         common_tests(*blues, version)
         common_tests(*greens, version)
         before = [each.endpoint.stats() for each in greens]
@@ -63,13 +62,13 @@ def test_t9_tenants_with_the_same_addresses(encap: EncapName, version: int) -> N
 
 @pytest.mark.vm
 def test_t11_the_host_itself_is_an_endpoint(encap: EncapName, version: int) -> None:
-    net = Net(BLUE, 1)
-    with Fabric(encap, hosts=2) as fabric:
-        h1, h2 = fabric.hosts
-        fabric.network(net)
-        fabric.services.add(h1.namespace)
-        own = fabric.add(h1, h1.namespace, vni=BLUE, ip=net.interfaces(2), ifname="own0")
-        near, far = fabric.container(h1, net, 3), fabric.container(h2, net, 4)
-        fabric.lab.publish()
+    net = Subnet(BLUE, 1)
+    with World(encap, hosts=2) as world:
+        h1, h2 = world.hosts
+        world.network(net)
+        world.serve(h1.namespace)
+        own = world.add(h1, h1.namespace, vni=BLUE, ip=net.interfaces(2), ifname="own0")
+        near, far = world.member(h1, net, 3), world.member(h2, net, 4)
+        world.publish()
         common_tests(own, near, version)
         common_tests(own, far, version)

@@ -21,7 +21,6 @@ from tests.frames import (
     u16,
     udp,
 )
-from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
 from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, VirtioHeader
 
@@ -69,7 +68,7 @@ def super_frame(facts: Facts, kind: int, source: str, destination: str, *, segme
 
 def _ways(facts: Facts) -> list[tuple[int, str, str]]:
     """Kinds of segmentation with addresses of their family: the sender's, and that of a neighbour."""
-    four, six = facts.hood.far.ip, ipv6_of(facts.hood.far.endpoint)
+    four, six = facts.hood.far.ip, facts.hood.far.ipv6
     ways = [(TCPV4, facts.ip, four), (TCPV6, facts.ipv6, six)]
     major, minor = map(int, os.uname().release.split(".")[:2])
     if (major, minor) >= (6, 2):  # before, no sender could ask for segments of UDP
@@ -93,7 +92,7 @@ def super_frames_from_others(facts: Facts) -> list[Shot]:
     shots = []
     for kind, source, destination in _ways(facts):
         for victim in victims:
-            foreign = ipv6_of(victim.endpoint) if ":" in source else victim.ip
+            foreign = victim.ipv6 if ":" in source else victim.ip
             for _ in range(VARIANTS // 8):
                 segment = facts.random.randrange(500, 1300)
                 size = facts.random.randrange(segment + 1, LONGEST)

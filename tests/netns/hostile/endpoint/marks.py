@@ -16,7 +16,7 @@ from mizarnet._kernel.bpf import Direction, Map, ObjectSpec, Program
 from mizarnet._kernel.netlink import Session, get_link
 from mizarnet._model import layouts
 from tests.support.standing import at_the_head, program_ids
-from tests.support.topology import TUNNEL, Host, mac_of
+from tests.world import TUNNEL, Host, mac_of
 
 SOURCE = Path(__file__).with_name("marks.bpf.c")
 FLAGS = ("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror")

@@ -38,9 +38,8 @@ from tests.frames import (
     patched,
     u16,
 )
-from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.topology import TUNNEL, mac_of
+from tests.world import TUNNEL, mac_of
 
 REQUEST, REPLY = 1, 2
 ALL_NODES, ALL_NODES_MAC = "ff02::1", bytes.fromhex("333300000001")
@@ -155,9 +154,7 @@ def nd_frame(
     """A message to a neighbour or to all nodes, from the own address or the own link-local one."""
     source = source or facts.random.choice((facts.ipv6, link_local(facts.mac)))
     near = facts.hood.near
-    to, mac = facts.random.choice(
-        ((ipv6_of(near.endpoint), near.mac), (ALL_NODES, ALL_NODES_MAC), (ipv6_of(near.endpoint), VIRTUAL))
-    )
+    to, mac = facts.random.choice(((near.ipv6, near.mac), (ALL_NODES, ALL_NODES_MAC), (near.ipv6, VIRTUAL)))
     packed = icmpv6(source, to, *message, code=code)
     packet = ipv6(source, to, packed, protocol=ICMPV6, hops=hops, headers=headers)
     return frame(mac, facts.mac, packet)
@@ -165,7 +162,7 @@ def nd_frame(
 
 def _lies(facts: Facts) -> Iterator[tuple[int, bytes]]:
     """Every message that would make a victim believe something wrong, over and over."""
-    victims = [ipv6_of(victim.endpoint) for victim in facts.hood.victims]
+    victims = [victim.ipv6 for victim in facts.hood.victims]
     macs = [*(victim.mac for victim in facts.hood.victims), VIRTUAL, facts.mac, facts.any_mac()]
     while True:
         victim, other, mac = (
@@ -189,7 +186,7 @@ def nd_in_others_names(facts: Facts) -> list[Shot]:
 def nd_from_others_addresses(facts: Facts) -> list[Shot]:
     """The same, from the addresses of the victims and of routers."""
     victims = facts.hood.victims
-    sources = [*(ipv6_of(each.endpoint) for each in victims), *(link_local(each.mac) for each in victims)]
+    sources = [*(each.ipv6 for each in victims), *(link_local(each.mac) for each in victims)]
     sources += ["fe80::1", link_local(VIRTUAL)]
     return _until_enough(
         Shot(Verdict.FOREIGN_SOURCE, nd_frame(facts, lie, source=facts.random.choice(sources)))
@@ -199,7 +196,7 @@ def nd_from_others_addresses(facts: Facts) -> list[Shot]:
 
 def nd_questions_without_a_sender(facts: Facts) -> list[Shot]:
     """The victims' addresses and those of nobody, claimed as if they were being made sure of."""
-    victims = [ip(ipv6_of(victim.endpoint)) for victim in facts.hood.victims]
+    victims = [ip(victim.ipv6) for victim in facts.hood.victims]
 
     def frames() -> Iterator[bytes]:
         while True:

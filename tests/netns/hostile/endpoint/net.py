@@ -10,43 +10,21 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import attrs
 
 import mizarnet as mz
-from mizarnet._kernel.netlink import Session, write_sysctl
-from mizarnet._kernel.objects import has_route_identity
+from mizarnet._kernel.feature import has_route_identity
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.frames import ICMP, VIRTUAL, frame, icmp, ipv4
 from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker, assert_seen, assert_silence
-from tests.support.topology import UNDERLAY, Container, EncapName, Host, World, mac_of, quiet
 from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
+from tests.world import BLUE, GREEN, UNDERLAY, Container, EncapName, Host, World, mac_of, quiet
 
-BLUE, GREEN = 7, 8
 SETTLED_SECONDS = 0.3
-# Duplicate address detection, router solicitations and the repetition of multicast reports.
-CALM = {
-    "accept_dad": 0,
-    "dad_transmits": 0,
-    "router_solicitations": 0,
-    "mldv2_unsolicited_report_interval": 10,
-}
-
-
-def calm(namespace: Namespace) -> None:
-    """IPv6 in the devices to come that says nothing unasked once they are up."""
-    with Session.open(namespace.name) as session:
-        for setting, value in CALM.items():
-            write_sysctl(session, f"ipv6/conf/default/{setting}", str(value))
-
-
-def ipv6_of(endpoint: mz.Endpoint) -> str:
-    """The IPv6 address of an endpoint."""
-    return str(endpoint.addresses[-1].ip)
 
 
 @attrs.frozen(eq=False)
@@ -154,39 +132,21 @@ def neighbourhood(encap: EncapName) -> Iterator[Neighbourhood]:
         for host in world.hosts:
             quiet(host.namespace)
         first, second = world.hosts
-        add = partial(container, world)
         made = {
-            "sender": add(first, BLUE, 1),
-            "near": add(first, BLUE, 2),
-            "far": add(second, BLUE, 3),
-            "other": add(first, GREEN, 2),
-            "other_far": add(second, GREEN, 5),
+            "sender": world.container(first, BLUE, addresses(1)),
+            "near": world.container(first, BLUE, addresses(2)),
+            "far": world.container(second, BLUE, addresses(3)),
+            "other": world.container(first, GREEN, addresses(2)),
+            "other_far": world.container(second, GREEN, addresses(5)),
         }
         introduce(world, made)
         settle(world)
         yield Neighbourhood(world, **made, onlookers=tuple(_onlookers(world, made, undo)))
 
 
-def container(world: World, host: Host, vni: int, number: int) -> Container:
-    """A new namespace with an endpoint of both families in it."""
-    space = world.namespace(f"c{vni}-{number}")
-    calm(space)
-    made = mz.Endpoint.create(host.agent, vni=vni, ip=addresses(number), netns=space.name)
-    announce(world, host, made)
-    return Container(host, space, made)
-
-
 def addresses(number: int) -> tuple[str, str]:
     """Of the endpoint of that number, in any VNI."""
     return f"10.0.0.{number}/24", f"fd00::{number:x}/64"
-
-
-def announce(world: World, host: Host, endpoint: mz.Endpoint) -> None:
-    """Tell the other hosts where an endpoint is."""
-    for other in world.hosts:
-        if other is not host:
-            for address in endpoint.addresses:
-                other.agent.endpoints[endpoint.vni, address.ip] = mz.Remote(host.address)
 
 
 def introduce(world: World, made: Mapping[str, Container]) -> None:
@@ -198,7 +158,7 @@ def introduce(world: World, made: Mapping[str, Container]) -> None:
         for to in made.values():
             if to.endpoint.vni == one.endpoint.vni and to is not one:
                 mac = to.endpoint.mac if to.host is one.host else VIRTUAL_MAC
-                for address in (to.ip, ipv6_of(to.endpoint)):
+                for address in (to.ip, to.ipv6):
                     know(
                         one.namespace, address, "eth0", str(mac), "permanent" if name == "sender" else "stale"
                     )

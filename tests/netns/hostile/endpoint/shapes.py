@@ -36,7 +36,6 @@ from tests.frames import (
     u16,
     udp,
 )
-from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
 
 TAGS = (0x8100, 0x88A8, 0x9100)
@@ -48,7 +47,7 @@ def legal(facts: Facts) -> list[bytes]:
     for to in (hood.near, hood.far):
         for mac in (to.mac, VIRTUAL):
             frames.append(datagram(facts.mac, facts.ip, to.ip, destination_mac=mac))
-            frames.append(datagram(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=mac))
+            frames.append(datagram(facts.mac, facts.ipv6, to.ipv6, destination_mac=mac))
     return frames
 
 
@@ -89,7 +88,7 @@ def cut_headers(facts: Facts) -> list[Shot]:
 
 def _chained(facts: Facts) -> bytes:
     """An IPv6 frame with extension headers before its UDP."""
-    to = ipv6_of(facts.hood.near.endpoint)
+    to = facts.hood.near.ipv6
     packed = summed(facts.ipv6, to, UDP, udp(9, 9, bytes(40)))
     headers = (extension(HOP_BY_HOP), extension(DESTINATION_OPTIONS))
     return frame(VIRTUAL, facts.mac, ipv6(facts.ipv6, to, packed, headers=headers))
@@ -129,7 +128,7 @@ def wrong_headers(facts: Facts) -> list[Shot]:
 def too_many_headers(facts: Facts) -> list[Shot]:
     """More IPv6 extension headers than anybody needs, with a lie about a neighbour behind them."""
     near = facts.hood.near
-    to = ipv6_of(near.endpoint)
+    to = near.ipv6
     lie = icmpv6(facts.ipv6, to, ADVERTISEMENT, neighbour(to, flags=0xA0000000))
 
     def frames() -> Iterator[bytes]:
@@ -208,7 +207,7 @@ def storms(facts: Facts) -> list[Shot]:
             frames.append(datagram(facts.mac, source, group, destination_mac=mac, payload=data))
     for to in (facts.hood.near, facts.hood.far, facts.hood.other_far):
         frames.append(datagram(facts.mac, facts.ip, to.ip, destination_mac=BROADCAST))
-        frames.append(datagram(facts.mac, facts.ipv6, ipv6_of(to.endpoint), destination_mac=BROADCAST))
+        frames.append(datagram(facts.mac, facts.ipv6, to.ipv6, destination_mac=BROADCAST))
     frames += [*_memberships(facts), *_solicitations(facts)]
     return [Shot(Verdict.MULTICAST, frame) for frame in frames]
 

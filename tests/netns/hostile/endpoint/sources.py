@@ -9,15 +9,14 @@ from ipaddress import IPv4Address, IPv6Address
 import mizarnet as mz
 from mizarnet import Verdict
 from tests.frames import VIRTUAL, datagram, link_local
-from tests.netns.hostile.endpoint.net import ipv6_of
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.topology import TUNNEL, UNDERLAY, mac_of
+from tests.world import TUNNEL, UNDERLAY, Container, mac_of
 
 
 def to_everybody(facts: Facts, mac: bytes, source: str, payload: bytes = b"forged") -> Iterator[bytes]:
     """From that MAC and address to each endpoint of both tenants, by its MAC and by the agent's."""
     for victim in facts.hood.victims:
-        to = ipv6_of(victim.endpoint) if ":" in source else victim.ip
+        to = victim.ipv6 if ":" in source else victim.ip
         for destination_mac in (victim.mac, VIRTUAL):
             yield datagram(mac, source, to, destination_mac=destination_mac, payload=payload)
 
@@ -60,30 +59,30 @@ def the_tunnels_mac(facts: Facts) -> list[Shot]:
     return _varied(facts, Verdict.TUNNEL_OWN, ((mac, ip) for ip in (facts.ip, facts.ipv6)))
 
 
-def _imitating(facts: Facts, victim: mz.Endpoint) -> list[Shot]:
+def _imitating(facts: Facts, victim: Container) -> list[Shot]:
     """With the MAC of an endpoint of the same host, and with every address that matters.
 
     Where the agent cannot see whose frame it is, an address that goes with the MAC is believed, as ``probe()`` says.
     The others are refused there too.
     """
-    own = {str(victim.ip), ipv6_of(victim)}
+    own = {victim.ip, victim.ipv6}
     addresses = {facts.ip, facts.ipv6, "10.0.0.77", "fd00::77", *own}
     if mz.probe().route_identity:
         verdict = Verdict.FOREIGN_SOCKET
     else:
         verdict, addresses = Verdict.FOREIGN_SOURCE, addresses - own
-    return _varied(facts, verdict, ((victim.mac.packed, each) for each in sorted(addresses)))
+    return _varied(facts, verdict, ((victim.mac, each) for each in sorted(addresses)))
 
 
 def a_neighbours_mac(facts: Facts) -> list[Shot]:
     """Of the same tenant."""
-    return _imitating(facts, facts.hood.near.endpoint)
+    return _imitating(facts, facts.hood.near)
 
 
 def another_tenants_mac(facts: Facts) -> list[Shot]:
     """Of the endpoints next door, in another VNI."""
     hood = facts.hood
-    return [shot for each in (hood.other, *hood.vms) for shot in _imitating(facts, each.endpoint)]
+    return [shot for each in (hood.other, *hood.vms) for shot in _imitating(facts, each)]
 
 
 # -- addresses ---------------------------------------------------------------------------------------------
@@ -137,7 +136,7 @@ def random_ipv6(facts: Facts) -> list[Shot]:
 def others_ipv6(facts: Facts) -> list[Shot]:
     """From the neighbours and from the other tenant's endpoints."""
     hood = facts.hood
-    everybody = {ipv6_of(each.endpoint) for each in (hood.sender, *hood.victims)}
+    everybody = {each.ipv6 for each in (hood.sender, *hood.victims)}
     return _foreign(facts, sorted(everybody - {facts.ipv6}))
 
 

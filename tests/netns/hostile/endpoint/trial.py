@@ -14,7 +14,7 @@ import attrs
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.netns.hostile.endpoint.net import Neighbourhood, ipv6_of, settle
+from tests.netns.hostile.endpoint.net import Neighbourhood, settle
 from tests.support.flood import Flooded, flood, frame_count, shares
 from tests.support.namespace import Namespace
 from tests.support.vmm import PLAIN, VirtioHeader
@@ -130,7 +130,7 @@ class Facts:
     @property
     def ipv6(self) -> str:
         """Its own IPv6 address."""
-        return ipv6_of(self.endpoint)
+        return str(self.endpoint.addresses[-1].ip)
 
     def any_mac(self) -> bytes:
         """One that no endpoint has."""

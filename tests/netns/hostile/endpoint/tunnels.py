@@ -25,9 +25,9 @@ from tests.frames import (
     tunnel,
     udp,
 )
-from tests.netns.hostile.endpoint.net import GREEN, Neighbourhood
+from tests.netns.hostile.endpoint.net import Neighbourhood
 from tests.netns.hostile.endpoint.trial import VARIANTS, Facts, Kind, Shot
-from tests.support.topology import TUNNEL, UNDERLAY, mac_of
+from tests.world import GREEN, TUNNEL, UNDERLAY, mac_of
 
 FLANNEL_PORT = 8472
 """Where Linux put VXLAN before it had a port of its own."""

@@ -28,8 +28,8 @@ from tests.frames import (
     tagged,
     udp,
 )
-from tests.support.tenants import BLUE, GREEN, RED
 from tests.support.wire import STRANGER, STRANGERS_IP, Kind, Packet, Wire
+from tests.world import BLUE, GREEN, RED
 
 LARGEST_VNI = (1 << 24) - 1
 VLAN_TAGS = (0x8100, 7), (0x8100, 0xE000), (0x88A8, 7), (0x9100, 7)

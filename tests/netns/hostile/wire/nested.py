@@ -25,8 +25,8 @@ from tests.frames import (
     udp,
 )
 from tests.support.onlookers import PORT
-from tests.support.tenants import BLUE
 from tests.support.wire import HOST, OTHER_ADDRESSES, PEER, STRANGER, Kind, Packet, Wire
+from tests.world import BLUE
 
 
 def targets(wire: Wire) -> dict[bytes, Verdict]:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from mizarnet import Verdict
 from tests.frames import geneve, geneve_option, patched, vxlan
-from tests.support.tenants import BLUE
 from tests.support.wire import HOST, OTHER_ADDRESSES, Kind, Packet, Wire
+from tests.world import BLUE
 
 CONTROL, CRITICAL = 0x80, 0x40
 """Flags of a Geneve header."""

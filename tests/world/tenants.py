@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import attrs
 
-from tests.support.topology import Container, Host, World
+from tests.world.container import Container, Host
+from tests.world.world import World
 
 BLUE, GREEN, RED = 7, 8, 9
 
 
 @attrs.frozen
-class Net:
+class Tenants:
     """Two tenants with the same addresses: 1 and 2 on the first host, 3 on the second; a third tenant alone."""
 
     world: World
@@ -31,15 +32,17 @@ class Net:
         return self.world.hosts[1]
 
     @classmethod
-    def on(cls, world: World) -> Net:
+    def on(cls, world: World) -> Tenants:
         """Make their containers."""
         first, second = world.hosts
+        places = {
+            "blue1": (first, BLUE, 1), "blue2": (first, BLUE, 2), "blue3": (second, BLUE, 3),
+            "green1": (first, GREEN, 1), "green3": (second, GREEN, 3), "red1": (first, RED, 9),
+        }  # fmt: skip
         return cls(
-            world=world,
-            blue1=world.container(first, BLUE, "10.0.0.1/24"),
-            blue2=world.container(first, BLUE, "10.0.0.2/24"),
-            blue3=world.container(second, BLUE, "10.0.0.3/24"),
-            green1=world.container(first, GREEN, "10.0.0.1/24"),
-            green3=world.container(second, GREEN, "10.0.0.3/24"),
-            red1=world.container(first, RED, "10.0.0.9/24"),
+            world,
+            **{
+                name: world.container(host, vni, f"10.0.0.{number}/24")
+                for name, (host, vni, number) in places.items()
+            },
         )
