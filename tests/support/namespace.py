@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket as sockets
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import PIPE
 from typing import TypeVar
 
-from mizarnet._kernel.netlink import create_netns, delete_netns
+from mizarnet._kernel.netlink import Session, create_netns, delete_netns, write_sysctl
 
 T = TypeVar("T")
 
@@ -40,7 +42,24 @@ class Namespace:
         """Make it; loopback is up."""
         create_netns(name)
         self.name = name
-        self.path = f"/run/netns/{name}"
+
+    @classmethod
+    def adopt(cls, name: str) -> Namespace:
+        """One that exists already."""
+        found = cls.__new__(cls)
+        found.name = name
+        return found
+
+    @property
+    def path(self) -> str:
+        """Of the file that stands for it."""
+        return f"/run/netns/{self.name}"
+
+    def set(self, **sysctls: int) -> None:
+        """Write settings below ``net``, by their paths."""
+        with Session.open(self.name) as session:
+            for path, value in sysctls.items():
+                write_sysctl(session, path, str(value))
 
     def call(self, function: Callable[[], T]) -> T:
         """Call ``function`` on a thread that lives in the namespace."""
@@ -66,10 +85,18 @@ class Namespace:
 
     def run(self, *argv: str, timeout: int = 20) -> str:
         """Run a command in the namespace; it must succeed. Its standard output."""
-        command = ["timeout", "-s", "KILL", str(timeout), "nsenter", f"--net={self.path}", *argv]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{' '.join(argv)} in {self.name}: {done.returncode}\n{done.stderr}"
-        return done.stdout
+        # A process starts in the namespace of the thread that starts it: no other has to be started for that.
+        process = self.call(
+            lambda: subprocess.Popen(argv, stdout=PIPE, stderr=PIPE, text=True, process_group=0)
+        )
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+        assert process.returncode == 0, f"{' '.join(argv)} in {self.name}: {process.returncode}\n{errors}"
+        return output
 
     def delete(self) -> None:
         """Delete it; again is harmless."""
