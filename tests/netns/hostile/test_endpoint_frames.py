@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An endpoint with packet sockets sends what it may not, a million frames of each kind: nobody notices any of it."""
+"""An endpoint with packet sockets sends what it may not, very many frames of each kind: nobody notices any of it."""
 
 from __future__ import annotations
 

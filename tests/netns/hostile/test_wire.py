@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tunnel packets by the million, from the underlay, with one thing wrong: none arrives anywhere."""
+"""Tunnel packets in great numbers, from the underlay, with one thing wrong: none arrives anywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONT_FRAGMENT = 0x4000
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_none_of_a_million_arrives(wire: Wire, name: str) -> None:
+def test_none_of_many_arrives(wire: Wire, name: str) -> None:
     wire.assert_refused(list(KINDS[name](wire)), count=frame_count())
 
 

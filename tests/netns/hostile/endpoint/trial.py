@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A million frames of one kind: each ends at the agent under its reason, and nobody notices anything."""
+"""Very many frames of one kind: each ends at the agent under its reason, and nobody notices anything."""
 
 from __future__ import annotations
 
