@@ -17,17 +17,7 @@ import attrs
 import pytest
 
 import mizarnet
-from mizarnet import (
-    EndpointKey,
-    EndpointSpec,
-    Local,
-    MacAddress,
-    Network,
-    NetworkKey,
-    Remote,
-    Stats,
-    Verdict,
-)
+from mizarnet import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote, Stats, Verdict
 from mizarnet._datapath import loader
 from mizarnet._kernel.bpf import Object
 from mizarnet._kernel.netlink import Session

@@ -5,17 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from tests.frames.internet import (
-    HEADER_BYTES,
-    ICMP,
-    ICMPV6,
-    TCP,
-    UDP,
-    checksum,
-    ip,
-    packet,
-    pseudo_header,
-)
+from tests.frames.internet import HEADER_BYTES, ICMP, ICMPV6, TCP, UDP, checksum, ip, packet, pseudo_header
 from tests.frames.link import frame, patched, u16
 
 FIN, SYN, ACK = 1, 2, 16

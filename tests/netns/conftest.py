@@ -41,3 +41,10 @@ def net(shared_world: World) -> Tenants:
 def web(world: World) -> Container:
     """A container on the first of two new hosts; its endpoint is called ``web``."""
     return world.container(world.hosts[0], 7, "10.0.0.1/24", name="web")
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def version(request: pytest.FixtureRequest) -> int:
+    """A family: mostly that which the endpoints speak."""
+    found: int = request.param
+    return found

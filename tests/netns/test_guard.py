@@ -28,9 +28,7 @@ from tests.frames import (
     vxlan,
 )
 from tests.support.counting import assert_counted, refused, wait_for
-from tests.support.traffic import (
-    send_frame,
-)
+from tests.support.traffic import send_frame
 from tests.world import BLUE, TUNNEL, UNDERLAY, Tenants, mac_of
 
 STRANGER = mac("02:00:00:00:00:99")
@@ -114,10 +112,7 @@ def forged(net: Tenants) -> dict[str, tuple[Verdict, Forged]]:
             Verdict.TUNNEL_MAC,
             Forged(net, inner=datagram(sender, "10.0.0.3", "10.0.0.1", destination_mac=tunnel_mac)),
         ),
-        "a VLAN tag inside": (
-            Verdict.VLAN_TAGGED,
-            Forged(net, inner=tagged(good, (0x8100, 7))),
-        ),
+        "a VLAN tag inside": (Verdict.VLAN_TAGGED, Forged(net, inner=tagged(good, (0x8100, 7)))),
         "something else inside": (
             Verdict.UNKNOWN_ETHERTYPE,
             Forged(net, inner=ethernet(to, sender, 0x88CC, bytes(46))),

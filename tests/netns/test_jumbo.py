@@ -24,13 +24,6 @@ TCP_HEADER = 20 + 12  # with timestamps
 ECHO_HEADER = 8
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def version(request: pytest.FixtureRequest) -> int:
-    """The family that the endpoints speak."""
-    found: int = request.param
-    return found
-
-
 @attrs.frozen
 class Case:
     """How the hosts are joined."""

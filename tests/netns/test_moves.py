@@ -20,13 +20,6 @@ NET = Subnet(3, 1)
 SETTLE = 0.3
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def version(request: pytest.FixtureRequest) -> int:
-    """The family that the endpoints speak."""
-    found: int = request.param
-    return found
-
-
 @pytest.fixture
 def world(encap: EncapName) -> Iterator[World]:
     """Endpoints on the first two hosts; the next two are switches that know them, the first one in use."""

@@ -55,19 +55,10 @@ def world(encap: EncapName) -> Iterator[World]:
 def parties(world: World) -> Parties:
     h1, h2 = world.hosts
     made = Parties(
-        world.member(h1, A, 2),
-        world.member(h1, A, 3),
-        world.member(h2, A, 4),
-        world.member(h2, B, 5),
+        world.member(h1, A, 2), world.member(h1, A, 3), world.member(h2, A, 4), world.member(h2, B, 5)
     )
     world.publish()
     return made
-
-
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def version(request: pytest.FixtureRequest) -> int:
-    found: int = request.param
-    return found
 
 
 @pytest.fixture(params=["near", "far", "beyond"])

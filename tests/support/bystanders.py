@@ -13,11 +13,7 @@ from tests.world import TUNNEL, Container, Host, Tenants, device
 
 def _of_host(host: Host) -> dict[str, Any]:
     agent = host.agent
-    return {
-        "agent": agent.state(),
-        "maps": contents(agent),
-        "tunnel": device(host.namespace, TUNNEL),
-    }
+    return {"agent": agent.state(), "maps": contents(agent), "tunnel": device(host.namespace, TUNNEL)}
 
 
 class Bystanders:

@@ -40,12 +40,7 @@ def _raw_socket(source: Namespace, address: str) -> socket.socket:
 
 
 def echo(
-    source: Namespace,
-    address: str,
-    *,
-    size: int = 56,
-    whole: bool = False,
-    timeout: float = SOCKET_SECONDS,
+    source: Namespace, address: str, *, size: int = 56, whole: bool = False, timeout: float = SOCKET_SECONDS
 ) -> bool:
     """Whether one echo request is answered, with its own bytes, within ``timeout`` seconds.
 

@@ -16,16 +16,7 @@ import attrs
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.frames import (
-    BROADCAST,
-    PORTS,
-    datagram,
-    frame,
-    ipv4,
-    mac,
-    tunnel,
-    udp,
-)
+from tests.frames import BROADCAST, PORTS, datagram, frame, ipv4, mac, tunnel, udp
 from tests.support.flood import Flooded, flood, shares
 from tests.support.onlookers import (
     EndpointOnlooker,

@@ -9,16 +9,7 @@ import pytest
 from mizarnet import Verdict
 from tests.frames import geneve_option, ipv4, ipv6, patched, udp
 from tests.model import judge
-from tests.model.case import (
-    TC_OK,
-    TC_REDIRECT,
-    TC_SHOT,
-    Case,
-    Outcome,
-    Outer,
-    ProgramName,
-    Received,
-)
+from tests.model.case import TC_OK, TC_REDIRECT, TC_SHOT, Case, Outcome, Outer, ProgramName, Received
 from tests.model.checksum import changed, internet_checksum
 from tests.support import small_host as host
 from tests.support.small_host import KEY, KEY6, ROUTED, sent, to

@@ -19,15 +19,7 @@ from tests.frames import (
     neighbour,
     patched,
 )
-from tests.model.case import (
-    TC_OK,
-    TC_SHOT,
-    DeferredChecksum,
-    Outcome,
-    RoutedBy,
-    Sent,
-    SentBy,
-)
+from tests.model.case import TC_OK, TC_SHOT, DeferredChecksum, Outcome, RoutedBy, Sent, SentBy
 from tests.support import small_host as host
 from tests.support.small_host import (
     KEY,
@@ -55,14 +47,7 @@ BOUNCED = {
 }
 
 
-@pytest.mark.parametrize(
-    "rest",
-    [
-        {},
-        {"route_identity": False, "origin": ROUTED},
-        {"v6": True, "key": KEY6},
-    ],
-)
+@pytest.mark.parametrize("rest", [{}, {"route_identity": False, "origin": ROUTED}, {"v6": True, "key": KEY6}])
 def test_a_bounced_frame_is_let_out_as_it_is(rest: dict[str, object]) -> None:
     frame = b"\xff\xff not even understood"
     expected = Outcome(verdict=Verdict.BOUNCE_ADMITTED, action=TC_OK, frame=frame, priority=6, tstamp=7)

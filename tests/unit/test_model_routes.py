@@ -6,18 +6,7 @@ from __future__ import annotations
 import pytest
 
 from mizarnet import Verdict
-from tests.frames import (
-    checksum,
-    checksums_hold,
-    echo_request,
-    icmp,
-    ip,
-    ipv4,
-    ipv6,
-    patched,
-    u16,
-    udp,
-)
+from tests.frames import checksum, checksums_hold, echo_request, icmp, ip, ipv4, ipv6, patched, u16, udp
 from tests.model.case import TC_OK, Outcome, Outer, Received, Sent
 from tests.support import small_host as host
 from tests.support.small_host import agent, dropped, icmp6, redirected, sent, to
@@ -77,10 +66,7 @@ def test_routed_packet_loses_a_hop() -> None:
 
 @pytest.mark.parametrize("flow_hash", [12, 13])
 def test_routed_packet_goes_to_the_switch_of_its_flow(flow_hash: int) -> None:  # D9
-    for frame, result in (
-        (to("10.1.0.1"), to("10.1.0.1", hops=63)),
-        (to("fd01::1"), to("fd01::1", hops=63)),
-    ):
+    for frame, result in ((to("10.1.0.1"), to("10.1.0.1", hops=63)), (to("fd01::1"), to("fd01::1", hops=63))):
         assert agent(frame, flow_hash=flow_hash) == encapsulated(frame, result, host.SWITCHES[flow_hash % 2])
 
 

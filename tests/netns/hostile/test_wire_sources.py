@@ -20,12 +20,6 @@ from tests.world import BLUE, UNDERLAY, Container, EncapName, World, mac_of
 HOSTS = {4: ip_network("198.18.0.0/16"), 6: ip_network("2001:db8::/112")}
 
 
-@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
-def version(request: pytest.FixtureRequest) -> int:
-    found: int = request.param
-    return found
-
-
 @pytest.fixture
 def world(encap: EncapName, version: int) -> Iterator[World]:
     """Two hosts; the kernel of the first takes packets from senders that it has no route to."""

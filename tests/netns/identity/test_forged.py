@@ -266,11 +266,7 @@ def test_tap_opened_in_its_namespace(scene: Scene, tap: Container, tmp_path: Pat
 def test_tap_opened_by_the_host(scene: Scene, tap: Container, tmp_path: Path) -> None:
     """A tap's socket belongs to the namespace of whoever opened it, wherever its device is."""
     host, reason, data = tap.host.namespace, mz.Verdict.FOREIGN_SOCKET, b"from a VM"
-    with (
-        scene.c.udp() as far,
-        opened(tap, host, tmp_path) as descriptor,
-        judged(scene, reason, far, data),
-    ):
+    with scene.c.udp() as far, opened(tap, host, tmp_path) as descriptor, judged(scene, reason, far, data):
         os.write(descriptor, udp_frame(tap, scene.c, far.getsockname()[1], data))
     scene.expect(tap, "UDP", ("other", "none"))
 

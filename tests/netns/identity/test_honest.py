@@ -236,12 +236,7 @@ def join(router: Container, behind: Namespace) -> None:
         "address add 10.9.0.1/24 dev veth0",
         "link set veth0 up",
     )
-    ip(
-        behind,
-        "address add 10.9.0.2/24 dev eth0",
-        "link set eth0 up",
-        "route add default via 10.9.0.1",
-    )
+    ip(behind, "address add 10.9.0.2/24 dev eth0", "link set eth0 up", "route add default via 10.9.0.1")
 
 
 def test_endpoint_of_the_host(scene: Scene, peer: Container) -> None:

@@ -149,12 +149,7 @@ def test_t7_three_switches_each_and_hosts_of_several_roles(encap: EncapName, ver
     with World(encap, hosts=7) as world:
         # All but the router have endpoints; h2 and h3 are switches of both networks.
         h1, h2, h3, h4, h5, h6, router = world.hosts
-        routed(
-            world,
-            router,
-            {A: (h1, h2, h3), B: (h2, h3, h4)},
-            {A: (h1, h2, h5), B: (h3, h4, h6)},
-        )
+        routed(world, router, {A: (h1, h2, h3), B: (h2, h3, h4)}, {A: (h1, h2, h5), B: (h3, h4, h6)})
         world.switch(h1, h2, h3, h4, router)
         all_pairs(world, version)
         assert total([router], "switch", Verdict.BOUNCED) > 50

@@ -10,20 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mizarnet import Verdict
-from tests.frames import (
-    BROADCAST,
-    ICMP,
-    SYN,
-    TCP,
-    UDP,
-    VIRTUAL,
-    echo_request,
-    frame,
-    ipv4,
-    ipv6,
-    tcp,
-    udp,
-)
+from tests.frames import BROADCAST, ICMP, SYN, TCP, UDP, VIRTUAL, echo_request, frame, ipv4, ipv6, tcp, udp
 from tests.support.onlookers import PORT
 from tests.support.wire import HOST, OTHER_ADDRESSES, PEER, STRANGER, Kind, Packet, Wire
 from tests.world import BLUE
