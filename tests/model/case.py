@@ -13,8 +13,26 @@ from tests.model.state import Ip, Mac
 
 ProgramName: TypeAlias = Literal["agent", "guard", "switch"]
 
-TC_OK, TC_SHOT, TC_REDIRECT = 0, 2, 7
-XDP_PASS, XDP_TX = 2, 3
+
+class TcAction(enum.IntEnum):
+    """What agent and guard may return to the kernel."""
+
+    TC_OK = 0
+    TC_SHOT = 2
+    TC_REDIRECT = 7
+
+
+class XdpAction(enum.IntEnum):
+    """What the switch may return."""
+
+    XDP_PASS = 2
+    XDP_TX = 3
+
+
+Action: TypeAlias = TcAction | XdpAction | int
+"""A program under test returns a plain number, whatever it is."""
+TC_OK, TC_SHOT, TC_REDIRECT = TcAction
+XDP_PASS, XDP_TX = XdpAction
 NO_TOKEN = bytes(12)
 
 
@@ -184,7 +202,7 @@ class Outcome:
     """
 
     verdict: Verdict
-    action: int
+    action: Action
     frame: bytes | None = None
     mark: int = 0
     token: bytes = NO_TOKEN

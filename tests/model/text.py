@@ -15,6 +15,7 @@ import attrs
 
 from mizarnet import Verdict
 from tests.model.case import (
+    Action,
     Case,
     DeferredChecksum,
     Hop,
@@ -25,7 +26,9 @@ from tests.model.case import (
     RoutedBy,
     Sent,
     SentBy,
+    TcAction,
     TunnelKey,
+    XdpAction,
 )
 from tests.model.state import Config, Elsewhere, Ip, Local, Mac, Network, Prefix, Remote, SenderRecord, State
 
@@ -128,7 +131,12 @@ def _named(kind: type[Verdict | HopResult]) -> Form:
     return Form(lambda value: value.name, lambda name: kind[name])
 
 
+def _read_action(data: str | int) -> Action:
+    return data if isinstance(data, int) else {**TcAction.__members__, **XdpAction.__members__}[data]
+
+
 _PLAIN = Form(_same, _same)
+_ACTION = Form(lambda action: getattr(action, "name", action), _read_action)
 _BYTES = Form(bytes.hex, bytes.fromhex)
 _IP, _MAC, _PREFIX = Form(_write_ip, _read_ip), Form(_write_mac, _read_mac), Form(_write_prefix, _read_prefix)
 
@@ -150,6 +158,7 @@ _FORMS: dict[str, Form] = {
     "frozenset[Prefix]": Form(
         lambda peers: sorted(map(_write_prefix, peers)), _sequence(_PREFIX, frozenset).read
     ),
+    "Action": _ACTION,
     "Verdict": _named(Verdict),
     "HopResult": _named(HopResult),
     "RoutedBy | SentBy | None": _optional(_one_of((RoutedBy, "ifindex"), (SentBy, "family"))),
