@@ -19,6 +19,7 @@ from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import FindingKind
 from tests.support.standing import attached_on
+from tests.support.tables import contents
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
 from tests.world import TUNNEL, Host, World, alive

@@ -12,7 +12,7 @@ import mizarnet as mz
 from mizarnet._kernel.netlink import Session, create_veth, write_sysctl
 from tests.support.namespace import Namespace
 from tests.support.tables import unchanged
-from tests.world import Host, World, links, new_namespace
+from tests.world import TUNNEL, Host, World, links, new_namespace
 
 
 @pytest.mark.parametrize(

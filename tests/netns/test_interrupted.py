@@ -13,7 +13,7 @@ from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_li
 from tests.support.process import finish, start_python
 from tests.support.traffic import assert_no_ping, assert_ping
 from tests.support.wait import wait_until
-from tests.world import Container, Host, World, links
+from tests.world import UNDERLAY, Container, Host, World, links
 
 # Each ends the process at one point of a create or a delete, as a signal would.
 DEATHS = {

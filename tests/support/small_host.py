@@ -23,7 +23,7 @@ from tests.frames import (
 )
 from tests.model import judge
 from tests.model.case import TC_REDIRECT, TC_SHOT, Case, Outcome, Received, RoutedBy, Sent, TunnelKey
-from tests.model.state import Config, Interface, Local, Network, Remote, State
+from tests.model.state import Config, Local, Network, Remote, SenderRecord, State
 
 WEB, DB, ROUTER, OTHER, AFAR = (mac(f"02:0a:0b:0c:0d:0{n}") for n in range(1, 6))
 HOP_TO, HOP_FROM = mac("02:00:00:00:01:03"), mac("02:00:00:00:01:04")

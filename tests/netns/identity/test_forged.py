@@ -212,7 +212,7 @@ def tap(scene: Scene) -> Iterator[Container]:
     with (
         scene.namespace("vm") as space,
         Session.open(space.name) as session,
-        host.tunnel.session.open_netns() as home,
+        host.tunnel.host.open_netns() as home,
     ):
         link = create_macvlan(
             session,

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 import mizarnet as mz
-from mizarnet._kernel.feature import has_route_identity
+from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.frames import ICMP, VIRTUAL, frame, icmp, ipv4
 from tests.support.namespace import Namespace
