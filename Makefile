@@ -144,7 +144,8 @@ $(VENV)/lint-tools: $(VENV)/tools
 	$(BIN)/pip install --quiet --group lint
 	@touch $@
 
-# Without build isolation, so that extension and BPF objects are rebuilt in place with the tools above.
-$(VENV)/built: $(VENV)/tools $(SOURCES)
+# Without build isolation, so that extension and BPF objects are rebuilt in place with the tools above. The last file
+# has the version, which the metadata repeat.
+$(VENV)/built: $(VENV)/tools $(SOURCES) mizarnet/__init__.py
 	$(BIN)/pip install --quiet --no-build-isolation --editable .
 	@touch $@

@@ -71,3 +71,5 @@ from mizarnet.tables import PeerSet as PeerSet
 from mizarnet.tap import Tap as Tap
 from mizarnet.tunnel import Tunnel as Tunnel
 from mizarnet.tunnel import TunnelState as TunnelState
+
+__version__ = "0.1.0"

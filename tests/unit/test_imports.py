@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 
@@ -17,6 +18,13 @@ def test_import_leaves_pyroute2_alone() -> None:
     modules = _modules_after("import mizarnet")
     assert "mizarnet._kernel.netlink" in modules
     assert not any(name.partition(".")[0] == "pyroute2" for name in modules)
+
+
+def test_the_version_is_a_literal_that_the_metadata_repeat() -> None:
+    import mizarnet
+
+    assert "importlib.metadata" not in _modules_after("import mizarnet")
+    assert mizarnet.__version__ == importlib.metadata.version("mizarnet")
 
 
 def test_every_name_of_the_root_says_where_it_comes_from() -> None:
