@@ -42,6 +42,7 @@ from mizarnet.errors import KernelError as KernelError
 from mizarnet.errors import LayoutError as LayoutError
 from mizarnet.errors import LocalEndpointError as LocalEndpointError
 from mizarnet.errors import LockTimeoutError as LockTimeoutError
+from mizarnet.errors import MissingLibraryError as MissingLibraryError
 from mizarnet.errors import MizarnetError as MizarnetError
 from mizarnet.errors import MtuError as MtuError
 from mizarnet.errors import NetlinkError as NetlinkError

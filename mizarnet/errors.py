@@ -10,6 +10,7 @@
     ├─ ClosedError (ValueError)                the handle was closed
     ├─ ForkedError (RuntimeError)              the handle was made before a fork
     ├─ StaleHandleError (RuntimeError)         the agent behind the handle was replaced or detached
+    ├─ MissingLibraryError (ImportError)       libbpf or the compiled extension cannot be loaded
     ├─ PrivilegeError (PermissionError)        a capability is missing
     ├─ UntrustedNamespaceError (PermissionError)  the namespace belongs to another user namespace
     ├─ UnsupportedError (NotImplementedError)  this kernel cannot do it
@@ -62,6 +63,7 @@ __all__ = [
     "LayoutError",
     "LocalEndpointError",
     "LockTimeoutError",
+    "MissingLibraryError",
     "MizarnetError",
     "MtuError",
     "NetlinkError",
@@ -151,6 +153,10 @@ class ForkedError(MizarnetError, RuntimeError):
 
 class StaleHandleError(MizarnetError, RuntimeError):
     """The kernel objects behind this handle were replaced or are gone; nothing was written."""
+
+
+class MissingLibraryError(MizarnetError, ImportError):
+    """libbpf, or the extension that is compiled against it, cannot be loaded; raised by ``import mizarnet``."""
 
 
 class PrivilegeError(MizarnetError, PermissionError):

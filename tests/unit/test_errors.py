@@ -19,6 +19,7 @@ EXAMPLES: list[MizarnetError] = [
     errors.ClosedError("m"),
     errors.ForkedError("m"),
     errors.StaleHandleError("m"),
+    errors.MissingLibraryError("m", hint="h"),
     errors.PrivilegeError("m", missing=["CAP_BPF"]),
     errors.UnsupportedError("m", feature="geneve"),
     errors.ExistsError("m", holder="eth0", differences={"mtu": (1, 2)}),

@@ -6,9 +6,15 @@ from __future__ import annotations
 import errno as _errno
 from typing import TYPE_CHECKING
 
-from mizarnet._kernel.bpf._ext import ffi, lib
 from mizarnet._kernel.capabilities import missing_capabilities, not_permitted
-from mizarnet.errors import BpfError, KernelError, PrivilegeError
+from mizarnet.errors import BpfError, KernelError, MissingLibraryError, PrivilegeError
+
+try:
+    from mizarnet._kernel.bpf._ext import ffi, lib
+except ModuleNotFoundError as error:
+    raise MissingLibraryError(str(error), hint="install mizarnet with pip, which compiles it") from None
+except ImportError as error:  # from the dynamic linker: libbpf is missing or too old
+    raise MissingLibraryError(str(error), hint="on Debian: apt-get install libbpf1") from None
 
 __all__ = ["NETWORK_NEEDS", "CData", "check", "failure", "ffi", "lib", "libbpf_version", "text"]
 
