@@ -29,6 +29,9 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
     "behaviours-mac-only.bpf.o": ("behaviours.bpf.c", ["-DMZN_NO_ROUTE_IDENTITY"]),
 }
 
+# Built files do not depend on where they were built.
+NO_PATHS = f"-ffile-prefix-map={ROOT}=."
+
 PACKAGES = "apt-get install clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc libc6-dev python3-dev"
 
 
@@ -70,7 +73,7 @@ class BuildExtension(build_ext):
         """Ask pkg-config only now: making an sdist needs no libbpf."""
         require(missing_for_extension())
         for extension in self.extensions:
-            extension.extra_compile_args += pkg_config("--cflags", "libbpf")
+            extension.extra_compile_args += [*pkg_config("--cflags", "libbpf"), NO_PATHS]
             extension.extra_link_args += pkg_config("--libs", "libbpf")
         super().run()
 
@@ -123,7 +126,7 @@ class BuildBpf(Command):
         return [
             *("-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Wextra", "-Werror"),
             *("-Icsrc/include", *pkg_config("--cflags", "libbpf"), "-idirafter", f"/usr/include/{triple}"),
-            f"-ffile-prefix-map={ROOT}=.",
+            NO_PATHS,
         ]
 
     def get_source_files(self) -> list[str]:

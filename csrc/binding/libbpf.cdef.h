@@ -4,7 +4,7 @@
 
 typedef uint8_t __u8;
 typedef uint32_t __u32;
-typedef uint64_t __u64;
+typedef unsigned long long __u64;
 typedef int32_t __s32;
 
 /* Numbers of the kernel's interface that Python names. */
