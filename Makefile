@@ -107,8 +107,8 @@ format: $(VENV)/lint-tools lint-packages
 	$(BIN)/ruff check --fix
 	clang-format -i $(C_FILES)
 
-wheel: $(VENV)/tools
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+wheel: $(VENV)/wheel-tools git-packages
+	$(BIN)/python tools/wheel.py
 
 clean:
 	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/_kernel/bpf/_ext.abi3.so
@@ -142,6 +142,10 @@ $(VENV)/tools: pyproject.toml | build-packages
 
 $(VENV)/lint-tools: $(VENV)/tools
 	$(BIN)/pip install --quiet --group lint
+	@touch $@
+
+$(VENV)/wheel-tools: $(VENV)/tools
+	$(BIN)/pip install --quiet --group wheel
 	@touch $@
 
 # Without build isolation, so that extension and BPF objects are rebuilt in place with the tools above. The last file
