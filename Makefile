@@ -13,6 +13,7 @@ BUILD_PACKAGES := clang llvm gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev pkg-
 NETNS_PACKAGES := iproute2 iputils-ping util-linux ethtool procps
 VM_PACKAGES := qemu-system-x86 qemu-system-common busybox-static kmod
 LINT_PACKAGES := clang-format
+WHEEL_PACKAGES := mmdebstrap util-linux
 GIT_PACKAGES := git
 
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/binding/build_ext.py setup.py
@@ -25,14 +26,16 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full test-full
 .PHONY: fuzz mutants bench wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c lint-commits format
-.PHONY: root build-packages netns-packages vm-packages lint-packages git-packages
+.PHONY: root build-packages netns-packages vm-packages lint-packages wheel-packages git-packages
 
 demo: root $(VENV)/built netns-packages
 	$(BIN)/python examples/two_hosts.py
 
+TIERS := test-unit test-bpf wheel test-netns fuzz test-mutants test-sanitized test-vm
+
 # Every tier runs, also after a failed one.
 test: root
-	@$(MAKE) --no-print-directory --keep-going test-unit test-bpf test-netns fuzz test-mutants test-sanitized test-vm
+	@$(MAKE) --no-print-directory --keep-going $(TIERS)
 
 test-unit: $(VENV)/built git-packages
 	$(PYTEST) tests/unit
@@ -51,7 +54,7 @@ test-vm-full: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
 
 # Each tier at its full depth. A tier that passed at this commit is not run again.
-test-full: root $(VENV)/built netns-packages vm-packages
+test-full: root $(VENV)/built $(VENV)/wheel-tools netns-packages vm-packages git-packages wheel-packages
 	$(BIN)/python tools/full.py
 
 # Tests the binding under the compiler's sanitizers, in a copy of the package below build/.
@@ -107,8 +110,9 @@ format: $(VENV)/lint-tools lint-packages
 	$(BIN)/ruff check --fix
 	clang-format -i $(C_FILES)
 
-wheel: $(VENV)/wheel-tools git-packages
-	$(BIN)/python tools/wheel.py
+# What is handed out, in dist. Without --smoke it takes no root.
+wheel: root $(VENV)/wheel-tools git-packages wheel-packages
+	$(BIN)/python tools/wheel.py --smoke
 
 clean:
 	rm -rf build dist $(VENV) mizarnet.egg-info mizarnet/_objects mizarnet/_kernel/bpf/_ext.abi3.so
@@ -129,6 +133,9 @@ vm-packages:
 
 lint-packages:
 	@$(APT) $(LINT_PACKAGES)
+
+wheel-packages:
+	@$(APT) $(WHEEL_PACKAGES)
 
 git-packages:
 	@$(APT) $(GIT_PACKAGES)

@@ -42,6 +42,7 @@ class Tier:
 TIERS = (
     Tier("unit", "values, errors, codecs, model, pages", (*PYTEST, "tests/unit")),
     Tier("bpf", "binding, layouts, single frames, fixtures", (*PYTEST, "tests/bpf"), PATIENT),
+    Tier("wheel", "two equal builds, on a system with nothing of ours", ("tools/wheel.py", "--smoke")),
     Tier(
         "netns",
         "real traffic; every death, rivals for minutes, every set of attachments",

@@ -3,11 +3,13 @@
 
 ``python tools/wheel.py`` unpacks the sdist in two directories and builds a wheel in each. They must be the same to the
 last byte, so whoever builds the commit with the same packages of Debian gets the same file. Every time in them is that
-of the commit, or ``SOURCE_DATE_EPOCH``. The checks are those of check-manifest, auditwheel and abi3audit.
+of the commit, or ``SOURCE_DATE_EPOCH``. The checks are those of check-manifest, auditwheel and abi3audit. With
+``--smoke`` the wheel is then tried out, which takes root: see ``wheel_smoke.py``.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -21,6 +23,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
+import wheel_smoke
+
 ROOT = Path(__file__).resolve().parent.parent
 DIST = ROOT / "dist"
 
@@ -32,6 +36,9 @@ COMMON_LICENCE = re.compile(r"/usr/share/common-licenses/([\w.+-]*\w)")
 
 def main() -> int:
     """Make both files; zero if every check passes."""
+    parser = argparse.ArgumentParser(description="Make sdist and wheel, in dist.")
+    parser.add_argument("--smoke", action="store_true", help="try the wheel out on a minimal Debian (root)")
+    smoke = parser.parse_args().smoke
     os.umask(0o022)  # the files' modes are in the archives
     environment = _environment()
     with TemporaryDirectory(prefix="mizarnet-") as name:
@@ -53,8 +60,11 @@ def main() -> int:
         for made in (sdist, wheel):
             shutil.copy(made, DIST)
             data = made.read_bytes()
-            print(f"dist/{made.name}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
-    return 0
+            print(
+                f"dist/{made.name}: {len(data):,} bytes, sha256 {hashlib.sha256(data).hexdigest()}",
+                flush=True,
+            )
+    return wheel_smoke.smoke() if smoke else 0
 
 
 def _environment() -> dict[str, str]:
