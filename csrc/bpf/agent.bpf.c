@@ -110,8 +110,6 @@ static __always_inline int find_destination(struct __sk_buff *skb, struct packet
 	case MZN_PLACE_LOCAL: /* nothing else would end the loop of a packet to its own sender */
 		return to->slot == packet->sender->slot ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
 	case MZN_PLACE_REMOTE:
-		if (same_ip(&packet->frame.source, &packet->frame.destination))
-			return MZN_DROP_TO_ITSELF;
 		packet->host = to->host;
 		return MZN_PASS_ENCAPSULATED;
 	default:

@@ -152,8 +152,6 @@ class Verdict(enum.IntEnum):
     """Longer than the tunnel's MTU, and not to be segmented."""
     BAD_OFFLOAD = 98
     """A checksum left to the device would change headers that were checked."""
-    TO_ITSELF = 99
-    """Source and destination address are the same, on another host."""
 
     @property
     def dropped(self) -> bool:
@@ -303,7 +301,6 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_DROP_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
         "MZN_DROP_OVERSIZED": Verdict.OVERSIZED,
         "MZN_DROP_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
-        "MZN_DROP_TO_ITSELF": Verdict.TO_ITSELF,
     },
     "mzn_place": {
         "MZN_PLACE_LOCAL": Place.LOCAL,

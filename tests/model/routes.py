@@ -31,8 +31,6 @@ def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent
         return _delivered(frame, endpoint, sender, tables.config, sent)
     if isinstance(endpoint, Elsewhere):  # D5a
         raise Refused(Verdict.NO_DESTINATION)
-    if endpoint is not None and packet.source == to:  # D5b
-        raise Refused(Verdict.TO_ITSELF)
     if endpoint is not None:  # D5
         return _encapsulated(case, frame, Outer(vni, endpoint.host, tables.config.local, TUNNEL_TTL), sent)
     network = tables.network(vni, to)

@@ -90,7 +90,6 @@ enum mzn_verdict {
 	MZN_DROP_GENEVE_OPTIONS = 96, /* Guard: a control frame, or an option that must be understood. */
 	MZN_DROP_OVERSIZED = 97, /* Longer than the tunnel's MTU, and not to be segmented. */
 	MZN_DROP_BAD_OFFLOAD = 98, /* A checksum left to the device would change headers that were checked. */
-	MZN_DROP_TO_ITSELF = 99, /* Source and destination address are the same, on another host. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
