@@ -43,19 +43,14 @@ def pack_config(config: Config) -> bytes:
 
 
 def pack_sender(sender: SenderRecord) -> bytes:
-    """``mzn_sender``."""
+    """``mzn_sender``: the members that it and the model both have go under one name."""
+    known = {name: getattr(sender, name) for name in layouts.Sender._fields if hasattr(sender, name)}
     own = [layouts.OwnAddress(_ip(ip), length) for ip, length in sender.addresses]
-    return layouts.Sender(
-        netns_cookie=sender.netns_cookie,
-        ifindex=sender.ifindex,
-        vni=sender.vni,
-        slot=sender.number,
-        flags=SenderFlag.FORWARDING if sender.forwarding else 0,
-        addresses=(*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own))),
-        gateways=(*map(_ip, sender.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(sender.gateways))),
-        group=0,
-        record=bytes(16),
-    ).pack()
+    known["slot"] = sender.number
+    known["flags"] = SenderFlag.FORWARDING if sender.forwarding else 0
+    known["addresses"] = (*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own)))
+    known["gateways"] = (*map(_ip, sender.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(sender.gateways)))
+    return layouts.Sender(**known, group=0, record=bytes(16)).pack()
 
 
 def pack_endpoint(place: Place) -> bytes:
