@@ -253,6 +253,7 @@ class Record:
     state: State = State.LIVE
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
+    longest: int = 0
 
     @property
     def mac(self) -> MacAddress:
@@ -285,6 +286,7 @@ class Record:
             nsid=self.nsid,
             state=self.state,
             group=0,
+            longest=self.longest,
             mac=self.mac.packed,
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
@@ -323,6 +325,7 @@ class Record:
             state=State(fields.state),
             changed=fields.changed,
             private=bool(fields.flags & SenderFlag.PRIVATE_NETNS),
+            longest=fields.longest,
         )
 
     def pack_sender(self) -> bytes:
@@ -337,6 +340,7 @@ class Record:
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
             group=0,
+            longest=self.longest,
             record=record_key(spec.name),
         ).pack()
 
