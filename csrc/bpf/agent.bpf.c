@@ -142,7 +142,7 @@ static __always_inline int judge_sent(struct __sk_buff *skb, struct packet *pack
 		refused = find_sender(skb, packet);
 	if (refused)
 		return refused;
-	if (is_oversized(skb) || (packet->sender->longest && skb->len > packet->sender->longest))
+	if (is_oversized(skb))
 		return MZN_DROP_OVERSIZED;
 	if (is_checksum_misplaced(skb, &packet->frame))
 		return MZN_DROP_BAD_OFFLOAD;

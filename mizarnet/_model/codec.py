@@ -253,7 +253,6 @@ class Record:
     state: State = State.LIVE
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
-    longest: int = 0
 
     @property
     def mac(self) -> MacAddress:
@@ -286,7 +285,6 @@ class Record:
             nsid=self.nsid,
             state=self.state,
             group=0,
-            longest=self.longest,
             mac=self.mac.packed,
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
@@ -325,7 +323,6 @@ class Record:
             state=State(fields.state),
             changed=fields.changed,
             private=bool(fields.flags & SenderFlag.PRIVATE_NETNS),
-            longest=fields.longest,
         )
 
     def pack_sender(self) -> bytes:
@@ -340,7 +337,6 @@ class Record:
             addresses=_own_addresses(spec.ip),
             gateways=_gateways(spec.gateway or ()),
             group=0,
-            longest=self.longest,
             record=record_key(spec.name),
         ).pack()
 

@@ -191,7 +191,7 @@ SENDER: Final = Layout(
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
     ("gateways", IP, Limit.ADDRESSES),
     ("group", "I"),
-    ("longest", "I"),
+    ("pad", "4x"),
     ("record", "16s"),
 )
 
@@ -207,7 +207,6 @@ class Sender(NamedTuple):
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
     group: int
-    longest: int
     record: bytes
 
     @classmethod
@@ -216,13 +215,13 @@ class Sender(NamedTuple):
         (
             netns_cookie, ifindex, vni, slot, flags, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
-            gateways0_family, gateways0_words, gateways1_family, gateways1_words, group, longest, record
+            gateways0_family, gateways0_words, gateways1_family, gateways1_words, group, record
         ) = SENDER.unpack(data)
         return new(
             Sender, (netns_cookie, ifindex, vni, slot, flags, (new(OwnAddress, (new(Ip, (addresses0_ip_family,
             addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip, (addresses1_ip_family,
             addresses1_ip_words)), addresses1_prefix_length))), (new(Ip, (gateways0_family, gateways0_words)),
-            new(Ip, (gateways1_family, gateways1_words))), group, longest, record)
+            new(Ip, (gateways1_family, gateways1_words))), group, record)
         )
 
     def pack(self) -> Packed:
@@ -230,7 +229,7 @@ class Sender(NamedTuple):
         return SENDER.pack(
             self.netns_cookie, self.ifindex, self.vni, self.slot, self.flags, *self.addresses[0].ip,
             self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
-            *self.gateways[0], *self.gateways[1], self.group, self.longest, self.record
+            *self.gateways[0], *self.gateways[1], self.group, self.record
         )
 
 
@@ -300,7 +299,7 @@ RECORD: Final = Layout(
     ("nsid", "i"),
     ("state", "I"),
     ("group", "I"),
-    ("longest", "I"),
+    ("pad", "4x"),
     ("mac", MAC),
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
     ("gateways", IP, Limit.ADDRESSES),
@@ -330,7 +329,6 @@ class Record(NamedTuple):
     nsid: int
     state: int
     group: int
-    longest: int
     mac: bytes
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
@@ -344,13 +342,13 @@ class Record(NamedTuple):
         """Of the bytes in a map."""
         (
             instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot, ifindex,
-            mtu, kind, flags, nsid, state, group, longest, mac, addresses0_ip_family, addresses0_ip_words,
+            mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
             gateways0_family, gateways0_words, gateways1_family, gateways1_words, ifname, netns, name, labels
         ) = RECORD.unpack(data)
         return new(
             Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot,
-            ifindex, mtu, kind, flags, nsid, state, group, longest, mac, (new(OwnAddress, (new(Ip,
+            ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
             (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
             (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
             (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), ifname,
@@ -362,9 +360,9 @@ class Record(NamedTuple):
         return RECORD.pack(
             self.instance, self.maker, self.changed, self.generation, self.netns_cookie, self.netns_device,
             self.netns_inode, self.vni, self.slot, self.ifindex, self.mtu, self.kind, self.flags, self.nsid,
-            self.state, self.group, self.longest, self.mac, *self.addresses[0].ip,
-            self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
-            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name, self.labels
+            self.state, self.group, self.mac, *self.addresses[0].ip, self.addresses[0].prefix_length,
+            *self.addresses[1].ip, self.addresses[1].prefix_length, *self.gateways[0], *self.gateways[1],
+            self.ifname, self.netns, self.name, self.labels
         )
 
 

@@ -185,7 +185,6 @@ class Builder:
             forwarding=rng.random() < 0.2,
             addresses=tuple(own),
             gateways=tuple(gateways),
-            longest=rng.choice((0, 0, 0, 60)),
         )
 
     def _own_address(self, vni: int, size: int, taken: set[tuple[int, Ip]]) -> Ip:

@@ -39,8 +39,6 @@ def judge(case: Case, tables: Tables) -> Outcome:
     number, length = sender.record.number, len(case.frame)
     try:
         _check_size(case, tables.config)
-        if 0 < sender.record.longest < len(case.frame):  # A8.4
-            raise Refused(Verdict.OVERSIZED)
         _check_checksum(case, packet)
         return _onwards(case, packet, sender, tables, Sent(number, length, dropped=False))
     except Refused as refused:

@@ -58,7 +58,6 @@ class SenderRecord:
         forwarding: Whether it may send from addresses that are not its own.
         addresses: Its own, with the length of the on-link prefix.
         gateways: One of a family at most.
-        longest: Bytes of the longest frame that it may send; 0: no limit of its own.
     """
 
     vni: int
@@ -68,7 +67,6 @@ class SenderRecord:
     forwarding: bool = False
     addresses: tuple[tuple[Ip, int], ...]
     gateways: tuple[Ip, ...] = ()
-    longest: int = 0
 
 
 @attrs.frozen

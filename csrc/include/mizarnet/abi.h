@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 2, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 1, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
@@ -164,7 +164,7 @@ struct mzn_sender {
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
 	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
 	__u32 group; /* as of an endpoint */
-	__u32 longest; /* longest frame that it may send, in bytes; 0: as long as the tunnel takes */
+	__u32 pad;
 	__u8 record[16]; /* key in `records`; no program reads it */
 };
 
@@ -213,7 +213,7 @@ struct mzn_record {
 	__s32 nsid; /* the host namespace's number for the endpoint's */
 	__u32 state; /* enum mzn_state */
 	__u32 group; /* as of an endpoint */
-	__u32 longest; /* as of a sender */
+	__u32 pad;
 	struct mzn_mac mac;
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
 	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
