@@ -147,6 +147,27 @@ class Tunnel(Closing):
             undo.pop_all()
             return cls(device, netns=where, created=False)
 
+    @classmethod
+    def list(cls, *, netns: NetnsLike | None = None) -> list[Self]:
+        """Handles of all tunnels of a host, by name, each to be closed on its own.
+
+        Args:
+            netns: Network namespace of the host, a name under ``/run/netns`` or a path; None: that of the calling
+                thread.
+
+        Raises:
+            NetnsNotFoundError: No such network namespace.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+        """
+        where = None if netns is None else arguments.check_netns(netns)
+        with ExitStack() as undo, Host.open(where) as host, host.open_netns() as here:
+            found: list[Self] = []
+            for device in TunnelDevice.all(host):
+                own = undo.enter_context(Host.open(here))
+                found.append(cls(attrs.evolve(device, host=own), netns=where, created=False))
+            undo.pop_all()
+            return found
+
     def copy(self) -> Self:
         """Another handle of the same tunnel, to be closed on its own.
 

@@ -109,6 +109,13 @@ class TunnelDevice:
             underlay_ifindex=ifindex if underlay is None else underlay.ifindex,
         )
 
+    @classmethod
+    def all(cls, host: Host) -> list[TunnelDevice]:
+        """Every tunnel of a host, by name."""
+        links = [link for kind in Encap for link in dump_links(host, kind=kind.value)]
+        found = [cls.of(host, link) for link in sorted(links, key=lambda link: link.name)]
+        return [device for device in found if device is not None]
+
     @property
     def name(self) -> str:
         """Name of the device."""

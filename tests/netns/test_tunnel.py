@@ -107,6 +107,33 @@ def test_two_tunnels_with_different_ports(host: Namespace) -> None:
         assert (one.port, other.port) == (4789, 4790)
 
 
+def test_all_tunnels_of_a_host_are_listed_by_name(host: Namespace) -> None:
+    assert mz.Tunnel.list(netns=host.name) == []
+    create(host, "second", port=4790).close()
+    create(host, "first").close()
+    for alien in ("alien type vxlan external dstport 4791", "plain type vxlan id 7 dstport 4792"):
+        host.run("ip", "link", "add", *alien.split())
+    found = mz.Tunnel.list(netns=host.name)
+    assert [(each.name, each.port, each.created) for each in found] == [
+        ("first", 4789, False),
+        ("second", 4790, False),
+    ]
+    found[0].delete()  # each has a session of its own
+    found[0].close()
+    assert not found[1].state().up
+    found[1].close()
+    assert [each.name for each in listed(host)] == ["second"]
+
+
+def listed(host: Namespace) -> list[mz.Tunnel]:
+    """As a process inside the host's namespace sees it."""
+    with Session.open(host.name) as session:
+        found = session.run(mz.Tunnel.list)
+    for each in found:
+        each.close()
+    return found
+
+
 def test_an_underlay_without_an_address(host: Namespace) -> None:
     with Session.open(host.name) as session:
         create_veth(session, "bare0", peer="bare1")

@@ -100,6 +100,7 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("endpoint name with newline", Value, "name", lambda: spec(name="a\nb")),
     ("endpoint name as bytes", Type, "name", lambda: spec(name=b"web")),
     ("namespace empty", Value, "netns", lambda: spec(netns="")),
+    ("namespace of tunnels empty", Value, "netns", lambda: mz.Tunnel.list(netns="")),
     ("namespace ..", Value, "netns", lambda: spec(netns="..")),
     ("namespace path too long", Value, "netns", lambda: spec(netns="/" + "x" * 300)),
     ("namespace as a number", Type, "netns", lambda: spec(netns=1)),
