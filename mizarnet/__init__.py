@@ -33,6 +33,7 @@ from mizarnet.errors import BulkError as BulkError
 from mizarnet.errors import CapacityError as CapacityError
 from mizarnet.errors import ClosedError as ClosedError
 from mizarnet.errors import EndpointNotFoundError as EndpointNotFoundError
+from mizarnet.errors import EntryNotFoundError as EntryNotFoundError
 from mizarnet.errors import ExistsError as ExistsError
 from mizarnet.errors import ForkedError as ForkedError
 from mizarnet.errors import InUseError as InUseError

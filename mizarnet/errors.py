@@ -21,7 +21,8 @@
     │  ├─ AgentNotFoundError
     │  ├─ SwitchNotFoundError
     │  ├─ NetnsNotFoundError (FileNotFoundError)
-    │  └─ EndpointNotFoundError (KeyError)     also for a missing key of a table
+    │  ├─ EndpointNotFoundError (KeyError)
+    │  └─ EntryNotFoundError (KeyError)        a table has no such key
     ├─ InUseError (OSError)                    endpoints still depend on it
     ├─ LocalEndpointError (PermissionError)    the key belongs to a local endpoint: use Endpoint
     ├─ CapacityError (OSError)                 a table is full
@@ -54,6 +55,7 @@ __all__ = [
     "CapacityError",
     "ClosedError",
     "EndpointNotFoundError",
+    "EntryNotFoundError",
     "ExistsError",
     "ForkedError",
     "InUseError",
@@ -245,7 +247,11 @@ class NetnsNotFoundError(NotFoundError, FileNotFoundError):
 
 
 class EndpointNotFoundError(NotFoundError, KeyError):
-    """There is no such endpoint, or no such key in a table."""
+    """No such endpoint on this host."""
+
+
+class EntryNotFoundError(NotFoundError, KeyError):
+    """No such key in a table of an agent, or in a map."""
 
 
 class InUseError(MizarnetError, OSError):

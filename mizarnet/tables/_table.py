@@ -11,7 +11,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._model.arguments import IPAddress, check_items
 from mizarnet._model.html import table
-from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -45,7 +45,7 @@ class Table(Mapping[K, V], Generic[K, V]):
         packed = self._pack_key(key)
         value = self._find(packed)
         if value is None:
-            raise EndpointNotFoundError(f"no {self._what} {key!r}")
+            raise EntryNotFoundError(f"no {self._what} {key!r}")
         return self._unpack(packed, value)[1]
 
     def __contains__(self, key: object) -> bool:

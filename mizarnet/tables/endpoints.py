@@ -16,7 +16,7 @@ from mizarnet._model.arguments import check_vni
 from mizarnet._model.differences import differences
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import (
-    EndpointNotFoundError,
+    EntryNotFoundError,
     InvalidTypeError,
     InvalidValueError,
     LocalEndpointError,
@@ -84,7 +84,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         """Remove the entry of a remote endpoint.
 
         Raises:
-            EndpointNotFoundError: There is no entry of that key.
+            EntryNotFoundError: There is no entry of that key.
             LocalEndpointError: The key belongs to a local endpoint.
         """
         packed = self._pack_key(key)
@@ -93,7 +93,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             there = maps.endpoints.delete(packed)
             self._yield_to_locals(maps, [packed])
             if not there:
-                raise EndpointNotFoundError(f"no endpoint {key!r}")
+                raise EntryNotFoundError(f"no endpoint {key!r}")
 
     def update(
         self,

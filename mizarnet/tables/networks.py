@@ -11,7 +11,7 @@ from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_address, check_vni
 from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
-from mizarnet.errors import EndpointNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
 from mizarnet.tables._table import Table, pairs
 
 # A type variable, since the key type of a mapping is invariant: NetworkKey is one of the types that fit.
@@ -62,12 +62,12 @@ class NetworkTable(Table[NetworkKey, Network]):
         """Remove the network of that very prefix.
 
         Raises:
-            EndpointNotFoundError: There is no network of that prefix; the error is a ``KeyError``.
+            EntryNotFoundError: There is no network of that prefix; the error is a ``KeyError``.
         """
         packed = self._pack_key(key)
         with self._datapath.writing() as maps:
             if not maps.networks.delete(packed):
-                raise EndpointNotFoundError(f"no network {key!r}")
+                raise EntryNotFoundError(f"no network {key!r}")
 
     def update(
         self,

@@ -99,7 +99,7 @@ def test_local_endpoints_are_seen(agent: mz.TransitAgent) -> None:
 def test_a_missing_key_is_a_key_error(agent: mz.TransitAgent) -> None:
     with pytest.raises(KeyError):
         agent.endpoints[7, "10.0.0.9"]
-    with pytest.raises(mz.EndpointNotFoundError):
+    with pytest.raises(mz.EntryNotFoundError):
         del agent.endpoints[7, "10.0.0.9"]
 
 

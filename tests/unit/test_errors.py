@@ -30,6 +30,7 @@ EXAMPLES: list[MizarnetError] = [
     errors.UntrustedNamespaceError("m", netns="n"),
     errors.NetnsNotFoundError("m"),
     errors.EndpointNotFoundError("m"),
+    errors.EntryNotFoundError("m"),
     errors.InUseError("m", users=["a", "b"]),
     errors.LocalEndpointError("m"),
     errors.CapacityError("m", table="peers", capacity=2, used=2),

@@ -19,7 +19,7 @@ from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
 from mizarnet._model.codec import NO_SLOT, Record
 from mizarnet._model.finding import Finding, FindingKind, Subject
-from mizarnet.errors import CapacityError, EndpointNotFoundError, ExistsError
+from mizarnet.errors import CapacityError, EndpointNotFoundError, EntryNotFoundError, ExistsError
 
 
 def publish(maps: Maps, record: Record) -> None:
@@ -117,7 +117,7 @@ def complete(maps: Maps, record: Record) -> None:
 def _unless_deleted(record: Record) -> Generator[None, None, None]:
     try:
         yield
-    except EndpointNotFoundError:
+    except (EndpointNotFoundError, EntryNotFoundError):
         raise EndpointNotFoundError(
             f"endpoint {record.spec.name!r} was deleted by another process while it was being made"
         ) from None

@@ -15,7 +15,7 @@ from typing import Self
 from mizarnet._kernel.bpf import _batch
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf.fd import Fd
-from mizarnet.errors import BpfError, CapacityError, EndpointNotFoundError, ExistsError, InvalidValueError
+from mizarnet.errors import BpfError, CapacityError, EntryNotFoundError, ExistsError, InvalidValueError
 
 
 class MapType(enum.IntEnum):
@@ -126,7 +126,7 @@ class Map(Fd):
         Raises:
             CapacityError: The map is full.
             ExistsError: ``NOEXIST``, and the key is there.
-            EndpointNotFoundError: ``EXIST``, and the key is not there.
+            EntryNotFoundError: ``EXIST``, and the key is not there.
         """
         if len(value) != self.slot_size:
             raise self._wrong_size("value", value, self.slot_size)
@@ -261,7 +261,7 @@ class Map(Fd):
         if errno == _errno.EEXIST:
             return ExistsError(f"{operation}: the key exists", holder=key.hex())
         if errno == _errno.ENOENT:
-            return EndpointNotFoundError(f"{operation}: there is no key {key.hex()}")
+            return EntryNotFoundError(f"{operation}: there is no key {key.hex()}")
         return failure(operation, errno)
 
 

@@ -15,7 +15,7 @@ from mizarnet.errors import (
     BpfError,
     CapacityError,
     ClosedError,
-    EndpointNotFoundError,
+    EntryNotFoundError,
     ExistsError,
     InvalidValueError,
 )
@@ -65,7 +65,7 @@ def test_one_entry(sample: Object) -> None:
 
 def test_modes(sample: Object) -> None:
     table = sample.maps["table"]
-    with pytest.raises(EndpointNotFoundError):
+    with pytest.raises(EntryNotFoundError):
         table.update(key(1), value(1), mode=UpdateMode.EXIST)
     table.update(key(1), value(1), mode=UpdateMode.NOEXIST)
     with pytest.raises(ExistsError):
