@@ -39,6 +39,8 @@ def main() -> int:
         print(line)
     failures = errors(plan, result)
     print(*failures, sep="\n", end="\n" if failures else "")
+    total = plan.cases * len(plan.programs)
+    print(f"{total:,} cases, seed {plan.seed}: {len(result.disagreements)} disagreements")
     return 1 if failures else 0
 
 
