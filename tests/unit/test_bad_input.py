@@ -33,6 +33,10 @@ def endpoint(**changes: Any) -> mz.Endpoint:
     return mz.Endpoint.create(cast("mz.TransitAgent", None), **{"vni": 7, "ip": "10.0.0.5/24", **changes})
 
 
+for name in mz.__all__:  # loaded with their first use, which is not what is watched here
+    getattr(mz, name)
+
+
 NO_STORE: Any = None
 """The tables judge what they are given before they look at the agent's maps."""
 

@@ -6,6 +6,9 @@ from __future__ import annotations
 import importlib.metadata
 import subprocess
 import sys
+import textwrap
+
+import pytest
 
 
 def _modules_after(statement: str) -> set[str]:
@@ -14,10 +17,44 @@ def _modules_after(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_import_leaves_pyroute2_alone() -> None:
-    modules = _modules_after("import mizarnet")
+def test_import_loads_next_to_nothing() -> None:
+    """Milliseconds are counted by a benchmark, modules here: neither pyroute2, nor the extension, nor attrs."""
+    added = _modules_after("import mizarnet") - _modules_after("import typing, importlib")
+    assert added == {"mizarnet"}
+
+
+def test_values_and_errors_load_neither_pyroute2_nor_the_extension() -> None:
+    modules = _modules_after("import mizarnet as mz; mz.EndpointSpec, mz.Verdict, mz.MizarnetError")
+    assert "mizarnet._model.specs" in modules
+    assert not {name.partition(".")[0] for name in modules} & {"pyroute2", "cffi"}
+    assert not any(name.startswith("mizarnet._kernel") for name in modules)
+
+
+def test_pyroute2_is_left_alone_until_a_session_is_opened() -> None:
+    modules = _modules_after("from mizarnet import *")
     assert "mizarnet._kernel.netlink" in modules
     assert not any(name.partition(".")[0] == "pyroute2" for name in modules)
+
+
+def test_every_public_name_works_whatever_was_imported_before() -> None:
+    """A module of the package that had the name of a function would take its place."""
+    everything = """
+        import importlib, pkgutil, mizarnet
+        for module in pkgutil.walk_packages(mizarnet.__path__, "mizarnet."):
+            importlib.import_module(module.name)
+        for name in mizarnet.__all__:
+            value = getattr(mizarnet, name)
+            assert name == "__version__" or callable(value), name
+        assert dir(mizarnet) == mizarnet.__all__ == sorted(mizarnet.__all__)
+    """
+    _modules_after(textwrap.dedent(everything))
+
+
+def test_a_name_that_does_not_exist_is_named() -> None:
+    import mizarnet
+
+    with pytest.raises(AttributeError, match="no attribute 'Bridge'"):
+        _ = mizarnet.Bridge
 
 
 def test_the_version_is_a_literal_that_the_metadata_repeat() -> None:
@@ -30,6 +67,6 @@ def test_the_version_is_a_literal_that_the_metadata_repeat() -> None:
 def test_every_name_of_the_root_says_where_it_comes_from() -> None:
     import mizarnet
 
-    public = [name for name in vars(mizarnet) if name[0].isupper()]
+    public = [name for name in mizarnet.__all__ if name[0].isupper()]
     assert {"Tunnel", "TransitAgent", "Endpoint", "MizarnetError"} <= set(public)
-    assert all(vars(mizarnet)[name].__module__.startswith("mizarnet.") for name in public)
+    assert all(getattr(mizarnet, name).__module__.startswith("mizarnet.") for name in public)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What importing the package says where libbpf or the extension is missing: one line, an error of the tree."""
+"""What the first use of the package says where libbpf or the extension is missing: one line, an error of the tree."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ import pytest
 import mizarnet
 
 EXTENSION = "_kernel/bpf/_ext.abi3.so"
-IMPORT = """
+USE = """
 import traceback
+import mizarnet
 try:
-    import mizarnet
-except ImportError as error:
-    from sys import modules
-    assert isinstance(error, modules["mizarnet.errors"].MizarnetError)
+    mizarnet.Tunnel
+except mizarnet.MissingLibraryError as error:
     print(*traceback.format_exception_only(error), sep="", end="")
     print(error.__cause__, error.__suppress_context__)
 """
@@ -41,23 +40,23 @@ def patch(file: Path, old: bytes, new: bytes) -> None:
     file.write_bytes(file.read_bytes().replace(old, new))
 
 
-def import_of(package: Path) -> list[str]:
-    """Lines that are printed about the error of an import of the copy."""
+def use_of(package: Path) -> list[str]:
+    """Lines that are printed about the error of a first use of the copy."""
     where = {"PYTHONPATH": str(package.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", IMPORT]
+    command = [sys.executable, "-c", USE]
     done = subprocess.run(
         command, cwd=package.parent, env=os.environ | where, capture_output=True, text=True, check=True
     )
     return done.stdout.splitlines()
 
 
-def test_an_undamaged_copy_is_imported(package: Path) -> None:
-    assert import_of(package) == []
+def test_an_undamaged_copy_is_used(package: Path) -> None:
+    assert use_of(package) == []
 
 
 def test_a_missing_libbpf_is_named_with_its_package(package: Path) -> None:
     patch(package / EXTENSION, b"libbpf.so.1\0", b"libbpf.so.0\0")
-    assert import_of(package) == [
+    assert use_of(package) == [
         "mizarnet.errors.MissingLibraryError: libbpf.so.0: cannot open shared object file: "
         "No such file or directory; on Debian: apt-get install libbpf1",
         "None True",
@@ -66,13 +65,13 @@ def test_a_missing_libbpf_is_named_with_its_package(package: Path) -> None:
 
 def test_a_libbpf_that_is_too_old_is_named_with_its_package(package: Path) -> None:
     patch(package / EXTENSION, b"\0bpf_prog_bind_map\0", b"\0bpf_prog_bind_new\0")
-    line, _context = import_of(package)
+    line, _context = use_of(package)
     assert "undefined symbol: bpf_prog_bind_new" in line
     assert line.endswith("; on Debian: apt-get install libbpf1")
 
 
 def test_a_tree_without_the_extension_says_how_to_get_it(package: Path) -> None:
     (package / EXTENSION).unlink()
-    line, _context = import_of(package)
+    line, _context = use_of(package)
     assert "No module named 'mizarnet._kernel.bpf._ext'" in line
     assert line.endswith("; install mizarnet with pip, which compiles it")
