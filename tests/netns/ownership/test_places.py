@@ -16,6 +16,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._kernel.netlink import create_netns, delete_netns, read_sysctl
 from tests.netns.ownership.conftest import Scene
+from tests.support.namespace import Namespace
 from tests.support.own_run import OWN_RUN, SHARED_RUN
 from tests.support.process import run_python
 from tests.support.standing import attached_on
@@ -173,9 +174,18 @@ def test_a_tunnel_of_somebody_else_is_not_taken_for_ours(host: Host) -> None:
     host.namespace.run("ip", "link", "del", TUNNEL)
 
 
+def rename(namespace: Namespace, name: str, new: str) -> None:
+    """Rename a device, while it is up where the kernel allows that (6.2)."""
+    try:
+        namespace.run("ip", "link", "set", name, "name", new)
+    except AssertionError:
+        for change in ((name, "down"), (name, "name", new), (new, "up")):
+            namespace.run("ip", "link", "set", *change)
+
+
 def test_a_tunnel_that_was_renamed_is_the_same(scene: Scene) -> None:
     host = scene.host
-    host.namespace.run("ip", "link", "set", TUNNEL, "name", "overlay")
+    rename(host.namespace, TUNNEL, "overlay")
     with mz.TransitAgent.open("overlay", netns=host.namespace.name) as agent:
         assert agent.datapath.meta_id == scene.agent.datapath.meta_id
         assert [each.name for each in mz.Endpoint.list(agent)] == ["web"]

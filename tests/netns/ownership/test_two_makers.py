@@ -67,6 +67,8 @@ def at_once(both: list[Popen[str]], line: str) -> list[str]:
 
 @pytest.mark.parametrize("hook", CASES)
 def test_two_makers_make_one_agent(host: Host, hook: str) -> None:
+    if hook == "tcx" and not mz.probe().tcx:
+        return  # a kernel before 6.6
     wanted = hooks.choose_layers(None if hook == "auto" else mz.Hook(hook))
     places = [str(place) for place in hooks.wanted_places(wanted)]
     host.agent.detach()
