@@ -41,7 +41,6 @@ _SHAPES = {
     "addresses": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ADDRESS.size),
     "meta": (MapType.ARRAY, _NUMBER, layouts.META.size),
     "switching": (MapType.ARRAY, _NUMBER, layouts.SWITCHING.size),
-    "written": (MapType.HASH, layouts.NETWORK_KEY.size, layouts.WRITTEN.size),
     "changes": (MapType.ARRAY, _NUMBER, _STAMP),
     "lifeline": (MapType.DEVMAP, _NUMBER, _NUMBER),
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
@@ -64,7 +63,6 @@ class Maps:
     addresses: Map
     meta: Map
     switching: Map
-    written: Map
     changes: Map
     lifeline: Map
     config: Map

@@ -12,7 +12,7 @@ from typing import Final
 class Limit:
     """Sizes and bounds that programs and user space share."""
 
-    SCHEMA: Final = 2
+    SCHEMA: Final = 1
     """Version of the layouts in this file."""
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""

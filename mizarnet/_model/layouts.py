@@ -521,9 +521,6 @@ class Switching(NamedTuple):
         return SWITCHING.pack(*self)
 
 
-WRITTEN: Final = Layout("mzn_written", ("changed", "Q"))
-
-
 CONFIG: Final = Layout(
     "mzn_config",
     ("mark_local", "I"),
@@ -575,7 +572,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
         IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, SENDER, COUNTER,
-        TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, WRITTEN, CONFIG,
+        TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

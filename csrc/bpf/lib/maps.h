@@ -102,13 +102,6 @@ struct {
 	__type(value, struct mzn_switching);
 } switching SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct mzn_network_key);
-	__type(value, struct mzn_written);
-} written SEC(".maps");
-
 /* A stamp that never repeats, written after each change of a table: who reads the same one twice saw no change. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

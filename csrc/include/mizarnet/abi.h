@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 2, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 1, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
@@ -289,11 +289,6 @@ struct mzn_switching {
 	__u32 ifindex; /* of its device; 0: none */
 	__u32 flags; /* enum mzn_switch_flag */
 	__u32 generation; /* how often a program was put there */
-};
-
-/* When each network was last written, in nanoseconds of the boot clock: read by no program. */
-struct mzn_written {
-	__u64 changed;
 };
 
 /* Constants of one attached agent, written before the programs are loaded. */
