@@ -224,7 +224,8 @@ class Endpoint:
             endpoints, what = LocalEndpoints.of(agent.datapath), repr(name)
             record = endpoints.named(name)
         elif name is None and ip is not None:
-            address, what = arguments.check_address(ip), f"({arguments.check_vni(vni)}, {ip})"
+            address = arguments.check_address(ip)
+            what = f"({arguments.check_vni(vni)}, {address})"
             endpoints = LocalEndpoints.of(agent.datapath)
             record = endpoints.at(vni, address)
         else:

@@ -193,8 +193,10 @@ static __always_inline int carry_out_sent(struct __sk_buff *skb, struct packet *
 		return answer_echo(skb, &packet->frame);
 	case MZN_PASS_DELIVERED_LOCALLY:
 		return deliver_locally(skb, packet);
-	default:
+	case MZN_PASS_ENCAPSULATED:
 		return encapsulate(skb, packet);
+	default:
+		return MZN_DROP_NO_DESTINATION; /* a verdict that is added and forgotten here leaves by no way */
 	}
 }
 
