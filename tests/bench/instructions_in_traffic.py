@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import mizarnet as mz
-from mizarnet import bpf
+from mizarnet._kernel import bpf
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MACHINE = (

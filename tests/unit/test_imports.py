@@ -7,8 +7,11 @@ import importlib.metadata
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _modules_after(statement: str) -> set[str]:
@@ -70,3 +73,11 @@ def test_every_name_of_the_root_says_where_it_comes_from() -> None:
     public = [name for name in mizarnet.__all__ if name[0].isupper()]
     assert {"Tunnel", "TransitAgent", "Endpoint", "MizarnetError"} <= set(public)
     assert all(getattr(mizarnet, name).__module__.startswith("mizarnet.") for name in public)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "tests/bench").glob("*.py")), ids=lambda file: file.stem)
+def test_a_benchmark_that_no_tier_runs_can_be_imported(file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import tests.bench.{file.stem}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
