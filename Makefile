@@ -23,7 +23,7 @@ C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
 PYTEST := $(BIN)/python -m pytest
 
 .NOTPARALLEL:
-.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-vm-full test-full
+.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-full
 .PHONY: fuzz mutants bench wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c lint-commits format
 .PHONY: root build-packages netns-packages vm-packages lint-packages wheel-packages git-packages
@@ -49,9 +49,6 @@ test-netns: root $(VENV)/built netns-packages vm-packages
 
 test-vm: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py
-
-test-vm-full: root $(VENV)/built netns-packages vm-packages
-	$(BIN)/python tests/vm/suite.py --full --report docs/vm-results.md
 
 # Each tier at its full depth. A tier that passed at this commit is not run again.
 test-full: root $(VENV)/built $(VENV)/wheel-tools netns-packages vm-packages git-packages wheel-packages

@@ -12,6 +12,7 @@ import faulthandler
 import functools
 import os
 import signal
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -25,6 +26,9 @@ ABORT_SECONDS = TEST_SECONDS + 30
 """A test that does not react to that, because the kernel does not return, ends the whole run."""
 PRIVILEGED = ("bpf", "netns")
 """Tiers whose tests change the kernel."""
+
+PART, PARTS = map(int, os.environ.get("MIZARNET_TEST_PART", "1/1").split("/"))
+"""Which part of the tests is run, of how many: a run that takes hours can be continued."""
 
 _stderr: list[TextIO] = []
 
@@ -54,6 +58,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "encap" in metafunc.fixturenames and tier(metafunc.definition) != "unit":
         each = [pytest.param(name, marks=getattr(pytest.mark, name)) for name in offered_encapsulations()]
         metafunc.parametrize("encap", each, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    elsewhere = [item for item in items if _part(item) != PART]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if _part(item) == PART]
+
+
+def _part(item: pytest.Item) -> int:
+    function, _, _ = item.nodeid.partition("[")
+    return zlib.crc32(function.encode()) % PARTS + 1
 
 
 def tier(node: pytest.Item | pytest.Collector) -> str:

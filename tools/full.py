@@ -2,8 +2,8 @@
 """Runs every tier of the tests at its full depth, and keeps the result as a page.
 
 ``python tools/full.py`` continues an interrupted run: a tier that passed at this commit is not run again. The output of
-each tier is kept in ``build/full/<commit>/<tier>.log``, and its result beside it. ``docs/full-results.md`` is rewritten
-after each tier.
+each tier is kept in ``build/full/<commit>/<tier>.log``, and its result beside it. After each tier
+``docs/full-results.md`` is rewritten: the last result of each, with the commit that it belongs to.
 """
 
 from __future__ import annotations
@@ -56,27 +56,30 @@ TIERS = (
     ),
     Tier("mutants", "every seeded bug is noticed", ("-m", "tests.mutants")),
     Tier("sanitized", "the binding under the compiler's sanitizers", ("tools/sanitized.py",)),
-    Tier(
-        "vm-6.1",
-        "every test inside Linux 6.1, with four CPUs",
-        (*VM, "6.1", "--cpus", "4"),
-    ),
-    Tier(
-        "vm-6.12",
-        "every test inside Linux 6.12, with two CPUs of eight possible ones",
-        (*VM, "6.12", "--cpus", "2", "--possible-cpus", "8"),
+    *(
+        Tier(
+            f"vm-{series}-{part}",
+            f"inside Linux {series}, {shows}",
+            (*VM, series, *cpus, "--part", f"{part}/4"),
+        )
+        for series, shows, cpus in (
+            ("6.1", "with four CPUs", ("--cpus", "4")),
+            ("6.12", "with two CPUs of eight possible ones", ("--cpus", "2", "--possible-cpus", "8")),
+        )
+        for part in range(1, 5)
     ),
 )
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """How a tier ended at a commit: its exit status, its last line, how long it took, and the day."""
+    """How a tier ended: its exit status, its last line, how long it took, the day, and the commit."""
 
     status: int
     says: str
     minutes: float
     day: str
+    commit: str
 
 
 def main() -> int:
@@ -97,7 +100,7 @@ def main() -> int:
         print(f"{tier.name}: output in {_log(directory, tier).relative_to(ROOT)}", flush=True)
         after = _run(directory, tier)
         print(f"{tier.name}: {'passed' if after.status == 0 else 'FAILED'}: {after.says}", flush=True)
-        PAGE.write_text(_page(commit, directory))
+        PAGE.write_text(_page())
     ended = [_stamp(directory, tier) for tier in TIERS]
     return int(any(stamp is not None and stamp.status for stamp in ended))
 
@@ -138,6 +141,7 @@ def _run(directory: Path, tier: Tier) -> Stamp:
         )
     lines = _log(directory, tier).read_text(errors="replace").split("\n")
     stamp = Stamp(
+        commit=directory.name,
         status=done.returncode,
         says=next((line.strip(" =") for line in reversed(lines) if line.strip()), "nothing"),
         minutes=round((time.monotonic() - started) / 60, 1),
@@ -152,23 +156,31 @@ def _stamp(directory: Path, tier: Tier) -> Stamp | None:
     return Stamp(**json.loads(file.read_text())) if file.exists() else None
 
 
-def _page(commit: str, directory: Path) -> str:
+def _last(tier: Tier) -> Stamp | None:
+    """The newest result of a tier, at whatever commit."""
+    files = sorted(STAMPS.glob(f"*/{tier.name}.json"), key=lambda file: file.stat().st_mtime)
+    return _stamp(files[-1].parent, tier) if files else None
+
+
+def _page() -> str:
     lines = [
         "# The tests at full depth",
         "",
-        f"Written by `make test-full` at commit {commit}, on Linux {os.uname().release} with {os.cpu_count()} CPUs.",
+        f"The last result of each tier of `make test-full`, on Linux {os.uname().release} with {os.cpu_count()} CPUs.",
         "",
-        "| tier | shows | result | says | minutes | day |",
-        "|---|---|---|---|---|---|",
+        "| tier | shows | result | says | minutes | day | commit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for tier in TIERS:
-        stamp = _stamp(directory, tier)
+        stamp = _last(tier)
         if stamp is None:
-            lines.append(f"| {tier.name} | {tier.shows} | not run yet | | | |")
+            lines.append(f"| {tier.name} | {tier.shows} | not run yet | | | | |")
             continue
         word = "passed" if stamp.status == 0 else "**failed**"
         says = stamp.says.replace("|", "/")
-        lines.append(f"| {tier.name} | {tier.shows} | {word} | {says} | {stamp.minutes} | {stamp.day} |")
+        lines.append(
+            f"| {tier.name} | {tier.shows} | {word} | {says} | {stamp.minutes} | {stamp.day} | {stamp.commit} |"
+        )
     return "\n".join([*lines, ""])
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -89,15 +88,15 @@ def prepare() -> None:
     subprocess.run([sys.executable, *everything], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
-def run(series: str, extent: Extent, processors: Processors) -> Result:
-    """Run the tests on the kernel of a series."""
+def run(series: str, extent: Extent, processors: Processors, part: str) -> Result:
+    """Run the tests, or a part of them, on the kernel of a series."""
     release = kernel(series).release
     out = BUILD / f"vm-{series}"
     report = out / "junit.xml"
     report.unlink(missing_ok=True)
     started = time.monotonic()
     with log(series).open("wb") as output:
-        command = _command(series, out, extent, processors)
+        command = _command(series, out, extent, processors, part)
         done = subprocess.run(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=False
         )
@@ -121,7 +120,7 @@ def log(series: str) -> Path:
     return BUILD / f"vm-{series}.log"
 
 
-def _command(series: str, out: Path, extent: Extent, processors: Processors) -> list[str]:
+def _command(series: str, out: Path, extent: Extent, processors: Processors, part: str) -> list[str]:
     machine = [
         *(sys.executable, "tests/vm/run.py", "--kernel", series),
         *("--cpus", str(processors.online), "--possible-cpus", str(processors.possible)),
@@ -129,6 +128,7 @@ def _command(series: str, out: Path, extent: Extent, processors: Processors) -> 
         *("--out", str(out), "--log", str(BUILD / f"vm-{series}-kernel.log")),
         *("--env", f"MIZARNET_TEST_FRAMES={extent.frames}"),
         *("--env", f"MIZARNET_TEST_SECONDS={extent.test_seconds}"),
+        *("--env", f"MIZARNET_TEST_PART={part}"),
     ]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=/mnt/out/junit.xml", "-v"]
     return [*machine, "--", *pytest, "-m", extent.markers, *TESTS]
@@ -155,29 +155,11 @@ def explain(result: Result) -> Iterator[str]:
         yield "the tests did not come to their end"
 
 
-def report(results: Sequence[Result]) -> str:
-    """The page that keeps the last full run."""
-    lines = [
-        "# Tests inside emulated kernels",
-        "",
-        f"Written by `make test-vm-full` on {datetime.now(UTC):%Y-%m-%d}. Every test that needs root, in a machine",
-        "emulated by QEMU with Debian's kernel.",
-        "",
-        "| kernel | passed | failed | skipped | minutes |",
-        "|---|---|---|---|---|",
-    ]
-    for each in results:
-        counts = f"{each.passed} | {len(each.failures)} | {each.skipped} | {each.seconds / 60:.0f}"
-        lines.append(f"| {each.release} | {counts} |")
-    failed = [f"- `{name}` on {each.release}" for each in results for name, _ in each.failures]
-    return "\n".join([*lines, *(["", "Failed:", "", *failed] if failed else []), ""])
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run all kernels side by side; zero if everything passed on each."""
     parser = argparse.ArgumentParser(description="Run the tests inside the emulated kernels.")
     parser.add_argument("--full", action="store_true", help="every test, not a selection of those marked vm")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write the result as Markdown")
+    parser.add_argument("--part", default="1/1", metavar="N/M", help="only the N-th of M parts")
     parser.add_argument("--kernel", action="append", choices=METAPACKAGES, metavar="SERIES")
     # In emulation a second processor makes serial tests no faster, and the other kernel needs one too.
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="processors of each machine")
@@ -188,20 +170,19 @@ def main(arguments: Sequence[str]) -> int:
     BUILD.mkdir(exist_ok=True)
     series: list[str] = options.kernel or list(METAPACKAGES)
     try:
-        for each in series:
-            print(f"Linux {kernel(each).release}: output in {log(each).relative_to(ROOT)}", flush=True)
+        for name in series:
+            print(f"Linux {kernel(name).release}: output in {log(name).relative_to(ROOT)}", flush=True)
     except SetupError as error:
         print(f"vm: {error}", file=sys.stderr)
         return 1
     prepare()
+    each = partial(run, extent=extent, processors=processors, part=options.part)
     with ThreadPoolExecutor(len(series)) as pool:
-        results = list(pool.map(partial(run, extent=extent, processors=processors), series))
+        results = list(pool.map(each, series))
     for result in results:
         if result.status:
             print("\n".join(explain(result)))
     print("\n".join(result.summary for result in results))
-    if options.report:
-        options.report.write_text(report(results))
     return int(any(result.status for result in results))
 
 
