@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mizarnet._datapath.loader import Capacity as Capacity
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
+    from mizarnet._model.specs import DefaultRoute as DefaultRoute
     from mizarnet._model.specs import Encap as Encap
     from mizarnet._model.specs import EndpointKey as EndpointKey
     from mizarnet._model.specs import EndpointSpec as EndpointSpec
@@ -20,9 +21,12 @@ if TYPE_CHECKING:
     from mizarnet._model.specs import Kind as Kind
     from mizarnet._model.specs import Local as Local
     from mizarnet._model.specs import MacAddress as MacAddress
+    from mizarnet._model.specs import MacvlanMode as MacvlanMode
     from mizarnet._model.specs import Network as Network
     from mizarnet._model.specs import NetworkKey as NetworkKey
     from mizarnet._model.specs import Remote as Remote
+    from mizarnet._model.specs import Route as Route
+    from mizarnet._model.specs import XdpMode as XdpMode
     from mizarnet._model.stats import Counter as Counter
     from mizarnet._model.stats import EndpointStats as EndpointStats
     from mizarnet._model.stats import Stats as Stats
@@ -89,6 +93,7 @@ __all__ = [
     "Changes",
     "ClosedError",
     "Counter",
+    "DefaultRoute",
     "Encap",
     "Endpoint",
     "EndpointKey",
@@ -115,6 +120,7 @@ __all__ = [
     "LocalEndpointError",
     "LockTimeoutError",
     "MacAddress",
+    "MacvlanMode",
     "MissingLibraryError",
     "MizarnetError",
     "MtuError",
@@ -129,6 +135,7 @@ __all__ = [
     "PrivilegeError",
     "Program",
     "Remote",
+    "Route",
     "SelfTestError",
     "StaleHandleError",
     "Stats",
@@ -145,6 +152,7 @@ __all__ = [
     "UntrustedNamespaceError",
     "Verdict",
     "VerifierError",
+    "XdpMode",
     "__version__",
     "deleting",
     "probe",
@@ -154,7 +162,8 @@ __all__ = [
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict",
-    "mizarnet._model.specs": "Encap EndpointKey EndpointSpec Hook Kind Local MacAddress Network NetworkKey Remote",
+    "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Local MacAddress MacvlanMode"
+    " Network NetworkKey Remote Route XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
     "mizarnet.agent": "AgentState TransitAgent",
     "mizarnet.deletion": "deleting",

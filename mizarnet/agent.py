@@ -19,19 +19,22 @@ from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
+from mizarnet._model.described import Described
 from mizarnet._model.html import table
+from mizarnet._model.public import public
 from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
 from mizarnet._model.stats import Stats
-from mizarnet.errors import AgentNotFoundError, InvalidTypeError, StaleHandleError
+from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
-from mizarnet.tunnel import Tunnel
+from mizarnet.tunnel import Tunnel, place_of
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
 
 
+@public
 @attrs.frozen
-class AgentState:
+class AgentState(Described):
     """An attached agent as the kernel described it.
 
     Attributes:
@@ -52,8 +55,9 @@ class AgentState:
     ahead: tuple[str, ...]
 
 
+@public
 @final
-class TransitAgent(Closing):
+class TransitAgent(Described, Closing):
     """A handle of the transit agent of one tunnel. Closing it, or leaving its ``with``, touches nothing in the kernel.
 
     Made by :meth:`attach` and :meth:`open`. Programs and maps belong to the tunnel's device: they stay when the process
@@ -78,6 +82,8 @@ class TransitAgent(Closing):
         PrivilegeError: In each method that attaches, replaces or detaches programs: a capability is missing.
     """
 
+    _DESCRIBED = ("tunnel", "hook", "capacity", "created")
+
     def __init__(self, tunnel: Tunnel, datapath: DataPath) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.tunnel = tunnel
@@ -85,9 +91,10 @@ class TransitAgent(Closing):
         self.datapath = datapath
         self.hook: Hook = deciding_hook(datapath.maps.read_meta().layers)
         self.capacity: Capacity = Capacity.of(datapath.maps)
-        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local)
-        self.networks: NetworkTable = NetworkTable(datapath, tunnel.local)
-        self.peers: PeerSet = PeerSet(datapath)
+        place = place_of(tunnel)
+        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local, place)
+        self.networks: NetworkTable = NetworkTable(datapath, tunnel.local, place)
+        self.peers: PeerSet = PeerSet(datapath, place)
 
     @classmethod
     def attach(
@@ -239,9 +246,20 @@ class TransitAgent(Closing):
         return f"<TransitAgent on {self.tunnel.name} by {self.hook.value}{closed}>"
 
     def _repr_html_(self) -> str:
-        if self.datapath.closed:
-            return table(repr(self), (), ())
-        return self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
+        caption = f"Transit agent on {place_of(self.tunnel)}"
+        try:
+            rows = dict(self._fill())
+            counters = self.stats()._repr_html_()  # pyright: ignore[reportPrivateUsage]  a protocol of IPython
+        except MizarnetError as error:
+            rows, counters = {"error": str(error)}, ""
+        return table(caption, ("attribute", "value"), {"hook": self.hook, **rows}.items()) + counters
+
+    def _fill(self) -> Iterator[tuple[str, str]]:
+        maps = self.datapath.maps
+        yield "entries of endpoints", f"{maps.endpoints.count():,} of {self.capacity.max_endpoints:,}"
+        yield "endpoints of this host", f"{maps.senders.count():,} of {self.capacity.max_local:,}"
+        yield "networks", f"{len(self.networks):,}"
+        yield "peers", ", ".join(map(str, sorted(self.peers, key=arguments.in_order)))
 
 
 def _room(entries: int | None, *, argument: str, most: int) -> int | None:

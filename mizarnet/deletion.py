@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from mizarnet._model.public import public
 from mizarnet.agent import TransitAgent
 from mizarnet.endpoint import Endpoint
 from mizarnet.errors import InvalidTypeError
@@ -16,6 +17,7 @@ from mizarnet.tunnel import Tunnel
 _T = TypeVar("_T", Tunnel, TransitAgent, TransitSwitch, Endpoint)
 
 
+@public
 @contextmanager
 def deleting(thing: _T) -> Generator[_T, None, None]:
     """Delete a tunnel or an endpoint, or detach an agent or a switch, when the block ends, if its call created it.

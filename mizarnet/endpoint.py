@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, final, overload
 
 import attrs
@@ -12,16 +12,21 @@ from mizarnet._datapath.endpoints import LocalEndpoints, device
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
+from mizarnet._model.described import Described, Listing
 from mizarnet._model.finding import messages
 from mizarnet._model.html import table
+from mizarnet._model.public import public
 from mizarnet._model.specs import (
     AddressLike,
+    DefaultRoute,
     EndpointSpec,
     InterfaceLike,
     Kind,
     MacAddress,
     MacLike,
+    MacvlanMode,
     NetnsLike,
+    Route,
 )
 from mizarnet._model.stats import EndpointStats
 from mizarnet.agent import TransitAgent
@@ -34,27 +39,35 @@ from mizarnet.errors import (
     StaleHandleError,
 )
 from mizarnet.tap import Tap, open_tap
+from mizarnet.tunnel import place_of
 
 
+@public
 @attrs.frozen
-class EndpointState:
+class EndpointState(Described):
     """An endpoint's device as the kernel described it.
 
     Attributes:
         up: Whether the device is administratively up.
         mtu: MTU of the device, in bytes.
-        mac: MAC address of the device, such as ``"02:00:00:00:00:01"``.
-        mode: MACVLAN mode of the device: ``"private"``, as it was created.
+        mac: MAC address of the device.
+        mode: Mode of the device; it was created private.
+        addresses: Addresses of the device with their prefixes, in the kernel's order; link-local ones are left out.
+        routes: Unicast routes of the main table through the device; None: this process cannot enter the namespace,
+            since its name is not in the process's ``/run/netns`` or belongs to another namespace by now.
     """
 
     up: bool
     mtu: int
-    mac: str
-    mode: str
+    mac: MacAddress
+    mode: MacvlanMode
+    addresses: tuple[arguments.IPInterface, ...]
+    routes: tuple[Route, ...] | None
 
 
+@public
 @final
-class Endpoint:
+class Endpoint(Described):
     """A handle of one endpoint. It keeps no kernel object open, so there is nothing to close.
 
     Made by :meth:`create`, :meth:`create_many`, :meth:`open` and :meth:`list`. Attributes are what was true then.
@@ -73,6 +86,8 @@ class Endpoint:
         LockTimeoutError: In each method that creates or deletes: another process held the host's lock for 10 s.
         PrivilegeError: In each method that creates or deletes: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
     """
+
+    _DESCRIBED = ("spec", "ifindex", "created")
 
     def __init__(self, agent: TransitAgent, record: Record, *, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
@@ -140,18 +155,51 @@ class Endpoint:
         mac: MacLike | None = None,
         kind: Kind | Literal["macvlan", "macvtap"] = Kind.MACVLAN,
         gateway: AddressLike | Sequence[AddressLike] | None = None,
+        default_route: DefaultRoute | Literal["always", "if-none", "never"] = DefaultRoute.ALWAYS,
         mtu: int | None = None,
         forwarding: bool = False,
         trust_user_namespace: bool = False,
     ) -> Self: ...
     @classmethod
-    def create(cls, agent: TransitAgent, spec: EndpointSpec | None = None, /, **arguments: Any) -> Self:
+    def create(
+        cls,
+        agent: TransitAgent,
+        spec: EndpointSpec | None = None,
+        /,
+        *,
+        vni: int | None = None,
+        ip: InterfaceLike | Sequence[InterfaceLike] | None = None,
+        name: str | None = None,
+        netns: NetnsLike | None = None,
+        ifname: str = "eth0",
+        mac: MacLike | None = None,
+        kind: Kind | Literal["macvlan", "macvtap"] = Kind.MACVLAN,
+        gateway: AddressLike | Sequence[AddressLike] | None = None,
+        default_route: DefaultRoute | Literal["always", "if-none", "never"] = DefaultRoute.ALWAYS,
+        mtu: int | None = None,
+        forwarding: bool = False,
+        trust_user_namespace: bool = False,
+    ) -> Self:
         """Create an endpoint: its device, fully configured, in the container's namespace, and its records.
 
         Args:
             agent: Transit agent of the host.
-            spec: Specification of the endpoint; None: given field by field.
-            **arguments: Fields of :class:`mizarnet.EndpointSpec`, in place of ``spec``.
+            spec: Specification of the endpoint, in place of all that follows.
+            vni: Tenant network, 1 to 16,777,215.
+            ip: Own addresses with their on-link prefixes: one IPv4, one IPv6, or both, such as ``"10.0.0.1/24"``.
+            name: The caller's key, unique per agent; None: ``"<vni>/<ip>"``.
+            netns: Name under ``/run/netns`` or path of the container's namespace; None: the agent's own.
+            ifname: Name of the device in that namespace.
+            mac: MAC address; None: derived from VNI and first address, the same on every host.
+            kind: ``"macvlan"`` for a container, ``"macvtap"`` for a VM.
+            gateway: Default gateway, one per IP version at most; ``()``: none; None: that of the network, if there is
+                one and the namespace has no default route yet (never for the agent's own namespace).
+            default_route: Whether the namespace gets a default route by the gateway: ``"always"``, ``"if-none"`` (if it
+                has none of that IP version yet, as when a container joins its second network) or ``"never"``.
+            mtu: MTU in bytes; None: the tunnel's.
+            forwarding: Whether it may send from addresses that are not its own.
+            trust_user_namespace: Whether the namespace may belong to another user namespace, whose root could then add
+                devices to the tunnel and copy frames of other tenants.
 
         Returns:
             The endpoint; the existing one of that name, with ``created`` False, if it is as asked for.
@@ -164,7 +212,20 @@ class Endpoint:
             NetnsNotFoundError: There is no such namespace.
             UntrustedNamespaceError: The namespace belongs to another user namespace.
         """
-        wanted = _specification(spec, arguments)
+        fields = {
+            **{
+                "vni": vni,
+                "ip": ip,
+                "name": name,
+                "netns": netns,
+                "ifname": ifname,
+                "mac": mac,
+                "kind": kind,
+            },
+            **{"gateway": gateway, "default_route": default_route, "mtu": mtu, "forwarding": forwarding},
+            "trust_user_namespace": trust_user_namespace,
+        }
+        wanted = _specification(spec, fields)
         with _checked(agent).datapath.writing() as maps:
             record, created = LocalEndpoints(agent.datapath, maps).find_or_make(wanted)
         return cls(agent, record, created=created)
@@ -254,13 +315,17 @@ class Endpoint:
         if vni is not None:
             arguments.check_vni(vni)
         endpoints = LocalEndpoints.of(_checked(agent).datapath)
-        return [
-            cls(agent, record, created=False)
-            for record in endpoints.recorded()
-            if record.spec.name.startswith(prefix)
-            and vni in (None, record.spec.vni)
-            and endpoints.is_present(record)
-        ]
+        return Listing(
+            (
+                cls(agent, record, created=False)
+                for record in endpoints.recorded()
+                if record.spec.name.startswith(prefix)
+                and vni in (None, record.spec.vni)
+                and endpoints.is_present(record)
+            ),
+            caption=f"endpoints on {place_of(agent.tunnel)}",
+            columns=("name", "vni", "addresses", "mac", "netns", "ifname", "kind"),
+        )
 
     def stats(self) -> EndpointStats:
         """Frames sent, received and refused, summed over the CPUs.
@@ -278,10 +343,19 @@ class Endpoint:
         Raises:
             EndpointNotFoundError: The endpoint was deleted, or its device is gone.
         """
-        link = device.find(self._current(), self._agent.datapath.hooks)
+        record, hooks = self._current(), self._agent.datapath.hooks
+        link = device.find(record, hooks)
         if link is None:
             raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
-        return EndpointState(up=link.up, mtu=link.mtu, mac=link.mac or "", mode=link.mode or "")
+        addresses, routes = device.configuration(record, link, hooks)
+        return EndpointState(
+            up=link.up,
+            mtu=link.mtu,
+            mac=MacAddress.parse(link.mac or b""),
+            mode=MacvlanMode(link.mode),
+            addresses=tuple(addresses),
+            routes=None if routes is None else tuple(routes),
+        )
 
     def open_tap(self, *, queues: int = 1) -> Tap:
         """Open descriptors of a MACVTAP endpoint for a VMM, and bring its device up.
@@ -360,8 +434,9 @@ class Endpoint:
         return f"<Endpoint {self.name!r}: {self.ip} of VNI {self.vni}{where}>"
 
     def _repr_html_(self) -> str:
-        rows = [(key, getattr(self, key)) for key in ("vni", "addresses", "mac", "netns", "ifname", "kind")]
-        return table(f"Endpoint {self.name}", ("attribute", "value"), rows)
+        rows = {**attrs.asdict(self.spec, recurse=False), "ifindex": self.ifindex, "created": self.created}
+        caption = f"Endpoint {self.name} on {place_of(self._agent.tunnel)}"
+        return table(caption, ("attribute", "value"), rows.items())
 
 
 def _checked(agent: TransitAgent) -> TransitAgent:
@@ -370,12 +445,23 @@ def _checked(agent: TransitAgent) -> TransitAgent:
     return agent
 
 
-def _specification(spec: EndpointSpec | None, arguments: dict[str, Any]) -> EndpointSpec:
+def _specification(spec: EndpointSpec | None, fields: Mapping[str, Any]) -> EndpointSpec:
+    """The specification itself, or one of ``fields``, of which the required ones are None where they were left out."""
     if spec is None:
-        return EndpointSpec(**arguments)
-    if not isinstance(spec, EndpointSpec) or arguments:
+        return EndpointSpec(
+            **{name: value for name, value in fields.items() if (name, value) not in _LEFT_OUT}
+        )
+    if not isinstance(spec, EndpointSpec) or any(fields[name] != _DEFAULTS[name] for name in fields):
         raise InvalidTypeError("give an EndpointSpec, or its fields by keyword", argument="spec")
     return spec
+
+
+_REQUIRED = [field.name for field in attrs.fields(EndpointSpec) if field.default is attrs.NOTHING]
+_LEFT_OUT = [(name, None) for name in _REQUIRED]
+_DEFAULTS = {
+    **{field.name: field.default for field in attrs.fields(EndpointSpec)},
+    **dict(_LEFT_OUT),
+}
 
 
 def _bulk_error(verb: str, failed: dict[str, Exception], done: list[str]) -> BulkError:

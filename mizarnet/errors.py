@@ -48,6 +48,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mizarnet._plain import plain
+
 __all__ = [
     "AgentNotFoundError",
     "BpfError",
@@ -108,6 +110,11 @@ class MizarnetError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name of the class, message and facts in a form that JSON can hold."""
+        facts = {name: plain(getattr(self, name)) for name in self._facts}
+        return {"error": type(self).__name__, "message": self.message, **facts}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self._facts)
@@ -383,6 +390,10 @@ class KernelError(MizarnetError, OSError):
         self.errno = errno  # pyright: ignore[reportIncompatibleVariableOverride]  OSError's may be None
         self.strerror: str | None = os.strerror(errno)
         self._init = {"errno": errno, "kernel_message": kernel_message, "hint": hint, **facts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name of the class, message and facts in a form that JSON can hold."""
+        return {**super().to_dict(), **plain(self._init), "operation": self.operation}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.operation, self._init)

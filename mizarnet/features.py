@@ -10,14 +10,16 @@ from typing import Literal, TypeAlias, get_args
 import attrs
 
 from mizarnet._kernel import behaviours, bpf
-from mizarnet._kernel.bpf import YES, XdpHook, XdpMode
+from mizarnet._kernel.bpf import YES, XdpHook
 from mizarnet._kernel.bpf import Feature as Feature
 from mizarnet._kernel.capabilities import missing_capabilities
 from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import arguments
+from mizarnet._model.described import Described
 from mizarnet._model.html import table
-from mizarnet._model.specs import Encap, NetnsLike
+from mizarnet._model.public import public
+from mizarnet._model.specs import Encap, NetnsLike, XdpMode
 from mizarnet.errors import MizarnetError, UnsupportedError
 
 _NEEDED = (
@@ -28,8 +30,9 @@ _NEEDED = (
 )
 
 
+@public
 @attrs.frozen
-class Features:
+class Features(Described):
     """Features of this kernel, as :func:`probe` found them.
 
     Attributes:
@@ -76,6 +79,7 @@ class Features:
         return table(f"Kernel {self.kernel}", header, self._rows())
 
 
+@public
 def probe(netns: NetnsLike | None = None) -> Features:
     """Find out by trying what the kernel offers.
 

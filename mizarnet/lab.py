@@ -30,7 +30,9 @@ from mizarnet._kernel.netlink import (
 )
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress, IPInterface
+from mizarnet._model.described import Described
 from mizarnet._model.html import table
+from mizarnet._model.public import public
 from mizarnet._model.specs import Encap, EndpointKey, Hook, Remote, parse_member
 from mizarnet.agent import TransitAgent
 from mizarnet.endpoint import Endpoint
@@ -50,8 +52,9 @@ _LAB_NAME = re.compile(r"[a-z0-9-]{1,20}")
 _CONTAINER_NAME = re.compile(r"(?!h\d+$|fabric$)[a-z0-9_]{1,32}")
 
 
+@public
 @attrs.frozen(eq=False)
-class LabHost:
+class LabHost(Described):
     """A simulated host.
 
     Attributes:
@@ -69,8 +72,9 @@ class LabHost:
     agent: TransitAgent
 
 
+@public
 @final
-class Lab:
+class Lab(Described):
     """Hosts joined by an underlay, each with tunnel and transit agent; leaving the ``with`` deletes all of it.
 
     The remains of an earlier lab of the same name, whose process was killed, are removed first. The machine's own
@@ -85,6 +89,8 @@ class Lab:
     Raises:
         ClosedError: In :meth:`container`, :meth:`publish` and :meth:`run`, after :meth:`delete`.
     """
+
+    _DESCRIBED = ("name", "hosts", "encap", "encap_reason")
 
     def __init__(
         self,
@@ -261,7 +267,7 @@ class Lab:
 
     def _repr_html_(self) -> str:
         rows = [(host.name, host.netns, host.address) for host in self.hosts]
-        return table(repr(self), ("host", "netns", "address"), rows)
+        return table(repr(self).strip("<>"), ("host", "netns", "address"), rows)
 
 
 def _check_name(name: str, pattern: re.Pattern[str], rule: str) -> str:

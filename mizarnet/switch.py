@@ -11,11 +11,12 @@ import attrs
 from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.switches import StandingSwitch
-from mizarnet._kernel.bpf import XdpMode
 from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model import arguments
+from mizarnet._model.described import Described
 from mizarnet._model.differences import refuse_differences
-from mizarnet._model.specs import NetnsLike, parse_member
+from mizarnet._model.public import public
+from mizarnet._model.specs import NetnsLike, XdpMode, parse_member
 from mizarnet.agent import TransitAgent
 from mizarnet.errors import (
     AgentNotFoundError,
@@ -24,10 +25,12 @@ from mizarnet.errors import (
     SwitchNotFoundError,
     UnderlayNotFoundError,
 )
+from mizarnet.tunnel import place_of
 
 
+@public
 @attrs.frozen
-class SwitchState:
+class SwitchState(Described):
     """A transit switch as the kernel described it.
 
     Attributes:
@@ -40,8 +43,9 @@ class SwitchState:
     forwarding: bool
 
 
+@public
 @final
-class TransitSwitch:
+class TransitSwitch(Described):
     """A handle of the transit switch of one host. It keeps no kernel object open, so there is nothing to close.
 
     Made by :meth:`attach` and :meth:`open`. The switch decides by the tables of the agent. On a host without a switch,
@@ -51,7 +55,7 @@ class TransitSwitch:
         agent: Agent whose tables the switch reads.
         underlay: Name of the underlay device that the program is on.
         ifindex: Index of that device, in the host's namespace.
-        mode: Where the program runs: ``"native"`` in the driver, or ``"generic"`` above it.
+        mode: Where the program runs: in the driver, or above it.
         created: Whether the call that made this handle attached the switch.
 
     Raises:
@@ -62,12 +66,14 @@ class TransitSwitch:
         LockTimeoutError: In :meth:`attach` and :meth:`detach`: another process held the host's lock for 10 s.
     """
 
+    _DESCRIBED = ("underlay", "ifindex", "mode", "created")
+
     def __init__(self, agent: TransitAgent, device: Link, *, mode: XdpMode, created: bool) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.agent = agent
         self.underlay: str = device.name
         self.ifindex: int = device.ifindex
-        self.mode: Literal["native", "generic"] = "generic" if mode is XdpMode.GENERIC else "native"
+        self.mode: XdpMode = mode
         self.created = created
 
     @classmethod
@@ -76,7 +82,7 @@ class TransitSwitch:
         agent: TransitAgent,
         *,
         underlay: str | None = None,
-        mode: Literal["auto", "native", "generic"] = "auto",
+        mode: XdpMode | Literal["auto", "native", "generic"] = "auto",
     ) -> Self:
         """Attach the agent's XDP program to an underlay device, and turn forwarding on for that device.
 
@@ -96,7 +102,7 @@ class TransitSwitch:
         """
         _check_agent(agent)
         name = None if underlay is None else arguments.check_device_name(underlay, argument="underlay")
-        wanted = parse_member(XdpMode, mode, argument="mode")
+        wanted = None if mode == "auto" else parse_member(XdpMode, mode, argument="mode")
         with agent.datapath.writing() as maps:
             existing = _standing(agent)
             if existing is not None:
@@ -162,7 +168,10 @@ class TransitSwitch:
             switches.clear(self.agent.datapath)
 
     def __repr__(self) -> str:
-        return f"<TransitSwitch on {self.underlay}: {self.mode} XDP>"
+        return f"<TransitSwitch on {self.underlay}: {self.mode.value} XDP>"
+
+    def _caption(self) -> str:
+        return f"Transit switch on {self.underlay}, by the tables of {place_of(self.agent.tunnel)}"
 
 
 def _check_agent(agent: TransitAgent) -> TransitAgent:
@@ -177,12 +186,12 @@ def _standing(agent: TransitAgent) -> StandingSwitch | None:
     return next(iter(switches.own(agent.datapath)), None)
 
 
-def _compare(existing: StandingSwitch, *, underlay: str | None, mode: XdpMode) -> None:
+def _compare(existing: StandingSwitch, *, underlay: str | None, mode: XdpMode | None) -> None:
     """Raises ``ExistsError`` unless the switch is as asked for."""
     refuse_differences(
         "the transit switch",
-        {"underlay": underlay, "mode": None if mode is XdpMode.AUTO else mode.value},
-        {"underlay": existing.link.name, "mode": existing.mode.value},
+        {"underlay": underlay, "mode": mode},
+        {"underlay": existing.link.name, "mode": existing.mode},
         holder=existing.link.name,
         hint="leave the argument out, or detach the switch first",
     )

@@ -12,11 +12,14 @@ from typing import final
 from mizarnet._kernel.closing import Owner
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 from mizarnet._model.codec import Record
+from mizarnet._model.described import Described
+from mizarnet._model.public import public
 from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
 
 
+@public
 @final
-class Tap(Owner):
+class Tap(Described, Owner):
     """Open descriptors of a MACVTAP endpoint, made by :meth:`mizarnet.Endpoint.open_tap`.
 
     Each frame has a virtio header of 12 bytes before it (``struct virtio_net_hdr_v1``); checksum and TSO offloads
@@ -29,6 +32,8 @@ class Tap(Owner):
     Attributes:
         fds: File descriptors, one for each queue; close-on-exec.
     """
+
+    _DESCRIBED = ("fds", "closed")
 
     def __init__(self, fds: Sequence[int], record: Record) -> None:
         """Not for users: see :meth:`mizarnet.Endpoint.open_tap`."""
@@ -43,6 +48,9 @@ class Tap(Owner):
     def _release_forgotten(self) -> None:
         for fd in self.fds:
             os.close(fd)
+
+    def _caption(self) -> str:
+        return f"Tap of endpoint {self._record.spec.name}"
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fds {self.fds}"

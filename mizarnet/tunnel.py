@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from typing import Literal, Self, final
 
@@ -13,18 +14,20 @@ from mizarnet._datapath.tunnel_device import TunnelDevice, find_or_make
 from mizarnet._kernel.closing import Closing
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.html import table
-from mizarnet._model.specs import AddressLike, Encap, NetnsLike, TunnelSpec, parse_member
+from mizarnet._model.described import Described, Listing
+from mizarnet._model.public import public
+from mizarnet._model.specs import AddressLike, Encap, MacAddress, NetnsLike, TunnelSpec, parse_member
 
 
+@public
 @attrs.frozen
-class TunnelState:
+class TunnelState(Described):
     """A tunnel as the kernel described it.
 
     Attributes:
         up: Whether the device is administratively up: attaching the transit agent sets it up, detaching takes it down.
         mtu: Largest inner packet, in bytes.
-        mac: MAC address of the device, such as ``"02:00:00:00:00:01"``; no frame is ever sent to it.
+        mac: MAC address of the device; no frame is ever sent to it.
         qdisc: Queueing discipline of the device: ``"noqueue"``; any other would mix up destinations, see
             ``docs/design.md``.
         silent: Whether ARP and multicast are off, as the device was created.
@@ -32,13 +35,14 @@ class TunnelState:
 
     up: bool
     mtu: int
-    mac: str
+    mac: MacAddress
     qdisc: str
     silent: bool
 
 
+@public
 @final
-class Tunnel(Closing):
+class Tunnel(Described, Closing):
     """A handle of a host's tunnel device. Closing it, or leaving its ``with``, touches nothing in the kernel.
 
     Made by :meth:`create` and :meth:`open`. Attributes are what was true then; :meth:`state` reads the kernel.
@@ -60,6 +64,21 @@ class Tunnel(Closing):
         ForkedError: In the same methods, in a child of the process that made the handle.
         LockTimeoutError: In :meth:`create` and :meth:`delete`: another process held the host's lock for 10 s.
     """
+
+    _DESCRIBED = (
+        *(
+            "name",
+            "encap",
+            "local",
+            "port",
+            "mtu",
+            "underlay",
+            "underlay_ifindex",
+            "ifindex",
+            "netns",
+            "created",
+        ),
+    )
 
     def __init__(self, device: TunnelDevice, *, netns: str | None, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
@@ -166,7 +185,8 @@ class Tunnel(Closing):
                 own = undo.enter_context(Host.open(here))
                 found.append(cls(attrs.evolve(device, host=own), netns=where, created=False))
             undo.pop_all()
-            return found
+            columns = ("name", "encap", "local", "port", "mtu", "underlay")
+            return Listing(found, caption=f"tunnels of {where or os.uname().nodename}", columns=columns)
 
     def copy(self) -> Self:
         """Another handle of the same tunnel, to be closed on its own.
@@ -188,7 +208,8 @@ class Tunnel(Closing):
             TunnelNotFoundError: The tunnel is gone.
         """
         link = self.device.current()
-        return TunnelState(up=link.up, mtu=link.mtu, mac=link.mac or "", qdisc=link.qdisc, silent=link.silent)
+        mac = MacAddress.parse(link.mac or b"")
+        return TunnelState(up=link.up, mtu=link.mtu, mac=mac, qdisc=link.qdisc, silent=link.silent)
 
     def delete(self, *, force: bool = False) -> None:
         """Delete the device, and with it the transit agent if one is attached; succeeds if it is gone already.
@@ -213,6 +234,10 @@ class Tunnel(Closing):
         where = f" in {self.netns}" if self.netns else ""
         return f"<Tunnel {self.name}{where}: {self.encap.value} {self.local}:{self.port} mtu={self.mtu}>"
 
-    def _repr_html_(self) -> str:
-        rows = [(key, getattr(self, key)) for key in ("encap", "local", "port", "mtu", "underlay", "netns")]
-        return table(f"Tunnel {self.name}", ("attribute", "value"), rows)
+    def _caption(self) -> str:
+        return f"Tunnel {place_of(self)}"
+
+
+def place_of(tunnel: Tunnel) -> str:
+    """Tunnel and host as people call them, such as ``"tunnel0 of lab-h1"``."""
+    return f"{tunnel.name} of {tunnel.netns or os.uname().nodename}"

@@ -16,8 +16,10 @@ from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import enumerations
+from mizarnet._model.described import Described
 from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
 from mizarnet._model.layouts import LAYOUTS
+from mizarnet._model.public import public
 from mizarnet.errors import NotFoundError
 
 AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
@@ -28,8 +30,9 @@ ADDRESSES_EACH = 4
 """Entries of ``addresses`` for each endpoint of ``max_local``: an average, as one endpoint may have more addresses."""
 
 
+@public
 @attrs.frozen
-class Capacity:
+class Capacity(Described):
     """Sizes of the agent's tables, in entries.
 
     Attributes:

@@ -19,12 +19,13 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import SWITCH, build_text, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, recognise, survey
-from mizarnet._kernel.bpf import Map, Program, XdpHook, XdpMode
+from mizarnet._kernel.bpf import Map, Program, XdpHook
 from mizarnet._kernel.netlink import Link, dump_links, has_gro
 from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.layouts import SWITCHING
+from mizarnet._model.specs import XdpMode
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, UnsupportedError
 
 
@@ -129,8 +130,14 @@ def clear(datapath: DataPath) -> None:
         _forget(datapath.maps.switching, noted)
 
 
-def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode) -> XdpMode:
+def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None) -> XdpMode:
     """Attach a switch to a device that has none, and turn forwarding on.
+
+    Args:
+        datapath: Data path whose tables the switch reads.
+        maps: Maps of the data path.
+        device: Device of the underlay.
+        wanted: Where the program shall run; None: native where the driver has XDP, else generic.
 
     Returns:
         Where the program runs: native or generic.
@@ -165,14 +172,14 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     forwarding.enable(datapath.host, link.name, changes)
 
 
-def _attach_program(program: Program, device: Link, wanted: XdpMode) -> XdpMode:
-    mode = XdpMode.NATIVE if wanted is XdpMode.AUTO else wanted
+def _attach_program(program: Program, device: Link, wanted: XdpMode | None) -> XdpMode:
+    mode = wanted or XdpMode.NATIVE
     if mode is XdpMode.GENERIC:
         _refuse_merged_packets(device)
     try:
         XdpHook(device.ifindex).attach(program, mode=mode)
     except (BpfError, UnsupportedError):
-        if wanted is not XdpMode.AUTO:
+        if wanted is not None:
             raise
         return _attach_program(program, device, XdpMode.GENERIC)
     return mode

@@ -28,7 +28,6 @@ from mizarnet._kernel.bpf import (
     Program,
     TcxHook,
     XdpHook,
-    XdpMode,
 )
 from mizarnet._kernel.netlink import (
     Link,
@@ -47,6 +46,7 @@ from mizarnet._kernel.netlink import (
 from mizarnet._kernel.objects import has_route_identity, object_path
 from mizarnet._model.codec import FIRST
 from mizarnet._model.layout import read_number, u32
+from mizarnet._model.specs import XdpMode
 from mizarnet.errors import MizarnetError, StaleHandleError
 
 _FRAMES = 3

@@ -19,6 +19,14 @@ IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
+
+def in_order(value: IPAddress | IPNetwork) -> tuple[int, int, int]:
+    """What addresses and prefixes are sorted by: IPv4 before IPv6."""
+    if isinstance(value, (IPv4Network, IPv6Network)):
+        return value.version, int(value.network_address), value.prefixlen
+    return value.version, int(value), value.max_prefixlen
+
+
 IPV4_MAPPED = IPv6Network("::ffff:0:0/96")
 SMALLEST_MTU = 68  # RFC 791; the kernel's ETH_MIN_MTU
 SMALLEST_IPV6_MTU = 1280  # RFC 8200

@@ -19,6 +19,7 @@ from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
+    DefaultRoute,
     Encap,
     EndpointKey,
     EndpointSpec,
@@ -307,6 +308,7 @@ class Record:
             mac=fields.mac,
             kind=Kind[KindNumber(fields.kind).name],
             gateway=[ip for ip in map(ip_from, fields.gateways) if ip is not None],
+            default_route=_default_route(fields.flags),
             mtu=fields.mtu,
             forwarding=bool(fields.flags & SenderFlag.FORWARDING),
             trust_user_namespace=bool(fields.flags & SenderFlag.TRUSTED_NETNS),
@@ -367,7 +369,21 @@ class Record:
 
 def _flags(spec: EndpointSpec) -> int:
     forwarding = SenderFlag.FORWARDING if spec.forwarding else 0
-    return forwarding | (SenderFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0)
+    trusted = SenderFlag.TRUSTED_NETNS if spec.trust_user_namespace else 0
+    return forwarding | trusted | _ROUTE_FLAGS[spec.default_route]
+
+
+def _default_route(flags: int) -> DefaultRoute:
+    if flags & SenderFlag.ROUTE_NEVER:
+        return DefaultRoute.NEVER
+    return DefaultRoute.IF_NONE if flags & SenderFlag.ROUTE_IF_NONE else DefaultRoute.ALWAYS
+
+
+_ROUTE_FLAGS = {
+    DefaultRoute.ALWAYS: 0,
+    DefaultRoute.IF_NONE: SenderFlag.ROUTE_IF_NONE,
+    DefaultRoute.NEVER: SenderFlag.ROUTE_NEVER,
+}
 
 
 def _own_addresses(given: Sequence[IPInterface]) -> tuple[layouts.OwnAddress, ...]:

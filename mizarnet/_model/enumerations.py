@@ -177,6 +177,10 @@ class SenderFlag(enum.IntEnum):
     """Of the record only: another user namespace may own the namespace."""
     PRIVATE_NETNS = 4
     """Of the record only: the namespace is the endpoint's and ends with it."""
+    ROUTE_IF_NONE = 8
+    """Of the record only: a default route unless the namespace had one."""
+    ROUTE_NEVER = 16
+    """Of the record only: no default route."""
 
 
 class KindNumber(enum.IntEnum):
@@ -310,6 +314,8 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_FLAG_FORWARDING": SenderFlag.FORWARDING,
         "MZN_FLAG_TRUSTED_NETNS": SenderFlag.TRUSTED_NETNS,
         "MZN_FLAG_PRIVATE_NETNS": SenderFlag.PRIVATE_NETNS,
+        "MZN_FLAG_ROUTE_IF_NONE": SenderFlag.ROUTE_IF_NONE,
+        "MZN_FLAG_ROUTE_NEVER": SenderFlag.ROUTE_NEVER,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

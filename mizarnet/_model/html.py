@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import cast
+
+from mizarnet._plain import plain
 
 _SHOWN = 20
 
@@ -19,4 +22,19 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
 
 
 def _row(tag: str, cells: Sequence[object]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{escape(text(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+
+def text(value: object) -> str:
+    """A value as people read it: an address or enumeration by its name, several in a line, ``-`` for none."""
+    if value is None or value == ():
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if type(value) is int:
+        return f"{value:,}"
+    form = plain(value)
+    if isinstance(form, dict):
+        pairs = cast("Mapping[str, object]", form).items()
+        return ", ".join(f"{name} {text(each)}" for name, each in pairs if each not in (None, []))
+    return ", ".join(map(text, cast("list[object]", form))) if isinstance(form, list) else str(form)

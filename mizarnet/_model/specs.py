@@ -8,13 +8,15 @@ import os
 from collections.abc import Iterable
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import attrs
 
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit
+from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
 
 AddressLike: TypeAlias = str | IPAddress
@@ -68,6 +70,15 @@ class Hook(enum.Enum):
     """Filters of the clsact qdisc, for older kernels."""
 
 
+class XdpMode(enum.Enum):
+    """Where an XDP program runs."""
+
+    NATIVE = "native"
+    """In the driver."""
+    GENERIC = "generic"
+    """Above the driver, on packets that the kernel has already taken up."""
+
+
 class Kind(enum.Enum):
     """The device of an endpoint."""
 
@@ -77,7 +88,29 @@ class Kind(enum.Enum):
     """A device that a VM reads and writes through a descriptor."""
 
 
-@attrs.frozen(order=True)
+class MacvlanMode(enum.Enum):
+    """What a MACVLAN or MACVTAP shares with the others on its tunnel."""
+
+    PRIVATE = "private"
+    """Nothing: every frame passes the transit agent. mizarnet makes no other."""
+    VEPA = "vepa"
+    BRIDGE = "bridge"
+    PASSTHRU = "passthru"
+    SOURCE = "source"
+
+
+class DefaultRoute(enum.Enum):
+    """When an endpoint gets a default route by its gateway."""
+
+    ALWAYS = "always"
+    """With a gateway that was asked for, or else fail; with that of the network, if the namespace has none yet."""
+    IF_NONE = "if-none"
+    """If the namespace has no default route of that IP version yet."""
+    NEVER = "never"
+
+
+@public
+@attrs.frozen(order=True, repr=False)
 class MacAddress:
     """A unicast Ethernet address.
 
@@ -127,6 +160,9 @@ class MacAddress:
     def __str__(self) -> str:
         return self.packed.hex(":")
 
+    def __repr__(self) -> str:
+        return f"MacAddress.parse({str(self)!r})"
+
 
 VIRTUAL_MAC = MacAddress(bytes.fromhex("026d7a6e0001"))
 """MAC of whatever is not on this host: the same on all, so that an endpoint may move with its neighbour table."""
@@ -142,6 +178,7 @@ def _mac_bytes(text: str) -> bytes | None:
         return None
 
 
+@public
 class EndpointKey(NamedTuple):
     """Key of ``agent.endpoints``: an address within a VNI."""
 
@@ -154,7 +191,12 @@ class EndpointKey(NamedTuple):
         vni, ip = _pair(value, "(vni, ip)")
         return cls(arguments.check_vni(vni), arguments.check_address(ip))
 
+    def to_dict(self) -> dict[str, Any]:
+        """VNI, and the address as text."""
+        return {"vni": self.vni, "ip": str(self.ip)}
 
+
+@public
 class NetworkKey(NamedTuple):
     """Key of ``agent.networks``: a prefix within a VNI."""
 
@@ -167,6 +209,10 @@ class NetworkKey(NamedTuple):
         vni, prefix = _pair(value, "(vni, prefix)")
         return cls(arguments.check_vni(vni), arguments.check_prefix(prefix))
 
+    def to_dict(self) -> dict[str, Any]:
+        """VNI, and the prefix as text."""
+        return {"vni": self.vni, "prefix": str(self.prefix)}
+
 
 def _pair(value: object, shape: str) -> tuple[int, str]:
     # The checks that follow judge the items' types; here only the shape is known.
@@ -178,13 +224,14 @@ def _pair(value: object, shape: str) -> tuple[int, str]:
     return pair
 
 
+@public
 @attrs.frozen
-class Local:
+class Local(Described):
     """An endpoint on this host. Only :class:`mizarnet.Endpoint` makes such entries.
 
     Attributes:
         mac: MAC address of the endpoint.
-        interface: Index of the endpoint in the host's per-endpoint counters.
+        slot: Index of the endpoint in the host's per-endpoint counters.
     """
 
     mac: MacAddress
@@ -195,8 +242,9 @@ def _to_host(value: AddressLike) -> IPAddress:
     return arguments.check_host_address(value, argument="host")
 
 
+@public
 @attrs.frozen
-class Remote:
+class Remote(Described):
     """An endpoint on another host.
 
     Attributes:
@@ -225,8 +273,9 @@ def _to_switches(values: Iterable[AddressLike]) -> tuple[IPAddress, ...]:
     return switches
 
 
+@public
 @attrs.frozen
-class Network:
+class Network(Described):
     """A prefix inside a VNI.
 
     Attributes:
@@ -236,6 +285,20 @@ class Network:
 
     gateway: IPAddress | None = attrs.field(default=None, converter=_to_gateway)
     switches: tuple[IPAddress, ...] = attrs.field(default=(), converter=_to_switches)
+
+
+@public
+@attrs.frozen
+class Route(Described):
+    """A route of an endpoint's namespace through the endpoint's device.
+
+    Attributes:
+        prefix: Where it leads to; a default route to 0.0.0.0/0 or ::/0.
+        gateway: Next hop; None: the prefix is on the link.
+    """
+
+    prefix: IPNetwork
+    gateway: IPAddress | None
 
 
 def _to_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPInterface, ...]:
@@ -277,6 +340,10 @@ def _to_mac(value: MacLike | None) -> MacAddress | None:
 
 def _to_kind(value: Kind | Literal["macvlan", "macvtap"]) -> Kind:
     return parse_member(Kind, value, argument="kind")
+
+
+def _to_default_route(value: DefaultRoute | Literal["always", "if-none", "never"]) -> DefaultRoute:
+    return parse_member(DefaultRoute, value, argument="default_route")
 
 
 def _to_netns(value: NetnsLike | None) -> str | None:
@@ -345,8 +412,9 @@ class AgentSpec:
     peers: frozenset[IPNetwork] | None = None
 
 
+@public
 @attrs.frozen(kw_only=True)
-class EndpointSpec:
+class EndpointSpec(Described):
     """What an endpoint is to be. Everything is checked here, before any system call.
 
     Attributes:
@@ -359,6 +427,8 @@ class EndpointSpec:
         kind: Kind of the device: ``macvlan`` for a container, ``macvtap`` for a VM.
         gateway: Default gateway, one per address family at most; ``()``: none; None: that of the network, if there
             is one and the namespace has no default route yet (never for the agent's own namespace).
+        default_route: Whether the namespace gets a default route by the gateway: ``"always"``, ``"if-none"`` (if it has
+            none of that IP version yet) or ``"never"``.
         mtu: MTU in bytes; None: the tunnel's.
         forwarding: Whether it may send from addresses that are not its own (a router or NAT).
         trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
@@ -372,6 +442,7 @@ class EndpointSpec:
     mac: MacAddress | None = attrs.field(default=None, converter=_to_mac)
     kind: Kind = attrs.field(default=Kind.MACVLAN, converter=_to_kind)
     gateway: tuple[IPAddress, ...] | None = attrs.field(default=None, converter=_to_gateways)
+    default_route: DefaultRoute = attrs.field(default=DefaultRoute.ALWAYS, converter=_to_default_route)
     mtu: int | None = attrs.field(default=None, converter=_to_mtu)
     forwarding: bool = attrs.field(default=False, converter=_to_forwarding)
     trust_user_namespace: bool = attrs.field(default=False, converter=_to_trust)

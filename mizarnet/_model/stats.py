@@ -9,12 +9,15 @@ from types import MappingProxyType
 import attrs
 
 from mizarnet._model import layouts
+from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit, Program, Verdict
 from mizarnet._model.html import table
+from mizarnet._model.public import public
 
 
+@public
 @attrs.frozen
-class Counter:
+class Counter(Described):
     """Frames and their bytes, Ethernet header included. A frame that is segmented later (GSO) counts once."""
 
     packets: int = 0
@@ -32,8 +35,9 @@ def total(counters: Iterable[Counter]) -> Counter:
     return sum(counters, Counter())
 
 
+@public
 @attrs.frozen
-class Stats:
+class Stats(Described):
     """What each program decided, since the agent was attached.
 
     Attributes:
@@ -97,8 +101,9 @@ def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:
     return MappingProxyType({verdict: counters[verdict] for verdict in Verdict})
 
 
+@public
 @attrs.frozen
-class EndpointStats:
+class EndpointStats(Described):
     """What one endpoint sent, received and was refused.
 
     Attributes:

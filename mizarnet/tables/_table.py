@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
-from mizarnet._model.arguments import IPAddress, check_items
+from mizarnet._model.arguments import IPAddress, IPNetwork, check_items, in_order
 from mizarnet._model.html import table
-from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet._plain import plain
+from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError, MizarnetError
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -21,10 +22,12 @@ class Table(Mapping[K, V], Generic[K, V]):
     """A map of the agent as a mapping with typed keys and values."""
 
     _what: str
+    _header: tuple[str, str, str]
 
-    def __init__(self, datapath: DataPath, local: IPAddress) -> None:
+    def __init__(self, datapath: DataPath, local: IPAddress, place: str) -> None:
         self._datapath = datapath
         self._tunnel_local = local
+        self._place = place
 
     def _map(self, maps: Maps) -> Map:
         raise NotImplementedError
@@ -82,13 +85,29 @@ class Table(Mapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._datapath.name}>"
 
+    def to_dict(self) -> dict[str, Any]:
+        """The entries of one :meth:`snapshot`, sorted, by ``"<vni>/<address>"``, in a form that JSON can hold."""
+        return cast("dict[str, Any]", plain(dict(self._sorted())))
+
+    def _sorted(self) -> list[tuple[K, V]]:
+        return sorted(self.snapshot().items(), key=lambda entry: _order(entry[0]))
+
     def _repr_html_(self) -> str:
-        rows = [] if self._datapath.closed else [(*_flat(key), value) for key, value in self.items()]
-        return table(self._what, ("vni", "address", "value"), rows)
+        try:
+            entries = self._sorted()
+        except MizarnetError as error:
+            return table(f"{self._what}s on {self._place}", (), [(error,)])
+        caption = f"{self._what}s on {self._place}: {len(entries):,}"
+        return table(caption, self._header, [(*_pair_of(key), value) for key, value in entries])
 
 
-def _flat(key: object) -> tuple[object, ...]:
-    return cast("tuple[object, ...]", key) if isinstance(key, tuple) else (key,)
+def _pair_of(key: object) -> tuple[int, IPAddress | IPNetwork]:
+    return cast("tuple[int, IPAddress | IPNetwork]", key)
+
+
+def _order(key: object) -> tuple[int, ...]:
+    vni, ip = _pair_of(key)
+    return (vni, *in_order(ip))
 
 
 def pairs(entries: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterable[tuple[K, V]]:

@@ -13,7 +13,9 @@ from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_vni
+from mizarnet._model.described import Described
 from mizarnet._model.differences import differences
+from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import (
     EntryNotFoundError,
@@ -27,8 +29,9 @@ from mizarnet.tables._table import Table, pairs
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
 
 
+@public
 @attrs.frozen
-class Changes:
+class Changes(Described):
     """Result of :meth:`EndpointTable.sync`.
 
     Attributes:
@@ -42,6 +45,7 @@ class Changes:
     removed: int
 
 
+@public
 class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """``agent.endpoints``: where each (VNI, address) lives.
 
@@ -56,6 +60,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """
 
     _what = "endpoint"
+    _header = ("vni", "address", "where")
 
     def _map(self, maps: Maps) -> Map:
         return maps.endpoints

@@ -10,6 +10,7 @@ from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_address, check_vni
+from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
 from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
 from mizarnet.tables._table import Table, pairs
@@ -18,6 +19,7 @@ from mizarnet.tables._table import Table, pairs
 _NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")
 
 
+@public
 class NetworkTable(Table[NetworkKey, Network]):
     """``agent.networks``: prefixes of each VNI, with gateway and transit switches.
 
@@ -32,6 +34,7 @@ class NetworkTable(Table[NetworkKey, Network]):
     """
 
     _what = "network"
+    _header = ("vni", "prefix", "what")
 
     def _map(self, maps: Maps) -> Map:
         return maps.networks

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import collections.abc
 from collections.abc import Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._model import codec
-from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix
+from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix, in_order
+from mizarnet._model.html import table
+from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, PrefixLike
+from mizarnet.errors import MizarnetError
 
 
+@public
 class PeerSet(collections.abc.Set[IPNetwork]):
     """``agent.peers``: underlay prefixes that tunnel packets are accepted from.
 
@@ -23,8 +27,9 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         LockTimeoutError: In each call: another process held the host's lock for 10 s.
     """
 
-    def __init__(self, datapath: DataPath) -> None:
+    def __init__(self, datapath: DataPath, place: str) -> None:
         self._datapath = datapath
+        self._place = place
 
     @classmethod
     def _from_iterable(cls, it: Iterable[IPNetwork]) -> frozenset[IPNetwork]:  # type: ignore[override]
@@ -74,5 +79,21 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         ip = check_address(address, argument="address")
         return any(ip.version == prefix.version and ip in prefix for prefix in self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The prefixes as text, sorted, under the one key ``"peers"``."""
+        return {"peers": [str(prefix) for prefix in self._sorted()]}
+
+    def _sorted(self) -> list[IPNetwork]:
+        return sorted(self._read(), key=in_order)
+
     def __repr__(self) -> str:
         return f"<PeerSet of {self._datapath.name}>"
+
+    def _repr_html_(self) -> str:
+        try:
+            prefixes = self._sorted()
+        except MizarnetError as error:
+            return table(f"peers of {self._place}", (), [(error,)])
+        return table(
+            f"peers of {self._place}: {len(prefixes)}", ("prefix",), [(prefix,) for prefix in prefixes]
+        )

@@ -101,8 +101,8 @@ def test_several_threads_write_at_once(host: Host) -> None:
 
 
 def test_calls_work_inside_a_running_event_loop() -> None:
-    async def work() -> str:
+    async def work() -> mz.MacvlanMode:
         with World("vxlan", hosts=1) as world:
             return world.container(world.hosts[0], 7, "10.0.0.1/24").endpoint.state().mode
 
-    assert asyncio.run(work()) == "private"
+    assert asyncio.run(work()) is mz.MacvlanMode.PRIVATE

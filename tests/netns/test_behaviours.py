@@ -27,11 +27,11 @@ from mizarnet._kernel.bpf import (
     Program,
     TcxHook,
     XdpHook,
-    XdpMode,
     has_tcx,
 )
 from mizarnet._kernel.netlink import Link, Session, anonymous_netns
 from mizarnet._kernel.objects import has_route_identity
+from mizarnet._model.specs import XdpMode
 from mizarnet.features import probe
 
 SOURCE = Path(__file__).with_name("misbehaving.bpf.c")

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_interface
+import os
+from functools import partial
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
@@ -20,7 +22,8 @@ def test_what_was_left_open_is_filled_in(web: Container) -> None:
     assert made.created
     assert (made.spec.mtu, made.mac) == (1450, mz.MacAddress.derive(7, made.ip))
     state = made.state()
-    assert (state.up, state.mtu, state.mac, state.mode) == (True, 1450, str(made.mac), "private")
+    assert (state.up, state.mtu, state.mac, state.mode) == (True, 1450, made.mac, mz.MacvlanMode.PRIVATE)
+    assert (state.addresses, state.routes) == (made.addresses, (mz.Route(made.addresses[0].network, None),))
 
 
 def test_creating_it_again_finds_it(web: Container) -> None:
@@ -45,6 +48,7 @@ def test_creating_it_again_with_less_said_finds_it(web: Container) -> None:
         ("mac", "02:00:00:00:00:09"),
         ("mtu", 1400),
         ("gateway", "10.0.0.254"),
+        ("default_route", "if-none"),
         ("forwarding", True),
         ("kind", "macvtap"),
         ("netns", "mzt-another"),
@@ -78,6 +82,63 @@ def test_both_families_gateway_and_mtu_reach_the_namespace(world: World) -> None
     for family, gateway in (("-4", "10.0.0.254"), ("-6", "fd00::fe")):
         routes = json.loads(namespace.run("ip", family, "-j", "route", "show", "default"))
         assert [route["gateway"] for route in routes] == [gateway]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("when", mz.DefaultRoute)
+def test_a_second_network_and_the_default_route(world: World, when: mz.DefaultRoute, version: int) -> None:
+    """Only one that is always wanted meets the route of the first network, whose gateway stays."""
+    first = world.container(
+        world.hosts[0], 7, ("10.0.0.1/24", "fd00::1/64"), gateway=["10.0.0.254", "fd00::fe"]
+    )
+    ip, gateway = {4: ("10.1.0.1/24", "10.1.0.254"), 6: ("fd01::1/64", "fd01::fe")}[version]
+    second = {"vni": 8, "ip": ip, "gateway": gateway, "netns": first.namespace.name, "ifname": "eth1"}
+    create = partial(mz.Endpoint.create, first.host.agent, **second)
+    if when is mz.DefaultRoute.ALWAYS:
+        with unchanged(first.host.agent), pytest.raises(mz.ExistsError, match="if-none"):
+            create(default_route=when.value)
+        return
+    made = create(default_route=when)
+    assert not create(default_route=when.value).created
+    assert mz.Endpoint.open(first.host.agent, made.name).spec == made.spec
+    assert defaults(made.state()) == set()
+    assert defaults(first.endpoint.state()) == {"10.0.0.254", "fd00::fe"}
+
+
+@pytest.mark.parametrize("when", mz.DefaultRoute)
+def test_a_first_network_and_the_default_route(world: World, when: mz.DefaultRoute) -> None:
+    made = world.container(
+        world.hosts[0], 7, "10.0.0.1/24", gateway="10.0.0.254", default_route=when
+    ).endpoint
+    assert made.spec.gateway == (ip_address("10.0.0.254"),)
+    assert defaults(made.state()) == (set() if when is mz.DefaultRoute.NEVER else {"10.0.0.254"})
+
+
+def defaults(state: mz.EndpointState) -> set[str]:
+    return {str(route.gateway) for route in state.routes or () if not route.prefix.prefixlen}
+
+
+def test_a_state_has_what_the_kernel_has_now(world: World, web: Container) -> None:
+    """Addresses are read from outside, routes only where the namespace's name still leads to it."""
+    web.namespace.run("ip", "addr", "add", "10.0.0.77/25", "dev", "eth0")
+    web.namespace.run("ip", "route", "add", "10.9.0.0/16", "via", "10.0.0.3")
+    state = web.endpoint.state()
+    assert state.addresses == (ip_interface("10.0.0.1/24"), ip_interface("10.0.0.77/25"))
+    assert mz.Route(ip_network("10.9.0.0/16"), ip_address("10.0.0.3")) in (state.routes or ())
+    on_host = mz.Endpoint.create(web.host.agent, vni=7, ip=["10.0.0.9/24", "fd00::9/64"], ifname="own0")
+    assert on_host.state().addresses == on_host.addresses
+    assert {str(each.prefix) for each in on_host.state().routes or ()} == {"10.0.0.0/24", "fd00::/64"}
+
+
+def test_routes_of_a_namespace_out_of_reach_are_unknown(world: World) -> None:
+    namespace = world.namespace("reached")
+    fd = os.open(f"/run/netns/{namespace.name}", os.O_RDONLY)
+    path = f"/proc/{os.getpid()}/fd/{fd}"
+    made = mz.Endpoint.create(world.hosts[0].agent, vni=7, ip="10.0.0.1/24", netns=path)
+    assert made.state().routes == (mz.Route(ip_network("10.0.0.0/24"), None),)
+    os.close(fd)
+    state = made.state()
+    assert (state.addresses, state.routes) == (made.addresses, None)
 
 
 def test_the_networks_gateway_is_the_default(world: World) -> None:
@@ -132,7 +193,6 @@ def test_counters_begin_at_zero_in_each_life(world: World, web: Container) -> No
 
 def test_its_text_is_one_line(web: Container) -> None:
     assert repr(web.endpoint) == f"<Endpoint 'web': 10.0.0.1 of VNI 7 in {web.namespace.name}>"
-    assert "<table" in web.endpoint._repr_html_()
 
 
 def test_the_device_has_the_address_that_was_asked_for(web: Container) -> None:

@@ -95,7 +95,7 @@ def mode(request: pytest.FixtureRequest, stage: Stage, passing: Program) -> Iter
 @pytest.fixture
 def switch(mode: Mode, stage: Stage) -> Iterator[mz.TransitSwitch]:
     made = mz.TransitSwitch.attach(stage.switch.agent, mode=mode)
-    assert (made.created, made.mode) == (True, mode)
+    assert (made.created, made.mode.value) == (True, mode)
     yield made
     made.detach()
 

@@ -11,8 +11,9 @@ from typing import Literal
 import pytest
 
 import mizarnet as mz
-from mizarnet._kernel.bpf import Program, XdpHook, XdpMode
+from mizarnet._kernel.bpf import Program, XdpHook
 from mizarnet._kernel.netlink import add_address, create_bridge, read_sysctl, set_link, write_sysctl
+from mizarnet._model.specs import XdpMode
 from tests.support.native_xdp import attached, let_pass
 from tests.support.process import finish, run_python, start_python
 from tests.world import UNDERLAY, Host, World, device
@@ -104,7 +105,7 @@ def test_attach_again_adopts(host: Host, mode: Mode) -> None:
     there = programs(host)
     again, opened = mz.TransitSwitch.attach(host.agent), mz.TransitSwitch.open(host.agent)
     assert (first.created, again.created, opened.created) == (True, False, False)
-    assert {each.mode for each in (first, again, opened)} == {mode}
+    assert {each.mode.value for each in (first, again, opened)} == {mode}
     assert programs(host) == there
     first.detach()
     again.detach()  # succeeds if it is gone already
@@ -136,7 +137,7 @@ def test_another_process_opens_and_detaches(host: Host) -> None:
     program = """
         agent = mz.TransitAgent.open("tunnel0", netns=sys.argv[1])
         switch = mz.TransitSwitch.open(agent)
-        print(switch.underlay, switch.mode, switch.state().attached)
+        print(switch.underlay, switch.mode.value, switch.state().attached)
         switch.detach()
         agent.close()
     """
@@ -183,8 +184,8 @@ def step_name(step: tuple[str, int]) -> str:
 def test_killed_while_attaching(host: Host, version: int, step: tuple[str, int]) -> None:
     die(host, step, "attach")
     switch = mz.TransitSwitch.attach(host.agent)
-    assert (switch.mode, switch.state()) == ("native", mz.SwitchState(attached=True, forwarding=True))
-    assert mz.TransitSwitch.open(host.agent).mode == "native"
+    assert (switch.mode, switch.state()) == (XdpMode.NATIVE, mz.SwitchState(attached=True, forwarding=True))
+    assert mz.TransitSwitch.open(host.agent).mode is XdpMode.NATIVE
     assert settings(host) == ON[version]
     switch.detach()
     assert (settings(host), programs(host)) == (OFF, [])
@@ -212,7 +213,7 @@ def test_killed_and_taken_off_with_the_agent(host: Host, step: tuple[str, int]) 
 
 
 def test_automatic_mode_is_native_where_the_driver_can(host: Host) -> None:
-    assert mz.TransitSwitch.attach(host.agent).mode == "native"
+    assert mz.TransitSwitch.attach(host.agent).mode is XdpMode.NATIVE
 
 
 @pytest.mark.vm
@@ -226,7 +227,7 @@ def test_automatic_mode_falls_back(host: Host) -> None:
         mz.TransitSwitch.attach(host.agent, underlay="br0", mode="native")
     assert refused.value.feature == "native_xdp"
     switch = mz.TransitSwitch.attach(host.agent, underlay="br0")
-    assert (switch.mode, switch.underlay, switch.created) == ("generic", "br0", True)
+    assert (switch.mode, switch.underlay, switch.created) == (XdpMode.GENERIC, "br0", True)
 
 
 @pytest.mark.parametrize("mode", ["auto", "native", "generic"])

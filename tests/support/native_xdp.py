@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from mizarnet._kernel.bpf import ObjectSpec, Program, XdpHook, XdpMode
+from mizarnet._kernel.bpf import ObjectSpec, Program, XdpHook
 from mizarnet._kernel.netlink import Session, get_link
+from mizarnet._model.specs import XdpMode
 from tests.world import UNDERLAY, Host, World
 
 SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17

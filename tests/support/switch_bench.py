@@ -21,7 +21,7 @@ import attrs
 import mizarnet
 from mizarnet import Encap, MacAddress, Stats, Verdict
 from mizarnet._datapath import loader
-from mizarnet._kernel.bpf import Object, XdpHook, XdpMode
+from mizarnet._kernel.bpf import Object, XdpHook
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     Session,
@@ -32,6 +32,7 @@ from mizarnet._kernel.netlink import (
     write_sysctl,
 )
 from mizarnet._model.codec import FIRST
+from mizarnet._model.specs import XdpMode
 from tests.frames import UDP, datagram, frame, geneve, ipv4, ipv6, is_sealed, summed, udp, vxlan
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome

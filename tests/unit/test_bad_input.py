@@ -42,11 +42,11 @@ NO_STORE: Any = None
 
 
 def endpoints() -> EndpointTable:
-    return EndpointTable(NO_STORE, ip_address("192.0.2.1"))
+    return EndpointTable(NO_STORE, ip_address("192.0.2.1"), "nowhere")
 
 
 def networks() -> NetworkTable:
-    return NetworkTable(NO_STORE, ip_address("192.0.2.1"))
+    return NetworkTable(NO_STORE, ip_address("192.0.2.1"), "nowhere")
 
 
 # (what is wrong, the error's class, the argument it names, the call)
@@ -179,8 +179,23 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("entries of three", Type, "entries", lambda: endpoints().update(cast("Any", [(7, "10.0.0.5", None)]))),
     ("an entry without a value", Type, "value", lambda: endpoints().update({(7, "10.0.0.5"): cast("Any", None)})),
     ("no networks", Type, "entries", lambda: networks().update(cast("Any", None))),
-    ("no peers", Type, "prefixes", lambda: PeerSet(NO_STORE).update(cast("Any", None))),
-    ("one peer as text", Type, "prefixes", lambda: PeerSet(NO_STORE).update("192.0.2.0/24")),
+    ("no peers", Type, "prefixes", lambda: PeerSet(NO_STORE, "nowhere").update(cast("Any", None))),
+    ("one peer as text", Type, "prefixes", lambda: PeerSet(NO_STORE, "nowhere").update("192.0.2.0/24")),
+    ("a field that there is not", Type, "vin", lambda: spec(vin=7)),
+    ("a specification without an address", Type, "ip", lambda: EndpointSpec(**cast("Any", {"vni": 7}))),
+    ("an endpoint without a VNI", Type, "vni", lambda: endpoint(vni=None)),
+    ("an argument that there is not", Type, "ifnam", lambda: endpoint(ifnam="eth1")),
+    ("a specification and more", Type, "spec",
+     lambda: mz.Endpoint.create(cast("Any", None), spec(), **cast("Any", {"ifname": "eth1"}))),
+    ("a default route in between", Value, "default_route", lambda: spec(default_route="sometimes")),
+    ("a tunnel without an underlay", Type, "underlay",
+     lambda: mz.Tunnel.create("tunnel0", **cast("Any", {"encap": "vxlan"}))),
+    ("too many by position", Type, "", lambda: cast("Any", mz.Tunnel.open)("tunnel0", "h1")),
+    ("an argument of a lab", Type, "host", lambda: mz.Lab(**cast("Any", {"host": 2}))),
+    ("an argument of a method", Type, "forced", lambda: cast("Any", endpoints()).sync({}, forced=True)),
+    ("nothing to delete", Type, "thing", lambda: cast("Any", mz.deleting)()),
+    ("an argument of a probe", Type, "net", lambda: cast("Any", mz.probe)(net="h1")),
+    ("a key in parts", Type, "ip", lambda: cast("Any", EndpointKey)(7)),
     ("delete what cannot be deleted", Type, "thing", lambda: mz.deleting(cast("Any", 5)).__enter__()),
 ]  # fmt: skip
 

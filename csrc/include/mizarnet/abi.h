@@ -153,6 +153,8 @@ enum mzn_sender_flag {
 	MZN_FLAG_FORWARDING = 1, /* May send from addresses that are not its own. */
 	MZN_FLAG_TRUSTED_NETNS = 2, /* Of the record only: another user namespace may own the namespace. */
 	MZN_FLAG_PRIVATE_NETNS = 4, /* Of the record only: the namespace is the endpoint's and ends with it. */
+	MZN_FLAG_ROUTE_IF_NONE = 8, /* Of the record only: a default route unless the namespace had one. */
+	MZN_FLAG_ROUTE_NEVER = 16, /* Of the record only: no default route. */
 };
 
 struct mzn_sender {

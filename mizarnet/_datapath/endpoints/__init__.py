@@ -180,10 +180,8 @@ class LocalEndpoints:
             nsid = device.nsid_from(self.host, target)
             record = attrs.evolve(record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid)
             record = entries.claim(self.maps, record, undo)
-            optional = spec.gateway is None
-            ifindex = target.run(
-                device.make, self.datapath.hooks, target, record, undo, optional_routes=optional
-            )
+            given = spec.gateway is not None
+            ifindex = target.run(device.make, self.datapath.hooks, target, record, undo, gateways_given=given)
             record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
             entries.publish(self.maps, record)
             # A process that detaches the agent writes so into meta before it looks for endpoints.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
@@ -21,16 +21,24 @@ from mizarnet._kernel.netlink import (
     delete_link,
     dump_links,
     get_link,
+    list_addresses,
+    list_routes,
     nsid_of,
     owner_is_initial,
     resolve,
     silence,
     wait_for_address,
 )
-from mizarnet._model.arguments import IPAddress
+from mizarnet._model.arguments import IPAddress, IPInterface
 from mizarnet._model.codec import Record
-from mizarnet._model.specs import EndpointSpec, Kind
-from mizarnet.errors import ExistsError, InvalidValueError, NetlinkError, UntrustedNamespaceError
+from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, Route
+from mizarnet.errors import (
+    ExistsError,
+    InvalidValueError,
+    NetlinkError,
+    NetnsNotFoundError,
+    UntrustedNamespaceError,
+)
 
 _TEARDOWN = 2.0
 """Time in seconds that the kernel may take to delete the devices of a namespace that ended."""
@@ -95,8 +103,35 @@ def nsid_from(host: Host, target: Session) -> int:
         return nsid_of(host, handle)
 
 
+def configuration(
+    record: Record, link: Link, tunnel: TunnelHooks
+) -> tuple[list[IPInterface], list[Route] | None]:
+    """Addresses of an endpoint's device, and routes through it; None for the routes of a namespace out of reach.
+
+    Addresses are read from the host's namespace. The kernel lists routes only to who is in their namespace, which
+    its name leads to.
+    """
+    found = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
+    addresses = [address.interface for address in found if address.is_global]
+    with suppress(NetnsNotFoundError), ExitStack() as stack:
+        session = stack.enter_context(_inside(record, tunnel.host))
+        routes = list_routes(session, ifindex=link.ifindex)
+        return addresses, [
+            Route(each.destination, each.gateway) for each in routes if not each.destination.is_link_local
+        ]
+    return addresses, None
+
+
+def _inside(record: Record, host: Host) -> Session:
+    """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
+    with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(record.spec.netns or "") as found:
+        if found.netns.identity != record.netns_id:
+            raise NetnsNotFoundError(f"namespace {record.spec.netns} is another one by now")
+        return Session.open(found)
+
+
 def make(
-    tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, optional_routes: bool
+    tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, gateways_given: bool
 ) -> int:
     """Make the device with addresses and routes; runs inside the endpoint's namespace.
 
@@ -105,7 +140,8 @@ def make(
         target: Session of the endpoint's namespace.
         record: Record of the endpoint, with MAC, MTU and gateways.
         undo: Stack that gets the deletion of the device.
-        optional_routes: Whether the default routes were not asked for, so that existing ones are kept.
+        gateways_given: Whether the caller gave the gateways of the record; else they are the networks', and existing
+            default routes are kept.
 
     Returns:
         Index of the device in the namespace.
@@ -124,9 +160,11 @@ def make(
         if address.version == 6:
             wait_for_address(target, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
-    if not (optional_routes and target.identity == tunnel.host.identity):
+    on_host = target.identity == tunnel.host.identity
+    if spec.default_route is not DefaultRoute.NEVER and (gateways_given or not on_host):
+        optional = spec.default_route is DefaultRoute.IF_NONE or not gateways_given
         for gateway in spec.gateway or ():
-            _add_route(target, link, gateway, optional=optional_routes)
+            _add_route(target, link, gateway, optional=optional)
     return link.ifindex
 
 
@@ -162,7 +200,7 @@ def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: boo
             raise ExistsError(
                 f"the namespace has a default route of IPv{gateway.version}",
                 holder=f"default route of IPv{gateway.version}",
-                hint="give gateway=() for an endpoint without one",
+                hint='give default_route="if-none" to keep it, or gateway=() for an endpoint without one',
             ) from None
 
 

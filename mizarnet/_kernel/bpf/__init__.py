@@ -37,5 +37,4 @@ from mizarnet._kernel.bpf.ringbuf import RingBuffer as RingBuffer
 from mizarnet._kernel.bpf.tcx import TcxHook as TcxHook
 from mizarnet._kernel.bpf.tcx import TcxState as TcxState
 from mizarnet._kernel.bpf.xdp import XdpHook as XdpHook
-from mizarnet._kernel.bpf.xdp import XdpMode as XdpMode
 from mizarnet._kernel.bpf.xdp import XdpState as XdpState

@@ -11,12 +11,15 @@ import attrs
 
 from mizarnet._kernel.bpf._lib import failure, ffi, lib
 from mizarnet._kernel.bpf._log import listening
+from mizarnet._model.described import Described
+from mizarnet._model.public import public
 
 _BTF = "/sys/kernel/btf/vmlinux"
 
 
+@public
 @attrs.frozen
-class Feature:
+class Feature(Described):
     """One thing that a kernel may offer; true when it does.
 
     Attributes:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 import errno as _errno
 
 import attrs
@@ -12,21 +11,12 @@ from mizarnet._kernel.bpf._lib import CData, ffi, lib
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.hook import hook_failure
 from mizarnet._kernel.bpf.program import Program
+from mizarnet._model.specs import XdpMode
 from mizarnet.errors import StaleHandleError, UnsupportedError
-
-
-class XdpMode(enum.Enum):
-    """How an XDP program runs: in the driver, in the generic hook above it, or as the kernel chooses."""
-
-    NATIVE = "native"
-    GENERIC = "generic"
-    AUTO = "auto"
-
 
 _FLAGS = {
     XdpMode.NATIVE: lib.XDP_FLAGS_DRV_MODE,
     XdpMode.GENERIC: lib.XDP_FLAGS_SKB_MODE,
-    XdpMode.AUTO: 0,
 }
 
 

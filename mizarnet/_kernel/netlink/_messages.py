@@ -68,12 +68,14 @@ class Request:
         fields: Fields of the fixed header behind the netlink header (ifinfomsg, ifaddrmsg, rtmsg).
         attributes: Attribute names of the kernel with their values, in order.
         flags: Header flags beside request and acknowledgement.
+        packed: Further attributes, packed already: those that pyroute2 knows and writes wrongly.
     """
 
     kind: Rtm
     fields: Mapping[str, int] = attrs.field(factory=dict[str, int])
     attributes: Sequence[Attribute] = ()
     flags: Flag = Flag.NONE
+    packed: bytes = b""
 
     def send(self, socket: Rtnl, operation: str) -> list[Reply]:
         """The replies of the kernel; see `Rtnl.request`.
@@ -92,7 +94,7 @@ class Request:
         message["attrs"] = list(self.attributes)
         message.encode()
         _require_written(message)
-        return bytes(message.data[HEADER_BYTES:])
+        return bytes(message.data[HEADER_BYTES:]) + self.packed
 
     def _decode(self, data: bytes) -> Reply:
         message = _codec(_CODECS[self.kind])(data)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 import attrs
 
 from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
+from mizarnet._kernel.netlink.links import SAME_NAMESPACE
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPInterface
@@ -27,6 +29,7 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
 _IFA_F_TENTATIVE = 0x40
 _UNFIT = _IFA_F_SECONDARY | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
+_IFA_TARGET_NETNSID = 10
 _SCOPE_GLOBAL = 0
 _RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
 
@@ -46,6 +49,11 @@ class Address:
     ifindex: int
     scope: int
     flags: int
+
+    @property
+    def is_global(self) -> bool:
+        """Whether its scope is neither a link nor the host."""
+        return self.scope == _SCOPE_GLOBAL
 
     @property
     def tentative(self) -> bool:
@@ -124,13 +132,21 @@ def _change(
     session.request(f"{verb} address {interface} on link {ifindex}", request)
 
 
-def list_addresses(session: Session, *, ifindex: int | None = None) -> list[Address]:
+def list_addresses(
+    session: Session, *, ifindex: int | None = None, nsid: int = SAME_NAMESPACE
+) -> list[Address]:
     """The addresses of one link (filtered by the kernel), or of all.
+
+    Args:
+        session: Session of the namespace, or of one that knows it as ``nsid``.
+        ifindex: Index of the link; None: all links.
+        nsid: Id of the link's namespace, from `nsid_of`.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
     """
-    request = Request(Rtm.GETADDR, fields={"index": ifindex or 0}, flags=Flag.DUMP)
+    target = b"" if nsid == SAME_NAMESPACE else struct.pack("=HHi", 8, _IFA_TARGET_NETNSID, nsid)
+    request = Request(Rtm.GETADDR, fields={"index": ifindex or 0}, flags=Flag.DUMP, packed=target)
     return [_address(reply) for reply in session.request("list addresses", request)]
 
 
@@ -143,7 +159,7 @@ def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -
         version: Version of IP.
     """
     for address in list_addresses(session, ifindex=ifindex):
-        usable = address.scope == _SCOPE_GLOBAL and not address.flags & _UNFIT
+        usable = address.is_global and not address.flags & _UNFIT
         if usable and address.interface.version == version:
             return address.interface
     return None

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet._kernel.bpf import Direction, Object, ObjectSpec, TcxHook, XdpHook, XdpMode, has_tcx
+from mizarnet._kernel.bpf import Direction, Object, ObjectSpec, TcxHook, XdpHook, has_tcx
+from mizarnet._model.specs import XdpMode
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError, UnsupportedError
 from tests.bpf.binding.veth import Namespace
 
-MODES = [XdpMode.NATIVE, XdpMode.GENERIC, XdpMode.AUTO]
 
-
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", XdpMode)
 def test_xdp(inside: Namespace, sample: Object, mode: XdpMode) -> None:
     hook, turn = XdpHook(inside.index("mzb0")), sample.programs["turn"]
     inside(lambda: hook.attach(turn, mode=mode))
@@ -28,7 +27,7 @@ def test_xdp(inside: Namespace, sample: Object, mode: XdpMode) -> None:
         assert inside(hook.query).program_ids == []
 
 
-@pytest.mark.parametrize("mode", [XdpMode.NATIVE, XdpMode.GENERIC])
+@pytest.mark.parametrize("mode", XdpMode)
 def test_replacing_compares_and_swaps(
     inside: Namespace, sample: Object, objects: Path, mode: XdpMode
 ) -> None:
@@ -54,7 +53,7 @@ def test_end_of_device(inside: Namespace, sample: Object) -> None:
 
 def test_no_such_device(inside: Namespace, sample: Object) -> None:
     with pytest.raises(NotFoundError):
-        inside(lambda: XdpHook(9999).attach(sample.programs["turn"], mode=XdpMode.AUTO))
+        inside(lambda: XdpHook(9999).attach(sample.programs["turn"], mode=XdpMode.NATIVE))
 
 
 @pytest.mark.skipif(bool(has_tcx()), reason="this kernel has tcx (6.6)")

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps calls with wrong or missing arguments inside the tree of errors."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast
+
+from mizarnet.errors import InvalidTypeError
+
+_T = TypeVar("_T")
+
+
+def public(thing: _T) -> _T:
+    """A function, or a class with its constructor and public methods.
+
+    An argument that the signature does not have, or lacks, is an ``InvalidTypeError`` instead of a ``TypeError``.
+    """
+    if not isinstance(thing, type):
+        return cast("_T", _checked(cast("Callable[..., object]", thing)))
+    for name, member in list(vars(thing).items()):
+        if name in ("__init__", "__new__") or not name.startswith("_"):
+            setattr(thing, name, _checked_member(member))
+    return thing
+
+
+def _checked_member(member: object) -> object:
+    if isinstance(member, (classmethod, staticmethod)):
+        bound = cast("staticmethod[..., Any]", member)
+        return type(bound)(_checked(bound.__func__))
+    return _checked(member) if inspect.isfunction(member) else member
+
+
+def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except TypeError as error:
+            if isinstance(error, InvalidTypeError) or _fits(function, args, kwargs):
+                raise
+            raise _explained(error, function, kwargs) from None
+
+    return call
+
+
+def _fits(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
+
+
+def _explained(error: TypeError, function: Callable[..., Any], given: dict[str, Any]) -> InvalidTypeError:
+    takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    unknown = next((name for name in given if name not in takes), None)
+    alike = get_close_matches(unknown or "", takes, n=1)
+    named = re.search(r"'(\w+)'", str(error))
+    return InvalidTypeError(
+        str(error).replace(".__init__()", "()"),
+        argument=unknown or (named[1] if named else ""),
+        hint=f"did you mean {alike[0]}=?" if alike else f"it takes {', '.join(takes)}",
+    )

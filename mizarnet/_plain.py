@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The form of values that JSON can hold."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+
+def plain(value: object) -> Any:
+    """``value`` made of dictionaries, lists, text, numbers, booleans and None alone.
+
+    An enumeration becomes its value, or its name in lower case where that is a number; an address becomes text; an
+    object with ``to_dict`` that; a pair that is a key becomes ``"<vni>/<address>"``.
+    """
+    if isinstance(value, enum.Enum):
+        return value.value if isinstance(value.value, str) else value.name.lower()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    own = getattr(value, "to_dict", None)
+    if own is not None:
+        return own()
+    if isinstance(value, Mapping):
+        return {_key(key): plain(each) for key, each in cast("Mapping[object, object]", value).items()}
+    if isinstance(value, (tuple, list, set, frozenset)):
+        return [plain(each) for each in cast("Iterable[object]", value)]
+    return str(value)
+
+
+def _key(key: object) -> str:
+    return "/".join(map(str, cast("tuple[object, ...]", key))) if isinstance(key, tuple) else str(plain(key))
