@@ -11,6 +11,7 @@ import errno
 
 from mizarnet._kernel.netlink import Session, get_link, read_sysctl, write_sysctl
 from mizarnet._model.enumerations import SwitchFlag
+from mizarnet._model.log import log
 from mizarnet.errors import KernelError
 
 # With forwarding on, accept_ra=1 makes the kernel ignore router advertisements, and the default route would expire.
@@ -42,6 +43,7 @@ def enable(session: Session, device: str, changes: int) -> None:
     for flag, (key, _, after) in _CHANGES.items():
         if changes & flag:
             write_sysctl(session, key.format(device), after)
+            log.info("%s set to %s", key.format(device), after)
 
 
 def restore(session: Session, ifindex: int, changes: int) -> None:
@@ -58,6 +60,7 @@ def restore(session: Session, ifindex: int, changes: int) -> None:
 def _put_back(session: Session, key: str, value: str) -> None:
     try:
         write_sysctl(session, key, value)
+        log.info("%s set back to %s", key, value)
     except KernelError as refused:
         if refused.errno != errno.ENOENT:  # a device with an MTU below 1280 has no IPv6 settings
             raise

@@ -21,6 +21,7 @@ from mizarnet._kernel.netlink import (
     get_link,
 )
 from mizarnet._model.arguments import NETNS_DIRECTORY
+from mizarnet._model.log import log
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
 _PREFIX = "mizarnet-"
@@ -65,6 +66,7 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
             with suppress(MizarnetError):  # another process removed it first
                 delete_netns(path.name)
                 removed.append(path.name)
+                log.info("namespace %s removed: its tunnel is gone", path.name)
     return removed
 
 

@@ -25,6 +25,7 @@ from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.layouts import SWITCHING
+from mizarnet._model.log import log
 from mizarnet._model.specs import XdpMode
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, UnsupportedError
 
@@ -80,6 +81,7 @@ class StandingSwitch:
             if program is not None:
                 stack.callback(program.close)
                 self.host.run(hook.detach, program, mode=mode)
+                log.info("transit switch detached from %s", self.link.name)
             if switching is not None and noted is not None and own:
                 _forget(switching, noted)
 
@@ -182,6 +184,7 @@ def _attach_program(program: Program, device: Link, wanted: XdpMode | None) -> X
         if wanted is not None:
             raise
         return _attach_program(program, device, XdpMode.GENERIC)
+    log.info("transit switch attached to %s: %s XDP", device.name, mode.value)
     return mode
 
 

@@ -30,6 +30,7 @@ from mizarnet._kernel.netlink import (
 from mizarnet._model.arguments import SMALLEST_MTU, IPAddress
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.finding import Finding, FindingKind, Subject
+from mizarnet._model.log import log
 from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
     ExistsError,
@@ -182,6 +183,7 @@ class TunnelDevice:
         """
         try:
             set_link(self.host, self.ifindex, up=True)
+            log.info("%s set up", self.name)
         except KernelError as refused:
             if refused.errno != errno.EADDRINUSE:
                 raise
@@ -190,8 +192,13 @@ class TunnelDevice:
     def take_down(self) -> None:
         """Set the device down; a device that is gone is no error."""
         try:
-            if self.find() is not None:
-                set_link(self.host, self.ifindex, up=False)
+            link = self.find()
+            if link is None:
+                return
+            # Even if it is down: another process may set it up meanwhile.
+            set_link(self.host, self.ifindex, up=False)
+            if link.up:
+                log.info("%s set down", self.name)
         except NetlinkError as refused:
             if refused.errno != errno.ENODEV:
                 raise
@@ -212,6 +219,7 @@ class TunnelDevice:
                 self._refuse_in_use()
             # The kernel deletes the MACVLANs with the device, and after them the programs, which guard it to the end.
             delete_link(self.host, self.ifindex)
+            log.info("%s deleted", self.name)
         leftovers.clear_host(self.host)
 
     def _refuse_in_use(self) -> None:
@@ -306,9 +314,11 @@ def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
     port = spec.port or spec.encap.default_port
     mtu = _fitting_mtu(spec, underlay, local)
     try:
-        return create_tunnel(
+        link = create_tunnel(
             host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=_note(underlay, local)
         )
+        log.info("%s created: %s from %s port %d, MTU %d", name, spec.encap.value, local, port, mtu)
+        return link
     except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
         raise _explain(refused, host, spec.encap, port) from None
 
@@ -326,6 +336,7 @@ def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
     adopted = _known(host, noted)
     _compare(adopted, spec)
     set_link(host, link.ifindex, alias=noted.alias)
+    log.info("%s adopted: its alias had been overwritten", link.name)
     return adopted
 
 

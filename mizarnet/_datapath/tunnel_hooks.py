@@ -22,6 +22,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Survey, recognise
 from mizarnet._kernel.bpf import Program, with_program
 from mizarnet._model.codec import FIRST, u32
+from mizarnet._model.log import log
 from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHandleError
 
 # Attempts, each of which fails if another process changes a hook between the survey and the attachment.
@@ -69,11 +70,13 @@ class TunnelHooks:
             if place in self.survey().standing:
                 return False
             raise
+        log.info("%s of %s: program %d attached", place, self.name, program.id)
         return True
 
     def replace(self, place: Place, program: Program, *, expected: Program) -> None:
         """Replace a program at a place by another; raises as :func:`hooks.replace` does."""
         self.host.run(hooks.replace, place, program, self.ifindex, expected=expected)
+        log.info("%s of %s: program %d in place of %d", place, self.name, program.id, expected.id)
 
     def write_lifeline(self, maps: Maps) -> None:
         """Write the tunnel's index into the map by which a switch knows that its tunnel lives."""
@@ -135,6 +138,7 @@ class TunnelHooks:
 
     def _detach(self, place: Place, program: Program) -> None:
         self.host.run(hooks.detach, place, program, self.ifindex)
+        log.info("%s of %s: program %d detached", place, self.name, program.id)
 
 
 def _obtain(name: str, found: Survey, maps: Maps, stack: ExitStack) -> Program:

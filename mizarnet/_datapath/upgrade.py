@@ -22,6 +22,7 @@ from mizarnet._datapath.survey import Standing
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
+from mizarnet._model.log import log
 from mizarnet.errors import NotFoundError, StaleHandleError
 
 
@@ -100,6 +101,7 @@ class _Swap:
         host, hook = self.datapath.host, XdpHook(switch.link.ifindex)
         mode = switch.mode
         host.run(hook.replace, new, expected=old, mode=mode)
+        log.info("transit switch on %s: program %d in place of %d", switch.link.name, new.id, old.id)
         self.roll_back.callback(self._put_switch_back, switch, old, new)
         noted = self.datapath.maps.read_switching()
         again = attrs.evolve(noted, generation=noted.generation + 1)

@@ -11,6 +11,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._model.arguments import IPAddress, IPNetwork, check_items, in_order
 from mizarnet._model.html import table
+from mizarnet._model.log import log
 from mizarnet._plain import plain
 from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError, MizarnetError
 
@@ -73,6 +74,10 @@ class Table(Mapping[K, V], Generic[K, V]):
     def snapshot(self) -> dict[K, V]:
         """All entries, read in batches; one that changes meanwhile is read as it was before or after the change."""
         return dict(self._unpack(key, value) for key, value in self._entries())
+
+    def _log_change(self, *, written: int = 0, removed: int = 0) -> None:
+        if written or removed:
+            log.info("%ss on %s: %d written, %d removed", self._what, self._place, written, removed)
 
     def _check_host(self, host: IPAddress, argument: str) -> None:
         if host.version != self._tunnel_local.version:

@@ -84,6 +84,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._refuse_local(maps, packed)
             maps.endpoints.update(packed, data)
             self._yield_to_locals(maps, [packed])
+        self._log_change(written=1)
 
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
         """Remove the entry of a remote endpoint.
@@ -99,6 +100,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._yield_to_locals(maps, [packed])
             if not there:
                 raise EntryNotFoundError(f"no endpoint {key!r}")
+        self._log_change(removed=1)
 
     def update(
         self,
@@ -121,6 +123,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._refuse_locals(maps, packed)
             write(maps.endpoints, packed)
             self._yield_to_locals(maps, packed)
+        self._log_change(written=len(packed))
 
     def sync(
         self,
@@ -157,6 +160,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             superfluous = [key for key in present if key not in wanted]
             write(maps.endpoints, {key: wanted[key] for key in different}, leaving=superfluous)
             self._yield_to_locals(maps, different, removed=superfluous)
+        self._log_change(written=len(different), removed=len(superfluous))
         added = sum(there is None for _, there in different.values())
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 

@@ -71,6 +71,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         with self._datapath.writing() as maps:
             if not maps.networks.delete(packed):
                 raise EntryNotFoundError(f"no network {key!r}")
+        self._log_change(removed=1)
 
     def update(
         self,
@@ -92,6 +93,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         packed = {self._pack_key(key): self._pack_network(key, value) for key, value in pairs(entries)}
         with self._datapath.writing() as maps:
             write(self._map(maps), packed)
+        self._log_change(written=len(packed))
 
     def find(self, vni: int, ip: AddressLike) -> Network | None:
         """The network that packets to ``ip`` belong to: that of the longest prefix of the VNI that contains it."""

@@ -11,6 +11,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix, in_order
 from mizarnet._model.html import table
+from mizarnet._model.log import log
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, PrefixLike
 from mizarnet.errors import MizarnetError
@@ -61,7 +62,8 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
         packed = codec.pack_peer_key(check_prefix(prefix))
         with self._datapath.writing() as maps:
-            maps.peers.delete(packed)
+            if maps.peers.delete(packed):
+                log.info("peers of %s: %s removed", self._place, prefix)
 
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
         """Accept tunnel packets from all of ``prefixes``.
@@ -73,6 +75,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         checked = [check_prefix(prefix) for prefix in given]
         with self._datapath.writing() as maps:
             maps.add_peers(checked)
+        log.info("peers of %s: %s added", self._place, ", ".join(map(str, checked)))
 
     def covers(self, address: AddressLike) -> bool:
         """Whether any prefix of the set contains ``address``, so that tunnel packets from there are accepted."""

@@ -27,6 +27,7 @@ from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import NO_SLOT, Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject
+from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
 from mizarnet.errors import ExistsError, InUseError, MtuError
 
@@ -188,6 +189,7 @@ class LocalEndpoints:
             self.datapath.refuse_detached()
             undo.pop_all()
             target.close()
+        log.info("endpoint %r created: %s", wanted.name, _text(wanted))
         return record
 
     def _new_record(self, spec: EndpointSpec, instance: int, *, private: bool) -> Record:
@@ -290,11 +292,18 @@ class LocalEndpoints:
             delete_netns(record.spec.netns or "")
         entries.give_up_claims(self.maps, record)
         taken = entries.take_record(self.maps, record)
+        if taken is not None:
+            log.info("endpoint %r deleted: %s", record.spec.name, _text(record.spec))
         if taken is None or Record.unpack(taken).changed == record.changed:
             return None
         with suppress(ExistsError):
             self.maps.records.update(codec.record_key(record.spec.name), taken, mode=UpdateMode.NOEXIST)
         return Record.unpack(taken)
+
+
+def _text(spec: EndpointSpec) -> str:
+    addresses = ", ".join(map(str, spec.ip))
+    return f"{addresses} of VNI {spec.vni} in {spec.netns or 'the namespace of the host'}"
 
 
 def refuse_users(tunnel: str, users: list[str]) -> None:

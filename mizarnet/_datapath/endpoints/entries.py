@@ -18,7 +18,8 @@ from mizarnet._datapath.maps import Maps, take_own
 from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
 from mizarnet._model.codec import NO_SLOT, Record
-from mizarnet._model.finding import Finding, FindingKind, Subject
+from mizarnet._model.finding import Finding, FindingKind, Subject, messages
+from mizarnet._model.log import log
 from mizarnet.errors import CapacityError, EndpointNotFoundError, EntryNotFoundError, ExistsError
 
 
@@ -92,7 +93,8 @@ def complete(maps: Maps, record: Record) -> None:
         ExistsError: Another endpoint has one of the entries.
         EndpointNotFoundError: Another process deleted the endpoint meanwhile.
     """
-    if not findings(maps, record):
+    lost = findings(maps, record)
+    if not lost:
         return
     own = codec.record_key(record.spec.name)
     for entry in _needed(maps, record):
@@ -111,6 +113,7 @@ def complete(maps: Maps, record: Record) -> None:
     except EndpointNotFoundError:
         forget(maps, record)
         raise
+    log.info("endpoint %r completed: %s", record.spec.name, messages(lost))
 
 
 @contextmanager
