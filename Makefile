@@ -72,6 +72,7 @@ test-mutants: root $(VENV)/built
 	$(BIN)/python -m tests.mutants --share 10
 
 bench: root $(VENV)/built netns-packages
+	$(BIN)/python tests/bench/import_time.py
 	$(BIN)/python tests/bench/netlink_cost.py
 	$(BIN)/python -m tests.bench.storm
 
@@ -88,6 +89,7 @@ lint-types: $(VENV)/built $(VENV)/lint-tools
 	$(BIN)/mypy
 	$(BIN)/pyright
 	PYTHONPATH=$(CURDIR) $(BIN)/pyright --verifytypes mizarnet --ignoreexternal
+	$(BIN)/python tools/snippets.py
 
 lint-imports: $(VENV)/built $(VENV)/lint-tools
 	$(BIN)/lint-imports
@@ -153,7 +155,7 @@ $(VENV)/wheel-tools: $(VENV)/tools
 	@touch $@
 
 # Without build isolation, so that extension and BPF objects are rebuilt in place with the tools above. The last file
-# has the version, which the metadata repeat.
+# has the version, which the metadata repeat. setuptools warns of every editable installation, whatever is in it.
 $(VENV)/built: $(VENV)/tools $(SOURCES) mizarnet/__init__.py
-	$(BIN)/pip install --quiet --no-build-isolation --editable .
+	PYTHONWARNINGS='ignore:Editable installation' $(BIN)/pip install --quiet --no-build-isolation --editable .
 	@touch $@

@@ -17,7 +17,7 @@ from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+HOST_1, HOST_2, LATER, SECOND, JOIN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -76,6 +76,18 @@ def test_a_later_process_adopts_and_deletes(
     assert "10.0.0.1" in printed
     with pytest.raises(mz.TunnelNotFoundError):
         mz.Tunnel.open(TUNNEL, netns=hosts[0].name)
+
+
+def test_a_second_network_and_a_call_from_asyncio(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]
+) -> None:
+    _run(hosts[0], HOST_1)
+    before = containers[0].run("ip", "route", "show", "default")
+    _run(hosts[0], SECOND)
+    assert "10.8.0.1/24" in containers[0].run("ip", "addr", "show", "eth1")
+    assert containers[0].run("ip", "route", "show", "default") != before  # the first network has no gateway
+    _run(hosts[0], f"{JOIN}\n\nasyncio.run(join(mz.TransitAgent.open('tunnel0'), 'db'))")
+    assert "10.0.0.9/24" in containers[1].run("ip", "addr", "show", "eth0")
 
 
 def test_ten_lines_show_both_hosts() -> None:
