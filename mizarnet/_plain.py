@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The form of values that JSON can hold."""
+"""The forms of a value that leave Python: for JSON, and for people."""
 
 from __future__ import annotations
 
@@ -23,10 +23,25 @@ def plain(value: object) -> Any:
         return own()
     if isinstance(value, Mapping):
         return {_key(key): plain(each) for key, each in cast("Mapping[object, object]", value).items()}
-    if isinstance(value, (tuple, list, set, frozenset)):
+    if isinstance(value, (tuple, list)):
         return [plain(each) for each in cast("Iterable[object]", value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, cast("Iterable[object]", value)))
     return str(value)
 
 
 def _key(key: object) -> str:
     return "/".join(map(str, cast("tuple[object, ...]", key))) if isinstance(key, tuple) else str(plain(key))
+
+
+def text(value: object) -> str:
+    """A value as people read it: an address or enumeration by its name, several in a line, ``-`` for none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    form = plain(value)
+    if form in (None, [], {}):
+        return "-"
+    if isinstance(form, dict):
+        pairs = cast("Mapping[str, object]", form).items()
+        return ", ".join(f"{name} {text(each)}" for name, each in pairs if each not in (None, []))
+    return ", ".join(map(text, cast("list[object]", form))) if isinstance(form, list) else str(form)

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar, cast
+from typing import TypeVar
 
+from mizarnet._plain import text
 from mizarnet.errors import ExistsError
 
 K = TypeVar("K")
@@ -41,12 +42,6 @@ def refuse_differences(
     differing = differences(wanted, found)
     if differing:
         listed = ", ".join(
-            f"{name} is {_text(there)}, not {_text(value)}" for name, (value, there) in differing.items()
+            f"{name} is {text(there)}, not {text(value)}" for name, (value, there) in differing.items()
         )
         raise ExistsError(f"{what} exists, but {listed}", holder=holder, differences=differing, hint=hint)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, frozenset):
-        return f"{{{', '.join(sorted(map(str, cast('frozenset[object]', value))))}}}"
-    return str(value)

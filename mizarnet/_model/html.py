@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import cast
 
-from mizarnet._plain import plain
+from mizarnet._plain import text
 
 _SHOWN = 20
 
@@ -18,23 +17,9 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
     lines = [_row("td", row) for row in rows[:_SHOWN]]
     if len(rows) > _SHOWN:
         lines.append(f'<tr><td colspan="{len(header)}">… and {len(rows) - _SHOWN} more</td></tr>')
-    return f"<table><caption>{escape(caption)}</caption>{_row('th', header)}{''.join(lines)}</table>"
+    title = f'<caption style="text-align: left; white-space: nowrap">{escape(caption)}</caption>'
+    return f"<table>{title}{_row('th', header)}{''.join(lines)}</table>"
 
 
 def _row(tag: str, cells: Sequence[object]) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(text(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-
-def text(value: object) -> str:
-    """A value as people read it: an address or enumeration by its name, several in a line, ``-`` for none."""
-    if value is None or value == ():
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if type(value) is int:
-        return f"{value:,}"
-    form = plain(value)
-    if isinstance(form, dict):
-        pairs = cast("Mapping[str, object]", form).items()
-        return ", ".join(f"{name} {text(each)}" for name, each in pairs if each not in (None, []))
-    return ", ".join(map(text, cast("list[object]", form))) if isinstance(form, list) else str(form)

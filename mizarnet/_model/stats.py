@@ -36,7 +36,7 @@ def total(counters: Iterable[Counter]) -> Counter:
 
 
 @public
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Stats(Described):
     """What each program decided, since the agent was attached.
 
@@ -93,8 +93,15 @@ class Stats(Described):
             f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()
         )
 
+    def __repr__(self) -> str:
+        decided = (total(program.values()).packets for program in self._programs())
+        names = (program.name.lower() for program in Program)
+        listed = ", ".join(f"{name} {packets:,}" for name, packets in zip(names, decided, strict=True))
+        return f"<Stats: {listed} packets, of these {self.dropped.packets:,} dropped>"
+
     def _repr_html_(self) -> str:
-        return table("Verdicts", ("program", "verdict", "packets", "bytes"), self._rows())
+        rows = [(*names, f"{packets:,}", f"{size:,}") for *names, packets, size in self._rows()]
+        return table("Verdicts", ("program", "verdict", "packets", "bytes"), rows)
 
 
 def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
@@ -59,6 +60,7 @@ def test_a_given_argument_that_differs_is_named(web: Container, argument: str, v
     with unchanged(web.host.agent), pytest.raises(mz.ExistsError) as caught:
         mz.Endpoint.create(web.host.agent, **{**given, argument: value})
     assert list(caught.value.differences) == [argument]
+    assert not re.search(r"\w\(|[a-z]\.[A-Z]", str(caught.value))
     assert caught.value.holder == "web"
 
 
