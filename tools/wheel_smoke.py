@@ -8,6 +8,7 @@ fetched before.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,8 @@ def smoke() -> int:
     with TemporaryDirectory(prefix="mizarnet-") as wheels:
         pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", wheels)
         subprocess.run([*pip, "--only-binary", ":all:", "--python-version", "3.11", wheel], check=True)
-        Path(wheels, "smoke.py").write_bytes(SMOKE.read_bytes())
+        for file in (SMOKE, ROOT / "README.md"):
+            shutil.copy(file, wheels)
         apart = ("unshare", "--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child")
         shell = ("sh", "-euc", ENTER, "sh", SYSTEM, wheels, INSTALL_AND_RUN)
         return subprocess.run([*apart, *shell], check=False).returncode

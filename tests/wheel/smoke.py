@@ -5,12 +5,31 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 import shutil
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import mizarnet as mz
+
+README = Path(__file__).with_name("README.md")
+CABLE = """
+import os
+from pyroute2 import IPRoute
+with IPRoute() as ip:
+    far = os.open("/run/netns/h2", os.O_RDONLY)
+    ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth0", "net_ns_fd": far})
+"""
+ADDRESS = """
+import sys
+from pyroute2 import IPRoute
+with IPRoute() as ip:
+    (index,) = ip.link_lookup(ifname="eth0")
+    ip.addr("add", index=index, address=f"192.0.2.{sys.argv[1]}", prefixlen=24)
+    ip.link("set", index=index, state="up")
+"""
 
 
 def nothing_helps() -> None:
@@ -33,16 +52,49 @@ def everything_is_there() -> None:
         assert [Path(path).parent.name for path in mapped if f"/{library}" in path] == ["mizarnet.libs"]
 
 
+def _enter(name: str) -> tuple[str, ...]:
+    return "nsenter", f"--net=/run/netns/{name}"
+
+
+def _run(name: str, code: str, *arguments: str) -> None:
+    subprocess.run([*_enter(name), sys.executable, "-I", "-c", code, *arguments], check=True)
+
+
 def packets_arrive() -> None:
     """Two hosts with an endpoint each, which reach each other."""
     with mz.Lab(hosts=2, name="smoke") as lab:
         addresses = ("10.0.0.1", "10.0.0.2")
         for host, address in zip(lab.hosts, addresses, strict=True):
-            netns = lab.container(host.name + "c")
-            mz.Endpoint.create(host.agent, vni=7, ip=f"{address}/24", netns=netns)
+            container = lab.container(host.name + "c")
+            mz.Endpoint.create(host.agent, vni=7, ip=f"{address}/24", netns=container)
         lab.publish()
-        enter = ("nsenter", f"--net=/run/netns/{netns}")
-        subprocess.run([*enter, "ping", "-c", "3", "-i", "0.2", "-W", "5", addresses[0]], check=True)
+        subprocess.run(
+            [*_enter(container), "ping", "-c", "3", "-i", "0.2", "-W", "5", addresses[0]], check=True
+        )
+
+
+def the_first_page_keeps_its_word() -> None:
+    """Its lines for two hosts, run there as it says, lead to a ping."""
+    for name in ("h1", "h2", "web", "db"):
+        Path("/run/netns", name).touch()
+        subprocess.run(["unshare", f"--net=/run/netns/{name}", "true"], check=True)
+    _run("h1", CABLE)
+    for number in (1, 2):
+        _run(f"h{number}", ADDRESS, str(number))
+    host_1, host_2, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    for host, code in (("h1", host_1), ("h2", host_2)):
+        _run(host, code)
+    subprocess.run([*_enter("web"), "ping", "-c", "2", "-i", "0.2", "-W", "5", "10.0.0.2"], check=True)
+
+
+def an_ordinary_user_is_told() -> None:
+    """One line that says what is missing."""
+    code = "import mizarnet as mz; mz.Tunnel.create('tunnel0', encap='vxlan', underlay='eth0')"
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    done = subprocess.run([*user, sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("mizarnet.errors.PrivilegeError: ") and "run as root" in last, last
+    print("as an ordinary user:", last)
 
 
 if __name__ == "__main__":
@@ -50,4 +102,6 @@ if __name__ == "__main__":
     everything_is_there()
     print(mz.probe(), flush=True)
     packets_arrive()
+    the_first_page_keeps_its_word()
+    an_ordinary_user_is_told()
     print(f"mizarnet {mz.__version__} works here")
