@@ -13,7 +13,7 @@ from mizarnet._datapath import install, leftovers, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import Capacity, build_text
+from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
@@ -23,7 +23,7 @@ from mizarnet._model.described import Described
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
-from mizarnet._model.stats import Stats
+from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, place_of
@@ -90,7 +90,7 @@ class TransitAgent(Described, Closing):
         self.created = False
         self.datapath = datapath
         self.hook: Hook = deciding_hook(datapath.maps.read_meta().layers)
-        self.capacity: Capacity = Capacity.of(datapath.maps)
+        self.capacity: Capacity = capacity_of(datapath.maps)
         place = place_of(tunnel)
         self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local, place)
         self.networks: NetworkTable = NetworkTable(datapath, tunnel.local, place)
@@ -174,7 +174,7 @@ class TransitAgent(Described, Closing):
 
     def stats(self) -> Stats:
         """Verdicts of each program since the agent was attached: packets and bytes, summed over the CPUs."""
-        return Stats.from_words(self.datapath.maps.verdicts.sum_words()[1])
+        return unpack_stats(self.datapath.maps.verdicts.sum_words()[1])
 
     def state(self) -> AgentState:
         """Programs, memory and hooks, read from the kernel."""

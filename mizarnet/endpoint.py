@@ -28,7 +28,7 @@ from mizarnet._model.specs import (
     NetnsLike,
     Route,
 )
-from mizarnet._model.stats import EndpointStats
+from mizarnet._model.stats import EndpointStats, unpack_endpoint_stats
 from mizarnet.agent import TransitAgent
 from mizarnet.errors import (
     BulkError,
@@ -335,7 +335,7 @@ class Endpoint(Described):
         """
         self._current()
         slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
-        return EndpointStats.unpack(slices or [])
+        return unpack_endpoint_stats(slices or [])
 
     def state(self) -> EndpointState:
         """The endpoint's device, read from the kernel.

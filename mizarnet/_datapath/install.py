@@ -17,7 +17,7 @@ from mizarnet._datapath import leftovers, loader, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.hooks import choose_layers, deciding_hook, wanted_places
-from mizarnet._datapath.loader import AGENT, GUARD, Capacity
+from mizarnet._datapath.loader import AGENT, GUARD, Capacity, capacity_of
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import on_link_prefixes
@@ -68,7 +68,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
 
 def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
     """Raises ``ExistsError`` unless the existing data path is as specified."""
-    capacity = Capacity.of(maps)
+    capacity = capacity_of(maps)
     existing = {
         "hook": deciding_hook(maps.read_meta().layers).value,
         "max_endpoints": capacity.max_endpoints,

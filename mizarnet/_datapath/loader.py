@@ -43,10 +43,10 @@ class Capacity(Described):
     max_endpoints: int
     max_local: int
 
-    @classmethod
-    def of(cls, maps: Maps) -> Capacity:
-        """Capacity that a set of maps was made with."""
-        return cls(max_endpoints=maps.endpoints.max_entries, max_local=maps.senders.max_entries)
+
+def capacity_of(maps: Maps) -> Capacity:
+    """Capacity that a set of maps was made with."""
+    return Capacity(max_endpoints=maps.endpoints.max_entries, max_local=maps.senders.max_entries)
 
 
 def object_path() -> Path:

@@ -50,12 +50,6 @@ class Stats(Described):
     guard: Mapping[Verdict, Counter]
     switch: Mapping[Verdict, Counter]
 
-    @classmethod
-    def from_words(cls, words: Sequence[int]) -> Stats:
-        """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn."""
-        counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
-        return cls(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program))
-
     def since(self, earlier: Stats, /) -> Stats:
         """What was counted after ``earlier``."""
         return Stats(
@@ -104,6 +98,12 @@ class Stats(Described):
         return table("Verdicts", ("program", "verdict", "packets", "bytes"), rows)
 
 
+def unpack_stats(words: Sequence[int]) -> Stats:
+    """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn."""
+    counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
+    return Stats(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program))
+
+
 def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:
     return MappingProxyType({verdict: counters[verdict] for verdict in Verdict})
 
@@ -123,15 +123,15 @@ class EndpointStats(Described):
     received: Counter
     dropped: Counter
 
-    @classmethod
-    def unpack(cls, slices: Iterable[bytes]) -> EndpointStats:
-        """From the map ``traffic``: one packed value per CPU."""
-        cpus = [layouts.Traffic.unpack(data) for data in slices]
-        return cls(
-            sent=_sum(cpu.sent for cpu in cpus),
-            received=_sum(cpu.received for cpu in cpus),
-            dropped=_sum(cpu.dropped for cpu in cpus),
-        )
+
+def unpack_endpoint_stats(slices: Iterable[bytes]) -> EndpointStats:
+    """From the map ``traffic``: one packed value per CPU."""
+    cpus = [layouts.Traffic.unpack(data) for data in slices]
+    return EndpointStats(
+        sent=_sum(cpu.sent for cpu in cpus),
+        received=_sum(cpu.received for cpu in cpus),
+        dropped=_sum(cpu.dropped for cpu in cpus),
+    )
 
 
 def _sum(counters: Iterable[layouts.Counter]) -> Counter:

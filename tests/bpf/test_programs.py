@@ -23,6 +23,7 @@ from mizarnet._kernel.bpf import Object
 from mizarnet._kernel.netlink import Session
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import codec
+from mizarnet._model.stats import unpack_stats
 from tests.frames import (
     BROADCAST,
     TYPE_ARP,
@@ -94,7 +95,7 @@ class Bench:
     loaded: Object
 
     def _stats(self) -> Stats:
-        return Stats.from_words(self.loaded.maps["verdicts"].sum_words()[1])
+        return unpack_stats(self.loaded.maps["verdicts"].sum_words()[1])
 
     def run(self, program: str, frame: bytes, *, mark: int = 0) -> Ran:
         """Run a program on a frame; it must count exactly one verdict."""

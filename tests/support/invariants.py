@@ -24,6 +24,7 @@ from mizarnet._kernel import bpf
 from mizarnet._kernel.netlink import Session, get_link
 from mizarnet._model.codec import Head
 from mizarnet._model.enumerations import Program
+from mizarnet._model.stats import unpack_stats
 from tests.support.calls import BPF_SYSCALL
 from tests.support.standing import data_paths
 from tests.support.wait import wait_until
@@ -102,7 +103,7 @@ def account(programs: Mapping[int, Standing]) -> Account | None:
             del runs[Program.SWITCH]
         if maps.verdicts.sum_words() == before:
             head = next(iter(programs.values())).head
-            return Account(head, runs, Stats.from_words(before[1]))
+            return Account(head, runs, unpack_stats(before[1]))
     return None
 
 

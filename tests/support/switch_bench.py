@@ -33,6 +33,7 @@ from mizarnet._kernel.netlink import (
 )
 from mizarnet._model.codec import FIRST
 from mizarnet._model.specs import XdpMode
+from mizarnet._model.stats import unpack_stats
 from tests.frames import UDP, datagram, frame, geneve, ipv4, ipv6, is_sealed, summed, udp, vxlan
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome
@@ -163,7 +164,7 @@ class Bench:
         self.loaded.maps["switching"].update(FIRST, pack_switching(self.state))
 
     def _stats(self) -> Stats:
-        return Stats.from_words(self.loaded.maps["verdicts"].sum_words()[1])
+        return unpack_stats(self.loaded.maps["verdicts"].sum_words()[1])
 
     def expected(self, frame: bytes) -> Outcome:
         """What the model says, if the kernel answers for the host that it asks about."""
