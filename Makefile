@@ -80,9 +80,11 @@ lint:
 	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c lint-commits
 
 lint-format: $(VENV)/lint-tools
+	@mkdir -p build
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/python tools/gen_abi.py --check
+	$(BIN)/towncrier build --draft >build/changelog.md
 
 # The last line checks that every public name is annotated.
 lint-types: $(VENV)/built $(VENV)/lint-tools
