@@ -67,7 +67,7 @@ class TransitAgent(Described, Closing):
         tunnel: Tunnel that the agent is attached to, as a handle of the agent's own.
         hook: Kind of hook whose program decides first: tcx, or else the filters of a clsact.
         capacity: Sizes of the tables, in entries.
-        endpoints: Live view of where each (VNI, address) lives.
+        endpoints: Live view of where each address of a VNI lives, an entry for each address of an endpoint.
         networks: Live view of the prefixes of each VNI.
         peers: Live view of the underlay prefixes that tunnel packets are accepted from.
         created: Whether the call that made this handle attached the programs, or completed an unfinished attachment.
@@ -256,7 +256,7 @@ class TransitAgent(Described, Closing):
 
     def _fill(self) -> Iterator[tuple[str, str]]:
         maps = self.datapath.maps
-        yield "entries of endpoints", f"{maps.endpoints.count():,} of {self.capacity.max_endpoints:,}"
+        yield "addresses", f"{maps.endpoints.count():,} of {self.capacity.max_endpoints:,}"
         yield "endpoints of this host", f"{maps.senders.count():,} of {self.capacity.max_local:,}"
         yield "networks", f"{len(self.networks):,}"
         yield "peers", ", ".join(map(str, sorted(self.peers, key=arguments.in_order)))

@@ -23,6 +23,7 @@ class Table(Mapping[K, V], Generic[K, V]):
     """A map of the agent as a mapping with typed keys and values."""
 
     _what: str
+    _rows: str
     _header: tuple[str, str, str]
 
     def __init__(self, datapath: DataPath, local: IPAddress, place: str) -> None:
@@ -101,8 +102,8 @@ class Table(Mapping[K, V], Generic[K, V]):
         try:
             entries = self._sorted()
         except MizarnetError as error:
-            return table(f"{self._what}s on {self._place}", (), [(error,)])
-        caption = f"{self._what}s on {self._place}: {len(entries):,}"
+            return table(f"{self._rows} on {self._place}", (), [(error,)])
+        caption = f"{self._rows} on {self._place}: {len(entries):,}"
         return table(caption, self._header, [(*_pair_of(key), value) for key, value in entries])
 
 

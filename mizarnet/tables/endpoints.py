@@ -47,7 +47,7 @@ class Changes(Described):
 
 @public
 class EndpointTable(Table[EndpointKey, "Local | Remote"]):
-    """``agent.endpoints``: where each (VNI, address) lives.
+    """``agent.endpoints``: where each address of a VNI lives. An endpoint with two addresses has two entries.
 
     Keys are pairs of VNI and address, such as ``(7, "10.0.0.9")``. Only :class:`mizarnet.Remote` can be written, since
     local entries belong to :class:`mizarnet.Endpoint`. Every write holds the host's lock.
@@ -60,6 +60,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """
 
     _what = "endpoint"
+    _rows = "addresses"
     _header = ("vni", "address", "where")
 
     def _map(self, maps: Maps) -> Map:

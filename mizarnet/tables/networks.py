@@ -34,6 +34,7 @@ class NetworkTable(Table[NetworkKey, Network]):
     """
 
     _what = "network"
+    _rows = "networks"
     _header = ("vni", "prefix", "what")
 
     def _map(self, maps: Maps) -> Map:

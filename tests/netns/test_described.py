@@ -122,7 +122,7 @@ def test_each_object_is_json_as_the_page_says_and_a_readable_table(lab: mz.Lab) 
 def test_rows_are_sorted_and_captions_say_where_and_how_many(lab: mz.Lab) -> None:
     agent = lab.hosts[0].agent
     shown = Table(agent.endpoints._repr_html_())
-    assert shown.caption == "endpoints on tunnel0 of described-h1: 6"
+    assert shown.caption == "addresses on tunnel0 of described-h1: 6"
     assert [row[:2] for row in shown.rows[1:]] == [
         *(["7", f"10.0.0.{number}"] for number in (1, 2, 11, 30)),
         *(["8", ip] for ip in ("10.0.0.1", "fd00::1")),
@@ -132,7 +132,7 @@ def test_rows_are_sorted_and_captions_say_where_and_how_many(lab: mz.Lab) -> Non
     assert listed.caption == "endpoints on tunnel0 of described-h1: 4"
     assert [row[0] for row in listed.rows[1:]] == ["e1", "e11", "e2", "vm"]
     shown = Table(agent._repr_html_())
-    assert ["entries of endpoints", "6 of 65,536"] in shown.rows
+    assert ["addresses", "6 of 65,536"] in shown.rows
     assert ["endpoints of this host", "4 of 4,096"] in shown.rows
     tunnels = mz.Tunnel.list(netns="described-h1")
     assert Table(cast("Any", tunnels)._repr_html_()).rows[1][:2] == ["tunnel0", lab.encap.value]
