@@ -51,6 +51,8 @@ _LAB_NAME = re.compile(r"[a-z0-9-]{1,20}")
 # No "-": in the name of a namespace, the last "-" ends the lab's name.
 _CONTAINER_NAME = re.compile(r"(?!h\d+$|fabric$)[a-z0-9_]{1,32}")
 
+_PLACE = re.compile(r"[a-z0-9_]+")
+
 
 @public
 @attrs.frozen(eq=False)
@@ -222,7 +224,7 @@ class Lab(Described):
             FileNotFoundError: There is no such command.
         """
         self._check_alive()
-        _check_name(where, re.compile("[a-z0-9_]+"), "the name of a container or host")
+        _check_name(where, _PLACE, "the name of a container or host", argument="where")
         with Session.open(f"{self.name}-{where}") as session:
             # A process starts in the namespace of the thread that starts it.
             process = session.run(
@@ -270,10 +272,10 @@ class Lab(Described):
         return table(repr(self).strip("<>"), ("host", "netns", "address"), rows)
 
 
-def _check_name(name: str, pattern: re.Pattern[str], rule: str) -> str:
-    arguments.check_str(name, argument="name")
+def _check_name(name: str, pattern: re.Pattern[str], rule: str, *, argument: str = "name") -> str:
+    arguments.check_str(name, argument=argument)
     if not pattern.fullmatch(name):
-        raise InvalidValueError(f"name {name!r} is not {rule}", argument="name", value=name)
+        raise InvalidValueError(f"{argument} {name!r} is not {rule}", argument=argument, value=name)
     return name
 
 

@@ -323,6 +323,9 @@ def test_run() -> None:
         assert (caught.value.returncode, caught.value.__notes__) == (3, ["why"])
         with pytest.raises(mz.NetnsNotFoundError):
             lab.run("nobody", "true")
+        with pytest.raises(mz.InvalidValueError) as refused:
+            lab.run("bad name", "true")
+        assert refused.value.argument == "where"
         with pytest.raises(FileNotFoundError):
             lab.run("h1", "/no/such/command")
 
