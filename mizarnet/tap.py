@@ -6,7 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import final
 
 from mizarnet._kernel.closing import Owner
@@ -42,12 +42,15 @@ class Tap(Described, Owner):
         self._closed = False
 
     def _release(self) -> None:
-        self._release_forgotten()
-        take_down_if_unused(self._record)
+        try:
+            self._release_forgotten()
+        finally:
+            take_down_if_unused(self._record)
 
     def _release_forgotten(self) -> None:
-        for fd in self.fds:
-            os.close(fd)
+        with ExitStack() as order:  # each is closed, whatever becomes of the others
+            for fd in self.fds:
+                order.callback(_close, fd)
 
     def _caption(self) -> str:
         return f"Tap of endpoint {self._record.spec.name}"
@@ -55,6 +58,17 @@ class Tap(Described, Owner):
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"fds {self.fds}"
         return f"<Tap of {self._record.spec.name!r}: {state}>"
+
+
+def _close(fd: int) -> None:
+    try:
+        os.close(fd)
+    except OSError as error:
+        raise KernelError(
+            f"close descriptor {fd} of a tap",
+            errno=error.errno or errno.EIO,
+            hint="close the Tap, not its descriptors: by then another file may have the number",
+        ) from None
 
 
 def open_tap(record: Record, queues: int) -> Tap:

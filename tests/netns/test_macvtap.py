@@ -237,6 +237,17 @@ def test_closing_again_is_harmless(vm: mz.Endpoint) -> None:
     assert repr(tap) == "<Tap of 'vm': closed>"
 
 
+def test_closing_closes_every_descriptor_whatever_becomes_of_one(vm: mz.Endpoint) -> None:
+    tap = vm.open_tap(queues=3)
+    os.close(tap.fds[1])
+    with pytest.raises(mz.KernelError, match=f"close descriptor {tap.fds[1]} of a tap.*close the Tap"):
+        tap.close()
+    for fd in tap.fds:
+        with pytest.raises(OSError):
+            os.fstat(fd)
+    assert not vm.state().up
+
+
 def test_several_queues(net: Guests, vm: mz.Endpoint) -> None:
     with vm.open_tap(queues=2) as tap:
         queues = [Vmm(vm, fd) for fd in tap.fds]
