@@ -7,10 +7,13 @@ two processes is refused and reads the hooks again.
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import attrs
 
@@ -27,6 +30,8 @@ from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHa
 
 # Attempts, each of which fails if another process changes a hook between the survey and the attachment.
 _ATTEMPTS = 64
+# Beginnings of the paths of the code between a user's call and a warning: a ``with`` of ours passes contextlib.
+_INSIDE = (f"{Path(__file__).parents[1]}/", contextlib.__file__)
 
 
 @attrs.frozen
@@ -162,5 +167,13 @@ def warn_outdated(builds: set[int]) -> None:
         f"the transit agent was attached by another build of mizarnet ({listed}, this package has "
         f"{build_text(installed_build())}); TransitAgent.upgrade() replaces its programs",
         OutdatedWarning,
-        stacklevel=2,
+        stacklevel=_level_outside(),
     )
+
+
+def _level_outside() -> int:
+    """The ``stacklevel`` at which a warning of the caller's names the first line outside this package."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -65,8 +65,9 @@ def outer_ttl(world: World, one: Container, other: Container) -> int:
 
 def upgrade(host: Host) -> None:
     """Through a handle of its own, which says that it is needed."""
-    with pytest.warns(mz.OutdatedWarning, match="another build"):
+    with pytest.warns(mz.OutdatedWarning, match="another build") as told:
         agent = mz.TransitAgent.open(host.tunnel)
+    assert [each.filename for each in told] == [__file__]
     with agent:
         assert agent.outdated
         agent.upgrade()
