@@ -465,9 +465,5 @@ _DEFAULTS = {
 
 
 def _bulk_error(verb: str, failed: dict[str, Exception], done: list[str]) -> BulkError:
-    name, error = next(iter(failed.items()))
-    return BulkError(
-        f"{len(failed)} of {len(failed) + len(done)} endpoints were not {verb}, such as {name!r}: {error}",
-        failed=failed,
-        done=done,
-    )
+    counted = f"{len(failed)} of {len(failed) + len(done)} endpoints were not {verb}"
+    return BulkError(counted, failed=failed, done=done)

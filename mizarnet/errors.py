@@ -349,8 +349,13 @@ class LockTimeoutError(MizarnetError, TimeoutError):
         super().__init__(message, timeout=timeout, pid=pid, hint=hint)
 
 
+_BULK_SHOWN = 10
+
+
 class BulkError(MizarnetError):
     """Some items of a bulk call failed; each item is all or nothing, and the others were done.
+
+    Its text has the first ten failures, a line each.
 
     Attributes:
         failed: Error of each failed item, by the item's name.
@@ -364,6 +369,13 @@ class BulkError(MizarnetError):
         self, message: str, *, failed: Mapping[str, Exception], done: Sequence[str], hint: str = ""
     ) -> None:
         super().__init__(message, failed=dict(failed), done=tuple(done), hint=hint)
+
+    def __str__(self) -> str:
+        lines = [super().__str__(), *(f"    {name!r}: {error}" for name, error in self.failed.items())]
+        more = len(lines) - 1 - _BULK_SHOWN
+        return "\n".join(
+            [*lines[: _BULK_SHOWN + 1], f"    and {more} more, all in .failed"] if more > 0 else lines
+        )
 
 
 class KernelError(MizarnetError, OSError):

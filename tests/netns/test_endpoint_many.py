@@ -24,6 +24,7 @@ def test_create_many_goes_on_after_a_failure(world: World) -> None:
     specs[2] = mz.EndpointSpec(name="bad", vni=7, ip="10.0.0.9/24", netns="mzt-no-such")
     with pytest.raises(mz.BulkError, match="1 of 4") as caught:
         mz.Endpoint.create_many(agent, specs)
+    assert "'bad': there is no network namespace /run/netns/mzt-no-such" in str(caught.value)
     assert caught.value.done == ("n1", "n2", "n4")
     assert isinstance(caught.value.failed["bad"], mz.NetnsNotFoundError)
     assert [each.name for each in mz.Endpoint.list(agent)] == ["n1", "n2", "n4"]

@@ -104,3 +104,12 @@ def test_a_long_verifier_log_is_shown_by_its_end() -> None:
     assert "line 9" in str(error)
     assert "line 3" not in str(error)
     assert "(4 lines omitted" in str(error)
+
+
+def test_a_bulk_error_lists_its_failures_up_to_ten() -> None:
+    failed = {f"e{n}": errors.ClosedError(f"why {n}") for n in range(12)}
+    lines = str(errors.BulkError("12 of 20 failed", failed=failed, done=[])).splitlines()
+    assert lines[:2] == ["12 of 20 failed", "    'e0': why 0"]
+    assert lines[10:] == ["    'e9': why 9", "    and 2 more, all in .failed"]
+    one = errors.BulkError("1 of 2 failed", failed={"a": errors.ClosedError("why")}, done=["b"])
+    assert str(one) == "1 of 2 failed\n    'a': why"
