@@ -86,6 +86,15 @@ __all__ = [
 ]
 
 
+# What to do about error numbers that stand for a limit or a setting, whatever the call was.
+_ADVICE = {
+    _errno.EMFILE: "close handles that are no longer needed, or raise the limit of open files (ulimit -n)",
+    _errno.ENOMEM: "raise the memory limit of this process's cgroup, or attach the agent with smaller tables",
+    _errno.ENOSPC: "make room on that file system",
+    _errno.EROFS: "remount it writable (mount -o remount,rw), or call this where it is, such as outside the container",
+}
+
+
 def _rebuild(cls: type[MizarnetError], message: str, facts: dict[str, Any]) -> MizarnetError:
     return cls(message, **facts)
 
@@ -172,7 +181,7 @@ class PrivilegeError(MizarnetError, PermissionError):
     """A privilege is missing.
 
     Attributes:
-        missing: Names of the missing capabilities, such as ``CAP_NET_ADMIN``.
+        missing: Names of the missing capabilities, such as ``CAP_NET_ADMIN``; empty where something else is in the way.
     """
 
     missing: tuple[str, ...]
@@ -396,6 +405,7 @@ class KernelError(MizarnetError, OSError):
     ) -> None:
         name = _errno.errorcode.get(errno, str(errno))
         said = f" ({kernel_message})" if kernel_message else ""
+        hint = hint or _ADVICE.get(errno, "")
         super().__init__(f"{operation}: {os.strerror(errno)} [{name}]{said}", hint=hint, **facts)
         self.operation = operation
         self.kernel_message = kernel_message

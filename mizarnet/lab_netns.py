@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 from contextlib import ExitStack, suppress
-from pathlib import Path
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.host import Host
@@ -23,9 +22,9 @@ from mizarnet._kernel.netlink import (
     delete_unmounted,
     dump_links,
     get_link,
+    list_netns,
     resolve,
 )
-from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet._model.specs import Encap
 from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
 
@@ -112,8 +111,7 @@ def remove_all(lab: str) -> None:
 
 def _members(lab: str) -> list[str]:
     """Names of the lab's namespaces, the fabric's first."""
-    paths = Path(NETNS_DIRECTORY).glob(f"{lab}-*")
-    names = [path.name for path in paths if path.name.rpartition("-")[0] == lab]
+    names = [name for name in list_netns(f"{lab}-") if name.rpartition("-")[0] == lab]
     return sorted(names, key=f"{lab}-{FABRIC}".__ne__)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from mizarnet._datapath import private_netns, switches
 from mizarnet._datapath.host import Host
-from mizarnet._kernel.netlink import Session, get_link, identity_of
+from mizarnet._kernel.netlink import Session, get_link, identity_of, list_netns
+from mizarnet._kernel.refusals import explained
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import NetnsNotFoundError
 
@@ -43,7 +44,7 @@ def sweep() -> list[str]:
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
     """
-    if not any(Path(NETNS_DIRECTORY).glob("mizarnet-*")):
+    if not list_netns("mizarnet-"):
         return []
     living = _living_cookies()
     return private_netns.sweep(lambda cookie, _: cookie not in living)
@@ -53,7 +54,8 @@ def _living_cookies() -> set[int]:
     """Cookies of the namespaces that have a name or a thread."""
     cookies: set[int] = set()
     seen: set[tuple[int, int]] = set()
-    for path in (*Path(NETNS_DIRECTORY).glob("*"), *_threads()):
+    named = [Path(NETNS_DIRECTORY) / name for name in list_netns()]
+    for path in (*named, *_threads()):
         identity = _identity(path)
         if identity is None or identity in seen:
             continue
@@ -73,7 +75,8 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _threads() -> Iterator[Path]:
     """Paths of the network namespaces of all threads; processes that end meanwhile are left out."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for thread in (process / "task").iterdir():
-                yield thread / "ns" / "net"
+    with explained("look for threads in /proc", capability="CAP_SYS_PTRACE"):
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                for thread in (process / "task").iterdir():
+                    yield thread / "ns" / "net"

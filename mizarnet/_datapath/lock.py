@@ -18,7 +18,8 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mizarnet.errors import ExistsError, KernelError, LockTimeoutError, PrivilegeError
+from mizarnet._kernel.refusals import refused as explanation
+from mizarnet.errors import ExistsError, LockTimeoutError, MizarnetError, PrivilegeError
 
 DIRECTORY = Path("/run/mizarnet")
 TIMEOUT = 10.0
@@ -144,7 +145,7 @@ def _check_owner(path: Path, found: os.stat_result, *, mode: int) -> None:
     if found.st_uid or found.st_mode & _OTHERS:
         raise PrivilegeError(
             f"{path} belongs to user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}",
-            missing=("CAP_DAC_OVERRIDE",),
+            missing=(),
             hint=f"it must be root's, with mode {mode:o}: find out which program made it, and remove it",
         )
 
@@ -158,19 +159,21 @@ def _wrong_kind(path: Path, found: os.stat_result, wanted: str) -> ExistsError:
     )
 
 
-def _refusal(operation: str, path: Path, refused: OSError) -> KernelError | PrivilegeError:
-    if refused.errno in (errno.EACCES, errno.EPERM):
-        return PrivilegeError(
-            f"{operation} {path}: not permitted", missing=("CAP_DAC_OVERRIDE",), hint="run as root"
-        )
-    hint = "/run must be a writable file system" if refused.errno in (errno.EROFS, errno.ENOENT) else ""
-    return KernelError(f"{operation} {path}", errno=refused.errno or errno.EIO, hint=hint)
+def _refusal(operation: str, path: Path, refused: OSError) -> MizarnetError:
+    number = refused.errno or errno.EIO
+    hint = "/run must be a writable file system" if number in (errno.EROFS, errno.ENOENT) else ""
+    return explanation(f"{operation} {path}", number, capability="CAP_DAC_OVERRIDE", hint=hint)
 
 
 def _overdue(path: Path, timeout: float) -> LockTimeoutError:
     holder = _holder(path)
-    who = f"process {holder}" if holder else "another process"
-    return LockTimeoutError(f"{who} holds {path} after a wait of {timeout:g} s", timeout=timeout, pid=holder)
+    who, hint = "another process", f"try again; lslocks | grep {path} names it"
+    if holder == os.getpid():
+        who, hint = "another thread of this process", "try again once its call has ended"
+    elif holder:
+        who, hint = f"process {holder}", f"try again once it has ended; ps {holder} shows what it is"
+    text = f"{who} holds {path} after a wait of {timeout:g} s"
+    return LockTimeoutError(text, timeout=timeout, pid=holder, hint=hint)
 
 
 def _holder(path: Path) -> int | None:

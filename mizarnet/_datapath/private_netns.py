@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
@@ -19,8 +18,8 @@ from mizarnet._kernel.netlink import (
     delete_netns,
     dump_links,
     get_link,
+    list_netns,
 )
-from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet._model.log import log
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
@@ -60,13 +59,13 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
         Names of the namespaces that were removed.
     """
     removed: list[str] = []
-    for path in Path(NETNS_DIRECTORY).glob(f"{_PREFIX}*"):
-        owner = _owner(path.name)
+    for name in list_netns(_PREFIX):
+        owner = _owner(name)
         if owner is not None and is_gone(*owner):
             with suppress(MizarnetError):  # another process removed it first
-                delete_netns(path.name)
-                removed.append(path.name)
-                log.info("namespace %s removed: its tunnel is gone", path.name)
+                delete_netns(name)
+                removed.append(name)
+                log.info("namespace %s removed: its tunnel is gone", name)
     return removed
 
 

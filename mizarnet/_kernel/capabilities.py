@@ -1,27 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Capabilities of the calling thread, and the error for those that it lacks."""
+"""Capabilities of the calling thread, which count in the initial user namespace only: eBPF asks for them there."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 
-from mizarnet.errors import PrivilegeError
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""Inode of the initial user namespace's file (PROC_USER_INIT_INO): the same on every kernel."""
 
-_BITS = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}  # <linux/capability.h>
+_BITS = {  # <linux/capability.h>
+    "CAP_DAC_OVERRIDE": 1,
+    "CAP_NET_ADMIN": 12,
+    "CAP_SYS_PTRACE": 19,
+    "CAP_SYS_ADMIN": 21,
+    "CAP_MKNOD": 27,
+    "CAP_PERFMON": 38,
+    "CAP_BPF": 39,
+}
 
 
 def missing_capabilities(*names: str) -> tuple[str, ...]:
     """Which of the named capabilities the calling thread lacks; none where ``/proc`` does not tell."""
-    held = _effective()
+    held = 0 if in_other_user_namespace() else _effective()
     return tuple(name for name in names if not held >> _BITS[name] & 1)
 
 
-def not_permitted(
-    operation: str, *missing: str, said: str = "", hint: str = "run as root, or grant it"
-) -> PrivilegeError:
-    """The error for an operation that takes capabilities which are missing, with what the kernel ``said``."""
-    message = f"{operation}: not permitted, missing {', '.join(missing)}" + (f" ({said})" if said else "")
-    return PrivilegeError(message, missing=missing, hint=hint)
+def in_other_user_namespace() -> bool:
+    """Whether the process is in another user namespace than the initial one; False where ``/proc`` does not tell."""
+    with suppress(OSError):
+        return os.stat("/proc/self/ns/user").st_ino != INITIAL_USER_NAMESPACE
+    return False
+
+
+def way_to_gain() -> str:
+    """What a user does about capabilities that are missing."""
+    if in_other_user_namespace():
+        return "run it outside of this user namespace: capabilities count in the initial one only"
+    return "run as root, or grant it"
 
 
 def _effective() -> int:

@@ -12,8 +12,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from mizarnet._kernel.capabilities import not_permitted
 from mizarnet._kernel.closing import Closing
+from mizarnet._kernel.refusals import not_permitted
 from mizarnet._model.layout import read_number
 from mizarnet.errors import MizarnetError, NetlinkError
 

@@ -86,6 +86,11 @@ def test_a_kernel_error_names_the_number_and_the_kernels_words() -> None:
     assert error.errno == errno.EEXIST
 
 
+def test_a_limit_or_setting_has_its_advice_whatever_the_call() -> None:
+    assert "ulimit -n" in errors.NetlinkError("open a socket", errno=errno.EMFILE).hint
+    assert errors.BpfError("load x", errno=errno.ENOMEM, hint="h").hint == "h"
+
+
 @pytest.mark.parametrize(
     ("error", "number"),
     [

@@ -6,7 +6,8 @@ from __future__ import annotations
 import errno as _errno
 from typing import TYPE_CHECKING
 
-from mizarnet._kernel.capabilities import missing_capabilities, not_permitted
+from mizarnet._kernel.capabilities import missing_capabilities
+from mizarnet._kernel.refusals import not_permitted
 from mizarnet.errors import BpfError, KernelError, MissingLibraryError, PrivilegeError
 
 try:
@@ -60,8 +61,7 @@ def failure(
 ) -> KernelError | PrivilegeError:
     """The error that stands for an error number of libbpf; see `check`."""
     if errno == _errno.EPERM and (missing := _missing(needs)):
-        hint = "run as root, or grant the capabilities in the initial user namespace"
-        return not_permitted(operation, *missing, hint=hint)
+        return not_permitted(operation, *missing)
     return BpfError(operation, errno=errno, kernel_message=said, hint=hint)
 
 

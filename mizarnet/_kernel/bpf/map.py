@@ -8,14 +8,14 @@ import errno as _errno
 import functools
 from array import array
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from operator import add
 from typing import Self
 
 from mizarnet._kernel.bpf import _batch
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf.fd import Fd
-from mizarnet.errors import BpfError, CapacityError, EntryNotFoundError, ExistsError, InvalidValueError
+from mizarnet._kernel.refusals import explained
+from mizarnet.errors import CapacityError, EntryNotFoundError, ExistsError, InvalidValueError
 
 
 class MapType(enum.IntEnum):
@@ -95,12 +95,10 @@ class Map(Fd):
 
     @property
     def memory(self) -> int:
-        """Bytes of kernel memory that the map takes now; raises ``BpfError`` where ``/proc`` does not tell."""
-        with suppress(OSError), open(f"/proc/self/fdinfo/{self.fileno()}", encoding="ascii") as facts:
-            for line in facts:
-                if line.startswith("memlock:"):
-                    return int(line.split()[1])
-        raise BpfError(f"read the memory of map {self.name!r} in /proc/self/fdinfo", errno=_errno.ENOENT)
+        """Bytes of kernel memory that the map takes now; raises ``KernelError`` where ``/proc`` does not tell."""
+        path = f"/proc/self/fdinfo/{self.fileno()}"
+        with explained(f"read the memory of map {self.name!r}"), open(path, encoding="ascii") as facts:
+            return next(int(line.split()[1]) for line in facts if line.startswith("memlock:"))
 
     # -- one entry
 

@@ -34,7 +34,13 @@ from mizarnet._kernel.netlink.links import (
     set_link,
 )
 from mizarnet._kernel.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
-from mizarnet._kernel.netlink.named import anonymous_netns, create_netns, delete_netns, delete_unmounted
+from mizarnet._kernel.netlink.named import (
+    anonymous_netns,
+    create_netns,
+    delete_netns,
+    delete_unmounted,
+    list_netns,
+)
 from mizarnet._kernel.netlink.netns import (
     Netns,
     NetnsHandle,
@@ -78,6 +84,7 @@ __all__ = [
     "identity_of",
     "is_current",
     "list_addresses",
+    "list_netns",
     "list_routes",
     "macvtap_holders",
     "netns_path",

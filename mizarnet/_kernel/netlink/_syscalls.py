@@ -8,8 +8,7 @@ import errno
 import functools
 import os
 
-from mizarnet._kernel.capabilities import not_permitted
-from mizarnet.errors import KernelError, MizarnetError
+from mizarnet._kernel.refusals import refused
 
 CLONE_NEWNET = 0x40000000
 CLONE_NEWNS = 0x00020000
@@ -39,16 +38,16 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
-def refused(operation: str, number: int, *, capability: str = "CAP_SYS_ADMIN") -> MizarnetError:
-    """The error for a system call that failed with errno ``number``."""
-    if number in (errno.EPERM, errno.EACCES):
-        return not_permitted(operation, capability)
-    return KernelError(operation, errno=number)
-
-
 def _check(result: int, operation: str) -> None:
     if result != 0:
         raise refused(operation, ctypes.get_errno())
+
+
+def _unshare(kind: int, operation: str, limit: str) -> None:
+    if _libc().unshare(kind) != 0:
+        number = ctypes.get_errno()
+        hint = f"raise the limit: sysctl user.{limit}" if number == errno.ENOSPC else ""
+        raise refused(operation, number, hint=hint)
 
 
 def enter_netns(fd: int) -> None:
@@ -58,12 +57,12 @@ def enter_netns(fd: int) -> None:
 
 def new_netns() -> None:
     """Move the calling thread, and no other, into a new network namespace."""
-    _check(_libc().unshare(CLONE_NEWNET), "make a network namespace")
+    _unshare(CLONE_NEWNET, "make a network namespace", "max_net_namespaces")
 
 
 def new_mount_namespace() -> None:
     """Move the calling thread, and no other, into a mount namespace of its own, from which nothing spreads."""
-    _check(_libc().unshare(CLONE_NEWNS), "make a mount namespace")
+    _unshare(CLONE_NEWNS, "make a mount namespace", "max_mnt_namespaces")
     mount("", "/", MS_REC | MS_PRIVATE)
 
 

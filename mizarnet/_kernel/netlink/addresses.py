@@ -17,6 +17,7 @@ import attrs
 from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPInterface
 from mizarnet.errors import NetlinkError
@@ -96,7 +97,8 @@ def wait_for_address(session: Session, interface: IPInterface, *, timeout: float
 def _has_local_route(interface: IPInterface) -> bool:
     # Destination and its prefix length begin each line, in hexadecimal.
     wanted = f"{interface.ip.packed.hex()} 80 "
-    lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+    with explained("read the IPv6 routes"):
+        lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
     return any(line.startswith(wanted) and int(line.split()[8], 16) & _RTF_LOCAL for line in lines)
 
 

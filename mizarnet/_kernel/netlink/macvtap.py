@@ -17,16 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from mizarnet._kernel.netlink._syscalls import (
-    copy_descriptor,
-    enter_netns,
-    mount,
-    new_mount_namespace,
-    refused,
-)
+from mizarnet._kernel.netlink._syscalls import copy_descriptor, enter_netns, mount, new_mount_namespace
 from mizarnet._kernel.netlink._thread import call_in_thread
 from mizarnet._kernel.netlink.links import Link
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.refusals import explained, refused
 
 # <linux/if_tun.h>
 _TUNSETIFF = 0x400454CA
@@ -61,8 +56,9 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
 def macvtap_holders(session: Session, link: Link) -> set[int]:
     """Ids of the processes that have a descriptor of the device open."""
     device = _inside(session, lambda: _device_number(link))
-    found = (holder for holder, number in _character_devices() if number == device)
-    return {pid for pid, fd in found if _is_connected(pid, fd)}
+    with explained("look for descriptors in /proc", capability="CAP_SYS_PTRACE"):
+        found = [holder for holder, number in _character_devices() if number == device]
+        return {pid for pid, fd in found if _is_connected(pid, fd)}
 
 
 def _inside(session: Session, work: Callable[[], T]) -> T:
@@ -98,10 +94,8 @@ def _open_all(link: Link, queues: int) -> list[int]:
 def _device_number(link: Link) -> int:
     """Number of the character device, from a sysfs that the thread mounts: it shows the mounter's namespace."""
     mount("sysfs", "/sys", 0, kind="sysfs")
-    try:
+    with explained(f"find the character device of {link.name}"):
         text = Path(f"/sys/class/net/{link.name}/tap{link.ifindex}/dev").read_text()
-    except OSError as error:
-        raise refused(f"find the character device of {link.name}", error.errno or errno.EIO) from None
     major, minor = map(int, text.strip().split(":"))
     return os.makedev(major, minor)
 
@@ -121,8 +115,8 @@ def _character_devices() -> Iterator[tuple[tuple[int, int], int]]:
             continue
         try:
             descriptors = list((entry / "fd").iterdir())
-        except OSError:
-            continue  # the process ended
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # the process ended, or is not for this user to look at
         for descriptor in descriptors:
             number = _character_device(descriptor)
             if number is not None:

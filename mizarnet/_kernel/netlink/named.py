@@ -12,11 +12,12 @@ from contextlib import contextmanager
 
 import attrs
 
-from mizarnet._kernel.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, refused, unmount
+from mizarnet._kernel.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, unmount
 from mizarnet._kernel.netlink._thread import call_in_thread
 from mizarnet._kernel.netlink.links import LOOPBACK_IFINDEX, set_link
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, netns_path, resolve
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.refusals import explained
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import ExistsError, InvalidValueError, KernelError
 
@@ -76,13 +77,21 @@ def delete_netns(name: str) -> bool:
     except KernelError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):  # EINVAL: a file that nothing is mounted on
             raise
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise refused(f"delete {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
+    with explained(f"delete {path}", capability="CAP_DAC_OVERRIDE"):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return False
     return True
+
+
+def list_netns(prefix: str = "") -> list[str]:
+    """Names under ``/run/netns`` that begin with ``prefix``, sorted, whether they mean namespaces or not."""
+    with explained(f"list {NETNS_DIRECTORY}", capability="CAP_DAC_OVERRIDE"):
+        try:
+            return sorted(name for name in os.listdir(NETNS_DIRECTORY) if name.startswith(prefix))
+        except FileNotFoundError:
+            return []
 
 
 def delete_unmounted(name: str) -> bool:
@@ -119,13 +128,9 @@ def _path(name: str) -> str:
 @contextmanager
 def _locked_directory() -> Generator[None, None, None]:
     """Hold the lock of /run/netns, and make it a shared mount: names come and go in other mount namespaces, too."""
-    try:
+    with explained(f"make {NETNS_DIRECTORY}", capability="CAP_DAC_OVERRIDE"):
         os.makedirs(NETNS_DIRECTORY, mode=0o755, exist_ok=True)
         fd = os.open(NETNS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise refused(
-            f"make {NETNS_DIRECTORY}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE"
-        ) from None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # ip netns takes it too: only one may mount the directory on itself
         _share_directory()
@@ -145,10 +150,8 @@ def _share_directory() -> None:
 
 
 def _claim(path: str) -> None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0)
-    except FileExistsError:
-        raise ExistsError(f"the network namespace {path} exists", holder=path) from None
-    except OSError as error:
-        raise refused(f"create {path}", error.errno or errno.EIO, capability="CAP_DAC_OVERRIDE") from None
-    os.close(fd)
+    with explained(f"create {path}", capability="CAP_DAC_OVERRIDE"):
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+        except FileExistsError:
+            raise ExistsError(f"the network namespace {path} exists", holder=path) from None

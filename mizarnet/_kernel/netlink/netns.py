@@ -6,11 +6,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from contextlib import ExitStack
 
 import attrs
 
+from mizarnet._kernel.capabilities import INITIAL_USER_NAMESPACE
 from mizarnet._kernel.closing import Owner
-from mizarnet._kernel.netlink._syscalls import CLONE_NEWNET, refused
+from mizarnet._kernel.netlink._syscalls import CLONE_NEWNET
+from mizarnet._kernel.refusals import explained, refused
 from mizarnet._model.arguments import NETNS_DIRECTORY, check_netns
 from mizarnet._model.specs import NetnsLike
 from mizarnet.errors import ClosedError, NetnsNotFoundError
@@ -19,7 +22,7 @@ OWN_NETNS = "/proc/thread-self/ns/net"
 
 _NS_GET_USERNS = 0xB701
 _NS_GET_NSTYPE = 0xB703
-_INITIAL_USERNS_INODE = 0xEFFFFFFD  # PROC_USER_INIT_INO: the same on every kernel
+_WHAT_TO_GIVE = "ip netns list shows the names; a container without one is /proc/<pid>/ns/net of its process"
 
 
 @attrs.frozen
@@ -45,6 +48,18 @@ def identity_of(netns: int | str | os.PathLike[str]) -> tuple[int, int]:
     """The identity of the namespace behind a descriptor or path; raises a plain ``OSError``."""
     found = os.stat(netns)
     return found.st_dev, found.st_ino
+
+
+def own_identity() -> tuple[int, int]:
+    """The identity of the calling thread's own namespace; raises ``NetnsNotFoundError`` without ``/proc``."""
+    try:
+        return identity_of(OWN_NETNS)
+    except FileNotFoundError:
+        raise _no_proc() from None
+
+
+def _no_proc() -> NetnsNotFoundError:
+    return NetnsNotFoundError(f"there is no {OWN_NETNS}", hint="mount /proc")
 
 
 class NetnsHandle(Owner):
@@ -103,11 +118,13 @@ def resolve(netns: NetnsLike | None) -> NetnsHandle:
         PrivilegeError: The namespace of another user's process.
     """
     path = None if netns is None else netns_path(netns)
-    fd = _open(path)
-    if not _is_netns(fd):
-        os.close(fd)
-        raise NetnsNotFoundError(f"{path} is not a network namespace")
-    return NetnsHandle(fd, path)
+    with ExitStack() as undo:
+        fd = _open(path)
+        undo.callback(os.close, fd)
+        if not _is_netns(fd):
+            raise NetnsNotFoundError(f"{path} is not a network namespace", hint=_WHAT_TO_GIVE)
+        undo.pop_all()
+        return NetnsHandle(fd, path)
 
 
 def _open(path: str | None) -> int:
@@ -119,8 +136,8 @@ def _open(path: str | None) -> int:
         number = error.errno or errno.EIO
     if number in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ESRCH):
         if path is None:
-            raise NetnsNotFoundError(f"there is no {OWN_NETNS}", hint="mount /proc")
-        raise NetnsNotFoundError(f"there is no network namespace {path}")
+            raise _no_proc()
+        raise NetnsNotFoundError(f"there is no network namespace {path}", hint=_WHAT_TO_GIVE)
     raise refused(
         f"open the network namespace {path or 'of this thread'}", number, capability="CAP_SYS_PTRACE"
     )
@@ -128,14 +145,14 @@ def _open(path: str | None) -> int:
 
 def _is_netns(fd: int) -> bool:
     # nsfs has one superblock: the device number keeps the ioctl away from files of other kinds.
-    if os.fstat(fd).st_dev != os.stat(OWN_NETNS).st_dev:
+    if os.fstat(fd).st_dev != own_identity()[0]:
         return False
     return fcntl.ioctl(fd, _NS_GET_NSTYPE) == CLONE_NEWNET
 
 
 def is_current(netns: Netns) -> bool:
     """Whether the calling thread is in that namespace."""
-    return netns.identity == identity_of(OWN_NETNS)
+    return netns.identity == own_identity()
 
 
 def owner_is_initial(fd: int) -> bool:
@@ -143,11 +160,12 @@ def owner_is_initial(fd: int) -> bool:
 
     False as well when the owner is outside the caller's user namespace and therefore hidden.
     """
+    with explained("find the owner of a network namespace"):
+        try:
+            owner = fcntl.ioctl(fd, _NS_GET_USERNS)
+        except PermissionError:
+            return False
     try:
-        owner = fcntl.ioctl(fd, _NS_GET_USERNS)
-    except PermissionError:
-        return False
-    try:
-        return os.fstat(owner).st_ino == _INITIAL_USERNS_INODE
+        return os.fstat(owner).st_ino == INITIAL_USER_NAMESPACE
     finally:
         os.close(owner)

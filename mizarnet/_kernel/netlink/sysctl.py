@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-from mizarnet._kernel.netlink._syscalls import refused
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.refusals import explained
 
 _ROOT = Path("/proc/sys/net")
 
@@ -23,7 +22,7 @@ def read_sysctl(session: Session, key: str) -> str:
 
 
 def write_sysctl(session: Session, key: str, value: str) -> None:
-    """Change a setting.
+    """Change a setting; one that has the value is left alone, as ``/proc/sys`` may be read-only.
 
     Raises:
         KernelError: There is no such setting (ENOENT), or the value is refused.
@@ -33,18 +32,16 @@ def write_sysctl(session: Session, key: str, value: str) -> None:
 
 
 def _read(key: str) -> str:
-    try:
+    with explained(f"read {_ROOT / key}", capability="CAP_NET_ADMIN"):
         return (_ROOT / key).read_text().strip()
-    except OSError as error:
-        raise refused(f"read net/{key}", error.errno or errno.EIO, capability="CAP_NET_ADMIN") from None
 
 
 def _write(key: str, value: str) -> None:
-    try:
+    if _read(key) == value:
+        return
+    with explained(f"write {_ROOT / key}", capability="CAP_NET_ADMIN"):
         fd = os.open(_ROOT / key, os.O_WRONLY | os.O_CLOEXEC)  # without O_CREAT, for an ENOENT worth its name
         try:
             os.write(fd, value.encode())
         finally:
             os.close(fd)
-    except OSError as error:
-        raise refused(f"write net/{key}", error.errno or errno.EIO, capability="CAP_NET_ADMIN") from None

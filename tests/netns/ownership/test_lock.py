@@ -76,6 +76,21 @@ def take(timeout: float) -> None:
         pass
 
 
+def test_a_thread_of_this_process_is_not_called_another_process() -> None:
+    with locked(COOKIE), pytest.raises(mz.LockTimeoutError, match="another thread of this process holds"):
+        take(0.05)
+
+
+def test_a_directory_that_is_open_to_others_is_no_lack_of_a_capability() -> None:
+    DIRECTORY.chmod(0o755)
+    try:
+        with pytest.raises(mz.PrivilegeError, match="find out which program made it") as caught:
+            take(0)
+    finally:
+        DIRECTORY.chmod(0o700)
+    assert caught.value.missing == ()
+
+
 CALLS: dict[str, Callable[[Host], object]] = {
     "a table": lambda host: host.agent.endpoints.update({(7, "10.0.0.9"): mz.Remote("192.0.2.2")}),
     "an endpoint": lambda host: mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.1/24", ifname="e0"),
