@@ -112,6 +112,9 @@ PLACES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         ("unshare", "--map-root-user", "sh", "-ec", 'echo 0 > /proc/sys/user/max_net_namespaces; exec "$0" "$@"'),
         {"lab": ("KernelError", "make a network namespace", "sysctl user.max_net_namespaces")},
     ),
+    "few descriptors": (
+        _after("ulimit -n 40"), {"attach": ("KernelError", "Too many open files", "ulimit -n")}
+    ),
 }  # fmt: skip
 if (CGROUPS / "memory").is_dir():
     PLACES["little memory"] = (

@@ -3,14 +3,21 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Self
 
 from mizarnet._kernel.closing import Owner
-from mizarnet.errors import ClosedError, KernelError
+from mizarnet._kernel.refusals import explained
+from mizarnet.errors import ClosedError
+
+
+def require_descriptors(count: int, *, operation: str) -> None:
+    """Raises ``KernelError`` (EMFILE) unless this process may open that many descriptors now."""
+    with ExitStack() as opened, explained(operation):
+        for _ in range(count):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 class Fd(Owner):
@@ -32,10 +39,8 @@ class Fd(Owner):
     @classmethod
     def copy_of(cls, number: int, *, what: str) -> Self:
         """Own a duplicate of somebody else's descriptor; raises ``KernelError`` if there are too many."""
-        try:
+        with explained(f"copy the descriptor of {what}"):
             copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3)
-        except OSError as error:
-            raise KernelError(f"copy the descriptor of {what}", errno=error.errno or errno.EIO) from None
         return cls(copy, what=what)
 
     def fileno(self) -> int:

@@ -13,6 +13,7 @@ from typing import Self
 from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, failure, ffi, lib, text
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
+from mizarnet._kernel.bpf.fd import require_descriptors
 from mizarnet._kernel.bpf.map import Map
 from mizarnet._kernel.bpf.program import Program
 from mizarnet._kernel.closing import Closing, Owner
@@ -23,6 +24,8 @@ _LOAD_NEEDS = (*NETWORK_NEEDS, "CAP_PERFMON")
 # One per program while loading. Only what the kernel writes is ever touched, so this costs address space, not
 # memory. Kernels since 6.4 keep the end of a log that does not fit, older ones its beginning.
 _LOG_SIZE = 16 << 20
+# Descriptors that libbpf has open beside those of maps and programs: BTF, and what it tries features with.
+_LIBBPFS_OWN = 16
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -158,11 +161,15 @@ class ObjectSpec(Owner):
         Raises:
             VerifierError: The verifier rejected a program.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+            KernelError: The process may not open enough descriptors.
             BpfError: Anything else, a kernel function the kernel does not have among them.
         """
         pointer = self._alive()
         logs = {name: _log_buffer(item) for name, item in self._selected()}
         try:
+            # A shortage in the middle of it libbpf takes for a feature that the kernel lacks, until the process ends.
+            needed = 2 * (len(self.maps) + len(self.programs)) + _LIBBPFS_OWN
+            require_descriptors(needed, operation=f"load BPF object {self._name!r}")
             with listening() as said:
                 result = lib.bpf_object__load(pointer)
             if result < 0:
