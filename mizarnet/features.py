@@ -12,7 +12,7 @@ import attrs
 from mizarnet._kernel import behaviours, bpf
 from mizarnet._kernel.bpf import YES, XdpHook
 from mizarnet._kernel.bpf import Feature as Feature
-from mizarnet._kernel.capabilities import missing_capabilities
+from mizarnet._kernel.capabilities import missing_capabilities, way_to_gain
 from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import arguments
@@ -33,10 +33,11 @@ _NEEDED = (
 @public
 @attrs.frozen
 class Features(Described):
-    """Features of this kernel, as :func:`probe` found them.
+    """Features of this kernel, as :func:`probe` found them: "unknown" where it could not try.
 
     Attributes:
         kernel: Release of the running kernel.
+        btf: Description of the kernel's types (BTF), without which no program is loaded.
         vxlan: VXLAN devices in metadata mode.
         geneve: Geneve devices in metadata mode.
         macvlan: MACVLAN devices, for endpoints of containers.
@@ -50,6 +51,7 @@ class Features(Described):
     """
 
     kernel: str
+    btf: Feature
     vxlan: Feature
     geneve: Feature
     macvlan: Feature
@@ -64,14 +66,14 @@ class Features(Described):
         offered = {field.name: getattr(self, field.name) for field in attrs.fields(Features)}
         for name, value in {**offered, **self.behaviours}.items():
             if isinstance(value, Feature):
-                yield name, "yes" if value else "no", value.reason, value.instead
+                yield name, value.answer, value.reason, value.instead
         for name in self.missing_privileges:
-            yield name, "no", "this thread lacks it", "run as root, or grant it"
+            yield name, "no", "this thread lacks it", way_to_gain()
 
     def __str__(self) -> str:
         lines = [f"kernel {self.kernel}"]
         for name, answer, reason, instead in self._rows():
-            lines.append(f"{name:25} {answer:4}" + (f"{reason}; instead: {instead}" if reason else ""))
+            lines.append(f"{name:25} {answer:8}" + (f"{reason}; instead: {instead}" if reason else ""))
         return "\n".join(line.rstrip() for line in lines)
 
     def _repr_html_(self) -> str:
@@ -97,6 +99,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
         tcx = session.run(bpf.has_tcx)
     return Features(
         kernel=os.uname().release,
+        btf=bpf.has_btf(),
         tcx=_otherwise(tcx, "filters of a clsact alone: one layer, which ends with its clsact"),
         route_identity=_otherwise(
             has_route_identity(),
@@ -115,7 +118,7 @@ def probe_encapsulation(encap: Encap) -> Feature:
 
 
 def _otherwise(found: Feature, instead: str) -> Feature:
-    return found if found else attrs.evolve(found, instead=instead)
+    return attrs.evolve(found, instead=instead) if found.available is False else found
 
 
 def _try_devices(missing: tuple[str, ...]) -> dict[_DeviceKind, Feature]:
@@ -132,15 +135,14 @@ def _try_behaviours(missing: tuple[str, ...]) -> Mapping[str, Feature]:
         return dict.fromkeys(names, _unknown(missing))
     try:
         return behaviours.try_all()
-    except MizarnetError as error:  # root of another user namespace has all capabilities as well
-        return dict.fromkeys(names, Feature(available=False, reason=str(error), instead=_AS_ROOT))
-
-
-_AS_ROOT = "run as root"
+    except MizarnetError as error:
+        return dict.fromkeys(
+            names, Feature(available=None, reason=error.message, instead=error.hint or behaviours.AGAIN)
+        )
 
 
 def _unknown(missing: tuple[str, ...]) -> Feature:
-    return Feature(available=False, reason=f"not known without {missing[0]}", instead=_AS_ROOT)
+    return Feature(available=None, reason=f"not known without {missing[0]}", instead=way_to_gain())
 
 
 _DeviceKind: TypeAlias = Literal["vxlan", "geneve", "macvlan", "macvtap", "native_xdp"]
@@ -169,7 +171,7 @@ def _try_device(session: Session, name: _DeviceKind) -> Feature:
         is_own = refused.feature == name != "native_xdp"
         reason = f"this kernel has no {name} (CONFIG_{name.upper()})" if is_own else str(refused)
     except MizarnetError as error:
-        reason = str(error)
+        return Feature(available=None, reason=str(error), instead=_INSTEAD[name])
     else:
         return YES
     return Feature(available=False, reason=reason, instead=_INSTEAD[name])

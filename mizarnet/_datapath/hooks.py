@@ -66,7 +66,7 @@ def choose_layers(wanted: Hook | None) -> int:
         UnsupportedError: tcx was asked for, and the kernel does not have it.
     """
     tcx = has_tcx()
-    if wanted is Hook.TCX and not tcx:
+    if wanted is Hook.TCX and tcx.available is False:
         raise UnsupportedError(f"tcx: {tcx.reason}", feature="tcx", hint='use hook="auto" or "clsact"')
     if wanted is not None:
         return _BITS[wanted]

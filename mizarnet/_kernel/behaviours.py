@@ -62,6 +62,8 @@ _BOTH = u32(0), u32(1)
 _XDP_PASS = 2
 
 _REPORT = "nothing: it is relied on, so report this kernel and keep tenants off it"
+AGAIN = "try again once that is mended"
+"""What to do about something that could not be tried."""
 
 
 class Ground:
@@ -436,5 +438,5 @@ def try_one(
         with Session.open(netns) as session:
             seen = session.run(lambda: behaviour.self_test(ground(session, loaded)))
     except (MizarnetError, OSError) as error:
-        seen = f"it could not be tried: {error}"
+        return Feature(available=None, reason=f"it could not be tried: {error}", instead=AGAIN)
     return YES if not seen else Feature(available=False, reason=seen, instead=_REPORT)

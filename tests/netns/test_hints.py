@@ -94,6 +94,10 @@ PLACES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         _after("mount -t tmpfs -o nr_inodes=1,mode=700 tmpfs /run/mizarnet"),
         {"write": ("KernelError", "/run/mizarnet", "make room")},
     ),
+    "no BTF": (
+        _after("mount -t tmpfs tmpfs /sys/kernel/btf"),
+        {"attach": ("UnsupportedError", "BTF", "CONFIG_DEBUG_INFO_BTF")},
+    ),
     "no capabilities": (UNPRIVILEGED, {"create": ("PrivilegeError", "missing CAP_SYS_ADMIN", "run as root")}),
     "no CAP_MKNOD": (
         ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod"),

@@ -68,7 +68,9 @@ def test_a_missing_privilege_is_named() -> None:
         """
         found = mz.probe()
         print(*found.missing_privileges)
-        print(found.vxlan.reason)
+        print(found.vxlan.available, found.vxlan.reason)
+        print([line.split()[1] for line in str(found).splitlines() if line.startswith(("btf ", "tcx ", "vxlan "))])
+        print("<td>vxlan</td><td>unknown</td>" in found._repr_html_())
         try:
             mz.Tunnel.create("tunnel0", encap="vxlan", underlay="lo", local="127.0.0.1")
         except mz.InvalidValueError:
@@ -80,11 +82,25 @@ def test_a_missing_privilege_is_named() -> None:
         """,
         by=UNPRIVILEGED,
     )
-    privileges, vxlan, early, late = output.splitlines()
+    privileges, vxlan, answers, shown, early, late = output.splitlines()
     assert privileges == "CAP_NET_ADMIN CAP_SYS_ADMIN CAP_PERFMON CAP_BPF"
-    assert "CAP_NET_ADMIN" in vxlan
+    assert vxlan == "None not known without CAP_NET_ADMIN"
+    assert (answers, shown) == ("['yes', 'unknown', 'unknown']", "True")
     assert early == "no system call"
     assert late == "UnderlayNotFoundError"  # the loopback device has no global address
+
+
+def test_root_of_another_user_namespace_is_told_that_nothing_is_known() -> None:
+    program = "found = mz.probe(); print(len(found.missing_privileges), found.tcx.instead)"
+    output = run_python(program, by=("unshare", "--map-root-user", "--net"))
+    assert output.startswith("4 run it outside of this user namespace")
+
+
+def test_a_kernel_without_btf() -> None:
+    without = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /sys/kernel/btf && exec "$0" "$@"')
+    output = run_python("print(mz.probe())", by=without)
+    assert "btf                       no      the kernel has no BTF" in output
+    assert "CONFIG_DEBUG_INFO_BTF=y" in output
 
 
 def test_creating_without_privileges_changes_nothing() -> None:
@@ -110,16 +126,3 @@ def test_creating_without_privileges_changes_nothing() -> None:
 def test_a_namespace_that_does_not_exist() -> None:
     with pytest.raises(mz.NetnsNotFoundError):
         mz.probe("mzt-no-such")
-
-
-def test_without_proc() -> None:
-    output = run_python(
-        """
-        try:
-            mz.probe()
-        except mz.NetnsNotFoundError as error:
-            print(error)
-        """,
-        by=("unshare", "--mount", "sh", "-c", 'umount --lazy /proc && exec "$0" "$@"'),
-    )
-    assert output == "there is no /proc/thread-self/ns/net; mount /proc\n"

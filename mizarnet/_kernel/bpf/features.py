@@ -20,30 +20,37 @@ _BTF = "/sys/kernel/btf/vmlinux"
 @public
 @attrs.frozen
 class Feature(Described):
-    """One thing that a kernel may offer; true when it does.
+    """One thing that a kernel may offer; true when it is known to.
 
     Attributes:
-        available: Whether the kernel offers it.
-        reason: Why the kernel does not; empty when available.
+        available: Whether the kernel offers it; None: unknown, as it could not be tried.
+        reason: Why the kernel does not, or why that is unknown; empty when available.
         instead: What is used, or to be done, without it; empty when available, or when that is for the asker to say.
     """
 
-    available: bool
+    available: bool | None
     reason: str = ""
     instead: str = ""
 
+    @property
+    def answer(self) -> str:
+        """``"yes"``, ``"no"`` or ``"unknown"``."""
+        return _ANSWERS[self.available]
+
     def __bool__(self) -> bool:
-        return self.available
+        return self.available is True
 
 
+_ANSWERS = {True: "yes", False: "no", None: "unknown"}
 YES = Feature(available=True)
+_GET_BTF = "mount /sys, or run a kernel that is built with CONFIG_DEBUG_INFO_BTF=y"
 
 
 def has_btf() -> Feature:
-    """Whether the kernel describes its types (``CONFIG_DEBUG_INFO_BTF``), as calls of its functions need."""
+    """Whether the kernel describes its types (BTF, ``CONFIG_DEBUG_INFO_BTF``), as libbpf and calls of kfuncs need."""
     if os.access(_BTF, os.R_OK):
         return YES
-    return Feature(available=False, reason=f"the kernel has no {_BTF}")
+    return Feature(available=False, reason=f"the kernel has no BTF: there is no {_BTF}", instead=_GET_BTF)
 
 
 def has_tcx() -> Feature:
@@ -55,7 +62,8 @@ def has_tcx() -> Feature:
         return YES
     if result == -_errno.EINVAL:
         return Feature(available=False, reason="the kernel has no tcx, which came with 6.6")
-    return Feature(available=False, reason=str(failure("ask for tcx", -result, needs=("CAP_NET_ADMIN",))))
+    refused = failure("ask for tcx", -result, needs=("CAP_NET_ADMIN",))
+    return Feature(available=None, reason=refused.message, instead=refused.hint)
 
 
 def has_kfuncs(*names: str) -> Feature:

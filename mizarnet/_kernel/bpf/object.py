@@ -14,10 +14,11 @@ from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, failure, ffi,
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
 from mizarnet._kernel.bpf.fd import require_descriptors
+from mizarnet._kernel.bpf.features import has_btf
 from mizarnet._kernel.bpf.map import Map
 from mizarnet._kernel.bpf.program import Program
 from mizarnet._kernel.closing import Closing, Owner
-from mizarnet.errors import ClosedError, InvalidValueError, NotFoundError, VerifierError
+from mizarnet.errors import ClosedError, InvalidValueError, NotFoundError, UnsupportedError, VerifierError
 
 _LOAD_NEEDS = (*NETWORK_NEEDS, "CAP_PERFMON")
 
@@ -161,6 +162,7 @@ class ObjectSpec(Owner):
         Raises:
             VerifierError: The verifier rejected a program.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+            UnsupportedError: The kernel has no BTF.
             KernelError: The process may not open enough descriptors.
             BpfError: Anything else, a kernel function the kernel does not have among them.
         """
@@ -213,6 +215,9 @@ class ObjectSpec(Owner):
             if log and errno != _errno.EPERM:
                 operation = f"load BPF program {program!r}"
                 return VerifierError(operation, errno=errno, program=program, log=log)
+        btf = has_btf()
+        if errno == _errno.ESRCH and btf.available is False:
+            return UnsupportedError(f"{operation}: {btf.reason}", feature="btf", hint=btf.instead)
         return failure(operation, errno, needs=_LOAD_NEEDS, said="; ".join(said))
 
 
