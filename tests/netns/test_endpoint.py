@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
+from mizarnet._kernel.netlink import Session, read_sysctl
+from tests.support.icmp import echo
 from tests.support.tables import unchanged
 from tests.support.traffic import assert_no_ping, assert_ping
 from tests.world import Container, World, device, links
@@ -33,6 +35,21 @@ def test_creating_it_again_finds_it(web: Container) -> None:
     assert not again.created
     assert again.spec == web.endpoint.spec
     assert again.ifindex == web.endpoint.ifindex
+
+
+def test_ipv6_comes_on_for_its_device_alone_where_new_devices_have_none(world: World) -> None:
+    """As a container runtime leaves a namespace that is to have IPv4 only."""
+    key = "ipv6/conf/{}/disable_ipv6"
+    spaces = [world.namespace(name) for name in ("one", "other")]
+    for number, (host, space) in enumerate(zip(world.hosts, spaces, strict=True), 1):
+        space.set(**{key.format(which): 1 for which in ("all", "default")})
+        ips = (f"10.0.0.{number}/24", f"fd00::{number}/64")
+        world.tell(world.add(host, space, vni=7, ip=ips))
+        with Session.open(space.name) as session:
+            found = {which: read_sysctl(session, key.format(which)) for which in ("eth0", "lo", "default")}
+        assert found == {"eth0": "0", "lo": "1", "default": "1"}
+    assert echo(spaces[0], "fd00::2")
+    assert echo(spaces[0], "10.0.0.2")
 
 
 def test_creating_it_again_with_less_said_finds_it(web: Container) -> None:

@@ -62,7 +62,8 @@ def _after(script: str) -> tuple[str, ...]:
     return ("unshare", "--mount", "sh", "-ec", f'{script}\nexec "$0" "$@"')
 
 
-READ_ONLY = """
+IPV6_OFF = """
+    ip netns exec {web} sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1
     mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
 """
 CGROUPS = Path("/sys/fs/cgroup")
@@ -80,9 +81,10 @@ PLACES: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
         {verb: ("NetnsNotFoundError", "mount /proc") for verb in ("create", "write", "tap", "probe", "lab", "delete")},
     ),
     "a read-only /proc/sys": (
-        _after(READ_ONLY),
+        _after(IPV6_OFF),
         {
             "create": ("KernelError", "disable_ipv6", "remount"),
+            "dual": ("KernelError", "disable_ipv6=0", "IPv4 addresses only"),
             "switch": ("KernelError", "eth0/forwarding", "remount"),
         },
     ),

@@ -28,6 +28,7 @@ from mizarnet._kernel.netlink import (
     resolve,
     silence,
     wait_for_address,
+    write_sysctl,
 )
 from mizarnet._model.arguments import IPAddress, IPInterface
 from mizarnet._model.codec import Record
@@ -35,6 +36,7 @@ from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, Route
 from mizarnet.errors import (
     ExistsError,
     InvalidValueError,
+    KernelError,
     NetlinkError,
     NetnsNotFoundError,
     UntrustedNamespaceError,
@@ -156,7 +158,7 @@ def make(
         silence(target, link)  # the VM has the addresses; opening a descriptor brings the device up
         return link.ifindex
     for address in spec.ip:
-        add_address(target, link.ifindex, address, dad=False)
+        _add_address(target, link, address)
         if address.version == 6:
             wait_for_address(target, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
@@ -166,6 +168,29 @@ def make(
         for gateway in spec.gateway or ():
             _add_route(target, link, gateway, optional=optional)
     return link.ifindex
+
+
+def _add_address(target: Session, link: Link, address: IPInterface) -> None:
+    try:
+        add_address(target, link.ifindex, address, dad=False)
+    except NetlinkError as refused:
+        if refused.errno != errno.EACCES:  # IPv6 is off on the device
+            raise
+        _switch_ipv6_on(target, link)
+        add_address(target, link.ifindex, address, dad=False)
+
+
+def _switch_ipv6_on(target: Session, link: Link) -> None:
+    """Switch IPv6 on for the endpoint's device alone, in a namespace whose new devices have none (as in Docker)."""
+    try:
+        write_sysctl(target, f"ipv6/conf/{link.name}/disable_ipv6", "0")
+    except KernelError as refused:
+        raise KernelError(
+            refused.operation,
+            errno=refused.errno,
+            hint="new devices there have no IPv6: set net.ipv6.conf.default.disable_ipv6=0 in that namespace first, "
+            "or give IPv4 addresses only",
+        ) from None
 
 
 def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
