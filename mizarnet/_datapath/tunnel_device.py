@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import re
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -17,6 +19,7 @@ from mizarnet._datapath.hooks import read_hooks
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
+    Address,
     Link,
     create_tunnel,
     delete_link,
@@ -43,6 +46,9 @@ from mizarnet.errors import (
     UnderlayNotFoundError,
     UnsupportedError,
 )
+
+_DUPLICATE_DETECTION = 3.0
+"""Time in seconds that duplicate address detection of IPv6 may take; with the kernel's settings it takes up to two."""
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
@@ -349,16 +355,51 @@ def _underlay(host: Host, spec: TunnelSpec) -> Link:
 
 def _own_address(host: Host, spec: TunnelSpec, underlay: Link) -> IPAddress:
     if spec.local is None:
+        return _settled_address(host, underlay)
+    found = [address for address in list_addresses(host) if address.interface.ip == spec.local]
+    if not found:
+        raise UnderlayNotFoundError(
+            f"{spec.local} is no address of this host",
+            hint=f"give this host the address, or leave local= out for that of {underlay.name}",
+        )
+    if all(address.failed for address in found):
+        raise _no_address(underlay, found)
+    return spec.local
+
+
+def _settled_address(host: Host, underlay: Link) -> IPAddress:
+    """The underlay's address. While IPv6 still asks if another host has it, as after a boot, that is waited for."""
+    deadline = time.monotonic() + _DUPLICATE_DETECTION
+    while True:
         for version in (4, 6):
             found = primary_address(host, underlay.ifindex, version=version)
             if found is not None:
                 return found.ip
-        raise UnderlayNotFoundError(
-            f"{spec.underlay} has no global address", hint="give it one, or name another with local="
-        )
-    if spec.local not in {address.interface.ip for address in list_addresses(host)}:
-        raise UnderlayNotFoundError(f"{spec.local} is no address of this host")
-    return spec.local
+        there = [each for each in list_addresses(host, ifindex=underlay.ifindex) if each.is_global]
+        asking = any(each.tentative and not each.failed for each in there)
+        if not (asking and underlay.up) or time.monotonic() > deadline:
+            raise _no_address(underlay, there)
+        time.sleep(0.05)
+
+
+def _no_address(underlay: Link, there: Sequence[Address]) -> UnderlayNotFoundError:
+    name = underlay.name
+    for address in there:
+        ip = address.interface.ip
+        if address.failed:
+            return UnderlayNotFoundError(
+                f"{name} cannot use {ip}: another host has it (duplicate address detection)",
+                hint="give one of the two hosts another address",
+            )
+        if address.tentative:
+            return UnderlayNotFoundError(
+                f"{name} cannot use {ip} yet: duplicate address detection goes on",
+                hint=f"try again in a moment; it ends only while the device is up: ip link set {name} up",
+            )
+    return UnderlayNotFoundError(
+        f"{name} has no global address",
+        hint=f"give it one (ip address add ... dev {name}), or name another of this host with local=",
+    )
 
 
 def _fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:

@@ -146,6 +146,14 @@ def test_a_local_address_that_is_not_ours(host: Namespace) -> None:
         create(host, local=ADDRESSES[1])
 
 
+def test_an_address_that_is_still_tentative_is_waited_for(host: Namespace) -> None:
+    host.run("ip", "address", "flush", "dev", UNDERLAY)
+    host.run("ip", "address", "add", "2001:db8::1/64", "dev", UNDERLAY)
+    assert "tentative" in host.run("ip", "address", "show", "dev", UNDERLAY)
+    with create(host) as tunnel:
+        assert str(tunnel.local) == "2001:db8::1"
+
+
 @pytest.mark.parametrize("mtu", [1451, 1500, 65535])
 def test_an_mtu_that_does_not_fit_says_what_would(host: Namespace, mtu: int) -> None:
     with pytest.raises(mz.MtuError, match="1450") as caught:

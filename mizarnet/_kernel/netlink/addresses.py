@@ -61,6 +61,11 @@ class Address:
         """Whether IPv6 is still asking if someone else has it; it is not usable until then."""
         return bool(self.flags & _IFA_F_TENTATIVE)
 
+    @property
+    def failed(self) -> bool:
+        """Whether IPv6 found that someone else has it; it is never usable."""
+        return bool(self.flags & _IFA_F_DADFAILED)
+
 
 def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: bool = True) -> None:
     """Give a link an address, together with its on-link route.
