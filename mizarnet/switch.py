@@ -11,6 +11,7 @@ import attrs
 from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.switches import StandingSwitch
+from mizarnet._datapath.tunnel_device import no_underlay
 from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
@@ -23,7 +24,6 @@ from mizarnet.errors import (
     InvalidTypeError,
     StaleHandleError,
     SwitchNotFoundError,
-    UnderlayNotFoundError,
 )
 from mizarnet.tunnel import place_of
 
@@ -111,7 +111,7 @@ class TransitSwitch(Described):
                 return cls._existing(agent, existing)
             device = agent.tunnel.device.find_underlay() if name is None else get_link(agent.host, name)
             if device is None:
-                raise UnderlayNotFoundError(f"there is no underlay device {name or agent.tunnel.underlay!r}")
+                raise no_underlay(agent.host, name or agent.tunnel.underlay)
             used = switches.attach(agent.datapath, maps, device, wanted)
         return cls(agent, device, mode=used, created=True)
 
@@ -202,6 +202,6 @@ def _detach_from(name: str, netns: NetnsLike | None) -> None:
     with Host.open(where) as host, host.locked():
         link = get_link(host, name)
         if link is None:
-            raise UnderlayNotFoundError(f"there is no device {name!r}")
+            raise no_underlay(host, name)
         for each in switches.find(host, links=[link]):
             each.remove()

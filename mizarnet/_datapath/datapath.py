@@ -34,6 +34,8 @@ from mizarnet.errors import (
 
 _ATTACH = "attach one with TransitAgent.attach(tunnel)"
 _MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables ended with the programs"
+CREATE_AGAIN = "create it again: Tunnel.create(), then TransitAgent.attach()"
+"""What to do about a tunnel that was deleted."""
 _REOPEN = "open the new one with TransitAgent.open()"
 # Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
@@ -144,7 +146,7 @@ class DataPath:
         try:
             found = self.host.run_near(survey, self.hooks.ifindex, self._known)
         except NotFoundError:
-            raise self._lose(StaleHandleError(f"tunnel {self.name} is gone")) from None
+            raise self._lose(StaleHandleError(f"tunnel {self.name} is gone", hint=CREATE_AGAIN)) from None
         standing = found.any
         if standing is None:
             raise self._lose(self._absence())

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 import attrs
 
 from mizarnet._datapath import leftovers
-from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.datapath import CREATE_AGAIN, DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, refuse_users
 from mizarnet._datapath.hooks import read_hooks
 from mizarnet._datapath.host import Host
@@ -49,6 +49,8 @@ from mizarnet.errors import (
 
 _DUPLICATE_DETECTION = 3.0
 """Time in seconds that duplicate address detection of IPv6 may take; with the kernel's settings it takes up to two."""
+_SHOWN = 8
+"""Number of devices that a message lists."""
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
@@ -157,7 +159,7 @@ class TunnelDevice:
         """The device as it is now; raises ``TunnelNotFoundError`` if it is gone."""
         link = self.find()
         if link is None:
-            raise TunnelNotFoundError(f"tunnel {self.name} is gone")
+            raise TunnelNotFoundError(f"tunnel {self.name} is gone", hint=CREATE_AGAIN)
         return link
 
     def findings(self) -> list[Finding]:
@@ -245,7 +247,7 @@ class TunnelDevice:
         return ExistsError(
             f"UDP port {self.port} is taken by another socket of this host",
             holder=f"UDP port {self.port}",
-            hint="stop that service, or create the tunnel with another port=",
+            hint=f"stop that service (ss -ulpn sport = :{self.port}), or create the tunnel with another port=",
         )
 
 
@@ -349,8 +351,18 @@ def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
 def _underlay(host: Host, spec: TunnelSpec) -> Link:
     underlay = get_link(host, spec.underlay)
     if underlay is None:
-        raise UnderlayNotFoundError(f"there is no underlay device {spec.underlay!r} in this namespace")
+        raise no_underlay(host, spec.underlay)
     return underlay
+
+
+def no_underlay(host: Host, name: str) -> UnderlayNotFoundError:
+    """The error for an underlay that does not exist, with devices that do."""
+    names = sorted(link.name for link in dump_links(host))
+    listed = ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+    return UnderlayNotFoundError(
+        f"there is no underlay device {name!r} in this namespace",
+        hint=f"name the device that leads to the other hosts; there are {listed}",
+    )
 
 
 def _own_address(host: Host, spec: TunnelSpec, underlay: Link) -> IPAddress:
@@ -407,12 +419,14 @@ def _fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:
     largest = underlay.mtu - overhead
     mtu = spec.mtu or largest
     if not SMALLEST_MTU <= mtu <= largest:
+        needed = max(mtu, SMALLEST_MTU) + overhead
+        hint = f"raise the underlay's MTU: ip link set {spec.underlay} mtu {needed}"
         raise MtuError(
             f"mtu {mtu} does not fit {spec.underlay}, which takes {underlay.mtu} bytes: "
             f"{spec.encap.value} over IPv{local.version} adds {overhead}, which leaves {largest}",
             argument="mtu",
             value=mtu,
-            hint=f"give at most {largest}, or raise the underlay's MTU",
+            hint=hint if largest < SMALLEST_MTU else f"give at most {largest}, or {hint}",
         )
     return mtu
 
@@ -429,7 +443,13 @@ def _compare(found: TunnelDevice, spec: TunnelSpec) -> None:
         "mtu": found.mtu,
     }
     wanted = {**attrs.asdict(spec, recurse=False), "encap": spec.encap.value}
-    refuse_differences(f"tunnel {found.name}", wanted, existing, holder=found.name)
+    refuse_differences(
+        f"tunnel {found.name}",
+        wanted,
+        existing,
+        holder=found.name,
+        hint="leave the argument out, or delete the tunnel first",
+    )
 
 
 def _note(underlay: Link, local: IPAddress) -> str:

@@ -4,13 +4,254 @@
 from __future__ import annotations
 
 import json
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 
 import mizarnet as mz
+from tests.support.namespace import Namespace
 from tests.support.process import UNPRIVILEGED, finish, start_python
-from tests.world import World
+from tests.world import TUNNEL, UNDERLAY, World, cable, new_namespace
+
+
+class Scene:
+    """A host with an underlay, another one at the end of its cable, and a container; the rest is made when used."""
+
+    def __init__(self, undo: ExitStack) -> None:
+        self._undo = undo
+        self.host, self.far, self.web = (self.namespace(name) for name in ("host", "far", "web"))
+        cable(self.host, self.far)
+
+    def namespace(self, label: str) -> Namespace:
+        made = new_namespace(label)
+        self._undo.callback(made.delete)
+        return made
+
+    def sh(self, script: str) -> None:
+        """A script in the host's namespace; ``$WEB`` and ``$FAR`` are the names of the others."""
+        names = f"WEB={self.web.name} FAR={self.far.name}"
+        self.host.run("sh", "-ec", f"{names}\n{script}")
+
+    def listen(self, port: int) -> None:
+        """A service on a UDP port of the host."""
+        self._undo.enter_context(self.host.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(("", port))
+
+    def create(self, name: str = TUNNEL, **changes: Any) -> mz.Tunnel:
+        given = {"encap": "vxlan", "underlay": UNDERLAY, "netns": self.host.name, **changes}
+        made = self._undo.enter_context(mz.Tunnel.create(name, **given))
+        self._undo.callback(made.delete, force=True)
+        return made
+
+    @cached_property
+    def tunnel(self) -> mz.Tunnel:
+        return self.create()
+
+    def attach(self, **options: Any) -> mz.TransitAgent:
+        return self._undo.enter_context(mz.TransitAgent.attach(self.tunnel, **options))
+
+    @cached_property
+    def agent(self) -> mz.TransitAgent:
+        return self.attach()
+
+    def endpoint(self, **changes: Any) -> mz.Endpoint:
+        given: dict[str, Any] = {"vni": 7, "ip": "10.0.0.1/24", "netns": self.web.name, **changes}
+        return mz.Endpoint.create(self.agent, **given)
+
+    def tap(self, queues: int = 1) -> mz.Tap:
+        return self._undo.enter_context(self.endpoint(kind="macvtap").open_tap(queues=queues))
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with ExitStack() as undo:
+        yield Scene(undo)
+
+
+@attrs.frozen
+class Situation:
+    """A state of the host, made by a call or by a script on a host with an agent; a call in it, and what is told."""
+
+    made: str | Callable[[Scene], object]
+    call: Callable[[Scene], object]
+    error: type[mz.MizarnetError]
+    words: tuple[str, ...]
+
+
+def _create(**changes: Any) -> Callable[[Scene], object]:
+    return lambda scene: scene.create(**changes)
+
+
+def _endpoint(**changes: Any) -> Callable[[Scene], object]:
+    return lambda scene: scene.endpoint(**changes)
+
+
+def _bare(script: str) -> Callable[[Scene], None]:
+    return lambda scene: scene.sh(script)
+
+
+BARE = _bare("true")
+
+
+def _with_tunnel(script: str) -> Callable[[Scene], None]:
+    def make(scene: Scene) -> None:
+        assert scene.tunnel
+        scene.sh(script)
+
+    return make
+
+
+def _in_netns(netns: str) -> Situation:
+    return Situation(
+        BARE, _create(netns=netns), mz.NetnsNotFoundError, (netns, "ip netns list", "/proc/<pid>/ns/net")
+    )
+
+
+def _attach(scene: Scene) -> object:
+    return scene.attach()
+
+
+def _switch(scene: Scene) -> object:
+    return mz.TransitSwitch.attach(scene.agent)
+
+
+def _second(scene: Scene, **changes: Any) -> object:
+    return scene.endpoint(**{"name": "db", "netns": scene.namespace("db").name, **changes})
+
+
+def _tap_of_a_lost_device(scene: Scene) -> object:
+    endpoint = scene.endpoint(kind="macvtap")
+    scene.sh("ip -n $WEB link delete eth0")
+    return endpoint.open_tap()
+
+
+def _other_switch(scene: Scene) -> None:
+    other = mz.TransitAgent.attach(scene.create("other", port=4790))
+    mz.TransitSwitch.attach(other, mode="generic")
+    other.close()
+
+
+def _small(**sizes: int) -> Callable[[Scene], None]:
+    def make(scene: Scene) -> None:
+        scene.__dict__["agent"] = scene.attach(**sizes)
+        scene.endpoint()
+
+    return make
+
+
+DUPLICATE = f"""
+    ip -n $FAR address add 2001:db8::1/64 dev {UNDERLAY} nodad
+    ip address flush dev {UNDERLAY}
+    ip address add 2001:db8::1/64 dev {UNDERLAY}
+    for each in $(seq 40); do ip address show dev {UNDERLAY} | grep -q dadfailed && exit; sleep 0.1; done; exit 1
+"""
+SITUATIONS = {
+    # -- the underlay
+    "no such underlay": Situation(
+        BARE, _create(underlay="eth7"), mz.UnderlayNotFoundError, ("'eth7'", "there are eth0, lo")
+    ),
+    "underlay without an address": Situation(
+        _bare(f"ip address flush dev {UNDERLAY}"),
+        _create(),
+        mz.UnderlayNotFoundError,
+        ("eth0 has no global address", "ip address add ... dev eth0", "local="),
+    ),
+    "loopback as underlay": Situation(
+        BARE, _create(underlay="lo"), mz.UnderlayNotFoundError, ("lo has no global", "local=")
+    ),
+    "address that stays tentative": Situation(
+        _bare(f"ip link set {UNDERLAY} down; ip address flush dev {UNDERLAY}; "
+              f"ip address add 2001:db8::1/64 dev {UNDERLAY}"),
+        _create(),
+        mz.UnderlayNotFoundError,
+        ("2001:db8::1 yet", "duplicate address detection", "ip link set eth0 up"),
+    ),
+    "address of another host": Situation(
+        _bare(DUPLICATE), _create(), mz.UnderlayNotFoundError, ("another host has it", "another address")
+    ),
+    "address of another host, by name": Situation(
+        _bare(DUPLICATE), _create(local="2001:db8::1"), mz.UnderlayNotFoundError, ("another host has it",)
+    ),
+    "somebody else's address": Situation(
+        BARE, _create(local="192.0.2.77"), mz.UnderlayNotFoundError, ("192.0.2.77", "leave local= out")
+    ),
+    "mtu above the underlay's": Situation(
+        BARE, _create(mtu=1451), mz.MtuError, ("at most 1450", "ip link set eth0 mtu 1501")
+    ),
+    "underlay with a tiny mtu": Situation(
+        _bare(f"ip link set {UNDERLAY} mtu 100"), _create(), mz.MtuError, ("ip link set eth0 mtu 118",)
+    ),
+    "underlay gone before attach": Situation(
+        _with_tunnel(f"ip link delete {UNDERLAY}"), _attach, mz.UnderlayNotFoundError, ("eth0 is gone", "peers=")
+    ),
+    # -- the tunnel's device
+    "name of another device": Situation(
+        _bare(f"ip link add name {TUNNEL} type veth peer name x0"),
+        _create(),
+        mz.ExistsError,
+        ("tunnel0 exists and is no mizarnet tunnel", "another name"),
+    ),
+    "tunnel with other arguments": Situation(
+        "", _create(mtu=1400), mz.ExistsError, ("mtu is 1450, not 1400", "leave the argument out", "delete")
+    ),
+    "port of another overlay": Situation(
+        _with_tunnel("ip link add name flannel type vxlan external dstport 4789; ip link set flannel up"),
+        _attach,
+        mz.ExistsError,
+        ("flannel uses UDP port 4789", "port="),
+    ),
+    "port of a service": Situation(
+        lambda scene: scene.listen(4789), _attach, mz.ExistsError, ("4789", "ss -ulpn sport = :4789", "port=")
+    ),
+    "no tunnel": Situation(
+        BARE,
+        lambda scene: mz.Tunnel.open(TUNNEL, netns=scene.host.name),
+        mz.TunnelNotFoundError,
+        ("no tunnel tunnel0", "Tunnel.create()"),
+    ),
+    "no agent": Situation(
+        _with_tunnel("true"),
+        lambda scene: mz.TransitAgent.open(TUNNEL, netns=scene.host.name),
+        mz.AgentNotFoundError,
+        ("no transit agent", "TransitAgent.attach(tunnel)"),
+    ),
+    "tunnel deleted before attach": Situation(
+        _with_tunnel(f"ip link delete {TUNNEL}"), _attach, mz.TunnelNotFoundError, ("is gone", "Tunnel.create()")
+    ),
+    "tunnel deleted under a handle": Situation(
+        f"ip link delete {TUNNEL}", _endpoint(), mz.StaleHandleError, ("is gone", "Tunnel.create()")
+    ),
+    # -- namespaces
+    "no such namespace": _in_netns("mzt-no-such"),
+    "namespace of a process that ended": _in_netns("/proc/999999999/ns/net"),
+    "a directory as namespace": _in_netns("/tmp"),
+    "a file as namespace": _in_netns("/etc/passwd"),
+    "a namespace of another kind": _in_netns("/proc/self/ns/mnt"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SITUATIONS)
+def test_an_error_says_what_is_wrong_and_what_to_do(scene: Scene, name: str) -> None:
+    situation = SITUATIONS[name]
+    if callable(situation.made):
+        situation.made(scene)
+    else:
+        assert scene.agent
+        scene.sh(situation.made)
+    with pytest.raises(situation.error) as caught:
+        situation.call(scene)
+    assert type(caught.value) is situation.error
+    assert caught.value.hint
+    for word in situation.words:
+        assert word in str(caught.value)
+
+
+# -- places where little works -----------------------------------------------------------------------------
 
 VERBS = """
 import json

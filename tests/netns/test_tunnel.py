@@ -11,7 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet._kernel.netlink import Session, create_veth
+from mizarnet._kernel.netlink import Session
 from tests.support.namespace import Namespace
 from tests.support.traffic import Capture, assert_ping
 from tests.support.wait import wait_until
@@ -73,15 +73,6 @@ def test_open_finds_what_was_created(host: Namespace) -> None:
         assert not found.created
 
 
-def test_what_does_not_exist_is_not_found(host: Namespace) -> None:
-    with pytest.raises(mz.TunnelNotFoundError):
-        mz.Tunnel.open("tunnel0", netns=host.name)
-    with pytest.raises(mz.NetnsNotFoundError):
-        mz.Tunnel.open("tunnel0", netns="mzt-no-such")
-    with pytest.raises(mz.UnderlayNotFoundError):
-        create(host, underlay="eth7")
-
-
 def test_a_device_of_somebody_else_is_left_alone(host: Namespace) -> None:
     with pytest.raises(mz.TunnelNotFoundError):
         mz.Tunnel.open(UNDERLAY, netns=host.name)
@@ -132,18 +123,6 @@ def listed(host: Namespace) -> list[mz.Tunnel]:
     for each in found:
         each.close()
     return found
-
-
-def test_an_underlay_without_an_address(host: Namespace) -> None:
-    with Session.open(host.name) as session:
-        create_veth(session, "bare0", peer="bare1")
-    with pytest.raises(mz.UnderlayNotFoundError, match="no global address"):
-        create(host, underlay="bare0")
-
-
-def test_a_local_address_that_is_not_ours(host: Namespace) -> None:
-    with pytest.raises(mz.UnderlayNotFoundError):
-        create(host, local=ADDRESSES[1])
 
 
 def test_an_address_that_is_still_tentative_is_waited_for(host: Namespace) -> None:
