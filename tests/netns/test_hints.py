@@ -226,6 +226,53 @@ SITUATIONS = {
     "tunnel deleted under a handle": Situation(
         f"ip link delete {TUNNEL}", _endpoint(), mz.StaleHandleError, ("is gone", "Tunnel.create()")
     ),
+    # -- what others put there
+    "ingress qdisc of another program": Situation(
+        _with_tunnel(f"tc qdisc add dev {TUNNEL} ingress"),
+        _attach,
+        mz.ExistsError,
+        ("tunnel0 has a qdisc 'ingress'", "tc qdisc del dev tunnel0 ingress"),
+    ),
+    "filter in our place": Situation(
+        _with_tunnel(f"tc qdisc add dev {TUNNEL} clsact; tc filter add dev {TUNNEL} ingress pref 1 handle 0x6d7a "
+                     "protocol all bpf direct-action bytecode '1,6 0 0 0'"),
+        _attach,
+        mz.ExistsError,
+        ("is taken by a filter", "tc filter del dev tunnel0 ingress prio 1"),
+    ),
+    "tunnel in a bridge": Situation(
+        f"ip link add name br0 type bridge; ip link set {TUNNEL} master br0",
+        _endpoint(),
+        mz.ExistsError,
+        ("br0 has tunnel0 for itself", "ip link set tunnel0 nomaster"),
+    ),
+    "tunnel below a passthru device": Situation(
+        f"ip link add link {TUNNEL} name mv0 type macvlan mode passthru",
+        _endpoint(),
+        mz.ExistsError,
+        ("mv0 has tunnel0 for itself", "ip link delete mv0"),
+    ),
+    "xdp program of another": Situation(
+        _other_switch, _switch, mz.ExistsError, ("is attached", "ip link set dev eth0 xdpgeneric off")
+    ),
+    "no native xdp": Situation(
+        "ip link add name br0 type bridge",
+        lambda scene: mz.TransitSwitch.attach(scene.agent, underlay="br0", mode="native"),
+        mz.UnsupportedError,
+        ("the driver cannot", "generic"),
+    ),
+    "switch on no device": Situation(
+        "",
+        lambda scene: mz.TransitSwitch.attach(scene.agent, underlay="eth7"),
+        mz.UnderlayNotFoundError,
+        ("'eth7'", "there are eth0, lo, tunnel0"),
+    ),
+    "switch detached from no device": Situation(
+        "",
+        lambda scene: mz.TransitSwitch.detach("eth7", netns=scene.host.name),
+        mz.UnderlayNotFoundError,
+        ("'eth7'", "there are eth0, lo, tunnel0"),
+    ),
     # -- namespaces
     "no such namespace": _in_netns("mzt-no-such"),
     "namespace of a process that ended": _in_netns("/proc/999999999/ns/net"),

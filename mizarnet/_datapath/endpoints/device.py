@@ -27,6 +27,7 @@ from mizarnet._kernel.netlink import (
     owner_is_initial,
     resolve,
     silence,
+    upper_links,
     wait_for_address,
     write_sysctl,
 )
@@ -211,7 +212,7 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
         except NetlinkError as refused:
             # A namespace that ended loses its id before its devices are deleted: the MAC is free in a moment.
             if refused.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                raise _explain(refused, record) from None
+                raise _explain(refused, record, tunnel) from None
         time.sleep(0.01)
 
 
@@ -219,6 +220,14 @@ def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: boo
     try:
         add_default_route(target, gateway, ifindex=link.ifindex)
     except NetlinkError as refused:
+        if refused.errno == errno.EINVAL and gateway in {
+            each.interface.ip for each in list_addresses(target)
+        }:
+            raise ExistsError(
+                f"gateway {gateway} is an address of the namespace itself",
+                holder=str(gateway),
+                hint="give another gateway=, or take the address off the device that has it",
+            ) from None
         if refused.errno != errno.EEXIST:
             raise
         if not optional:
@@ -236,13 +245,15 @@ def _parent_nsid(host: Host, target: Session) -> int | None:
         return nsid_of(target, handle)
 
 
-def _explain(refused: NetlinkError, record: Record) -> Exception:
+def _explain(refused: NetlinkError, record: Record, tunnel: TunnelHooks) -> Exception:
     spec = record.spec
     where = f"namespace {spec.netns}" if spec.netns else "the host's namespace"
     if refused.errno == errno.EEXIST:
         return ExistsError(
             f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
         )
+    if refused.errno in (errno.EBUSY, errno.EINVAL) and (taken := _taken_whole(tunnel)):
+        return taken
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
         return ExistsError(
             f"MAC {record.mac} is taken on the tunnel",
@@ -250,3 +261,22 @@ def _explain(refused: NetlinkError, record: Record) -> Exception:
             hint="a device without an endpoint's record has it: delete that device, or give another mac=",
         )
     return refused
+
+
+def _taken_whole(tunnel: TunnelHooks) -> ExistsError | None:
+    """The error for a tunnel that another device has for itself: a bridge or bond, or a MACVLAN in passthru mode."""
+    link = get_link(tunnel.host, ifindex=tunnel.ifindex)
+    master = None if link is None else link.master_ifindex
+    if master is not None:
+        holder, hint = get_link(tunnel.host, ifindex=master), f"ip link set {tunnel.name} nomaster"
+    else:
+        uppers = upper_links(tunnel.host, tunnel.ifindex)
+        holder = next((upper for upper in uppers if upper.mode == "passthru"), None)
+        hint = f"ip link delete {holder.name if holder else ''}"
+    if holder is None:
+        return None
+    return ExistsError(
+        f"device {holder.name} has {tunnel.name} for itself, which then takes no endpoints",
+        holder=holder.name,
+        hint=f"take it off: {hint}",
+    )

@@ -14,7 +14,7 @@ import attrs
 from mizarnet._kernel.bpf._lib import NETWORK_NEEDS, CData, check, ffi, lib
 from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf._qdisc import ingress_qdisc, query_filters
-from mizarnet._kernel.bpf.hook import Direction, device_exists
+from mizarnet._kernel.bpf.hook import Direction, device_exists, device_name
 from mizarnet._kernel.bpf.program import Program, program_label
 from mizarnet.errors import ExistsError, NotFoundError, StaleHandleError
 
@@ -94,7 +94,10 @@ class ClsactPlace:
         if result == -_errno.EEXIST:
             attached = self.query()
             holder = program_label(attached) if attached else "a filter without eBPF"
-            raise ExistsError(f"{self} is taken by {holder}", holder=holder)
+            command = (
+                f"tc filter del dev {device_name(self.ifindex)} {self.direction.value} prio {self.priority}"
+            )
+            raise ExistsError(f"{self} is taken by {holder}", holder=holder, hint=f"take it off: {command}")
         operation = f"attach {program.name!r} as {self}"
         check(result, operation, needs=NETWORK_NEEDS, said="; ".join(said))
 
@@ -110,8 +113,9 @@ def _make_clsact(ifindex: int, direction: Direction) -> None:
     if result != -_errno.EEXIST:
         check(result, f"make a clsact on interface {ifindex}", needs=_NEEDS, said="; ".join(said))
     elif (kind := ingress_qdisc(ifindex)) != "clsact":
-        message = f"interface {ifindex} has a qdisc {kind!r} in the place of a clsact"
-        raise ExistsError(message, holder=kind, hint="remove it, or attach with tcx (Linux 6.6)")
+        name = device_name(ifindex)
+        message = f"{name} has a qdisc {kind!r} in the place of a clsact"
+        raise ExistsError(message, holder=kind, hint=f"take it off: tc qdisc del dev {name} {kind}")
 
 
 def _hook(ifindex: int, direction: Direction) -> CData:

@@ -33,13 +33,36 @@ def device_exists(ifindex: int) -> bool:
     return True
 
 
+def device_name(ifindex: int) -> str:
+    """Name of a device of the calling thread's network namespace, for messages; its index if it is gone."""
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return f"interface {ifindex}"
+
+
 def hook_failure(
-    operation: str, errno: int, ifindex: int, *, holders: Sequence[int] = (), said: str = ""
+    operation: str,
+    errno: int,
+    ifindex: int,
+    *,
+    holders: Sequence[int] = (),
+    said: str = "",
+    hint: str = "",
 ) -> MizarnetError:
-    """Explain a failure by looking at what is there, since the kernel says EINVAL to much."""
+    """Explain a failure by looking at what is there, since the kernel says EINVAL to much.
+
+    Args:
+        operation: What was tried, in words.
+        errno: Error number.
+        ifindex: Index of the device.
+        holders: Ids of the programs that may be in the way.
+        said: Text of libbpf or the kernel about it.
+        hint: What to do about the holders.
+    """
     if not device_exists(ifindex):
         return NotFoundError(f"{operation}: there is no such interface in this network namespace")
     if holders and errno in (_errno.EBUSY, _errno.EEXIST):
         names = ", ".join(map(program_label, holders))
-        return ExistsError(f"{operation}: {names} is attached", holder=names)
+        return ExistsError(f"{operation}: {names} is attached", holder=names, hint=hint)
     return failure(operation, errno, needs=NETWORK_NEEDS, said=said)

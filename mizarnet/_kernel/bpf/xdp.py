@@ -9,7 +9,7 @@ import attrs
 
 from mizarnet._kernel.bpf._lib import CData, ffi, lib
 from mizarnet._kernel.bpf._log import listening
-from mizarnet._kernel.bpf.hook import hook_failure
+from mizarnet._kernel.bpf.hook import device_name, hook_failure
 from mizarnet._kernel.bpf.program import Program
 from mizarnet._model.specs import XdpMode
 from mizarnet.errors import StaleHandleError, UnsupportedError
@@ -78,8 +78,16 @@ class XdpHook:
         if result == -_errno.EOPNOTSUPP:
             message = f"{operation}: the driver cannot"
             raise UnsupportedError(message, feature="native_xdp", hint="use the generic mode")
-        holders = self.query().program_ids if result in (-_errno.EBUSY, -_errno.EEXIST) else []
-        raise hook_failure(operation, -result, self.ifindex, holders=holders, said="; ".join(said))
+        there = self.query()
+        mode_word = "xdpgeneric" if there.generic else "xdp"
+        raise hook_failure(
+            operation,
+            -result,
+            self.ifindex,
+            holders=there.program_ids,
+            said="; ".join(said),
+            hint=f"take it off: ip link set dev {device_name(self.ifindex)} {mode_word} off",
+        )
 
     def replace(self, program: Program, *, expected: Program, mode: XdpMode) -> None:
         """Put ``program`` in the place of ``expected``, which runs in that ``mode``, with no packet in between.

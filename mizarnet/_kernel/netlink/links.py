@@ -46,6 +46,7 @@ class Link:
         vni: Fixed VNI of a vxlan or geneve device that is not in metadata mode.
         mode: Mode of a macvlan or macvtap device.
         xdp_ids: Ids of the XDP programs that the device runs.
+        master_ifindex: Index of the bridge, bond or switch that it is a port of; None without one.
     """
 
     ifindex: int
@@ -64,6 +65,7 @@ class Link:
     vni: int | None = None
     mode: str | None = None
     xdp_ids: tuple[int, ...] = ()
+    master_ifindex: int | None = None
 
     @property
     def up(self) -> bool:
@@ -233,6 +235,7 @@ def _link(reply: Reply) -> Link:
         vni=tunnel.number(f"{prefix}_ID") if tunnel and not external else None,
         mode=macvlan.text(f"{prefix}_MODE") if macvlan else None,
         xdp_ids=_xdp_ids(reply),
+        master_ifindex=reply.number("IFLA_MASTER"),
     )
 
 
