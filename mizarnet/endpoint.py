@@ -38,7 +38,7 @@ from mizarnet.errors import (
     MizarnetError,
     StaleHandleError,
 )
-from mizarnet.tap import Tap, open_tap
+from mizarnet.tap import MAKE_AGAIN, Tap, device_gone, open_tap
 from mizarnet.tunnel import place_of
 
 
@@ -292,7 +292,9 @@ class Endpoint(Described):
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
         if record is None:
-            raise EndpointNotFoundError(f"there is no endpoint {what} on this host")
+            raise EndpointNotFoundError(
+                f"there is no endpoint {what} on this host", hint="Endpoint.list(agent) has those there are"
+            )
         losses = endpoints.losses(record)
         if losses:
             raise EndpointNotFoundError(
@@ -346,7 +348,7 @@ class Endpoint(Described):
         record, hooks = self._current(), self._agent.datapath.hooks
         link = device.find(record, hooks)
         if link is None:
-            raise EndpointNotFoundError(f"the device of endpoint {self.name!r} is gone")
+            raise device_gone(record)
         addresses, routes = device.configuration(record, link, hooks)
         return EndpointState(
             up=link.up,
@@ -426,7 +428,7 @@ class Endpoint(Described):
     def _current(self) -> Record:
         record = LocalEndpoints.of(self._agent.datapath).named(self.name)
         if record is None or record.instance != self._record.instance:
-            raise EndpointNotFoundError(f"endpoint {self.name!r} was deleted")
+            raise EndpointNotFoundError(f"endpoint {self.name!r} was deleted", hint=MAKE_AGAIN)
         return record
 
     def __repr__(self) -> str:

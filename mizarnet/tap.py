@@ -16,6 +16,9 @@ from mizarnet._model.described import Described
 from mizarnet._model.public import public
 from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
 
+MAKE_AGAIN = "Endpoint.create() makes it again"
+"""What to do about an endpoint that is gone."""
+
 
 @public
 @final
@@ -82,7 +85,7 @@ def open_tap(record: Record, queues: int) -> Tap:
     with _enter(record) as session:
         link = _device(session, record)
         if link is None:
-            raise EndpointNotFoundError(f"the device of endpoint {record.spec.name!r} is gone")
+            raise device_gone(record)
         tap = Tap(open_macvtap(session, link, queues), record)
         try:
             _bring_up(session, link, record)
@@ -90,6 +93,11 @@ def open_tap(record: Record, queues: int) -> Tap:
             tap.close()
             raise
         return tap
+
+
+def device_gone(record: Record) -> EndpointNotFoundError:
+    """The error for an endpoint whose device somebody deleted."""
+    return EndpointNotFoundError(f"the device of endpoint {record.spec.name!r} is gone", hint=MAKE_AGAIN)
 
 
 def _enter(record: Record) -> Session:

@@ -46,6 +46,8 @@ _SHAPES = {
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
 }
 """Type of each map, and the sizes of its key and value in bytes, by the map's name in the kernel."""
+_SIZED_BY = {"endpoints": "max_endpoints", "senders": "max_local"}
+"""Argument of ``TransitAgent.attach()`` that sets a map's size."""
 
 
 @attrs.frozen
@@ -188,16 +190,23 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     used = len(known) - len(leaving)
     needed = used + sum(key not in known for key in entries)
     if needed > target.max_entries:
-        raise CapacityError(
-            f"{len(entries)} entries do not fit into {target.name}: {used} of {target.max_entries} are used",
-            table=target.name,
-            capacity=target.max_entries,
-            used=used,
-            # The sizes of the other tables are fixed.
-            hint="attach the agent with a larger max_endpoints" if target.name == "endpoints" else "",
+        text = (
+            f"{len(entries)} entries do not fit into {target.name}: {used} of {target.max_entries} are used"
         )
+        raise full(target, used, text)
     target.delete_many(leaving)
     target.update_many(entries.items())
+
+
+def full(table: Map, used: int, text: str) -> CapacityError:
+    """The error for a table that is full."""
+    argument = _SIZED_BY.get(table.name)
+    hint = (
+        f"attach the agent with a larger {argument}"
+        if argument
+        else "remove entries first: its size is fixed"
+    )
+    return CapacityError(text, table=table.name, capacity=table.max_entries, used=used, hint=hint)
 
 
 def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes | None:

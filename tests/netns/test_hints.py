@@ -279,6 +279,75 @@ SITUATIONS = {
     "a directory as namespace": _in_netns("/tmp"),
     "a file as namespace": _in_netns("/etc/passwd"),
     "a namespace of another kind": _in_netns("/proc/self/ns/mnt"),
+    # -- endpoints
+    "device of that name": Situation(
+        "ip -n $WEB link add name eth0 type veth peer name x0", _endpoint(), mz.ExistsError, ("eth0", "ifname=")
+    ),
+    "address of another endpoint": Situation(
+        _endpoint(), _second, mz.ExistsError, ("(7, 10.0.0.1) belongs to endpoint '7/10.0.0.1'", "delete that endpoint")
+    ),
+    "mac of another endpoint": Situation(
+        _endpoint(mac="02:00:00:00:00:07"),
+        lambda scene: _second(scene, ip="10.0.0.2/24", mac="02:00:00:00:00:07"),
+        mz.ExistsError,
+        ("MAC 02:00:00:00:00:07 belongs to endpoint '7/10.0.0.1'", "give another"),
+    ),
+    "mac of a device without an endpoint": Situation(
+        f"ip link add link {TUNNEL} name mv0 address 02:00:00:00:00:07 type macvlan mode private; "
+        "ip link set mv0 up",
+        _endpoint(mac="02:00:00:00:00:07"),
+        mz.ExistsError,
+        ("MAC 02:00:00:00:00:07 is taken", "mac="),
+    ),
+    "endpoint with other arguments": Situation(
+        _endpoint(), _endpoint(mtu=1400), mz.ExistsError, ("mtu is 1450, not 1400", "name=", "delete the endpoint")
+    ),
+    "default route there": Situation(
+        "ip -n $WEB link add name x0 type veth peer name x1; ip -n $WEB link set x0 up; "
+        "ip -n $WEB route add default dev x0",
+        _endpoint(gateway="10.0.0.254"),
+        mz.ExistsError,
+        ("default route of IPv4", "gateway=()"),
+    ),
+    "gateway that is the namespace's own": Situation(
+        "ip -n $WEB link add name x0 type veth peer name x1; ip -n $WEB link set x0 up; ip -n $WEB link set x1 up; "
+        "ip -n $WEB address add fd00::fe/64 dev x0 nodad",
+        _endpoint(ip="fd00::1/64", gateway="fd00::fe"),
+        mz.ExistsError,
+        ("fd00::fe is an address of the namespace itself", "gateway="),
+    ),
+    "gateway elsewhere": Situation(
+        "", _endpoint(gateway="10.9.0.1"), mz.InvalidValueError, ("no neighbour", "own prefix")
+    ),
+    "mtu above the tunnel's": Situation("", _endpoint(mtu=1451), mz.MtuError, ("at most 1450",)),
+    "no such endpoint": Situation(
+        "", lambda scene: mz.Endpoint.open(scene.agent, "db"), mz.EndpointNotFoundError, ("'db'", "Endpoint.list(")
+    ),
+    "tap of a device that is gone": Situation(
+        "", _tap_of_a_lost_device, mz.EndpointNotFoundError, ("device", "is gone", "Endpoint.create()")
+    ),
+    "too many descriptors of a tap": Situation(
+        Scene.tap, lambda scene: scene.tap(queues=256), mz.KernelError, ("at most 256", "queues=")
+    ),
+    # -- full tables
+    "room for local endpoints": Situation(
+        _small(max_local=1), _endpoint(ip="10.0.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_local",)
+    ),
+    "room for endpoints": Situation(
+        _small(max_endpoints=1), _endpoint(ip="10.0.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_endpoints",)
+    ),
+    "room for entries": Situation(
+        _small(max_endpoints=1),
+        lambda scene: scene.agent.endpoints.update({(7, "10.0.0.9"): mz.Remote("192.0.2.9")}),
+        mz.CapacityError,
+        ("larger max_endpoints",),
+    ),
+    "room for peers": Situation(
+        "",
+        lambda scene: scene.agent.peers.update(f"10.{n >> 8}.{n & 255}.0/24" for n in range(5000)),
+        mz.CapacityError,
+        ("1 of 4096 are used", "remove entries first"),
+    ),
 }  # fmt: skip
 
 

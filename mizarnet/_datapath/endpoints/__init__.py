@@ -257,7 +257,11 @@ class LocalEndpoints:
         if holder is None:
             return
         if self.is_present(holder):
-            raise ExistsError(f"{what} belongs to endpoint {holder.spec.name!r}", holder=holder.spec.name)
+            raise ExistsError(
+                f"{what} belongs to endpoint {holder.spec.name!r}",
+                holder=holder.spec.name,
+                hint="delete that endpoint first, or give another one",
+            )
         self.refuse_other_maker(holder)
         self.remove(holder)
 

@@ -43,4 +43,10 @@ def refuse_other(wanted: EndpointSpec, existing: Record) -> None:
         given["netns"], present["netns"] = _HOST, existing.spec.netns or _HOST
     elif wanted.netns is not None and _leads_to(wanted.netns, existing):
         present["netns"] = wanted.netns
-    refuse_differences(f"endpoint {wanted.name!r}", given, present, holder=wanted.name)
+    refuse_differences(
+        f"endpoint {wanted.name!r}",
+        given,
+        present,
+        holder=wanted.name,
+        hint="leave the argument out, give another name=, or delete the endpoint first",
+    )

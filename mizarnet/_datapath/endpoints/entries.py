@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
-from mizarnet._datapath.maps import Maps, take_own
+from mizarnet._datapath.maps import Maps, full, take_own
 from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
 from mizarnet._model.codec import NO_SLOT, Record
@@ -37,8 +37,18 @@ def publish(maps: Maps, record: Record) -> None:
         _refuse_replaced(maps, record)
         # From here on the entry has the device's index, by which the agent recognises the device.
         maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=UpdateMode.EXIST)
-        maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+        _write_endpoint(maps, record)
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+
+
+def _write_endpoint(maps: Maps, record: Record) -> None:
+    try:
+        maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+    except CapacityError as refused:
+        text = (
+            f"there is no room for endpoint {record.spec.name!r} among {refused.used} of this host and others"
+        )
+        raise full(maps.endpoints, refused.used, text) from None
 
 
 @attrs.frozen
@@ -207,13 +217,7 @@ def _claim_slot(maps: Maps, record: Record) -> int:
 
 
 def _no_room(maps: Maps, count: int) -> CapacityError:
-    return CapacityError(
-        f"this host has {count} endpoints, and room for no more",
-        table="senders",
-        capacity=maps.senders.max_entries,
-        used=count,
-        hint="attach the agent with a larger max_local",
-    )
+    return full(maps.senders, count, f"this host has {count} endpoints, and room for no more")
 
 
 def drop_orphan(maps: Maps, address: bytes) -> None:

@@ -34,6 +34,7 @@ _OFFLOADS = 0x01 | 0x02 | 0x04  # checksum, TSO for IPv4, TSO for IPv6
 VNET_HEADER_BYTES = 12
 """Bytes before each frame: ``struct virtio_net_hdr_v1`` of virtio 1.0."""
 
+_ALL_TAKEN = "a device has at most 256 descriptors: give fewer queues=, or close others of this endpoint"
 
 T = TypeVar("T")
 
@@ -85,8 +86,9 @@ def _open_all(link: Link, queues: int) -> list[int]:
     except OSError as error:
         for fd in opened:
             os.close(fd)
+        number, hint = error.errno or errno.EIO, _ALL_TAKEN if error.errno == errno.EBUSY else ""
         raise refused(
-            f"open a descriptor of {link.name}", error.errno or errno.EIO, capability="CAP_MKNOD"
+            f"open a descriptor of {link.name}", number, capability="CAP_MKNOD", hint=hint
         ) from None
     return opened
 
