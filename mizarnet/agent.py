@@ -113,7 +113,8 @@ class TransitAgent(Described, Closing):
 
         Args:
             tunnel: Tunnel of this host; the handle stays the caller's.
-            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link prefixes.
+            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link prefixes, of
+                which one must contain the tunnel's address.
             max_endpoints: Room for endpoints, local and remote together, 1 to 16,777,216; None: 65,536.
             max_local: Room for endpoints of this host, 1 to 65,536; None: 4,096.
             hook: ``"auto"``: tcx, and clsact filters behind it, which decide at once if another program empties the
@@ -126,6 +127,8 @@ class TransitAgent(Described, Closing):
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN``, ``CAP_PERFMON`` or ``CAP_SYS_ADMIN`` is missing.
             VerifierError: The kernel's verifier rejected a program.
             LayoutError: Another version of this package attached the existing agent.
+            UnderlayNotFoundError: The underlay is gone, or this host no longer has the tunnel's address.
+            MtuError: The underlay's MTU is too small for the tunnel by now.
         """
         if not isinstance(tunnel, Tunnel):
             raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, final, overload
 
 import attrs
 
-from mizarnet._datapath.endpoints import LocalEndpoints, device
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
@@ -349,14 +349,14 @@ class Endpoint(Described):
         link = device.find(record, hooks)
         if link is None:
             raise device_gone(record)
-        addresses, routes = device.configuration(record, link, hooks)
+        found = configuration.read(record, link, hooks)
         return EndpointState(
             up=link.up,
             mtu=link.mtu,
             mac=MacAddress.parse(link.mac or b""),
             mode=MacvlanMode(link.mode),
-            addresses=tuple(addresses),
-            routes=None if routes is None else tuple(routes),
+            addresses=found.addresses,
+            routes=found.routes,
         )
 
     def open_tap(self, *, queues: int = 1) -> Tap:

@@ -27,7 +27,14 @@ from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import Limit, State
 from mizarnet._model.finding import FindingKind
 from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
-from mizarnet.errors import InUseError, KernelError, NotFoundError, StaleHandleError, UnderlayNotFoundError
+from mizarnet.errors import (
+    InUseError,
+    InvalidValueError,
+    KernelError,
+    NotFoundError,
+    StaleHandleError,
+    UnderlayNotFoundError,
+)
 
 # Attempts, each of which fails if another process changes the data path meanwhile; one of the two then gets further.
 _ATTEMPTS = 16
@@ -44,8 +51,11 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
         LayoutError: Another version of this package attached the existing data path.
         ExistsError: The existing data path is not as specified, a filter of another program has a place of ours, or
             the UDP port is taken.
+        UnderlayNotFoundError: The underlay is gone, or this host no longer has the tunnel's address.
+        MtuError: The underlay's MTU is too small for the tunnel by now.
     """
     layers = choose_layers(spec.hook)
+    tunnel.refuse_unfit()
     for _ in range(_ATTEMPTS):
         found = DataPath.find(tunnel.hooks)
         try:
@@ -232,6 +242,14 @@ def _on_link(tunnel: TunnelDevice) -> list[IPNetwork]:
     """On-link prefixes of the underlay, of the tunnel's address family."""
     underlay = tunnel.find_underlay()
     if underlay is None:
-        raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} is gone", hint="name the peers=")
+        raise UnderlayNotFoundError(f"the underlay {tunnel.underlay} went meanwhile", hint="name the peers=")
     found = on_link_prefixes(tunnel.host, underlay.ifindex)
-    return [prefix for prefix in found if prefix.version == tunnel.local.version]
+    prefixes = [prefix for prefix in found if prefix.version == tunnel.local.version]
+    if not any(tunnel.local in prefix for prefix in prefixes):
+        raise InvalidValueError(
+            f"{tunnel.local} is in no on-link prefix of {underlay.name}, so the other hosts are not known to be there",
+            argument="peers",
+            value=None,
+            hint="give peers=, the prefixes that the other hosts' addresses are in",
+        )
+    return prefixes

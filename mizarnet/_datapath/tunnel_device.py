@@ -19,6 +19,7 @@ from mizarnet._datapath.hooks import read_hooks
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
+    LOOPBACK_IFINDEX,
     Address,
     Link,
     create_tunnel,
@@ -37,6 +38,7 @@ from mizarnet._model.log import log
 from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
     ExistsError,
+    InvalidValueError,
     KernelError,
     LayoutError,
     MtuError,
@@ -51,6 +53,8 @@ _DUPLICATE_DETECTION = 3.0
 """Time in seconds that duplicate address detection of IPv6 may take; with the kernel's settings it takes up to two."""
 _SHOWN = 8
 """Number of devices that a message lists."""
+
+_MAKE_ANEW = "delete the tunnel with force=True and create it again"
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
@@ -173,6 +177,33 @@ class TunnelDevice:
                 FindingKind.TUNNEL_DOWN, Subject("tunnel", self.name), "up", found, f"its device is {found}"
             )
         ]
+
+    def refuse_unfit(self) -> None:
+        """Refuse a tunnel that cannot work as it was made, since its underlay has changed.
+
+        Raises:
+            UnderlayNotFoundError: The underlay is gone, or this host no longer has the tunnel's address.
+            MtuError: The underlay's MTU is too small by now.
+        """
+        underlay = self.find_underlay()
+        if underlay is None:
+            raise UnderlayNotFoundError(
+                f"the underlay {self.underlay} of {self.name} is gone", hint=f"bring it back, or {_MAKE_ANEW}"
+            )
+        spec = TunnelSpec(encap=self.encap, underlay=underlay.name, local=self.local, mtu=self.current().mtu)
+        try:
+            _own_address(self.host, spec, underlay)
+        except UnderlayNotFoundError as lost:
+            hint = f"give it back (ip address add {self.local} dev {underlay.name}), or {_MAKE_ANEW}"
+            raise UnderlayNotFoundError(
+                f"{self.name} sends from its address: {lost.message}", hint=hint
+            ) from None
+        try:
+            _fitting_mtu(spec, underlay, self.local)
+        except MtuError as unfit:
+            needed = self.current().mtu + self.encap.overhead(self.local.version)
+            hint = f"raise it (ip link set {underlay.name} mtu {needed}), or {_MAKE_ANEW}"
+            raise MtuError(unfit.message, argument="mtu", value=unfit.value, hint=hint) from None
 
     def seen_from(self, host: Host) -> TunnelDevice:
         """The same tunnel as it is now, through another host handle; raises ``TunnelNotFoundError`` if it is gone."""
@@ -306,6 +337,7 @@ def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice,
     if found is None:
         return _adopted(host, link, spec), False
     _compare(found, spec)
+    found.refuse_unfit()
     return found, False
 
 
@@ -352,6 +384,13 @@ def _underlay(host: Host, spec: TunnelSpec) -> Link:
     underlay = get_link(host, spec.underlay)
     if underlay is None:
         raise no_underlay(host, spec.underlay)
+    if underlay.ifindex == LOOPBACK_IFINDEX:
+        raise InvalidValueError(
+            f"{spec.underlay} leads to no other host",
+            argument="underlay",
+            value=spec.underlay,
+            hint="name the device that packets to the other hosts leave through; an address of lo goes into local=",
+        )
     return underlay
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
+import attrs
 import pytest
 
 import mizarnet as mz
@@ -147,6 +148,59 @@ def test_a_state_has_what_the_kernel_has_now(world: World, web: Container) -> No
     on_host = mz.Endpoint.create(web.host.agent, vni=7, ip=["10.0.0.9/24", "fd00::9/64"], ifname="own0")
     assert on_host.state().addresses == on_host.addresses
     assert {str(each.prefix) for each in on_host.state().routes or ()} == {"10.0.0.0/24", "fd00::/64"}
+
+
+TAKEN_AWAY = {
+    "an address": ("addr", "flush", "dev", "eth0"),
+    "an IPv6 address": ("-6", "addr", "flush", "dev", "eth0", "scope", "global"),
+    "up": ("link", "set", "eth0", "down"),
+    "its MTU": ("link", "set", "eth0", "mtu", "1300"),
+    "the default route": ("route", "del", "default"),
+    "the IPv6 default route": ("-6", "route", "del", "default"),
+    "the on-link route": ("route", "del", "10.0.0.0/24"),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN_AWAY)
+def test_what_the_namespace_took_away_comes_back_with_the_same_call(world: World, what: str) -> None:
+    gateways = ["10.0.0.254", "fd00::fe"]
+    made = world.container(world.hosts[0], 7, ("10.0.0.1/24", "fd00::1/64"), gateway=gateways)
+    peer = world.container(world.hosts[1], 7, ("10.0.0.2/24", "fd00::2/64"))
+    world.tell(made)
+    before = made.endpoint.state()
+    made.namespace.run("ip", *TAKEN_AWAY[what])
+    assert made.endpoint.state() != before
+    again = mz.Endpoint.create(made.host.agent, made.endpoint.spec)
+    assert (again.created, again.ifindex) == (False, made.endpoint.ifindex)
+    state = again.state()
+    assert set(state.routes or ()) == set(before.routes or ())
+    assert attrs.evolve(state, routes=None) == attrs.evolve(before, routes=None)
+    for address in peer.endpoint.addresses:
+        made.namespace.run("ping", "-c", "1", "-W", "5", str(address.ip))
+
+
+def test_a_default_route_of_the_containers_own_stays(web: Container) -> None:
+    agent, netns = web.host.agent, web.namespace.name
+    late = mz.Endpoint.create(
+        agent, vni=7, ip="10.0.1.1/24", netns=netns, ifname="eth1", gateway="10.0.1.254"
+    )
+    web.namespace.run("ip", "route", "replace", "default", "via", "10.0.0.99")
+    mz.Endpoint.create(agent, late.spec)
+    assert "via 10.0.0.99" in web.namespace.run("ip", "route", "show", "default")
+
+
+def test_what_is_taken_away_out_of_reach_is_told(world: World) -> None:
+    """A namespace without a name can be looked at, but not entered."""
+    namespace = world.namespace("unnamed")
+    fd = os.open(f"/run/netns/{namespace.name}", os.O_RDONLY)
+    agent = world.hosts[0].agent
+    made = mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=f"/proc/{os.getpid()}/fd/{fd}")
+    os.close(fd)
+    assert not mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=namespace.name).created
+    namespace.run("ip", "link", "set", "eth0", "down")
+    with pytest.raises(mz.NetnsNotFoundError):
+        mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=namespace.name)
+    assert made.state().up is False
 
 
 def test_routes_of_a_namespace_out_of_reach_are_unknown(world: World) -> None:

@@ -162,7 +162,7 @@ SITUATIONS = {
         ("eth0 has no global address", "ip address add ... dev eth0", "local="),
     ),
     "loopback as underlay": Situation(
-        BARE, _create(underlay="lo"), mz.UnderlayNotFoundError, ("lo has no global", "local=")
+        BARE, _create(underlay="lo"), mz.InvalidValueError, ("lo leads to no other host", "local=")
     ),
     "address that stays tentative": Situation(
         _bare(f"ip link set {UNDERLAY} down; ip address flush dev {UNDERLAY}; "
@@ -187,7 +187,10 @@ SITUATIONS = {
         _bare(f"ip link set {UNDERLAY} mtu 100"), _create(), mz.MtuError, ("ip link set eth0 mtu 118",)
     ),
     "underlay gone before attach": Situation(
-        _with_tunnel(f"ip link delete {UNDERLAY}"), _attach, mz.UnderlayNotFoundError, ("eth0 is gone", "peers=")
+        _with_tunnel(f"ip link delete {UNDERLAY}"),
+        _attach,
+        mz.UnderlayNotFoundError,
+        ("eth0 of tunnel0 is gone", "force=True"),
     ),
     # -- the tunnel's device
     "name of another device": Situation(

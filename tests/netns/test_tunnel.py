@@ -140,6 +140,44 @@ def test_an_mtu_that_does_not_fit_says_what_would(host: Namespace, mtu: int) -> 
     assert caught.value.value == mtu
 
 
+UNDERLAY_CHANGES = [
+    (("addr", "flush"), mz.UnderlayNotFoundError, f"{ADDRESSES[0]} .*ip address add {ADDRESSES[0]}"),
+    (("link", "set", "mtu", "1400"), mz.MtuError, "mtu 1450 does not fit .*ip link set eth0 mtu 1500"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "words"), UNDERLAY_CHANGES, ids=("address", "mtu"))
+def test_the_same_lines_refuse_a_tunnel_that_its_underlay_no_longer_carries(
+    host: Namespace, change: tuple[str, ...], error: type[mz.MizarnetError], words: str
+) -> None:
+    with create(host) as tunnel, mz.TransitAgent.attach(tunnel):
+        host.run("ip", *change, "dev", UNDERLAY)
+        with pytest.raises(error, match=words):
+            create(host)
+        with pytest.raises(error, match=words):
+            mz.TransitAgent.attach(tunnel)
+        mz.TransitAgent.open(tunnel).close()
+        assert tunnel.state().up
+        tunnel.delete()
+
+
+def test_the_loopback_device_is_no_underlay(host: Namespace) -> None:
+    with pytest.raises(mz.InvalidValueError, match="other host") as caught:
+        create(host, underlay="lo")
+    assert caught.value.argument == "underlay"
+
+
+def test_peers_that_cannot_be_known_are_asked_for(host: Namespace) -> None:
+    """In a routed fabric the host's address is on lo, and no on-link prefix has the other hosts."""
+    host.run("ip", "addr", "add", "203.0.113.1/32", "dev", "lo")
+    with create(host, local="203.0.113.1") as tunnel:
+        with pytest.raises(mz.InvalidValueError, match="peers=") as caught:
+            mz.TransitAgent.attach(tunnel)
+        assert caught.value.argument == "peers"
+        mz.TransitAgent.attach(tunnel, peers=["203.0.113.0/24"]).close()
+        tunnel.delete()
+
+
 @pytest.mark.parametrize("mtu", [68, 1279, 1280])
 def test_a_small_mtu_is_as_good_as_any(host: Namespace, mtu: int) -> None:
     with create(host, mtu=mtu) as tunnel:

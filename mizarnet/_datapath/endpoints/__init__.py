@@ -17,7 +17,7 @@ import attrs
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import comparison, device, entries
+from mizarnet._datapath.endpoints import comparison, configuration, device, entries
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import UpdateMode
@@ -133,7 +133,7 @@ class LocalEndpoints:
     # -- made
 
     def find_or_make(self, spec: EndpointSpec) -> tuple[Record, bool]:
-        """Make an endpoint, or find the existing one and write entries that it lacks.
+        """Make an endpoint, or find the existing one and give it what it has lost: entries, addresses, routes.
 
         Returns:
             Record of the endpoint, and whether this call made it.
@@ -146,10 +146,19 @@ class LocalEndpoints:
             if self.is_present(existing) and comparison.is_its_namespace(spec, existing):
                 comparison.refuse_other(spec, existing)
                 entries.complete(self.maps, existing)
+                self._complete_device(existing, gateways_given=spec.gateway is not None)
                 return existing, False
             self.refuse_other_maker(existing)
             self.remove(existing)
         return self.make(spec), True
+
+    def _complete_device(self, record: Record, *, gateways_given: bool) -> None:
+        link = device.find(record, self.datapath.hooks)
+        if record.nsid == SAME_NAMESPACE and not gateways_given:
+            record = attrs.evolve(record, spec=attrs.evolve(record.spec, gateway=()))  # as when it was made
+        if link is not None:  # else it went since the look, and the next call makes the endpoint again
+            found = configuration.read(record, link, self.datapath.hooks)
+            configuration.complete(record, found, self.datapath.hooks)
 
     def make(self, spec: EndpointSpec) -> Record:
         """Make the endpoint ``spec``, whose name is free. On any error nothing is left behind.

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
+from mizarnet._datapath.endpoints.configuration import give_address
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
@@ -15,31 +16,25 @@ from mizarnet._kernel.netlink import (
     Link,
     NetnsHandle,
     Session,
-    add_address,
     add_default_route,
     create_macvlan,
     delete_link,
     dump_links,
     get_link,
     list_addresses,
-    list_routes,
     nsid_of,
     owner_is_initial,
     resolve,
     silence,
     upper_links,
-    wait_for_address,
-    write_sysctl,
 )
-from mizarnet._model.arguments import IPAddress, IPInterface
+from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record
-from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, Route
+from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind
 from mizarnet.errors import (
     ExistsError,
     InvalidValueError,
-    KernelError,
     NetlinkError,
-    NetnsNotFoundError,
     UntrustedNamespaceError,
 )
 
@@ -106,33 +101,6 @@ def nsid_from(host: Host, target: Session) -> int:
         return nsid_of(host, handle)
 
 
-def configuration(
-    record: Record, link: Link, tunnel: TunnelHooks
-) -> tuple[list[IPInterface], list[Route] | None]:
-    """Addresses of an endpoint's device, and routes through it; None for the routes of a namespace out of reach.
-
-    Addresses are read from the host's namespace. The kernel lists routes only to who is in their namespace, which
-    its name leads to.
-    """
-    found = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
-    addresses = [address.interface for address in found if address.is_global]
-    with suppress(NetnsNotFoundError), ExitStack() as stack:
-        session = stack.enter_context(_inside(record, tunnel.host))
-        routes = list_routes(session, ifindex=link.ifindex)
-        return addresses, [
-            Route(each.destination, each.gateway) for each in routes if not each.destination.is_link_local
-        ]
-    return addresses, None
-
-
-def _inside(record: Record, host: Host) -> Session:
-    """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
-    with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(record.spec.netns or "") as found:
-        if found.netns.identity != record.netns_id:
-            raise NetnsNotFoundError(f"namespace {record.spec.netns} is another one by now")
-        return Session.open(found)
-
-
 def make(
     tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, gateways_given: bool
 ) -> int:
@@ -159,9 +127,7 @@ def make(
         silence(target, link)  # the VM has the addresses; opening a descriptor brings the device up
         return link.ifindex
     for address in spec.ip:
-        _add_address(target, link, address)
-        if address.version == 6:
-            wait_for_address(target, address)
+        give_address(target, link, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
     on_host = target.identity == tunnel.host.identity
     if spec.default_route is not DefaultRoute.NEVER and (gateways_given or not on_host):
@@ -169,29 +135,6 @@ def make(
         for gateway in spec.gateway or ():
             _add_route(target, link, gateway, optional=optional)
     return link.ifindex
-
-
-def _add_address(target: Session, link: Link, address: IPInterface) -> None:
-    try:
-        add_address(target, link.ifindex, address, dad=False)
-    except NetlinkError as refused:
-        if refused.errno != errno.EACCES:  # IPv6 is off on the device
-            raise
-        _switch_ipv6_on(target, link)
-        add_address(target, link.ifindex, address, dad=False)
-
-
-def _switch_ipv6_on(target: Session, link: Link) -> None:
-    """Switch IPv6 on for the endpoint's device alone, in a namespace whose new devices have none (as in Docker)."""
-    try:
-        write_sysctl(target, f"ipv6/conf/{link.name}/disable_ipv6", "0")
-    except KernelError as refused:
-        raise KernelError(
-            refused.operation,
-            errno=refused.errno,
-            hint="new devices there have no IPv6: set net.ipv6.conf.default.disable_ipv6=0 in that namespace first, "
-            "or give IPv4 addresses only",
-        ) from None
 
 
 def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:

@@ -51,7 +51,13 @@ from mizarnet._kernel.netlink.netns import (
     resolve,
 )
 from mizarnet._kernel.netlink.nsid import nsid_of, upper_links
-from mizarnet._kernel.netlink.routes import Route, add_default_route, list_routes, on_link_prefixes
+from mizarnet._kernel.netlink.routes import (
+    Route,
+    add_default_route,
+    add_on_link_route,
+    list_routes,
+    on_link_prefixes,
+)
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 
@@ -68,6 +74,7 @@ __all__ = [
     "Session",
     "add_address",
     "add_default_route",
+    "add_on_link_route",
     "anonymous_netns",
     "create_bridge",
     "create_macvlan",

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping, Sequence
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Reply, Request
+from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
 from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPAddress, IPNetwork
 
 _RT_TABLE_MAIN = 254
+_RT_SCOPE_LINK = 253
 _RTN_UNICAST = 1
 _RTPROT_STATIC = 4
 _RTNH_F_ONLINK = 4
@@ -46,23 +48,39 @@ def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onl
     Raises:
         NetlinkError: The kernel refused (EEXIST: there is one; ENETUNREACH: the gateway is not on the link).
     """
-    request = Request(
-        Rtm.NEWROUTE,
-        fields={
-            "family": FAMILIES[gateway.version],
-            "table": _RT_TABLE_MAIN,
-            "proto": _RTPROT_STATIC,
-            "type": _RTN_UNICAST,
-            "flags": _RTNH_F_ONLINK if onlink else 0,
-        },
-        attributes=[("RTA_GATEWAY", str(gateway)), ("RTA_OIF", ifindex)],
-        flags=Flag.CREATE | Flag.EXCLUSIVE,
+    fields = {"family": FAMILIES[gateway.version], "flags": _RTNH_F_ONLINK if onlink else 0}
+    attributes: list[Attribute] = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", ifindex)]
+    _add(session, f"add default route via {gateway}", fields, attributes)
+
+
+def add_on_link_route(session: Session, prefix: IPNetwork, *, ifindex: int) -> None:
+    """Add the route to a prefix whose hosts are neighbours on a link.
+
+    Args:
+        session: Session of the namespace.
+        prefix: Prefix that the route leads to.
+        ifindex: Index of the link, which must be up.
+
+    Raises:
+        NetlinkError: The kernel refused (EEXIST: there is one).
+    """
+    fields = {"family": FAMILIES[prefix.version], "dst_len": prefix.prefixlen, "scope": _RT_SCOPE_LINK}
+    attributes: list[Attribute] = [("RTA_DST", str(prefix.network_address)), ("RTA_OIF", ifindex)]
+    _add(session, f"add the route to {prefix}", fields, attributes)
+
+
+def _add(
+    session: Session, operation: str, fields: Mapping[str, int], attributes: Sequence[Attribute]
+) -> None:
+    common = {"table": _RT_TABLE_MAIN, "proto": _RTPROT_STATIC, "type": _RTN_UNICAST}
+    flags = Flag.CREATE | Flag.EXCLUSIVE
+    session.request(
+        operation, Request(Rtm.NEWROUTE, fields={**common, **fields}, attributes=attributes, flags=flags)
     )
-    session.request(f"add default route via {gateway}", request)
 
 
-def list_routes(session: Session, *, ifindex: int) -> list[Route]:
-    """The main table's unicast routes through one link, of both IP versions.
+def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
+    """The main table's unicast routes through one link, or through any, of both IP versions.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -70,16 +88,12 @@ def list_routes(session: Session, *, ifindex: int) -> list[Route]:
     return session.run(_list_routes, session, ifindex)
 
 
-def _list_routes(session: Session, ifindex: int) -> list[Route]:
+def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
     routes: list[Route] = []
+    through: list[Attribute] = [] if ifindex is None else [("RTA_OIF", ifindex)]
     for version, family in FAMILIES.items():
-        request = Request(
-            Rtm.GETROUTE,
-            fields={"family": family},
-            attributes=[("RTA_OIF", ifindex)],
-            flags=Flag.DUMP,
-        )
-        replies = session.request(f"list IPv{version} routes of link {ifindex}", request)
+        request = Request(Rtm.GETROUTE, fields={"family": family}, attributes=through, flags=Flag.DUMP)
+        replies = session.request(f"list IPv{version} routes", request)
         routes += [_route(reply, version) for reply in replies if _is_main_unicast(reply)]
     return routes
 
