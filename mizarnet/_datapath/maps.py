@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from contextlib import ExitStack, suppress
 
 import attrs
@@ -176,6 +176,9 @@ class Maps:
 def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
     """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
+    The kernel keeps no count of a table's entries. Whether a few more fit is seen by writing them: if they do not, the
+    table is given back what it had. Many are counted before.
+
     Args:
         target: Hash table or LPM trie.
         entries: Packed values by packed key.
@@ -184,18 +187,38 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     Raises:
         CapacityError: The entries do not fit; nothing was changed.
     """
-    existing = target.lookup_all()[0]
-    size = target.key_size
-    known = {existing[at : at + size] for at in range(0, len(existing), size)}
-    used = len(known) - len(leaving)
-    needed = used + sum(key not in known for key in entries)
-    if needed > target.max_entries:
-        text = (
-            f"{len(entries)} entries do not fit into {target.name}: {used} of {target.max_entries} are used"
-        )
-        raise full(target, used, text)
+    keys = {*entries, *leaving}
+    before = present(target, keys)
+    left, new = before.keys() & set(leaving), sum(key not in before for key in entries)
+    if len(keys) > FEW and target.count() - len(left) + new > target.max_entries:
+        raise _unfit(target, entries, left)
     target.delete_many(leaving)
-    target.update_many(entries.items())
+    try:
+        target.update_many(entries.items())
+    except CapacityError:
+        target.delete_many([key for key in entries if key not in before])
+        target.update_many(before.items())
+        raise _unfit(target, entries, left) from None
+
+
+def _unfit(target: Map, entries: Collection[bytes], left: Collection[bytes]) -> CapacityError:
+    used, room = target.count() - len(left), target.max_entries
+    return full(
+        target, used, f"{len(entries)} entries do not fit into {target.name}: {used} of {room} are used"
+    )
+
+
+FEW = 4096
+"""Number of keys up to which each is looked up; for more keys the whole table is read."""
+
+
+def present(table: Map, keys: Set[bytes]) -> dict[bytes, bytes]:
+    """The entries that a table has of some keys."""
+    # The look-up in a prefix table finds the longest prefix that matches, not the very one.
+    if len(keys) > FEW or table.type is MapType.LPM_TRIE:
+        return {key: value for key, value in table.items() if key in keys}
+    found = ((key, table.lookup(key)) for key in keys)
+    return {key: value for key, value in found if value is not None}
 
 
 def full(table: Map, used: int, text: str) -> CapacityError:

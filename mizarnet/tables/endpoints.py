@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from typing import TypeVar
 
 import attrs
 
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.maps import Maps, write
+from mizarnet._datapath.maps import Maps, present, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_vni
@@ -18,6 +18,7 @@ from mizarnet._model.differences import differences
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import (
+    CapacityError,
     EntryNotFoundError,
     InvalidTypeError,
     InvalidValueError,
@@ -121,9 +122,8 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         """
         packed = self._pack_all(entries)
         with self._datapath.writing() as maps:
-            self._refuse_locals(maps, packed)
-            write(maps.endpoints, packed)
-            self._yield_to_locals(maps, packed)
+            self._refuse_locals(maps, packed.keys())
+            self._write(maps, packed)
         self._log_change(written=len(packed))
 
     def sync(
@@ -155,15 +155,22 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         if vni is not None and any(codec.unpack_endpoint_key(key).vni != vni for key in wanted):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
         with self._datapath.writing() as maps:
-            self._refuse_locals(maps, wanted)
+            self._refuse_locals(maps, wanted.keys())
             present = dict(self._remotes(maps, vni))
             different = differences(wanted, present)
             superfluous = [key for key in present if key not in wanted]
-            write(maps.endpoints, {key: wanted[key] for key in different}, leaving=superfluous)
-            self._yield_to_locals(maps, different, removed=superfluous)
+            self._write(maps, {key: wanted[key] for key in different}, leaving=superfluous)
         self._log_change(written=len(different), removed=len(superfluous))
         added = sum(there is None for _, there in different.values())
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
+
+    def _write(self, maps: Maps, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
+        try:
+            write(maps.endpoints, entries, leaving=leaving)
+        except CapacityError:
+            _restored(maps, [*entries, *leaving])
+            raise
+        self._yield_to_locals(maps, entries, removed=leaving)
 
     def _remotes(self, maps: Maps, vni: int | None) -> Iterator[tuple[bytes, bytes]]:
         for key, value in maps.endpoints.items():
@@ -193,12 +200,11 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         if packed in maps.addresses or (value is not None and codec.is_local(value)):
             self._release_or_refuse(maps, packed)
 
-    def _refuse_locals(self, maps: Maps, entries: Collection[bytes]) -> None:
-        if len(entries) > _FEW:
-            local = {key for key, value in maps.endpoints.items() if codec.is_local(value)}
-            entries = local.union(maps.addresses.keys()).intersection(entries)
-        for packed in entries:
-            self._refuse_local(maps, packed)
+    def _refuse_locals(self, maps: Maps, entries: Set[bytes]) -> None:
+        there = present(maps.endpoints, entries)
+        local = {key for key, value in there.items() if codec.is_local(value)}
+        for packed in local | (_claims(maps, entries) & entries):
+            self._release_or_refuse(maps, packed)
 
     def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
         if not LocalEndpoints(self._datapath, maps).release(codec.unpack_endpoint_key(packed)):
@@ -214,14 +220,21 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             raise _local_error(claimed[0])
 
 
-# Number of keys up to which each is looked up; for more keys the whole table is read.
-_FEW = 256
-
-
 def _restored(maps: Maps, keys: Collection[bytes]) -> list[bytes]:
     """The keys that endpoints of this host claim, after their entries were written again."""
-    claims = keys if len(keys) <= _FEW else set(maps.addresses.keys())
+    claims = _claims(maps, keys)
     return [key for key in keys if key in claims and maps.restore_local(key)]
+
+
+def _claims(maps: Maps, keys: Collection[bytes]) -> set[bytes]:
+    """Those of some keys, at least, that endpoints of this host claim."""
+    if len(keys) > _FEWER:
+        return set(maps.addresses.keys())
+    return {key for key in keys if key in maps.addresses}
+
+
+# The claims of this host are far fewer than the entries of all hosts: from here on, reading them all is quicker.
+_FEWER = 64
 
 
 def _local_error(packed: bytes) -> LocalEndpointError:

@@ -63,7 +63,9 @@ def report(agent: mz.TransitAgent, spec: mz.EndpointSpec, remotes: dict[tuple[in
     timed("Endpoint.list() of 100", partial(mz.Endpoint.list, agent), 10)
     timed("Endpoint.create() of what exists", partial(mz.Endpoint.create, agent, spec), 50)
     timed("Endpoint.create() and delete()", lambda: mz.Endpoint.create(agent, once).delete(), 20)
-    timed("endpoints.update() of 100", partial(agent.endpoints.update, dict([*remotes.items()][:100])), 10)
+    for many in (1, 100, 1000):
+        few = dict([*remotes.items()][:many])
+        timed(f"endpoints.update() of {many:,}", partial(agent.endpoints.update, few), 10)
     timed("endpoints.sync() of 10,000, no change", partial(agent.endpoints.sync, remotes), 10)
     timed("endpoints.snapshot() of 10,000", agent.endpoints.snapshot, 10)
     timed("TransitAgent.open() and close()", lambda: mz.TransitAgent.open(agent.tunnel).close(), 20)

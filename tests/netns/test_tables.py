@@ -12,6 +12,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
+from mizarnet._kernel.bpf import _batch
 from mizarnet._model import codec
 from mizarnet.errors import LayoutError
 from tests.support.tables import contents, unchanged
@@ -155,6 +156,30 @@ def test_what_does_not_fit_is_not_begun(agent: mz.TransitAgent) -> None:
     with unchanged(agent), pytest.raises(mz.CapacityError) as caught:
         agent.endpoints.update(entries)
     assert (caught.value.table, caught.value.capacity, caught.value.used) == ("endpoints", 64, 3)
+
+
+def test_what_does_not_fit_leaves_what_it_would_have_changed(agent: mz.TransitAgent) -> None:
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(60)})
+    with unchanged(agent), pytest.raises(mz.CapacityError):
+        agent.endpoints.update({(7, f"10.1.0.{n}"): HOST3 for n in range(70)})
+
+
+def test_a_few_changes_do_not_read_the_table(agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their cost is that of the changes, however many entries there are."""
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(40)})
+    read, walked = _batch.read, []
+
+    def watched(shape: _batch.Shape) -> Iterator[_batch.Chunk]:
+        walked.append(shape.name)
+        return read(shape)
+
+    monkeypatch.setattr(_batch, "read", watched)
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST3 for n in range(30, 50)})
+    agent.endpoints[7, "10.1.0.1"] = HOST3
+    del agent.endpoints[7, "10.1.0.2"]
+    assert "endpoints" not in walked
+    agent.endpoints.snapshot()
+    assert "endpoints" in walked
 
 
 def test_what_just_fits_is_written(agent: mz.TransitAgent) -> None:
