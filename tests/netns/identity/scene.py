@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ from mizarnet._kernel.netlink import Session
 from tests.frames import datagram
 from tests.support.namespace import Namespace
 from tests.support.wait import wait_until
-from tests.world import Container, Host, World, new_namespace, quiet
+from tests.world import Container, EncapName, Host, World, new_namespace, quiet
 
 from .observer import Frame, Observer, Origin
 
@@ -29,19 +30,23 @@ IDENTITY: Final = (
 class Scene:
     """Endpoints a and b on the first host and c on the second, in one VNI."""
 
-    def __init__(self, world: World, observer: Path | None, *, ipv6: bool = False) -> None:
+    def __init__(self, world: World, observer: Path | None, version: int) -> None:
         """Fill ``world``; ``observer`` is the compiled object, None where the kernel cannot load it.
 
         Without an IPv6 address an endpoint gets no IPv6 at all: its noise would be counted.
         """
         self.world = world
+        self.version = version
+        self.icmp, self.prefix = ("ICMP", "") if version == 4 else ("ICMPv6", "IPv6 ")
         self.route_identity = observer is not None
         self._observers: Mapping[Host, Observer] = {
             host: Observer(observer, host.tunnel) for host in world.hosts if observer is not None
         }
         first, second = world.hosts
         self.a, self.b, self.c = (
-            world.container(host, VNI, (f"10.0.0.{number}/24", *([f"fd00::{number}/64"] if ipv6 else [])))
+            world.container(
+                host, VNI, (f"10.0.0.{number}/24", *([f"fd00::{number}/64"] if version == 6 else []))
+            )
             for number, host in enumerate((first, first, second), 1)
         )
 
@@ -83,6 +88,24 @@ class Scene:
             self.world.remove(made)
             self.world.publish()
 
+    # -- sockets of the family that is spoken
+
+    def udp(self, container: Container) -> socket.socket:
+        """A UDP socket of an endpoint's address."""
+        return container.udp(ip=container.address(self.version))
+
+    def tcp(self, container: Container) -> socket.socket:
+        """A TCP socket of an endpoint's address."""
+        return container.tcp(ip=container.address(self.version))
+
+    @contextmanager
+    def connection(self, peer: Container) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """Both ends of a connection from ``a``."""
+        with peer.listener(ip=peer.address(self.version)) as listener:
+            near, far = self.a.connect(listener)
+            with near, far:
+                yield near, far
+
     # -- what was seen and counted
 
     def forget(self) -> None:
@@ -107,6 +130,14 @@ class Scene:
         """What the agents of both hosts counted."""
         stats = [each.agent for each in self.world.stats()]
         return {verdict: sum(each[verdict].packets for each in stats) for verdict in verdicts}
+
+
+@contextmanager
+def new_scene(observer: Path | None, *, version: int = 4) -> Iterator[Scene]:
+    """A scene on new hosts, with the encapsulation that a lab chooses."""
+    encap: EncapName = "geneve" if mz.probe().geneve else "vxlan"
+    with World(encap) as world, closing(Scene(world, observer, version)) as made:
+        yield made
 
 
 def ip(where: Namespace, *lines: str) -> None:
