@@ -3,32 +3,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-
 import pytest
 
 import mizarnet as mz
 from tests.support.namespace import Namespace
-from tests.world import UNDERLAY, Host, cable, new_namespace
-
-
-@pytest.fixture
-def bare() -> Iterator[Namespace]:
-    """A host without a tunnel."""
-    here, there = new_namespace("h1"), new_namespace("h2")
-    cable(here, there)
-    yield here
-    here.delete()
-    there.delete()
+from tests.world import UNDERLAY, Host, links
 
 
 def create(host: Namespace) -> mz.Tunnel:
     return mz.Tunnel.create("tunnel0", encap="vxlan", underlay=UNDERLAY, netns=host.name)
-
-
-def links(namespace: Namespace) -> list[str]:
-    return [each["ifname"] for each in json.loads(namespace.run("ip", "-j", "link"))]
 
 
 def test_all_three_go_in_reverse(bare: Namespace) -> None:

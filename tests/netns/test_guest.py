@@ -17,7 +17,7 @@ from examples.support.guest import Guest
 from tests.support.icmp import echo
 from tests.support.namespace import SOCKET_SECONDS
 from tests.support.vm import Guests
-from tests.world import Container, World
+from tests.world import Container
 
 pytestmark = pytest.mark.skipif(
     Path("/run/vm").exists(), reason="an emulated machine in an emulated machine would take minutes"
@@ -28,13 +28,8 @@ PORT = 5000
 
 
 @pytest.fixture(scope="module")
-def net(shared_world: World) -> Guests:
-    return Guests.of(shared_world)
-
-
-@pytest.fixture(scope="module")
-def vm(net: Guests) -> Iterator[mz.Endpoint]:
-    with net.vm() as made:
+def vm(guests: Guests) -> Iterator[mz.Endpoint]:
+    with guests.vm() as made:
         yield made
 
 
@@ -43,13 +38,6 @@ def guest(vm: mz.Endpoint) -> Iterator[Guest]:
     with vm.open_tap() as tap, Guest(vm, tap.fds) as booted:
         yield booted
     assert not vm.state().up
-
-
-@pytest.fixture(params=["near", "far"])
-def container(request: pytest.FixtureRequest, net: Guests) -> Container:
-    """On the same host, and on the other."""
-    found: Container = getattr(net, request.param)
-    return found
 
 
 def open_socket(container: Container) -> socket.socket:

@@ -9,7 +9,6 @@ import os
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,28 +22,10 @@ from tests.support.process import run_python
 from tests.support.traffic import assert_no_ping, ping
 from tests.support.vm import Guests
 from tests.support.vmm import Vmm
-from tests.world import World
 
 pytestmark = pytest.mark.vm
 
 HOLD = ["sh", "-c", "echo ready; read -r line"]
-
-
-@pytest.fixture(scope="module")
-def net(shared_world: World) -> Guests:
-    return Guests.of(shared_world)
-
-
-@pytest.fixture
-def vm(net: Guests) -> Iterator[mz.Endpoint]:
-    with net.vm() as made:
-        yield made
-
-
-@pytest.fixture
-def vmm(vm: mz.Endpoint) -> Iterator[Vmm]:
-    with vm.open_tap() as tap:
-        yield Vmm(vm, tap.fds[0])
 
 
 def stack_counters(netns: str) -> dict[str, int]:
@@ -65,12 +46,12 @@ def namespaces() -> set[str]:
 # -- where it lives ----------------------------------------------------------------------------------------
 
 
-def test_a_private_namespace_comes_and_goes_with_it(net: Guests) -> None:
+def test_a_private_namespace_comes_and_goes_with_it(guests: Guests) -> None:
     before = namespaces()
-    with net.vm() as vm:
+    with guests.vm() as vm:
         assert namespaces() - before == {vm.netns}
         with Session.open(vm.netns) as session:
-            assert session.identity != net.host.agent.host.identity
+            assert session.identity != guests.host.agent.host.identity
             link = get_link(session, vm.ifname)
         assert link is not None
         assert (link.kind, link.mac) == ("macvtap", str(vm.mac))
@@ -85,51 +66,54 @@ def test_the_device_itself_is_silent(vm: mz.Endpoint, vmm: Vmm) -> None:
     assert vm.stats() == mz.EndpointStats(mz.Counter(), mz.Counter(), mz.Counter())
 
 
-def test_it_does_not_live_in_the_namespace_of_the_host(net: Guests) -> None:
-    with pytest.raises(mz.InvalidValueError, match="host's namespace"), net.vm(netns=net.host.namespace.name):
+def test_it_does_not_live_in_the_namespace_of_the_host(guests: Guests) -> None:
+    with (
+        pytest.raises(mz.InvalidValueError, match="host's namespace"),
+        guests.vm(netns=guests.host.namespace.name),
+    ):
         pass
 
 
-def test_a_namespace_that_was_given_stays(net: Guests) -> None:
-    given = net.near.namespace.name
-    with net.vm(netns=given, ifname="tap0") as vm, vm.open_tap():
+def test_a_namespace_that_was_given_stays(guests: Guests) -> None:
+    given = guests.near.namespace.name
+    with guests.vm(netns=given, ifname="tap0") as vm, vm.open_tap():
         assert vm.netns == given
     assert given in namespaces()
-    assert not mz.Endpoint.open(net.host.agent, vni=7, ip=net.near.ip).created
+    assert not mz.Endpoint.open(guests.host.agent, vni=7, ip=guests.near.ip).created
 
 
-def test_creating_it_again_finds_it(net: Guests, vm: mz.Endpoint) -> None:
+def test_creating_it_again_finds_it(guests: Guests, vm: mz.Endpoint) -> None:
     again = mz.Endpoint.create(
-        net.host.agent, name="vm", vni=7, ip=vm.addresses, kind="macvtap", gateway=vm.spec.gateway
+        guests.host.agent, name="vm", vni=7, ip=vm.addresses, kind="macvtap", gateway=vm.spec.gateway
     )
     assert (again.created, again.netns, again.ifindex) == (False, vm.netns, vm.ifindex)
 
 
-def test_only_a_macvtap_has_descriptors(net: Guests) -> None:
+def test_only_a_macvtap_has_descriptors(guests: Guests) -> None:
     with pytest.raises(mz.InvalidValueError, match="is a macvlan"):
-        net.near.endpoint.open_tap()
+        guests.near.endpoint.open_tap()
 
 
-def test_a_deleted_one_has_none(net: Guests) -> None:
-    with net.vm() as vm:
+def test_a_deleted_one_has_none(guests: Guests) -> None:
+    with guests.vm() as vm:
         pass
     with pytest.raises(mz.EndpointNotFoundError):
         vm.open_tap()
 
 
-def test_deleting_it_ends_the_descriptors(net: Guests) -> None:
-    with net.vm() as vm, vm.open_tap() as tap:
-        frame = datagram(vm.mac.packed, str(vm.ip), net.near.ip, destination_mac=net.near.mac)
+def test_deleting_it_ends_the_descriptors(guests: Guests) -> None:
+    with guests.vm() as vm, vm.open_tap() as tap:
+        frame = datagram(vm.mac.packed, str(vm.ip), guests.near.ip, destination_mac=guests.near.mac)
         vm.delete()
         assert vm.netns not in namespaces()
-        since = counted(net.host.agent, lambda: Vmm(vm, tap.fds[0]).write(frame))
+        since = counted(guests.host.agent, lambda: Vmm(vm, tap.fds[0]).write(frame))
     assert since.agent[Verdict.UNKNOWN_SENDER].packets == 0
 
 
-def test_the_descriptors_of_an_older_life_hold_nothing_up(net: Guests) -> None:
-    with net.vm() as older, older.open_tap():
+def test_the_descriptors_of_an_older_life_hold_nothing_up(guests: Guests) -> None:
+    with guests.vm() as older, older.open_tap():
         older.delete()
-        with net.vm() as younger:
+        with guests.vm() as younger:
             with younger.open_tap():
                 assert younger.state().up
             assert not younger.state().up
@@ -164,7 +148,7 @@ def test_it_stays_up_while_another_process_has_a_copy(vm: mz.Endpoint) -> None:
     assert not vm.state().up
 
 
-def test_another_process_opens_it(net: Guests, vm: mz.Endpoint) -> None:
+def test_another_process_opens_it(guests: Guests, vm: mz.Endpoint) -> None:
     output = run_python(
         """
         with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
@@ -172,29 +156,29 @@ def test_another_process_opens_it(net: Guests, vm: mz.Endpoint) -> None:
             with vm.open_tap() as tap:
                 print(len(tap.fds), vm.state().up)
         """,
-        net.host.namespace.name,
+        guests.host.namespace.name,
     )
     assert output == "1 True\n"
     assert not vm.state().up
 
 
-def test_with_no_descriptor_open_frames_reach_no_ip_stack(net: Guests, vm: mz.Endpoint) -> None:
+def test_with_no_descriptor_open_frames_reach_no_ip_stack(guests: Guests, vm: mz.Endpoint) -> None:
     vm.open_tap().close()
-    before, stats, stack = vm.stats(), net.host.agent.stats(), stack_counters(vm.netns or "")
-    for container in (net.near, net.far):
+    before, stats, stack = vm.stats(), guests.host.agent.stats(), stack_counters(vm.netns or "")
+    for container in (guests.near, guests.far):
         assert_no_ping(container.namespace, str(vm.ip))
         assert_no_ping6(container.namespace.name, "fd00::1")
-    wait_for(net.host.agent, Verdict.DELIVERED_LOCALLY, stats, program="agent", packets=2)
-    wait_for(net.host.agent, Verdict.ACCEPTED, stats, program="guard", packets=2)
+    wait_for(guests.host.agent, Verdict.DELIVERED_LOCALLY, stats, program="agent", packets=2)
+    wait_for(guests.host.agent, Verdict.ACCEPTED, stats, program="guard", packets=2)
     assert (vm.stats().received - before.received).packets == 4
     assert stack_counters(vm.netns or "") == stack
 
 
-def test_but_they_would_if_it_were_up(net: Guests, vm: mz.Endpoint) -> None:
+def test_but_they_would_if_it_were_up(guests: Guests, vm: mz.Endpoint) -> None:
     stack = stack_counters(vm.netns or "")
     with Session.open(vm.netns) as session:
         set_link(session, vm.ifindex, up=True)
-    assert_no_ping(net.near.namespace, str(vm.ip))
+    assert_no_ping(guests.near.namespace, str(vm.ip))
     assert stack_counters(vm.netns or "")["InReceives"] > stack["InReceives"]
     vm.open_tap().close()
     assert not vm.state().up
@@ -248,11 +232,11 @@ def test_closing_closes_every_descriptor_whatever_becomes_of_one(vm: mz.Endpoint
     assert not vm.state().up
 
 
-def test_several_queues(net: Guests, vm: mz.Endpoint) -> None:
+def test_several_queues(guests: Guests, vm: mz.Endpoint) -> None:
     with vm.open_tap(queues=2) as tap:
         queues = [Vmm(vm, fd) for fd in tap.fds]
         sent = {port: f"a flow to port {port}".encode() for port in range(5000, 5032)}
-        with net.near.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        with guests.near.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             for port, payload in [*sent.items(), *sent.items()]:
                 sender.sendto(payload, (str(vm.ip), port))
         found = [[frame[42:] for frame in queue.pending() if frame[12:14] == b"\x08\x00"] for queue in queues]
@@ -262,7 +246,7 @@ def test_several_queues(net: Guests, vm: mz.Endpoint) -> None:
         assert found[1]
         for queue in queues:
             before = vm.stats().sent
-            queue.write(datagram(queue.mac, queue.ip, net.near.ip, destination_mac=net.near.mac))
+            queue.write(datagram(queue.mac, queue.ip, guests.near.ip, destination_mac=guests.near.mac))
             assert (vm.stats().sent - before).packets == 1
 
 
@@ -275,30 +259,32 @@ def test_a_number_of_queues_that_makes_no_sense(vm: mz.Endpoint, queues: int) ->
 # -- who may send ------------------------------------------------------------------------------------------
 
 
-def test_the_agent_accepts_what_is_written(net: Guests, vmm: Vmm) -> None:
-    for container in (net.near, net.far):
+def test_the_agent_accepts_what_is_written(guests: Guests, vmm: Vmm) -> None:
+    for container in (guests.near, guests.far):
         vmm.send(container.ip, b"\0\x09\0\x09\0\x0c\0\0data")
-    assert ping(net.near.namespace, net.far.ip)
+    assert ping(guests.near.namespace, guests.far.ip)
 
 
-def test_a_foreign_source_mac(net: Guests, vmm: Vmm) -> None:
+def test_a_foreign_source_mac(guests: Guests, vmm: Vmm) -> None:
     foreign = bytes.fromhex("02aabbccddee")
-    frame = datagram(foreign, vmm.ip, net.near.ip, destination_mac=net.near.mac)
-    since = counted(net.host.agent, lambda: vmm.write(frame))
+    frame = datagram(foreign, vmm.ip, guests.near.ip, destination_mac=guests.near.mac)
+    since = counted(guests.host.agent, lambda: vmm.write(frame))
     assert refused_but_chatter(since) == {Verdict.UNKNOWN_SENDER: 1}
 
 
-def test_a_foreign_source_address(net: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
+def test_a_foreign_source_address(guests: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
     before = vm.stats().dropped
-    frame = datagram(vmm.mac, "10.0.0.77", net.near.ip, destination_mac=net.near.mac)
-    since = counted(net.host.agent, lambda: vmm.write(frame))
+    frame = datagram(vmm.mac, "10.0.0.77", guests.near.ip, destination_mac=guests.near.mac)
+    since = counted(guests.host.agent, lambda: vmm.write(frame))
     assert refused_but_chatter(since) == {Verdict.FOREIGN_SOURCE: 1}
     assert (vm.stats().dropped - before).packets == 1
 
 
-def test_the_identity_of_a_container(net: Guests, vmm: Vmm) -> None:
+def test_the_identity_of_a_container(guests: Guests, vmm: Vmm) -> None:
     if not mz.probe().route_identity:
         pytest.skip("this kernel knows a sender by MAC and address alone")
-    frame = datagram(net.near.mac, net.near.ip, net.far.ip, destination_mac=vmm.resolve(net.far.ip))
-    since = counted(net.host.agent, lambda: vmm.write(frame))
+    frame = datagram(
+        guests.near.mac, guests.near.ip, guests.far.ip, destination_mac=vmm.resolve(guests.far.ip)
+    )
+    since = counted(guests.host.agent, lambda: vmm.write(frame))
     assert refused_but_chatter(since) == {Verdict.FOREIGN_SOCKET: 1}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import random
 import socket
 from collections.abc import Iterator
@@ -36,45 +35,12 @@ from tests.support.counting import counted, refused_but_chatter
 from tests.support.namespace import SOCKET_SECONDS
 from tests.support.vm import GATEWAY, GATEWAY_IPV6, Guests
 from tests.support.vmm import NEEDS_CHECKSUM, TCPV4, TcpConnection, VirtioHeader, Vmm
-from tests.world import Container, World
+from tests.world import Container
 
 pytestmark = pytest.mark.vm
 
-TUNSETOFFLOAD = 0x400454D0
 SUPER_FRAME = 30_000
 BULK = 1 << 19
-
-
-@pytest.fixture(scope="module")
-def net(shared_world: World) -> Guests:
-    return Guests.of(shared_world)
-
-
-@pytest.fixture
-def vm(net: Guests) -> Iterator[mz.Endpoint]:
-    with net.vm() as made:
-        yield made
-
-
-@pytest.fixture
-def vmm(vm: mz.Endpoint) -> Iterator[Vmm]:
-    with vm.open_tap() as tap:
-        yield Vmm(vm, tap.fds[0])
-
-
-@pytest.fixture
-def plain(vm: mz.Endpoint) -> Iterator[Vmm]:
-    """A VM without offloads: the host completes checksums and cuts segments for it."""
-    with vm.open_tap() as tap:
-        fcntl.ioctl(tap.fds[0], TUNSETOFFLOAD, 0)
-        yield Vmm(vm, tap.fds[0])
-
-
-@pytest.fixture(params=["near", "far"])
-def container(request: pytest.FixtureRequest, net: Guests) -> Container:
-    """On the same host, and on the other."""
-    found: Container = getattr(net, request.param)
-    return found
 
 
 @contextmanager
@@ -121,29 +87,29 @@ def test_a_checksum_left_to_others(container: Container, vmm: Vmm) -> None:
         assert receiver.recvfrom(2000) == (payload, (vmm.ip, 1234))
 
 
-def test_a_super_frame(net: Guests, container: Container, vmm: Vmm) -> None:
+def test_a_super_frame(guests: Guests, container: Container, vmm: Vmm) -> None:
     data = random.Random(2).randbytes(SUPER_FRAME)
     with listening(container, 5001) as listener, ThreadPoolExecutor(1) as pool:
         receiving = pool.submit(accept_and_read, listener, len(data))
         connection = TcpConnection(vmm, container.ip, port=4001, peer_port=5001)
         connection.connect()
-        since = counted(net.host.agent, lambda: connection.send(data))
+        since = counted(guests.host.agent, lambda: connection.send(data))
         connection.await_acknowledgement()
         assert receiving.result(3 * SOCKET_SECONDS) == data
-    sent = Verdict.DELIVERED_LOCALLY if container is net.near else Verdict.ENCAPSULATED
+    sent = Verdict.DELIVERED_LOCALLY if container is guests.near else Verdict.ENCAPSULATED
     assert since.agent[sent].bytes > SUPER_FRAME  # nobody cut it before the agent saw it
     assert refused_but_chatter(since) == {}
 
 
-def test_a_frame_that_is_longer_than_the_mtu(net: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
+def test_a_frame_that_is_longer_than_the_mtu(guests: Guests, vm: mz.Endpoint, vmm: Vmm) -> None:
     mtu = vm.state().mtu
     most, more = (
-        datagram(vmm.mac, vmm.ip, net.near.ip, destination_mac=net.near.mac, payload=bytes(size))
+        datagram(vmm.mac, vmm.ip, guests.near.ip, destination_mac=guests.near.mac, payload=bytes(size))
         for size in (mtu - 28, mtu - 27)
     )
     vmm.write(most)
     assert vm.stats().sent.packets == 1
-    since = counted(net.host.agent, lambda: vmm.write(more))
+    since = counted(guests.host.agent, lambda: vmm.write(more))
     assert refused_but_chatter(since) == {Verdict.OVERSIZED: 1}
 
 
@@ -226,10 +192,10 @@ def test_time_exceeded_over_ipv6_has_a_right_checksum(
     assert reply[102:] == question[:8]
 
 
-def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(net: Guests, plain: Vmm) -> None:
+def test_no_time_exceeded_for_a_packet_with_a_checksum_in_its_midst(guests: Guests, plain: Vmm) -> None:
     """The kernel lets nobody cut it off: the packet is dropped, and the next one is answered."""
     midst = VirtioHeader(NEEDS_CHECKSUM, checksum_start=200, checksum_offset=16)
-    agent, question = net.host.agent, TCP_SYN + bytes(300)
+    agent, question = guests.host.agent, TCP_SYN + bytes(300)
     since = counted(agent, lambda: plain.send(FAR_AWAY, question, midst, by=GATEWAY, protocol=6, hops=1))
     assert refused_but_chatter(since) == {Verdict.UNREADABLE: 1}
     plain.send(FAR_AWAY, question, COMPLETE_TCP, by=GATEWAY, protocol=6, hops=1)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,42 +14,32 @@ from mizarnet._kernel.netlink import Session
 from tests.support.namespace import Namespace
 from tests.support.traffic import Capture, assert_ping
 from tests.support.wait import wait_until
-from tests.world import ADDRESSES, TUNNEL, UNDERLAY, World, cable, device, new_namespace
+from tests.world import ADDRESSES, TUNNEL, UNDERLAY, World, device, links
 
 
-@pytest.fixture
-def host() -> Iterator[Namespace]:
-    """A host with an underlay and nothing else."""
-    here, there = new_namespace("h1"), new_namespace("h2")
-    cable(here, there)
-    yield here
-    here.delete()
-    there.delete()
-
-
-def create(host: Namespace, name: str = "tunnel0", **changes: Any) -> mz.Tunnel:
-    arguments: dict[str, Any] = {"encap": "vxlan", "underlay": UNDERLAY, "netns": host.name, **changes}
+def create(bare: Namespace, name: str = "tunnel0", **changes: Any) -> mz.Tunnel:
+    arguments: dict[str, Any] = {"encap": "vxlan", "underlay": UNDERLAY, "netns": bare.name, **changes}
     return mz.Tunnel.create(name, **arguments)
 
 
-def test_a_new_tunnel_is_down_and_silent(host: Namespace) -> None:
-    with create(host) as tunnel:
+def test_a_new_tunnel_is_down_and_silent(bare: Namespace) -> None:
+    with create(bare) as tunnel:
         assert tunnel.created
         state = tunnel.state()
         assert (state.up, state.mtu, state.silent) == (False, 1450, True)
-        shown = json.loads(host.run("ip", "-j", "addr", "show", "dev", "tunnel0"))
+        shown = json.loads(bare.run("ip", "-j", "addr", "show", "dev", "tunnel0"))
         assert shown[0]["addr_info"] == []
 
 
-def test_its_attributes_say_what_was_chosen(host: Namespace) -> None:
-    with create(host) as tunnel:
+def test_its_attributes_say_what_was_chosen(bare: Namespace) -> None:
+    with create(bare) as tunnel:
         assert (tunnel.name, tunnel.encap, tunnel.port, tunnel.mtu) == ("tunnel0", mz.Encap.VXLAN, 4789, 1450)
-        assert (str(tunnel.local), tunnel.underlay, tunnel.netns) == (ADDRESSES[0], UNDERLAY, host.name)
-        assert tunnel.ifindex == device(host, "tunnel0").ifindex
+        assert (str(tunnel.local), tunnel.underlay, tunnel.netns) == (ADDRESSES[0], UNDERLAY, bare.name)
+        assert tunnel.ifindex == device(bare, "tunnel0").ifindex
 
 
-def test_creating_it_again_finds_it(host: Namespace) -> None:
-    with create(host) as first, create(host, port=4789, mtu=1450, local=ADDRESSES[0]) as second:
+def test_creating_it_again_finds_it(bare: Namespace) -> None:
+    with create(bare) as first, create(bare, port=4789, mtu=1450, local=ADDRESSES[0]) as second:
         assert not second.created
         assert second.ifindex == first.ifindex
 
@@ -59,52 +48,52 @@ def test_creating_it_again_finds_it(host: Namespace) -> None:
     ("argument", "value"),
     [("encap", "geneve"), ("underlay", "eth1"), ("local", "192.0.2.99"), ("port", 4790), ("mtu", 1400)],
 )
-def test_a_given_argument_that_differs_is_named(host: Namespace, argument: str, value: object) -> None:
-    with create(host), pytest.raises(mz.ExistsError) as caught:
-        create(host, **{argument: value})
+def test_a_given_argument_that_differs_is_named(bare: Namespace, argument: str, value: object) -> None:
+    with create(bare), pytest.raises(mz.ExistsError) as caught:
+        create(bare, **{argument: value})
     assert list(caught.value.differences) == [argument]
     assert caught.value.holder == "tunnel0"
 
 
-def test_open_finds_what_was_created(host: Namespace) -> None:
-    with create(host, mtu=1400, port=4790) as made, mz.Tunnel.open("tunnel0", netns=host.name) as found:
+def test_open_finds_what_was_created(bare: Namespace) -> None:
+    with create(bare, mtu=1400, port=4790) as made, mz.Tunnel.open("tunnel0", netns=bare.name) as found:
         for name in ("encap", "port", "mtu", "local", "underlay", "ifindex"):
             assert getattr(found, name) == getattr(made, name)
         assert not found.created
 
 
-def test_a_device_of_somebody_else_is_left_alone(host: Namespace) -> None:
+def test_a_device_of_somebody_else_is_left_alone(bare: Namespace) -> None:
     with pytest.raises(mz.TunnelNotFoundError):
-        mz.Tunnel.open(UNDERLAY, netns=host.name)
+        mz.Tunnel.open(UNDERLAY, netns=bare.name)
     with pytest.raises(mz.ExistsError, match="no mizarnet tunnel"):
-        create(host, UNDERLAY)
-    assert device(host, UNDERLAY).up
+        create(bare, UNDERLAY)
+    assert device(bare, UNDERLAY).up
 
 
-def test_a_plain_vxlan_device_is_no_tunnel(host: Namespace) -> None:
-    host.run("ip", "link", "add", "tunnel0", "type", "vxlan", "id", "7", "dstport", "4789")
+def test_a_plain_vxlan_device_is_no_tunnel(bare: Namespace) -> None:
+    bare.run("ip", "link", "add", "tunnel0", "type", "vxlan", "id", "7", "dstport", "4789")
     with pytest.raises(mz.ExistsError):
-        create(host)
+        create(bare)
 
 
-def test_the_port_of_another_tunnel_is_named_with_its_holder(host: Namespace) -> None:
-    with create(host, "one"), pytest.raises(mz.ExistsError) as caught:
-        create(host, "other")
+def test_the_port_of_another_tunnel_is_named_with_its_holder(bare: Namespace) -> None:
+    with create(bare, "one"), pytest.raises(mz.ExistsError) as caught:
+        create(bare, "other")
     assert caught.value.holder == "one"
 
 
-def test_two_tunnels_with_different_ports(host: Namespace) -> None:
-    with create(host, "one") as one, create(host, "other", port=4790) as other:
+def test_two_tunnels_with_different_ports(bare: Namespace) -> None:
+    with create(bare, "one") as one, create(bare, "other", port=4790) as other:
         assert (one.port, other.port) == (4789, 4790)
 
 
-def test_all_tunnels_of_a_host_are_listed_by_name(host: Namespace) -> None:
-    assert mz.Tunnel.list(netns=host.name) == []
-    create(host, "second", port=4790).close()
-    create(host, "first").close()
+def test_all_tunnels_of_a_host_are_listed_by_name(bare: Namespace) -> None:
+    assert mz.Tunnel.list(netns=bare.name) == []
+    create(bare, "second", port=4790).close()
+    create(bare, "first").close()
     for alien in ("alien type vxlan external dstport 4791", "plain type vxlan id 7 dstport 4792"):
-        host.run("ip", "link", "add", *alien.split())
-    found = mz.Tunnel.list(netns=host.name)
+        bare.run("ip", "link", "add", *alien.split())
+    found = mz.Tunnel.list(netns=bare.name)
     assert [(each.name, each.port, each.created) for each in found] == [
         ("first", 4789, False),
         ("second", 4790, False),
@@ -113,30 +102,30 @@ def test_all_tunnels_of_a_host_are_listed_by_name(host: Namespace) -> None:
     found[0].close()
     assert not found[1].state().up
     found[1].close()
-    assert [each.name for each in listed(host)] == ["second"]
+    assert [each.name for each in listed(bare)] == ["second"]
 
 
-def listed(host: Namespace) -> list[mz.Tunnel]:
+def listed(bare: Namespace) -> list[mz.Tunnel]:
     """As a process inside the host's namespace sees it."""
-    with Session.open(host.name) as session:
+    with Session.open(bare.name) as session:
         found = session.run(mz.Tunnel.list)
     for each in found:
         each.close()
     return found
 
 
-def test_an_address_that_is_still_tentative_is_waited_for(host: Namespace) -> None:
-    host.run("ip", "address", "flush", "dev", UNDERLAY)
-    host.run("ip", "address", "add", "2001:db8::1/64", "dev", UNDERLAY)
-    assert "tentative" in host.run("ip", "address", "show", "dev", UNDERLAY)
-    with create(host) as tunnel:
+def test_an_address_that_is_still_tentative_is_waited_for(bare: Namespace) -> None:
+    bare.run("ip", "address", "flush", "dev", UNDERLAY)
+    bare.run("ip", "address", "add", "2001:db8::1/64", "dev", UNDERLAY)
+    assert "tentative" in bare.run("ip", "address", "show", "dev", UNDERLAY)
+    with create(bare) as tunnel:
         assert str(tunnel.local) == "2001:db8::1"
 
 
 @pytest.mark.parametrize("mtu", [1451, 1500, 65535])
-def test_an_mtu_that_does_not_fit_says_what_would(host: Namespace, mtu: int) -> None:
+def test_an_mtu_that_does_not_fit_says_what_would(bare: Namespace, mtu: int) -> None:
     with pytest.raises(mz.MtuError, match="1450") as caught:
-        create(host, mtu=mtu)
+        create(bare, mtu=mtu)
     assert caught.value.value == mtu
 
 
@@ -148,12 +137,12 @@ UNDERLAY_CHANGES = [
 
 @pytest.mark.parametrize(("change", "error", "words"), UNDERLAY_CHANGES, ids=("address", "mtu"))
 def test_the_same_lines_refuse_a_tunnel_that_its_underlay_no_longer_carries(
-    host: Namespace, change: tuple[str, ...], error: type[mz.MizarnetError], words: str
+    bare: Namespace, change: tuple[str, ...], error: type[mz.MizarnetError], words: str
 ) -> None:
-    with create(host) as tunnel, mz.TransitAgent.attach(tunnel):
-        host.run("ip", *change, "dev", UNDERLAY)
+    with create(bare) as tunnel, mz.TransitAgent.attach(tunnel):
+        bare.run("ip", *change, "dev", UNDERLAY)
         with pytest.raises(error, match=words):
-            create(host)
+            create(bare)
         with pytest.raises(error, match=words):
             mz.TransitAgent.attach(tunnel)
         mz.TransitAgent.open(tunnel).close()
@@ -161,16 +150,16 @@ def test_the_same_lines_refuse_a_tunnel_that_its_underlay_no_longer_carries(
         tunnel.delete()
 
 
-def test_the_loopback_device_is_no_underlay(host: Namespace) -> None:
+def test_the_loopback_device_is_no_underlay(bare: Namespace) -> None:
     with pytest.raises(mz.InvalidValueError, match="other host") as caught:
-        create(host, underlay="lo")
+        create(bare, underlay="lo")
     assert caught.value.argument == "underlay"
 
 
-def test_peers_that_cannot_be_known_are_asked_for(host: Namespace) -> None:
+def test_peers_that_cannot_be_known_are_asked_for(bare: Namespace) -> None:
     """In a routed fabric the host's address is on lo, and no on-link prefix has the other hosts."""
-    host.run("ip", "addr", "add", "203.0.113.1/32", "dev", "lo")
-    with create(host, local="203.0.113.1") as tunnel:
+    bare.run("ip", "addr", "add", "203.0.113.1/32", "dev", "lo")
+    with create(bare, local="203.0.113.1") as tunnel:
         with pytest.raises(mz.InvalidValueError, match="peers=") as caught:
             mz.TransitAgent.attach(tunnel)
         assert caught.value.argument == "peers"
@@ -179,11 +168,11 @@ def test_peers_that_cannot_be_known_are_asked_for(host: Namespace) -> None:
 
 
 @pytest.mark.parametrize("mtu", [68, 1279, 1280])
-def test_a_small_mtu_is_as_good_as_any(host: Namespace, mtu: int) -> None:
-    with create(host, mtu=mtu) as tunnel:
+def test_a_small_mtu_is_as_good_as_any(bare: Namespace, mtu: int) -> None:
+    with create(bare, mtu=mtu) as tunnel:
         state = tunnel.state()
         assert (state.up, state.mtu, state.silent) == (False, mtu, True)
-    assert [each["ifname"] for each in json.loads(host.run("ip", "-j", "link"))] == [
+    assert links(bare) == [
         "lo",
         UNDERLAY,
         "tunnel0",
@@ -220,27 +209,27 @@ def test_what_an_mtu_raised_by_hand_makes_the_tunnel_say_is_dropped() -> None:
         assert not [frame for frame in seen if frame[23] == 17]
 
 
-def test_a_failed_call_leaves_no_device(host: Namespace) -> None:
+def test_a_failed_call_leaves_no_device(bare: Namespace) -> None:
     with pytest.raises(mz.MtuError):
-        create(host, mtu=1451)
-    assert [each["ifname"] for each in json.loads(host.run("ip", "-j", "link"))] == ["lo", UNDERLAY]
+        create(bare, mtu=1451)
+    assert links(bare) == ["lo", UNDERLAY]
 
 
-def test_deleting_twice_is_no_error(host: Namespace) -> None:
-    with create(host) as tunnel:
+def test_deleting_twice_is_no_error(bare: Namespace) -> None:
+    with create(bare) as tunnel:
         tunnel.delete()
         tunnel.delete()
         with pytest.raises(mz.TunnelNotFoundError):
             tunnel.state()
 
 
-def test_closing_it_leaves_the_device(host: Namespace) -> None:
-    create(host).close()
-    assert device(host, "tunnel0").kind == "vxlan"
+def test_closing_it_leaves_the_device(bare: Namespace) -> None:
+    create(bare).close()
+    assert device(bare, "tunnel0").kind == "vxlan"
 
 
-def test_a_closed_handle_says_so(host: Namespace) -> None:
-    tunnel = create(host)
+def test_a_closed_handle_says_so(bare: Namespace) -> None:
+    tunnel = create(bare)
     tunnel.close()
     tunnel.close()
     for call in (tunnel.state, tunnel.delete):
@@ -248,10 +237,10 @@ def test_a_closed_handle_says_so(host: Namespace) -> None:
             call()
 
 
-def test_a_handle_of_an_older_life_touches_nothing(host: Namespace) -> None:
-    with create(host) as older:
+def test_a_handle_of_an_older_life_touches_nothing(bare: Namespace) -> None:
+    with create(bare) as older:
         older.delete()
-        with mz.deleting(create(host)) as younger, mz.deleting(mz.TransitAgent.attach(younger)) as agent:
+        with mz.deleting(create(bare)) as younger, mz.deleting(mz.TransitAgent.attach(younger)) as agent:
             older.delete()
             assert younger.state().up
             assert agent.state().programs
@@ -269,7 +258,7 @@ def test_it_stays_while_endpoints_use_it() -> None:
             host.agent.stats()
 
 
-def test_its_text_is_one_line(host: Namespace) -> None:
-    with create(host) as tunnel:
-        assert repr(tunnel) == f"<Tunnel tunnel0 in {host.name}: vxlan {ADDRESSES[0]}:4789 mtu=1450>"
+def test_its_text_is_one_line(bare: Namespace) -> None:
+    with create(bare) as tunnel:
+        assert repr(tunnel) == f"<Tunnel tunnel0 in {bare.name}: vxlan {ADDRESSES[0]}:4789 mtu=1450>"
         assert "<table" in tunnel._repr_html_()

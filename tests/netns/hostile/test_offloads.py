@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -41,38 +40,24 @@ from tests.support.native_xdp import set_tx_checksums
 from tests.support.traffic import ping
 from tests.support.vm import GATEWAY_IPV6, Guests
 from tests.support.vmm import NEEDS_CHECKSUM, VirtioHeader, Vmm
-from tests.world import Container, World
+from tests.world import Container
 
 pytestmark = pytest.mark.vm
 
-TUNSETOFFLOAD = 0x400454D0
 SOL_PACKET, PACKET_VNET_HDR = 263, 15
 VNET_HEADER_BYTES = 10
 MARKER = b"spoof!"
 SOLICITED_NODE = bytes.fromhex("3333ff000002")
 
 
-@pytest.fixture(scope="module")
-def net(shared_world: World) -> Guests:
-    return Guests.of(shared_world)
-
-
-@pytest.fixture
-def plain(net: Guests) -> Iterator[Vmm]:
-    """A VM without offloads: the host completes every checksum for it."""
-    with net.vm() as endpoint, endpoint.open_tap() as tap:
-        fcntl.ioctl(tap.fds[0], TUNSETOFFLOAD, 0)
-        yield Vmm(endpoint, tap.fds[0])
-
-
 @contextmanager
-def software_checksums(net: Guests) -> Iterator[None]:
+def software_checksums(guests: Guests) -> Iterator[None]:
     """The underlay of the first host has them completed before it sends."""
-    set_tx_checksums(net.host, False)
+    set_tx_checksums(guests.host, False)
     try:
         yield
     finally:
-        set_tx_checksums(net.host, True)
+        set_tx_checksums(guests.host, True)
 
 
 # -- a checksum over what was checked ----------------------------------------------------------------------
@@ -104,11 +89,11 @@ class Attacker:
 
 
 @contextmanager
-def attacker(kind: str, net: Guests, plain: Vmm) -> Iterator[Attacker]:
+def attacker(kind: str, guests: Guests, plain: Vmm) -> Iterator[Attacker]:
     if kind == "vm":
         yield Attacker(plain.ip, plain.mac, plain.write)
         return
-    with net.near.namespace.packet_socket("eth0") as raw:
+    with guests.near.namespace.packet_socket("eth0") as raw:
         raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
 
         def write(frame: bytes, header: VirtioHeader) -> None:
@@ -117,39 +102,39 @@ def attacker(kind: str, net: Guests, plain: Vmm) -> Iterator[Attacker]:
             except OSError as refused:
                 assert refused.errno == errno.ENOBUFS  # what the agent drops, its sender is told of
 
-        yield Attacker(net.near.ip, net.near.mac, write)
+        yield Attacker(guests.near.ip, guests.near.mac, write)
 
 
 @pytest.mark.parametrize("kind", ["vm", "packet socket"])
-def test_a_deferred_checksum_changes_no_address(net: Guests, plain: Vmm, kind: str) -> None:
+def test_a_deferred_checksum_changes_no_address(guests: Guests, plain: Vmm, kind: str) -> None:
     """Two bytes of the sender's choice, written over its source address after that was found to be its own."""
-    agent = net.host.agent
-    with attacker(kind, net, plain) as by, software_checksums(net), listening(net.far) as there:
-        frame, header = becoming("10.0.0.77", by.ip, net.far.ip, VIRTUAL + by.mac)
+    agent = guests.host.agent
+    with attacker(kind, guests, plain) as by, software_checksums(guests), listening(guests.far) as there:
+        frame, header = becoming("10.0.0.77", by.ip, guests.far.ip, VIRTUAL + by.mac)
         since = counted(agent, lambda: by.write(frame, header))
         by.write(frame, VirtioHeader())  # nobody changes this one
         assert there.recvfrom(100)[1][0] == by.ip
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
-def test_a_deferred_checksum_changes_no_address_for_a_neighbour(net: Guests, plain: Vmm) -> None:
+def test_a_deferred_checksum_changes_no_address_for_a_neighbour(guests: Guests, plain: Vmm) -> None:
     """The tap of a VM without offloads is where it would be written."""
-    with attacker("packet socket", net, plain) as by:
+    with attacker("packet socket", guests, plain) as by:
         frame, header = becoming("10.0.0.77", by.ip, plain.ip, plain.mac + by.mac)
-        since = counted(net.host.agent, lambda: by.write(frame, header))
+        since = counted(guests.host.agent, lambda: by.write(frame, header))
         by.write(frame, VirtioHeader())
         _, seen = plain.read(lambda each: MARKER in each)
     assert seen[26:30] == ip(by.ip)
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
-def test_a_deferred_checksum_makes_no_advertisement(net: Guests, plain: Vmm) -> None:
+def test_a_deferred_checksum_makes_no_advertisement(guests: Guests, plain: Vmm) -> None:
     """An echo request by its type, until the checksum is written over that."""
-    with attacker("packet socket", net, plain) as by:
+    with attacker("packet socket", guests, plain) as by:
         packet = advertised(by.mac)
         header = VirtioHeader(NEEDS_CHECKSUM, checksum_start=54, checksum_offset=0)
         question = frame(plain.mac, by.mac, packet)
-        since = counted(net.host.agent, lambda: by.write(question, header))
+        since = counted(guests.host.agent, lambda: by.write(question, header))
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
 
 
@@ -166,7 +151,7 @@ def advertised(mac: bytes) -> bytes:
 
 @pytest.mark.parametrize("offset", [2, 6])
 def test_an_advertisement_is_not_changed_by_the_checksum_of_the_question(
-    net: Guests, plain: Vmm, offset: int
+    guests: Guests, plain: Vmm, offset: int
 ) -> None:
     body = neighbour("fd00::2", link_option(SOURCE_MAC, plain.mac))
     question = bytes([SOLICITATION, 0, 0, 0]) + body
@@ -175,20 +160,20 @@ def test_an_advertisement_is_not_changed_by_the_checksum_of_the_question(
     plain.write(frame(SOLICITED_NODE, plain.mac, packet), left)
     _, answer = plain.read(lambda frame: frame[20:21] == b"\x3a" and frame[54:55] == b"\x88")
     assert checksums_hold(answer)
-    assert answer[62:86] == ip("fd00::2") + link_option(TARGET_MAC, net.near.mac)
+    assert answer[62:86] == ip("fd00::2") + link_option(TARGET_MAC, guests.near.mac)
 
 
-def test_a_question_of_arp_has_no_checksum_to_leave(net: Guests, plain: Vmm) -> None:
-    question = ethernet(BROADCAST, plain.mac, TYPE_ARP, arp(plain.mac, plain.ip, net.near.ip)) + bytes(18)
+def test_a_question_of_arp_has_no_checksum_to_leave(guests: Guests, plain: Vmm) -> None:
+    question = ethernet(BROADCAST, plain.mac, TYPE_ARP, arp(plain.mac, plain.ip, guests.near.ip)) + bytes(18)
     left = VirtioHeader(NEEDS_CHECKSUM, checksum_start=22, checksum_offset=6)
-    since = counted(net.host.agent, lambda: plain.write(question, left))
+    since = counted(guests.host.agent, lambda: plain.write(question, left))
     assert refused_but_chatter(since) == {Verdict.BAD_OFFLOAD: 1}
     plain.write(question)
     _, answer = plain.read(lambda frame: frame[12:14] == b"\x08\x06")
-    assert answer[22:32] == net.near.mac + ip(net.near.ip)
+    assert answer[22:32] == guests.near.mac + ip(guests.near.ip)
 
 
-def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Guests, plain: Vmm) -> None:
+def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(guests: Guests, plain: Vmm) -> None:
     """Of a datagram in a tunnel of the VM's own, for instance."""
     inner = ipv4("10.9.9.8", "10.9.9.9", udp(9, 9, b"inside" * 10))
     packet = ipv4(plain.ip, "10.9.9.9", inner, protocol=4, hops=1)
@@ -202,13 +187,13 @@ def test_time_exceeded_is_not_changed_by_a_checksum_farther_behind(net: Guests, 
 # -- frames that nobody takes ------------------------------------------------------------------------------
 
 
-def test_a_vm_that_does_not_read_silences_nobody(net: Guests, plain: Vmm) -> None:
+def test_a_vm_that_does_not_read_silences_nobody(guests: Guests, plain: Vmm) -> None:
     """Echo replies take room of a socket that all namespaces share, for as long as they wait in a tap."""
-    quiet = (net.world.hosts[1].namespace, "192.0.2.1"), (net.far.namespace, net.near.ip)
-    request = ipv4(plain.ip, net.near.ip, echo_request(1, 1, bytes(1300)), protocol=1)
-    ping_of_vm = frame(net.near.mac, plain.mac, request)
-    plain.resolve(net.near.ip)
-    before, cpus = net.host.agent.stats(), os.sched_getaffinity(0)
+    quiet = (guests.world.hosts[1].namespace, "192.0.2.1"), (guests.far.namespace, guests.near.ip)
+    request = ipv4(plain.ip, guests.near.ip, echo_request(1, 1, bytes(1300)), protocol=1)
+    ping_of_vm = frame(guests.near.mac, plain.mac, request)
+    plain.resolve(guests.near.ip)
+    before, cpus = guests.host.agent.stats(), os.sched_getaffinity(0)
     try:
         for cpu in cpus:
             os.sched_setaffinity(0, {cpu})
@@ -217,7 +202,7 @@ def test_a_vm_that_does_not_read_silences_nobody(net: Guests, plain: Vmm) -> Non
         heard = [ping(of, to) for of, to in quiet for _ in range(4)]
     finally:
         os.sched_setaffinity(0, cpus)
-    since = net.host.agent.stats().since(before)
+    since = guests.host.agent.stats().since(before)
     assert since.guard[Verdict.COPIED].packets >= 200
     assert len(plain.pending()) >= 200  # they did wait
     assert all(heard)
