@@ -6,10 +6,12 @@ from __future__ import annotations
 import pytest
 
 from mizarnet import Verdict
+from tests.frames import datagram, geneve, geneve_option
 from tests.netns.hostile.wire import inner, nested, outer
 from tests.support.counting import assert_counted
 from tests.support.flood import frame_count
-from tests.support.wire import Kind, Packet, Wire
+from tests.support.wait import wait_until
+from tests.support.wire import STRANGER, STRANGERS_IP, Kind, Packet, Wire
 from tests.world import BLUE, GREEN
 
 KINDS: dict[str, Kind] = {**inner.KINDS, **nested.KINDS, **outer.KINDS}
@@ -35,9 +37,42 @@ def test_the_vni_alone_says_whose_a_packet_is(wire: Wire) -> None:
     wire.assert_seen({wire.net.green1: count})
 
 
+def assert_accepted(wire: Wire, packet: Packet) -> None:
+    """The guard lets it in, and the datagram in it arrives at the blue endpoint, and nowhere else."""
+    blue = wire.endpoints[wire.net.blue1]
+    assert_counted(wire.net.first.agent, "guard", Verdict.ACCEPTED, lambda: wire.send([packet], 1))
+    wire.assert_seen({wire.net.blue1: 1})
+    arrived: list[bytes] = []
+    wait_until(lambda: arrived or arrived.extend(blue.received()), "it did not arrive")
+    assert arrived == [b"frame"]
+
+
+@pytest.mark.vm
+def test_the_endpoint_is_found_by_its_address_and_not_by_the_mac(wire: Wire) -> None:
+    net = wire.net
+    inner = datagram(STRANGER, STRANGERS_IP, net.blue1.ip, destination_mac=net.red1.mac)
+    assert_accepted(wire, wire.packet(Verdict.ACCEPTED, inner))
+
+
+OPTIONS = {
+    "one that nobody knows": [geneve_option(1, bytes(8))],
+    "all lengths, to the last byte": [
+        geneve_option(1), geneve_option(2, bytes(124)), geneve_option(3, bytes(116))
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("what", OPTIONS)
+def test_options_that_need_not_be_understood(wire: Wire, what: str) -> None:
+    """Only Geneve has options."""
+    if wire.net.world.encap == "geneve":
+        tunnel = geneve(BLUE, wire.legal(wire.net.blue1), options=b"".join(OPTIONS[what]))
+        assert_accepted(wire, Packet(wire.outer(tunnel), Verdict.ACCEPTED))
+
+
 @pytest.mark.vm
 def test_a_peer_may_forbid_fragments(wire: Wire) -> None:
     """Newer kernels say so in the flags of the tunnel key, beside those that are a reason to refuse."""
     tunnel = wire.tunnel(BLUE, wire.legal(wire.net.blue1))
-    packet = Packet(wire.outer(tunnel, flags=DONT_FRAGMENT), Verdict.ACCEPTED)
-    assert_counted(wire.net.first.agent, "guard", Verdict.ACCEPTED, lambda: wire.send([packet], 1))
+    assert_accepted(wire, Packet(wire.outer(tunnel, flags=DONT_FRAGMENT), Verdict.ACCEPTED))

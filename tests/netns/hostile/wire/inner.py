@@ -88,6 +88,7 @@ def an_endpoint_of_this_host(wire: Wire) -> Iterator[Packet]:
         (other.mac, other.ip),
         (other.mac, STRANGERS_IP),
         (STRANGER, other.ip),
+        (STRANGER, to.ip),
         (to.mac, to.ip),
     ):
         frame = datagram(mac, address, to.ip, destination_mac=to.mac)
