@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Super-packets, constant cost, few verdicts, and a stack in user space (T36, T37, T40, T42)."""
+"""Super-packets, and a stack in user space (T36, T42); T37 and T40 are S9 and S8 in ``test_seed*.py``."""
 
 from __future__ import annotations
 
-import os
 from ipaddress import ip_address
 
 import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet._datapath import loader
-from mizarnet._kernel import bpf
 from mizarnet._model.specs import VIRTUAL_MAC
 from tests.frames import echo_request
 from tests.support.services import exchange_file
-from tests.support.standing import program_ids
 from tests.support.vmm import Vmm
-from tests.world import SWITCH_VERDICTS, EncapName, Host, Subnet, World, common_tests
+from tests.world import EncapName, Subnet, World
 
 VNI = 3
 NET = Subnet(VNI, 1)
@@ -36,46 +32,6 @@ def test_t36_tcp_is_not_segmented_before_the_agent_nor_at_the_switch(encap: Enca
         sent = h1.agent.stats().since(before[0]).agent[Verdict.ENCAPSULATED]
         assert sent.bytes / sent.packets > 2 * h1.tunnel.mtu
         assert switch.agent.stats().since(before[1]).switch[Verdict.BOUNCED].packets >= sent.packets
-
-
-def kernel_objects(host: Host) -> tuple[object, ...]:
-    """Programs and bytes of maps of a host."""
-    state = host.agent.state()
-    return dict(state.programs), state.memory
-
-
-def test_t37_the_cost_does_not_depend_on_the_number_of_endpoints(encap: EncapName) -> None:
-    with World(encap, hosts=1) as world:
-        host, space = world.hosts[0], world.space()
-        empty = kernel_objects(host)
-        for first, last in ((1, 1), (2, 100), (101, 1000)):
-            specs = [
-                mz.EndpointSpec(vni=VNI, ip=f"10.1.{n >> 8}.{n & 255}/16", netns=space.name, ifname=f"e{n}")
-                for n in range(first, last + 1)
-            ]
-            mz.Endpoint.create_many(host.agent, specs)
-            assert len(host.agent.endpoints) == last
-            assert kernel_objects(host) == empty
-
-
-def test_t40_the_switch_passes_or_transmits_and_nothing_else(encap: EncapName, version: int) -> None:
-    with World(encap, hosts=3) as world:
-        h1, h2, switch = world.hosts
-        world.network(NET, switches=[switch])
-        one, other = world.member(h1, NET, 2), world.member(h2, NET, 3)
-        world.inform(switch)
-        world.switch(switch)
-        common_tests(one, other, version)
-        program = bpf.Program.open_id(program_ids(switch.agent)[loader.SWITCH])
-        assert program is not None
-        with program:
-            actions = {program.test_run(os.urandom(size), repeat=1).verdict for size in range(14, 400)}
-        counted = {verdict for verdict, each in switch.agent.stats().switch.items() if each.packets}
-        assert actions == {XDP_PASS}
-        assert {Verdict.BOUNCED, Verdict.PASSED} <= counted <= SWITCH_VERDICTS
-
-
-XDP_PASS = 2
 
 
 @pytest.mark.vm
