@@ -65,6 +65,16 @@ def named_states() -> dict[str, State]:
     return {name: state_from_json(state) for name, state in data.items()}
 
 
+def by_state(*programs: str) -> dict[str, dict[str, Fixture]]:
+    """The fixtures of these programs by ``file:name``, below the name of their state."""
+    found: dict[str, dict[str, Fixture]] = {}
+    names = {id(state): name for name, state in named_states().items()}
+    for name, fixture in load_all().items():
+        if fixture.case.program in programs:
+            found.setdefault(names[id(fixture.state)], {})[name] = fixture
+    return found
+
+
 def from_line(line: str) -> Fixture:
     """The reverse of `to_line`."""
     data = json.loads(line)

@@ -12,33 +12,19 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
-from itertools import product
-from pathlib import Path
-from typing import Any
 
 import attrs
 
-import mizarnet
-from mizarnet import Encap, MacAddress, Stats, Verdict
-from mizarnet._datapath import loader
-from mizarnet._kernel.bpf import Object, XdpHook
-from mizarnet._kernel.netlink import (
-    LOOPBACK_IFINDEX,
-    Session,
-    add_address,
-    create_veth,
-    get_link,
-    set_link,
-    write_sysctl,
-)
-from mizarnet._model.codec import FIRST
+from mizarnet import MacAddress, Verdict
+from mizarnet._kernel.bpf import XdpHook
+from mizarnet._kernel.netlink import Session, add_address, create_veth, get_link, set_link, write_sysctl
 from mizarnet._model.specs import XdpMode
-from mizarnet._model.stats import unpack_stats
-from tests.frames import UDP, datagram, frame, geneve, ipv4, ipv6, is_sealed, summed, udp, vxlan
+from tests.frames import UDP, datagram, frame, geneve, is_sealed, packet, summed, udp, vxlan
 from tests.model import Model
 from tests.model.case import XDP_PASS, XDP_TX, Case, Outcome
-from tests.model.state import Config, State
+from tests.model.state import State
 from tests.support.namespace import Namespace
+from tests.support.shipped import Ran, Shipped
 from tests.support.switch_knowledge import (
     INNER,
     LOCAL,
@@ -46,27 +32,14 @@ from tests.support.switch_knowledge import (
     OWN,
     SENDER,
     SENT_FROM,
+    THERE,
+    TUNNELS,
     UNDERLAYS,
     VNI,
     Underlay,
     knowledge,
     ways,
 )
-from tests.support.twin_tables import pack_config, pack_switching, tables
-
-OBJECT = Path(mizarnet.__file__).parent / "_objects" / "transit-mac-only.bpf.o"
-
-
-def load(state: State) -> Object:
-    """The shipped object with what the model knows in its maps."""
-    loaded = loader.load(
-        pack_config(state.config), mizarnet.Capacity(max_endpoints=64, max_local=4), path=OBJECT
-    )
-    for name, entries in tables(state).items():
-        for key, value in entries.items():
-            loaded.maps[name].update(key, value)
-    loaded.maps["lifeline"].update(FIRST, struct.pack("=I", LOOPBACK_IFINDEX))
-    return loaded
 
 
 def make_device(session: Session, name: str, addresses: list[str], device_mac: bytes | None = None) -> int:
@@ -125,126 +98,86 @@ def staged() -> Iterator[Stage]:
         namespace.delete()
 
 
-@attrs.frozen
-class Ran:
-    """What the program did with a frame."""
-
-    verdict: Verdict
-    frame: bytes
-
-
 @attrs.frozen(repr=False)
 class Bench:
     """A loaded object with filled tables, and the packets of its tunnel."""
 
     stage: Stage
-    loaded: Object
+    shipped: Shipped
     state: State
-    underlay: Underlay
+    model: Model = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Model(self.state), takes_self=True)
+    )
+
+    @property
+    def underlay(self) -> Underlay:
+        """Its addresses."""
+        return Underlay(4 if len(self.state.config.local) == 4 else 6)
 
     def run(self, frame: bytes) -> Ran:
-        """Run the program on a frame; it must count exactly one verdict, and return what goes with it."""
-        before = self._stats()
+        """Run the program on a frame; it must return what goes with its verdict."""
         context = struct.pack("6I", 0, len(frame), 0, self.stage.ifindex, 0, 0)  # struct xdp_md
-        program = self.loaded.programs["mzn_switch"]
-        ran = self.stage.session.run(program.test_run, frame, context=context)
-        since = self._stats().since(before).switch
-        counted = {verdict: counter for verdict, counter in since.items() if counter.packets}
-        assert list(counted.values()) == [mizarnet.Counter(1, min(len(frame), PAGE_FRAME))]
-        verdict = next(iter(counted))
-        assert ran.verdict == (XDP_TX if verdict is Verdict.BOUNCED else XDP_PASS)
-        return Ran(verdict, ran.frame)
+        ran = self.stage.session.run(self.shipped.run, "switch", frame, context)
+        assert ran.action == (XDP_TX if ran.verdict is Verdict.BOUNCED else XDP_PASS)
+        return ran
 
     @contextmanager
     def on_generic_hook(self) -> Iterator[Bench]:
         """The same, while the host's record says that the program is on the generic hook."""
         generic = attrs.evolve(self.state, generic=True)
-        self.loaded.maps["switching"].update(FIRST, pack_switching(generic))
+        self.shipped.switching(generic)
         yield attrs.evolve(self, state=generic)
-        self.loaded.maps["switching"].update(FIRST, pack_switching(self.state))
-
-    def _stats(self) -> Stats:
-        return unpack_stats(self.loaded.maps["verdicts"].sum_words()[1])
+        self.shipped.switching(self.state)
 
     def expected(self, frame: bytes) -> Outcome:
         """What the model says, if the kernel answers for the host that it asks about."""
-        model, hops = Model(self.state), ways(self.underlay)
+        hops = ways(self.underlay)
         case = Case(program="switch", frame=frame, hop=next(iter(hops.values())))
-        asked = model.judge(case).asked
-        return model.judge(attrs.evolve(case, hop=hops[asked[1]]) if asked else case)
+        asked = self.model.judge(case).asked
+        return self.model.judge(attrs.evolve(case, hop=hops[asked[1]]) if asked else case)
 
-    def agree(self, frame: bytes) -> Ran:
+    def agree(self, frame: bytes, name: str = "") -> Ran:
         """Run a frame; program and model must agree about verdict and every byte."""
         ran, expected = self.run(frame), self.expected(frame)
         assert expected.frame is not None
-        assert (ran.verdict, ran.frame.hex()) == (expected.verdict, expected.frame.hex())
+        assert (ran.verdict, ran.frame.hex()) == (expected.verdict, expected.frame.hex()), name
         # The model changes checksums as the program does; a right one must also be right over the whole.
         assert ran.verdict != Verdict.BOUNCED or is_sealed(ran.frame[14:]) or not is_sealed(frame[14:])
         return ran
 
-    def packet(self, to: str = "10.0.0.2", **outer: Any) -> bytes:
+    def packet(
+        self,
+        to: str = THERE,
+        *,
+        payload: bytes = b"frame",
+        vni: int = VNI,
+        hops: int = 64,
+        source_port: int = SENT_FROM,
+        has_checksum: bool = False,
+        options: bytes = b"",
+    ) -> bytes:
         """A tunnel packet for an endpoint, in its outer Ethernet frame."""
-        return self.wrap(inner_frame(to), **outer)
-
-    def wrap(self, inner: bytes, **outer: Any) -> bytes:
-        """An inner frame in a tunnel packet."""
-        return Wrapper(self.state.config, self.underlay, **outer).around(inner)
-
-
-# A test run puts what does not fit into a page into further buffers; more than this is not in the first one.
-PAGE_FRAME = 3520
-
-
-def inner_frame(to: str, payload: bytes = b"frame") -> bytes:
-    source = "fd01::1" if ":" in to else "10.0.0.1"
-    return datagram(INNER, source, to, destination_mac=OWN, payload=payload)
-
-
-@attrs.frozen
-class Wrapper:
-    """The outer headers, each field to be chosen."""
-
-    config: Config
-    underlay: Underlay
-    vni: int = VNI
-    source: int = 2
-    hops: int = 64
-    source_port: int = SENT_FROM
-    has_checksum: bool = False
-    options: bytes = b""
-    fragment: int = 0
-
-    def around(self, inner: bytes) -> bytes:
-        return self.outer(self.tunnel_header() + inner)
-
-    def tunnel_header(self) -> bytes:
-        return (
-            vxlan(self.vni, b"")
-            if self.config.encap == "vxlan"
-            else geneve(self.vni, b"", options=self.options)
+        inner = datagram(
+            INNER, "fd01::1" if ":" in to else "10.0.0.1", to, destination_mac=OWN, payload=payload
         )
-
-    def outer(self, payload: bytes) -> bytes:
-        body = udp(self.source_port, self.config.port, payload)
-        source, local = str(self.underlay.host(self.source)), str(self.underlay.host(LOCAL))
-        if self.has_checksum:
+        is_vxlan, port = self.state.config.encap == "vxlan", self.state.config.port
+        body = udp(source_port, port, vxlan(vni, inner) if is_vxlan else geneve(vni, inner, options=options))
+        source, local = str(self.underlay.host(2)), str(self.underlay.host(LOCAL))
+        if has_checksum:
             body = summed(source, local, UDP, body)
-        if self.underlay.version == 4:
-            return frame(OWN, SENDER, ipv4(source, local, body, hops=self.hops, flags=self.fragment))
-        return frame(OWN, SENDER, ipv6(source, local, body, hops=self.hops))
+        return frame(OWN, SENDER, packet(source, local, body, hops=hops))
 
 
 @contextmanager
-def benches(stage: Stage) -> Iterator[dict[tuple[Encap, int], Bench]]:
-    """One for each encapsulation over each family; parsing needs no tunnel of the kernel's."""
+def benches(stage: Stage) -> Iterator[dict[str, Bench]]:
+    """One for each tunnel; parsing needs none of the kernel's."""
     with ExitStack() as stack:
-        made: dict[tuple[Encap, int], Bench] = {}
-        for encap, underlay in product(Encap, UNDERLAYS):
-            state = knowledge(encap, underlay)
-            loaded = stack.enter_context(load(state))
-            made[encap, underlay.version] = Bench(stage, loaded, state, underlay)
+        made: dict[str, Bench] = {}
+        for tunnel in TUNNELS:
+            shipped = stack.enter_context(Shipped.load(knowledge(tunnel)))
+            made[tunnel] = Bench(stage, shipped, shipped.state)
         # Any of them, so that the device has a receive queue for XDP.
-        program = loaded.programs["mzn_switch"]
+        program = shipped.loaded.programs["mzn_switch"]
         hook = XdpHook(stage.ifindex)
         stage.session.run(hook.attach, program, mode=XdpMode.NATIVE)
         stack.callback(stage.session.run, hook.detach, program, mode=XdpMode.NATIVE)

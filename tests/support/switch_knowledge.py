@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the transit switch of the tests on single frames knows, once for each encapsulation and family."""
+"""What the transit switch of the tests on single frames knows, and what the kernel says about the ways to the hosts."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import TypeAlias
 
 import attrs
 
-from mizarnet import Encap
-from mizarnet._model.enumerations import Limit
-from tests.frames import mac
+from tests.frames import ip, mac
 from tests.model.case import Hop, HopResult
-from tests.model.state import Config, Ip, Local, Network, Prefix, Remote, State
+from tests.model.state import Ip, Remote, State
+from tests.support.fixtures import named_states
+from tests.support.shipped import blind
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
 OWN, SENDER, INNER = (mac(f"02:00:00:00:01:{n:02x}") for n in (1, 2, 3))
-PORTS = {Encap.VXLAN: 4789, Encap.GENEVE: 6081}
 VNI = 7
 SENT_FROM = 50_000
 
 # Hosts by the last number of their underlay address: the own one, those with a known MAC, and one without.
 LOCAL = 1
-NEIGHBOURS = {n: mac(f"02:00:00:00:02:{n:02x}") for n in (2, 3, 4)}
 UNRESOLVED = 9
+NEIGHBOURS = {n: mac(f"02:00:00:00:02:{n:02x}") for n in range(2, 32) if n != UNRESOLVED}
+# Endpoints: of this host; of another, and that with IPv6; behind switches.
+HERE, THERE, THERE_IPV6, SWITCHED, SWITCHED_IPV6 = "10.0.0.1", "10.0.0.9", "fd00::9", "10.1.0.1", "fd01::1"
 
 
 @attrs.frozen
@@ -34,7 +35,7 @@ class Underlay:
     version: int
 
     def host(self, number: int) -> Address:
-        return ip_address(f"192.0.2.{number}" if self.version == 4 else f"fd00:6d::{number:x}")
+        return ip_address(f"192.0.2.{number}" if self.version == 4 else f"2001:db8::{number:x}")
 
     @property
     def elsewhere(self) -> Address:
@@ -61,36 +62,20 @@ class Underlay:
 
 
 UNDERLAYS = (Underlay(4), Underlay(6))
+TUNNELS = [f"{encap} over IPv{underlay.version}" for encap in ("VXLAN", "Geneve") for underlay in UNDERLAYS]
+"""Names of the states of the kept cases that are the same but for their tunnel."""
 
 
-def knowledge(encap: Encap, underlay: Underlay) -> State:
-    """What the switch of these tests knows, as the model takes it."""
-    host = underlay.host
-    places = {
-        "10.0.0.2": host(2), "10.0.0.9": host(UNRESOLVED), "10.0.0.10": underlay.elsewhere,
-        "10.0.0.11": underlay.nowhere, "10.0.0.12": underlay.beyond, "10.0.0.13": underlay.refused,
-        "fd01::2": host(2), "fd01::9": host(UNRESOLVED),
+def knowledge(tunnel: str) -> State:
+    """What the switch of a tunnel knows: besides the kept cases' endpoints some on hosts to which there is no way."""
+    state, underlay = blind(named_states()[tunnel]), Underlay(int(tunnel[-1]))
+    hosts = {
+        "10.0.0.109": underlay.host(UNRESOLVED), "fd00::109": underlay.host(UNRESOLVED),
+        "10.0.0.110": underlay.elsewhere, "10.0.0.111": underlay.nowhere, "10.0.0.112": underlay.beyond,
+        "10.0.0.113": underlay.refused,
     }  # fmt: skip
-    switches = {
-        "10.2.0.0/16": [host(2), host(3), host(4)], "10.2.9.0/24": [host(4)], "10.3.0.0/16": [host(2), host(LOCAL)],
-        "10.4.0.0/16": [], "fd02::/64": [host(2), host(3), host(4)], "fd03::/64": [host(LOCAL), host(2)],
-        "::/0": [host(3)],
-    }  # fmt: skip
-    return State(
-        config=_config(encap, host(LOCAL).packed),
-        senders={},
-        endpoints={
-            **{(VNI, _ip(here)): Local(0, INNER) for here in ("10.0.0.1", "fd01::1")},
-            **{(VNI, _ip(ip)): Remote(place.packed) for ip, place in places.items()},
-            (8, _ip("10.0.0.2")): Remote(host(3).packed),
-            (Limit.VNI_MAX, _ip("10.0.0.2")): Remote(host(4).packed),
-        },
-        networks={
-            **{(VNI, _prefix(prefix)): _network(hosts) for prefix, hosts in switches.items()},
-            (9, _prefix("0.0.0.0/0")): _network([host(4)]),
-        },
-        peers=frozenset({_prefix(underlay.prefix(host(0)))}),
-    )
+    more = {(VNI, ip(address)): Remote(host.packed) for address, host in hosts.items()}
+    return attrs.evolve(state, endpoints={**state.endpoints, **more})
 
 
 def ways(underlay: Underlay) -> dict[Ip, Hop]:
@@ -108,27 +93,3 @@ def ways(underlay: Underlay) -> dict[Ip, Hop]:
         underlay.beyond: way(HopResult.SUCCESS, NEIGHBOURS[2]),
     }
     return {host.packed: hop for host, hop in hops.items()}
-
-
-def _config(encap: Encap, local: Ip) -> Config:
-    return Config(
-        encap=encap.value,
-        port=PORTS[encap],
-        local=local,
-        tunnel_mac=INNER,
-        virtual_mac=INNER,
-        route_identity=False,
-    )
-
-
-def _ip(text: str) -> Ip:
-    return ip_address(text).packed
-
-
-def _prefix(text: str) -> Prefix:
-    network = ip_network(text)
-    return network.network_address.packed, network.prefixlen
-
-
-def _network(switches: list[Address]) -> Network:
-    return Network(None, tuple(host.packed for host in switches))
