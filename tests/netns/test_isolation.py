@@ -96,6 +96,7 @@ def frames_of(net: Tenants) -> dict[str, tuple[Verdict, bytes]]:
             datagram(me, "10.0.0.1", "10.0.0.3", destination_mac=BROADCAST),
         ),
         "a VLAN tag": (Verdict.VLAN_TAGGED, tagged(good, (0x8100, 7))),
+        "a service tag": (Verdict.VLAN_TAGGED, tagged(good, (0x88A8, 7))),
         "LLDP": (Verdict.UNKNOWN_ETHERTYPE, ethernet(VIRTUAL, me, 0x88CC, bytes(46))),
         "a packet longer than its frame": (Verdict.BAD_IPV4, good[:-1]),
         "ARP in a neighbour's name": (

@@ -19,7 +19,6 @@ from tests.support.counting import wait_for
 from tests.support.icmp import datagram_error, echo, family_of, level_of
 from tests.support.services import exchange_datagrams
 from tests.support.traffic import send_frame
-from tests.support.vmm import Vmm
 from tests.world import Container, EncapName, Subnet, World, device, new_namespace
 
 VNI = 3
@@ -185,15 +184,6 @@ def test_what_a_stack_says_at_its_start_is_counted(world: World, parties: Partie
     space.delete()
 
 
-def test_a_vlan_tag_is_dropped_and_counted(parties: Parties) -> None:
-    one, near = parties.one, parties.near
-    frame = datagram(one.mac, one.address(4), near.address(4), destination_mac=near.mac)
-    for kind in (b"\x81\x00", b"\x88\xa8"):
-        before = parties.agent.stats()
-        send_frame(one.namespace, "eth0", frame[:12] + kind + b"\x00\x07" + frame[12:])
-        wait_for(parties.agent, Verdict.VLAN_TAGGED, before, program="agent")
-
-
 def test_a_frame_longer_than_the_device_takes_is_refused_at_the_sender(parties: Parties) -> None:
     one, far = parties.one, parties.far
     room = device(one.namespace, "eth0").mtu - 28
@@ -215,15 +205,3 @@ def test_a_device_cannot_be_made_longer_than_the_tunnel(parties: Parties) -> Non
         "-c",
         f"! ip link set eth0 mtu {mtu + 1} && ip link set eth0 mtu {mtu - 1} && ip link set eth0 mtu {mtu}",
     )
-
-
-def test_a_frame_of_a_vm_that_is_too_long_is_counted(parties: Parties) -> None:
-    vm = mz.Endpoint.create(parties.agent, vni=VNI, ip="10.1.0.50/24", kind="macvtap", name="vm")
-    with vm.open_tap() as tap:
-        vmm, room = Vmm(vm, tap.fds[0]), parties.one.host.tunnel.mtu - 20
-        before = parties.agent.stats()
-        vmm.send(parties.far.address(4), bytes(room))
-        wait_for(parties.agent, Verdict.ENCAPSULATED, before, program="agent")
-        vmm.send(parties.far.address(4), bytes(room + 1))
-        wait_for(parties.agent, Verdict.OVERSIZED, before, program="agent")
-    vm.delete()
