@@ -56,9 +56,9 @@ def started(program: str, host: Host, count: int = 2) -> Iterator[list[Popen[str
             each.communicate()
 
 
-def at_once(both: list[Popen[str]], line: str) -> list[str]:
-    """What they answer to a line that all are told before one is listened to."""
-    for each in both:
+def at_once(both: list[Popen[str]], *lines: str) -> list[str]:
+    """What they answer to a line each, which all are told before one is listened to."""
+    for each, line in zip(both, lines, strict=True):
         assert each.stdin is not None
         each.stdin.write(f"{line}\n")
         each.stdin.flush()
@@ -74,7 +74,7 @@ def test_two_makers_make_one_agent(host: Host, hook: str) -> None:
     host.agent.detach()
     with makers(host) as both:
         for _ in range(ROUNDS[hook]):
-            told = [each.split() for each in at_once(both, hook)]
+            told = [each.split() for each in at_once(both, hook, hook)]
             assert sum(created == "True" for created, *_ in told) >= 1, told
             assert {whole for _, _, whole in told} == {"True"}, told
             (meta,) = {int(meta) for _, meta, _ in told}
@@ -103,12 +103,7 @@ def test_a_tunnel_that_two_attach_and_detach_is_guarded_or_down(host: Host) -> N
     with started(LEAVER, host) as both:
         told: Counter[str] = Counter()
         for number in range(depth(60, 600)):
-            lines = ["attach\n", "detach\n"] if number % 2 else ["detach\n", "attach\n"]
-            for each, line in zip(both, lines, strict=True):
-                assert each.stdin is not None
-                each.stdin.write(line)
-                each.stdin.flush()
-            told.update(heard(each) for each in both)
+            told.update(at_once(both, *(("attach", "detach") if number % 2 else ("detach", "attach"))))
             standing = attached_on(host)
             assert any("guard" in place for place in standing) or not host.tunnel.state().up, (number, told)
     print(dict(told))
@@ -124,11 +119,7 @@ def test_makers_that_want_different_hooks_do_not_block_each_other(host: Host) ->
     host.agent.detach()
     with makers(host) as both:
         for _ in range(depth(20, 200)):
-            for each, hook in zip(both, ("auto", "clsact"), strict=True):
-                assert each.stdin is not None
-                each.stdin.write(f"{hook}\n")
-                each.stdin.flush()
-            told = [heard(each) for each in both]
+            told = at_once(both, "auto", "clsact")
             with mz.TransitAgent.attach(host.tunnel) as agent:
                 assert all(agent.state().attached.values()), told
                 agent.detach()
