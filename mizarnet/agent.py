@@ -12,7 +12,6 @@ import attrs
 from mizarnet._datapath import install, leftovers, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
-from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
@@ -26,7 +25,7 @@ from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_
 from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
-from mizarnet.tunnel import Tunnel, place_of
+from mizarnet.tunnel import Tunnel, device_of, place_of
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -88,7 +87,7 @@ class TransitAgent(Described, Closing):
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.tunnel = tunnel
         self.created = False
-        self.datapath = datapath
+        self._datapath = datapath
         self.hook: Hook = deciding_hook(datapath.maps.read_meta().layers)
         self.capacity: Capacity = capacity_of(datapath.maps)
         place = place_of(tunnel)
@@ -130,16 +129,15 @@ class TransitAgent(Described, Closing):
             UnderlayNotFoundError: The underlay is gone, or this host no longer has the tunnel's address.
             MtuError: The underlay's MTU is too small for the tunnel by now.
         """
-        if not isinstance(tunnel, Tunnel):
-            raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
+        device = device_of(tunnel)
         spec = AgentSpec(
             hook=None if hook == "auto" else parse_member(Hook, hook, argument="hook"),
             max_endpoints=_room(max_endpoints, argument="max_endpoints", most=MOST_ENDPOINTS),
             max_local=_room(max_local, argument="max_local", most=MOST_LOCAL),
             peers=None if peers is None else _prefixes(peers),
         )
-        with tunnel.host.locked():
-            created = install.install(tunnel.device, spec)
+        with device.host.locked():
+            created = install.install(device, spec)
         agent = cls.open(tunnel)
         agent.created = created
         return agent
@@ -164,25 +162,20 @@ class TransitAgent(Described, Closing):
                 own = undo.enter_context(tunnel.copy())
             else:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
-            datapath = undo.enter_context(closing(DataPath.open(own.device.hooks)))
+            datapath = undo.enter_context(closing(DataPath.open(device_of(own).hooks)))
             datapath.warn_if_outdated()
             agent = cls(own, datapath)
             undo.pop_all()
             return agent
 
-    @property
-    def host(self) -> Host:
-        """Network namespace of the host."""
-        return self.tunnel.host
-
     def stats(self) -> Stats:
         """Verdicts of each program since the agent was attached: packets and bytes, summed over the CPUs."""
-        return unpack_stats(self.datapath.maps.verdicts.sum_words()[1])
+        return unpack_stats(self._datapath.maps.verdicts.sum_words()[1])
 
     def state(self) -> AgentState:
         """Programs, memory and hooks, read from the kernel."""
-        found, maps = self.datapath.survey(), self.datapath.maps
-        link = self.tunnel.device.find()
+        found, maps = self._datapath.survey(), self._datapath.maps
+        link = device_of(self.tunnel).find()
         programs = {place: each.program_id for place, each in found.standing.items()}
         return AgentState(
             up=link is not None and link.up,
@@ -196,7 +189,7 @@ class TransitAgent(Described, Closing):
     @property
     def build(self) -> str:
         """Build of mizarnet that attached or replaced programs last, as 16 hexadecimal digits; read from the kernel."""
-        return build_text(self.datapath.maps.read_meta().head.build)
+        return build_text(self._datapath.maps.read_meta().head.build)
 
     @property
     def outdated(self) -> bool:
@@ -204,7 +197,9 @@ class TransitAgent(Described, Closing):
 
         The transit switch's program counts as well.
         """
-        return bool(self.datapath.outdated()) or any(each.outdated() for each in switches.own(self.datapath))
+        return bool(self._datapath.outdated()) or any(
+            each.outdated() for each in switches.own(self._datapath)
+        )
 
     def upgrade(self) -> None:
         """Replace the programs that run by this package's, with no packet lost and no table changed.
@@ -218,8 +213,8 @@ class TransitAgent(Described, Closing):
             LayoutError: The tables are of another schema than this package's; nothing was changed.
             StaleHandleError: Another process changed a hook meanwhile; programs that were replaced are attached again.
         """
-        with self.datapath.writing():
-            upgrade(self.datapath)
+        with self._datapath.writing():
+            upgrade(self._datapath)
 
     def detach(self, *, force: bool = False) -> None:
         """Take the tunnel down and detach agent and guard, with all tables; succeeds if they are gone already.
@@ -230,22 +225,23 @@ class TransitAgent(Described, Closing):
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
         """
-        with self.host.locked():
+        device = device_of(self.tunnel)
+        with device.host.locked():
             try:
-                install.remove(self.tunnel.device, self.datapath, force=force)
+                install.remove(device, self._datapath, force=force)
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
             except AgentNotFoundError:
-                self.tunnel.device.take_down()  # no program guards it any more
-                leftovers.clear_host(self.host)
+                device.take_down()  # no program guards it any more
+                leftovers.clear_host(device.host)
 
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
-        self.datapath.close()
+        self._datapath.close()
         self.tunnel.close()
 
     def __repr__(self) -> str:
-        closed = ", closed" if self.datapath.closed else ""
+        closed = ", closed" if self._datapath.closed else ""
         return f"<TransitAgent on {self.tunnel.name} by {self.hook.value}{closed}>"
 
     def _repr_html_(self) -> str:
@@ -258,11 +254,18 @@ class TransitAgent(Described, Closing):
         return table(caption, ("attribute", "value"), {"hook": self.hook, **rows}.items()) + counters
 
     def _fill(self) -> Iterator[tuple[str, str]]:
-        maps = self.datapath.maps
+        maps = self._datapath.maps
         yield "addresses", f"{maps.endpoints.count():,} of {self.capacity.max_endpoints:,}"
         yield "endpoints of this host", f"{maps.senders.count():,} of {self.capacity.max_local:,}"
         yield "networks", f"{len(self.networks):,}"
         yield "peers", ", ".join(map(str, sorted(self.peers, key=arguments.in_order)))
+
+
+def datapath_of(agent: TransitAgent) -> DataPath:
+    """The data path of an agent, for the modules above; raises ``InvalidTypeError`` for anything but an agent."""
+    if not isinstance(agent, TransitAgent):
+        raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
+    return agent._datapath  # pyright: ignore[reportPrivateUsage]  this function is what others may use
 
 
 def _room(entries: int | None, *, argument: str, most: int) -> int | None:

@@ -29,7 +29,7 @@ from mizarnet._model.specs import (
     Route,
 )
 from mizarnet._model.stats import EndpointStats, unpack_endpoint_stats
-from mizarnet.agent import TransitAgent
+from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     BulkError,
     EndpointNotFoundError,
@@ -92,6 +92,7 @@ class Endpoint(Described):
     def __init__(self, agent: TransitAgent, record: Record, *, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
         self._agent = agent
+        self._datapath = datapath_of(agent)
         self._record = record
         self.spec: EndpointSpec = record.spec
         self.ifindex: int = record.ifindex
@@ -212,22 +213,24 @@ class Endpoint(Described):
             NetnsNotFoundError: There is no such namespace.
             UntrustedNamespaceError: The namespace belongs to another user namespace.
         """
-        fields = {
-            **{
-                "vni": vni,
-                "ip": ip,
-                "name": name,
-                "netns": netns,
-                "ifname": ifname,
-                "mac": mac,
-                "kind": kind,
-            },
-            **{"gateway": gateway, "default_route": default_route, "mtu": mtu, "forwarding": forwarding},
+        fields: dict[str, object] = {
+            "vni": vni,
+            "ip": ip,
+            "name": name,
+            "netns": netns,
+            "ifname": ifname,
+            "mac": mac,
+            "kind": kind,
+            "gateway": gateway,
+            "default_route": default_route,
+            "mtu": mtu,
+            "forwarding": forwarding,
             "trust_user_namespace": trust_user_namespace,
         }
         wanted = _specification(spec, fields)
-        with _checked(agent).datapath.writing() as maps:
-            record, created = LocalEndpoints(agent.datapath, maps).find_or_make(wanted)
+        datapath = datapath_of(agent)
+        with datapath.writing() as maps:
+            record, created = LocalEndpoints(datapath, maps).find_or_make(wanted)
         return cls(agent, record, created=created)
 
     @classmethod
@@ -246,7 +249,7 @@ class Endpoint(Described):
         """
         given = arguments.check_items(specs, argument="specs", what="EndpointSpec")
         wanted = [_specification(spec, {}) for spec in given]
-        _checked(agent)
+        datapath_of(agent)  # one error for a wrong argument, instead of one for each endpoint
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
         for spec in wanted:
@@ -279,15 +282,15 @@ class Endpoint(Described):
         Raises:
             EndpointNotFoundError: There is no such endpoint, it is being created, or its device is gone.
         """
-        _checked(agent)
+        datapath = datapath_of(agent)
         if name is not None and ip is None:
             arguments.check_endpoint_name(name)
-            endpoints, what = LocalEndpoints.of(agent.datapath), repr(name)
+            endpoints, what = LocalEndpoints.of(datapath), repr(name)
             record = endpoints.named(name)
         elif name is None and ip is not None:
             address = arguments.check_address(ip)
             what = f"({arguments.check_vni(vni)}, {address})"
-            endpoints = LocalEndpoints.of(agent.datapath)
+            endpoints = LocalEndpoints.of(datapath)
             record = endpoints.at(vni, address)
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
@@ -316,7 +319,7 @@ class Endpoint(Described):
             arguments.check_str(prefix, argument="prefix")
         if vni is not None:
             arguments.check_vni(vni)
-        endpoints = LocalEndpoints.of(_checked(agent).datapath)
+        endpoints = LocalEndpoints.of(datapath_of(agent))
         return Listing(
             (
                 cls(agent, record, created=False)
@@ -336,7 +339,7 @@ class Endpoint(Described):
             EndpointNotFoundError: The endpoint was deleted.
         """
         self._current()
-        slices = self._agent.datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
+        slices = self._datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
         return unpack_endpoint_stats(slices or [])
 
     def state(self) -> EndpointState:
@@ -345,7 +348,7 @@ class Endpoint(Described):
         Raises:
             EndpointNotFoundError: The endpoint was deleted, or its device is gone.
         """
-        record, hooks = self._current(), self._agent.datapath.hooks
+        record, hooks = self._current(), self._datapath.hooks
         link = device.find(record, hooks)
         if link is None:
             raise device_gone(record)
@@ -390,8 +393,8 @@ class Endpoint(Described):
         to send or receive anything, until its namespace or the tunnel ends.
         """
         try:
-            with self._agent.datapath.writing() as maps:
-                endpoints = LocalEndpoints(self._agent.datapath, maps)
+            with self._datapath.writing() as maps:
+                endpoints = LocalEndpoints(self._datapath, maps)
                 record = endpoints.named(self.name)
                 if record is not None and record.instance == self._record.instance:
                     endpoints.remove(record)
@@ -411,12 +414,12 @@ class Endpoint(Described):
         """
         given = arguments.check_items(names, argument="names", what="names")
         wanted = [arguments.check_endpoint_name(name) for name in given]
-        _checked(agent)
+        datapath = datapath_of(agent)
         failed: dict[str, Exception] = {}
         for name in wanted:
             try:
-                with agent.datapath.writing() as maps:
-                    endpoints = LocalEndpoints(agent.datapath, maps)
+                with datapath.writing() as maps:
+                    endpoints = LocalEndpoints(datapath, maps)
                     record = endpoints.named(name)
                     if record is not None:
                         endpoints.remove(record)
@@ -426,7 +429,7 @@ class Endpoint(Described):
             raise _bulk_error("deleted", failed, [name for name in wanted if name not in failed])
 
     def _current(self) -> Record:
-        record = LocalEndpoints.of(self._agent.datapath).named(self.name)
+        record = LocalEndpoints.of(self._datapath).named(self.name)
         if record is None or record.instance != self._record.instance:
             raise EndpointNotFoundError(f"endpoint {self.name!r} was deleted", hint=MAKE_AGAIN)
         return record
@@ -439,12 +442,6 @@ class Endpoint(Described):
         rows = {**attrs.asdict(self.spec, recurse=False), "ifindex": self.ifindex, "created": self.created}
         caption = f"Endpoint {self.name} on {place_of(self._agent.tunnel)}"
         return table(caption, ("attribute", "value"), rows.items())
-
-
-def _checked(agent: TransitAgent) -> TransitAgent:
-    if not isinstance(agent, TransitAgent):
-        raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
-    return agent
 
 
 def _specification(spec: EndpointSpec | None, fields: Mapping[str, Any]) -> EndpointSpec:

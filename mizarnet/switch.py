@@ -9,6 +9,7 @@ from typing import Literal, Self, final
 import attrs
 
 from mizarnet._datapath import forwarding, switches
+from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._datapath.tunnel_device import no_underlay
@@ -18,14 +19,14 @@ from mizarnet._model.described import Described
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.public import public
 from mizarnet._model.specs import NetnsLike, XdpMode, parse_member
-from mizarnet.agent import TransitAgent
+from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     AgentNotFoundError,
     InvalidTypeError,
     StaleHandleError,
     SwitchNotFoundError,
 )
-from mizarnet.tunnel import place_of
+from mizarnet.tunnel import device_of, place_of
 
 
 @public
@@ -71,6 +72,7 @@ class TransitSwitch(Described):
     def __init__(self, agent: TransitAgent, device: Link, *, mode: XdpMode, created: bool) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
         self.agent = agent
+        self._datapath = datapath_of(agent)
         self.underlay: str = device.name
         self.ifindex: int = device.ifindex
         self.mode: XdpMode = mode
@@ -100,19 +102,21 @@ class TransitSwitch(Described):
             ExistsError: The existing switch differs from a given argument, or another XDP program is on the device.
             PrivilegeError: A capability is missing.
         """
-        _check_agent(agent)
+        datapath = datapath_of(agent)
         name = None if underlay is None else arguments.check_device_name(underlay, argument="underlay")
         wanted = None if mode == "auto" else parse_member(XdpMode, mode, argument="mode")
-        with agent.datapath.writing() as maps:
-            existing = _standing(agent)
+        with datapath.writing() as maps:
+            existing = _standing(datapath)
             if existing is not None:
                 _compare(existing, underlay=name, mode=wanted)
-                switches.complete(agent.datapath, maps, existing)
+                switches.complete(datapath, maps, existing)
                 return cls._existing(agent, existing)
-            device = agent.tunnel.device.find_underlay() if name is None else get_link(agent.host, name)
+            device = (
+                device_of(agent.tunnel).find_underlay() if name is None else get_link(datapath.host, name)
+            )
             if device is None:
-                raise no_underlay(agent.host, name or agent.tunnel.underlay)
-            used = switches.attach(agent.datapath, maps, device, wanted)
+                raise no_underlay(datapath.host, name or agent.tunnel.underlay)
+            used = switches.attach(datapath, maps, device, wanted)
         return cls(agent, device, mode=used, created=True)
 
     @classmethod
@@ -125,7 +129,7 @@ class TransitSwitch(Described):
         Raises:
             SwitchNotFoundError: No switch of this agent is attached.
         """
-        existing = _standing(_check_agent(agent))
+        existing = _standing(datapath_of(agent))
         if existing is None:
             raise SwitchNotFoundError(
                 "this host is no transit switch", hint="make it one with TransitSwitch.attach()"
@@ -138,11 +142,11 @@ class TransitSwitch(Described):
 
     def state(self) -> SwitchState:
         """The switch, read from the kernel."""
-        link = get_link(self.agent.host, ifindex=self.ifindex)
+        link = get_link(self._datapath.host, ifindex=self.ifindex)
         version = self.agent.tunnel.local.version
         return SwitchState(
-            attached=_standing(self.agent) is not None,
-            forwarding=link is not None and forwarding.is_on(self.agent.host, link.name, version),
+            attached=_standing(self._datapath) is not None,
+            forwarding=link is not None and forwarding.is_on(self._datapath.host, link.name, version),
         )
 
     def detach(self: TransitSwitch | str, *, netns: NetnsLike | None = None) -> None:
@@ -163,9 +167,9 @@ class TransitSwitch(Described):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
-        with self.agent.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
+        with self._datapath.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
             # Detaching the agent detached the switch.
-            switches.clear(self.agent.datapath)
+            switches.clear(self._datapath)
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode.value} XDP>"
@@ -174,16 +178,10 @@ class TransitSwitch(Described):
         return f"Transit switch on {self.underlay}, by the tables of {place_of(self.agent.tunnel)}"
 
 
-def _check_agent(agent: TransitAgent) -> TransitAgent:
-    if not isinstance(agent, TransitAgent):
-        raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
-    return agent
-
-
-def _standing(agent: TransitAgent) -> StandingSwitch | None:
-    """The switch of this agent on any device; None if there is none."""
-    _ = agent.datapath.maps  # raises an error if the agent is gone
-    return next(iter(switches.own(agent.datapath)), None)
+def _standing(datapath: DataPath) -> StandingSwitch | None:
+    """The switch of a data path on any device; None if there is none."""
+    _ = datapath.maps  # raises an error if the agent is gone
+    return next(iter(switches.own(datapath)), None)
 
 
 def _compare(existing: StandingSwitch, *, underlay: str | None, mode: XdpMode | None) -> None:

@@ -17,6 +17,7 @@ from mizarnet._model.arguments import IPAddress
 from mizarnet._model.described import Described, Listing
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, Encap, MacAddress, NetnsLike, TunnelSpec, parse_member
+from mizarnet.errors import InvalidTypeError
 
 
 @public
@@ -82,8 +83,8 @@ class Tunnel(Described, Closing):
 
     def __init__(self, device: TunnelDevice, *, netns: str | None, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
-        self.device = device
-        self.host: Host = device.host
+        self._device = device
+        self._host: Host = device.host
         self.name: str = device.name
         self.encap: Encap = device.encap
         self.port: int = device.port
@@ -195,9 +196,9 @@ class Tunnel(Described, Closing):
             TunnelNotFoundError: The tunnel is gone.
         """
         with ExitStack() as undo:
-            with self.host.open_netns() as where:
+            with self._host.open_netns() as where:
                 host = undo.enter_context(Host.open(where))
-            device = self.device.seen_from(host)
+            device = self._device.seen_from(host)
             undo.pop_all()
             return type(self)(device, netns=self.netns, created=False)
 
@@ -207,7 +208,7 @@ class Tunnel(Described, Closing):
         Raises:
             TunnelNotFoundError: The tunnel is gone.
         """
-        link = self.device.current()
+        link = self._device.current()
         mac = MacAddress.parse(link.mac or b"")
         return TunnelState(up=link.up, mtu=link.mtu, mac=mac, qdisc=link.qdisc, silent=link.silent)
 
@@ -223,12 +224,12 @@ class Tunnel(Described, Closing):
             ExistsError: Programs of two agents are on the tunnel's hooks, and ``force`` is not given.
             PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
         """
-        with self.host.locked():
-            self.device.delete(force=force)
+        with self._host.locked():
+            self._device.delete(force=force)
 
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
-        self.host.close()
+        self._host.close()
 
     def __repr__(self) -> str:
         where = f" in {self.netns}" if self.netns else ""
@@ -236,6 +237,13 @@ class Tunnel(Described, Closing):
 
     def _caption(self) -> str:
         return f"Tunnel {place_of(self)}"
+
+
+def device_of(tunnel: Tunnel) -> TunnelDevice:
+    """The device of a tunnel, for the modules above; raises ``InvalidTypeError`` for anything but a tunnel."""
+    if not isinstance(tunnel, Tunnel):
+        raise InvalidTypeError(f"tunnel must be a Tunnel, not {type(tunnel).__name__}", argument="tunnel")
+    return tunnel._device  # pyright: ignore[reportPrivateUsage]  this function is what others may use
 
 
 def place_of(tunnel: Tunnel) -> str:

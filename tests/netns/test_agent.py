@@ -93,34 +93,34 @@ def test_another_hook_than_the_deciding_one_is_named(host: Host) -> None:
 
 
 def test_open_says_all_that_is_wrong_and_attach_mends_it(host: Host) -> None:
-    maps = host.agent.datapath.maps
+    maps = host.agent._datapath.maps
     maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.MAKING).pack())
     maps.lifeline.delete(FIRST)
     with pytest.raises(
         mz.AgentNotFoundError, match=r"is being attached.*; its lifeline is empty.*completes it"
     ):
         mz.TransitAgent.open(host.tunnel)
-    kinds = {finding.kind for finding in host.agent.datapath.findings()}
+    kinds = {finding.kind for finding in host.agent._datapath.findings()}
     assert kinds == {FindingKind.UNFINISHED, FindingKind.LIFELINE_MISSING}
     with mz.TransitAgent.attach(host.tunnel) as again:
         assert again.created
-        assert again.datapath.findings() == []
+        assert again._datapath.findings() == []
 
 
 def test_an_agent_whose_end_has_begun_is_made_anew(host: Host) -> None:
-    maps, before = host.agent.datapath.maps, host.agent.datapath.meta_id
+    maps, before = host.agent._datapath.maps, host.agent._datapath.meta_id
     maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.DELETING).pack())
     with pytest.raises(mz.AgentNotFoundError, match=r"is being detached.*attaches another"):
         mz.TransitAgent.open(host.tunnel)
     with mz.TransitAgent.attach(host.tunnel) as again:
         assert again.created
-        assert again.datapath.meta_id != before
+        assert again._datapath.meta_id != before
 
 
 def test_a_write_mends_the_lifeline(host: Host) -> None:
-    host.agent.datapath.maps.lifeline.delete(FIRST)
+    host.agent._datapath.maps.lifeline.delete(FIRST)
     host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.99")
-    assert host.agent.datapath.findings() == []
+    assert host.agent._datapath.findings() == []
 
 
 def test_no_write_needs_the_packages_object(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +261,7 @@ def test_each_hook_carries_traffic_or_says_why_not(hook: str) -> None:
 
 
 def test_a_lock_held_for_too_long_is_a_timeout(host: Host) -> None:
-    cookie = host.agent.host.cookie
+    cookie = host.agent._datapath.host.cookie
     with locked(cookie), pytest.raises(mz.LockTimeoutError) as caught, locked(cookie, timeout=0.05):
         raise AssertionError("locked twice")
     assert (caught.value.timeout, caught.value.pid) == (0.05, os.getpid())
@@ -273,7 +273,7 @@ def test_names_of_arguments_are_not_positions(host: Host) -> None:
 
 
 def test_two_hosts_share_nothing(world: World) -> None:
-    one, other = (host.agent.datapath.meta_id for host in world.hosts)
+    one, other = (host.agent._datapath.meta_id for host in world.hosts)
     assert one != other
     world.hosts[0].agent.detach()
     assert world.hosts[1].agent.state().up

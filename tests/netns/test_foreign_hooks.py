@@ -31,7 +31,7 @@ def stranger() -> Iterator[bpf.Program]:
 def ahead(host: Host, program: bpf.Program, direction: bpf.Direction) -> Iterator[None]:
     """A program at the head of a tcx hook of the tunnel."""
     tunnel = host.agent.tunnel
-    with at_the_head(tunnel.host, tunnel.ifindex, program, direction):
+    with at_the_head(tunnel._host, tunnel.ifindex, program, direction):
         yield
 
 
@@ -84,9 +84,9 @@ def test_a_filter_ahead_of_ours_on_a_clsact_is_reported() -> None:
         assert_ping(one.namespace, other.ip)
         agent = first.agent
         place = bpf.ClsactPlace(ifindex=agent.tunnel.ifindex, direction=EGRESS, priority=1, handle=77)
-        agent.host.run(place.attach, program)
+        agent._datapath.host.run(place.attach, program)
         assert_no_ping(one.namespace, other.ip)
         assert agent.state().ahead == (f"egress: mzn_guard ({program.id})",)
-        agent.host.run(place.detach, program)
+        agent._datapath.host.run(place.detach, program)
         assert agent.state().ahead == ()
         assert_ping(one.namespace, other.ip)

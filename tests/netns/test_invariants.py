@@ -30,12 +30,12 @@ def agent() -> Iterator[mz.TransitAgent]:
 def one_more(agent: mz.TransitAgent, program: Program, verdict: Verdict) -> Iterator[None]:
     """A frame in the counters that never was."""
     key = u32(program * Limit.VERDICTS + verdict)
-    before = agent.datapath.maps.verdicts.lookup(key)
+    before = agent._datapath.maps.verdicts.lookup(key)
     assert before is not None
     packets = int.from_bytes(before[:8], sys.byteorder) + 1
-    agent.datapath.maps.verdicts.update(key, packets.to_bytes(8, sys.byteorder) + before[8:])
+    agent._datapath.maps.verdicts.update(key, packets.to_bytes(8, sys.byteorder) + before[8:])
     yield
-    agent.datapath.maps.verdicts.update(key, before)
+    agent._datapath.maps.verdicts.update(key, before)
 
 
 def errors(agent: mz.TransitAgent) -> list[str]:

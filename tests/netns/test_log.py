@@ -64,7 +64,7 @@ def test_the_secrets_of_an_agent_are_not_told(world: World, caplog: pytest.LogCa
     tunnel = world.hosts[0].tunnel
     world.hosts[0].agent.detach()
     with mz.TransitAgent.attach(tunnel) as agent:
-        config = layouts.Config.unpack(agent.datapath.maps.config.lookup(FIRST) or b"")
+        config = layouts.Config.unpack(agent._datapath.maps.config.lookup(FIRST) or b"")
     numbers = (config.mark_local, config.mark_bounced, int.from_bytes(config.token_bounced, "big"))
     words = {*map(str, numbers), *(f"{number:x}" for number in numbers), str(config.token_bounced)}
     assert caplog.text

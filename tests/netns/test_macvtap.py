@@ -51,7 +51,7 @@ def test_a_private_namespace_comes_and_goes_with_it(guests: Guests) -> None:
     with guests.vm() as vm:
         assert namespaces() - before == {vm.netns}
         with Session.open(vm.netns) as session:
-            assert session.identity != guests.host.agent.host.identity
+            assert session.identity != guests.host.agent._datapath.host.identity
             link = get_link(session, vm.ifname)
         assert link is not None
         assert (link.kind, link.mac) == ("macvtap", str(vm.mac))

@@ -48,7 +48,7 @@ def programs_on(host: Host) -> dict[str, list[int]]:
     if bpf.has_tcx():
         for direction in bpf.Direction:
             hook = bpf.TcxHook(agent.tunnel.ifindex, direction)
-            found[f"tcx {direction.value}"] = list(agent.host.run(hook.query).program_ids)
+            found[f"tcx {direction.value}"] = list(agent._datapath.host.run(hook.query).program_ids)
     for direction in bpf.Direction:
         text = host.namespace.run("tc", "-j", "filter", "show", "dev", TUNNEL, direction.value)
         options = [each.get("options", {}) for each in json.loads(text)]
@@ -72,11 +72,11 @@ def test_s1_one_tunnel_carries_all_endpoints_of_all_vnis(net: Tenants, wire: Cap
 
 
 def test_s3_one_program_on_each_hook_serves_every_endpoint(net: Tenants) -> None:
-    before, used = programs_on(net.first), users(net.first.agent.datapath.maps.endpoints.id)
+    before, used = programs_on(net.first), users(net.first.agent._datapath.maps.endpoints.id)
     container = net.world.container(net.first, BLUE, "10.0.0.77/24")
     assert_ping(container.namespace, net.blue3.ip)
     assert programs_on(net.first) == before
-    assert users(net.first.agent.datapath.maps.endpoints.id) == used
+    assert users(net.first.agent._datapath.maps.endpoints.id) == used
     assert set(used) >= set(net.first.agent.state().programs.values())
     assert sorted(number for numbers in before.values() for number in numbers) == sorted(
         net.first.agent.state().programs.values()
@@ -150,7 +150,7 @@ def test_s9_kernel_memory_does_not_depend_on_the_number_of_endpoints(encap: Enca
     many = 200 if IN_EMULATION else 1000
     with World(encap, hosts=1) as world:
         host, namespace = world.hosts[0], world.namespace("many")
-        table, seen, made = host.agent.datapath.maps.endpoints.id, [], []
+        table, seen, made = host.agent._datapath.maps.endpoints.id, [], []
         for first, last in ((0, 0), (0, 1), (1, 10), (10, many)):
             mz.Endpoint.create_many(
                 host.agent,

@@ -87,7 +87,7 @@ def test_s2_endpoints_are_private_macvlans_and_macvtaps_in_namespaces(world: Wor
         with Session.open(netns) as session:
             link = get_link(session, endpoint.ifname)
             assert link is not None
-            assert session.identity != host.tunnel.host.identity
+            assert session.identity != host.tunnel._host.identity
         assert (link.kind, link.mode, link.parent_ifindex) == (kind, "private", host.tunnel.ifindex)
         assert link.mac == str(endpoint.mac)
     vm.delete()
@@ -134,7 +134,7 @@ def test_s10_no_mac_of_a_host_is_in_a_map(world: World) -> None:
         common_tests(world.containers[one], world.containers[other], 4)
     macs = [mac_of(host.namespace, name) for host in world.hosts for name in (UNDERLAY, TUNNEL)]
     for host in world.hosts:
-        tables = {**contents(host.agent), "meta": dict(host.agent.datapath.maps.meta.items())}
+        tables = {**contents(host.agent), "meta": dict(host.agent._datapath.maps.meta.items())}
         data = b"".join(key + value for table in tables.values() for key, value in table.items())
         assert not [mac for mac in macs if mac in data]
 

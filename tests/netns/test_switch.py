@@ -187,7 +187,7 @@ def test_first_packet_is_not_lost(stage: Stage, switch: mz.TransitSwitch) -> Non
 @pytest.mark.vm
 def test_forwarding_switched_off_by_hand(stage: Stage, generic: mz.TransitSwitch) -> None:
     version = ip_address(stage.switch.address).version
-    write_sysctl(stage.switch.agent.host, f"ipv{version}/conf/{UNDERLAY}/forwarding", "0")
+    write_sysctl(stage.switch.agent._datapath.host, f"ipv{version}/conf/{UNDERLAY}/forwarding", "0")
     assert not generic.state().forwarding
     since = counted(stage.switch.agent, lambda: common_tests(stage.a, stage.b, 4))
     assert since.switch[Verdict.BOUNCED].packets == 0

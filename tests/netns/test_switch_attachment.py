@@ -45,11 +45,11 @@ def passing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 
 def settings(host: Host) -> tuple[str, ...]:
-    return tuple(read_sysctl(host.tunnel.host, key.format(UNDERLAY)) for key in SETTINGS)
+    return tuple(read_sysctl(host.tunnel._host, key.format(UNDERLAY)) for key in SETTINGS)
 
 
 def programs(host: Host) -> list[int]:
-    return host.tunnel.host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
+    return host.tunnel._host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
 
 
 # -- forwarding --------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_forwarding_is_set_and_put_back(
 @pytest.mark.parametrize("before", [("1", "1", "1"), ("1", "1", "0"), ("1", "1", "2")])
 def test_forwarding_that_was_on_stays_on(host: Host, before: tuple[str, ...]) -> None:
     for key, value in zip(SETTINGS, before, strict=True):
-        write_sysctl(host.tunnel.host, key.format(UNDERLAY), value)
+        write_sysctl(host.tunnel._host, key.format(UNDERLAY), value)
     switch = mz.TransitSwitch.attach(host.agent)
     assert settings(host) == before
     switch.detach()
@@ -87,7 +87,7 @@ def test_forwarding_that_was_on_stays_on(host: Host, before: tuple[str, ...]) ->
 
 @pytest.mark.parametrize("accept_ra", ["0", "2"])
 def test_router_advertisements_that_were_chosen_stay_chosen(host: Host, version: int, accept_ra: str) -> None:
-    write_sysctl(host.tunnel.host, f"ipv6/conf/{UNDERLAY}/accept_ra", accept_ra)
+    write_sysctl(host.tunnel._host, f"ipv6/conf/{UNDERLAY}/accept_ra", accept_ra)
     switch = mz.TransitSwitch.attach(host.agent)
     assert settings(host) == (*ON[version][:2], accept_ra)
     switch.detach()
@@ -219,7 +219,7 @@ def test_automatic_mode_is_native_where_the_driver_can(host: Host) -> None:
 @pytest.mark.vm
 def test_automatic_mode_falls_back(host: Host) -> None:
     """A bridge has no XDP of its own."""
-    session = host.tunnel.host
+    session = host.tunnel._host
     bridge = create_bridge(session, "br0")
     add_address(session, bridge.ifindex, ip_interface("203.0.113.1/24"))
     set_link(session, bridge.ifindex, up=True)

@@ -46,7 +46,7 @@ def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
 def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.TransitAgent) -> None:
     """As another version may write it."""
     table, key = (
-        agent.datapath.maps.endpoints,
+        agent._datapath.maps.endpoints,
         codec.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9"))),
     )
     unknown = codec.u32(3) + codec.pack_endpoint(HOST2)[4:]

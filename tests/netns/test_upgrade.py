@@ -115,12 +115,12 @@ def test_an_upgrade_that_is_not_needed_does_nothing(world: World) -> None:
     programs = agent.state().programs
     agent.upgrade()
     assert agent.state().programs == programs
-    assert agent.datapath.maps.read_meta().generation == 0
+    assert agent._datapath.maps.read_meta().generation == 0
 
 
 def test_another_schema_is_named_with_ours_and_nothing_is_touched(world: World) -> None:
     host = world.hosts[0]
-    living, programs = host.agent.datapath.maps, host.agent.state().programs
+    living, programs = host.agent._datapath.maps, host.agent.state().programs
     meta = living.read_meta()
     living.meta.update(FIRST, attrs.evolve(meta, head=attrs.evolve(meta.head, schema=9)).pack())
     for call in (mz.TransitAgent.attach, mz.TransitAgent.open, mz.Tunnel.delete):

@@ -21,7 +21,7 @@ WITHOUT_SYS_ADMIN = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_ad
 @pytest.mark.vm
 def test_a_user_without_privileges_reaches_no_program_and_no_map(host: Host) -> None:
     programs = program_ids(host.agent).values()
-    maps = [each.id for each in host.agent.datapath.maps.all()]
+    maps = [each.id for each in host.agent._datapath.maps.all()]
 
     def attempts() -> None:
         become_nobody_with()
@@ -35,7 +35,7 @@ def test_a_user_without_privileges_reaches_no_program_and_no_map(host: Host) -> 
 
 
 def test_a_user_without_privileges_cannot_hold_the_lock(host: Host) -> None:
-    cookie = host.agent.host.cookie
+    cookie = host.agent._datapath.host.cookie
 
     def attempts() -> None:
         become_nobody_with()

@@ -56,7 +56,7 @@ def disagreements(agent: mz.TransitAgent, namespaces: Iterable[str]) -> list[str
         agent: Of the host.
         namespaces: Names of those that endpoints may live in, the host's left out.
     """
-    tables = Tables.read(agent.datapath.maps)
+    tables = Tables.read(agent._datapath.maps)
     return [
         *_between_tables(tables),
         *_shared(tables),
@@ -94,7 +94,7 @@ def _twice(what: str, values: Iterable[object]) -> Iterator[str]:
 
 def _devices(agent: mz.TransitAgent, known: Iterable[Record], namespaces: Iterable[str]) -> Iterator[str]:
     unowned: dict[tuple[int, int], str] = {}
-    for name in (agent.host, *namespaces):
+    for name in (agent._datapath.host, *namespaces):
         unowned.update(_endpoint_devices(name))
     for record in known:
         if record.state is not State.LIVE:

@@ -109,7 +109,7 @@ def account(programs: Mapping[int, Standing]) -> Account | None:
 
 def account_of(agent: TransitAgent) -> Account | None:
     """The account of one agent."""
-    return account(data_paths()[agent.datapath.meta_id])
+    return account(data_paths()[agent._datapath.meta_id])
 
 
 def _runs(programs: Mapping[int, Standing], stack: ExitStack) -> Iterator[tuple[Program, int]]:

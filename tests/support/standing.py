@@ -29,12 +29,12 @@ def data_paths() -> dict[int, dict[int, Standing]]:
 
 def program_ids(agent: TransitAgent) -> dict[str, int]:
     """Ids of an agent's programs by name, that of its switch included."""
-    return {program_name(number) or "": number for number in data_paths().get(agent.datapath.meta_id, {})}
+    return {program_name(number) or "": number for number in data_paths().get(agent._datapath.meta_id, {})}
 
 
 def attached_on(host: Host) -> list[str]:
     """The places on a host's tunnel where programs of ours stand."""
-    found = host.tunnel.host.run(survey, host.tunnel.ifindex)
+    found = host.tunnel._host.run(survey, host.tunnel.ifindex)
     return [str(place) for place in found.standing]
 
 

@@ -13,7 +13,7 @@ WRITTEN = ("endpoints", "senders", "networks", "peers", "records")
 
 def contents(agent: mz.TransitAgent) -> dict[str, dict[bytes, bytes]]:
     """Every entry of every map that user space writes."""
-    return {name: dict(getattr(agent.datapath.maps, name).items()) for name in WRITTEN}
+    return {name: dict(getattr(agent._datapath.maps, name).items()) for name in WRITTEN}
 
 
 @contextmanager

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
+import re
 import subprocess
 import sys
 import textwrap
@@ -81,3 +83,21 @@ def test_a_benchmark_that_no_tier_runs_can_be_imported(file: Path) -> None:
         [sys.executable, "-c", f"import tests.bench.{file.stem}"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_a_user_sees_of_a_handle_is_documented() -> None:
+    """Nothing of the strata below shows among the public attributes, which the class describes."""
+    import mizarnet
+
+    for cls in (
+        mizarnet.Tunnel,
+        mizarnet.TransitAgent,
+        mizarnet.TransitSwitch,
+        mizarnet.Endpoint,
+        mizarnet.Lab,
+    ):
+        set_by_init = re.findall(
+            r"^        self\.(\w+)(?::.*?)? = ", inspect.getsource(cls.__init__), re.MULTILINE
+        )
+        listed = re.findall(r"^    {4,8}(\w+): ", cls.__doc__ or "", re.MULTILINE)
+        assert {name for name in set_by_init if not name.startswith("_")} <= set(listed), cls

@@ -21,7 +21,7 @@ def listeners(hood: Neighbourhood) -> Iterator[list[HostOnlooker]]:
     """Sockets on every address of both hosts."""
     made = []
     for host in hood.world.hosts:
-        write_sysctl(host.agent.host, "ipv6/conf/lo/disable_ipv6", "0")
+        write_sysctl(host.agent._datapath.host, "ipv6/conf/lo/disable_ipv6", "0")
         made.append(HostOnlooker(host.namespace, (host.address, "127.0.0.1")))
     yield made
     for each in made:

@@ -151,7 +151,7 @@ def told(net: Tenants, own: mz.Endpoint, descriptors: dict[str, int]) -> dict[st
         "own": own.mac,
         "neighbour": net.blue2.endpoint.mac,
         "agent": program_ids(agent)["mzn_agent"],
-        "endpoints": agent.datapath.maps.endpoints.id,
+        "endpoints": agent._datapath.maps.endpoints.id,
         "no_tcx": "nothing" if tcx else "EINVAL",
         "own_tcx": "done" if tcx else "EINVAL",
         "all": "protocol all u32 match u32 0 0",

@@ -90,7 +90,7 @@ class Observer:
             self._object = spec.load()
         self._ahead = ExitStack()
         program = self._object.programs["observe"]
-        self._ahead.enter_context(at_the_head(tunnel.host, tunnel.ifindex, program, Direction.EGRESS))
+        self._ahead.enter_context(at_the_head(tunnel._host, tunnel.ifindex, program, Direction.EGRESS))
 
     def close(self) -> None:
         """Take the program off."""

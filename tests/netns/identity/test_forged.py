@@ -212,7 +212,7 @@ def tap(scene: Scene) -> Iterator[Container]:
     with (
         scene.namespace("vm") as space,
         Session.open(space.name) as session,
-        host.tunnel.host.open_netns() as home,
+        host.tunnel._host.open_netns() as home,
     ):
         link = create_macvlan(
             session,
@@ -230,11 +230,11 @@ def tap(scene: Scene) -> Iterator[Container]:
             netns_cookie=session.cookie,
             netns_id=session.identity,
         )
-        host.agent.datapath.maps.senders.update(codec.mac_key(mac), record.pack_sender())
+        host.agent._datapath.maps.senders.update(codec.mac_key(mac), record.pack_sender())
         try:
             yield Container(host, space, mz.Endpoint(host.agent, record, created=True))
         finally:
-            host.agent.datapath.maps.senders.delete(codec.mac_key(mac))
+            host.agent._datapath.maps.senders.delete(codec.mac_key(mac))
             delete_link(session, link.ifindex)  # with its namespace it would go some time later
 
 

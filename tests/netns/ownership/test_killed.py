@@ -55,7 +55,7 @@ class Ground:
         """Begin with a tunnel alone."""
         self.scene = scene
         self.netns = scene.host.namespace.name
-        self.host = scene.host.tunnel.host
+        self.host = scene.host.tunnel._host
         scene.agent.detach(force=True)
 
     # -- what is made

@@ -106,7 +106,7 @@ def test_each_verb_names_the_process_it_waited_for(host: Host, monkeypatch: pyte
     waiting = lock.locked.__wrapped__  # type: ignore[attr-defined]
     monkeypatch.setitem(waiting.__kwdefaults__, "timeout", 0.02)
     before, open_before = links(host.namespace), descriptors()
-    with holder(host.agent.host.cookie) as other:
+    with holder(host.agent._datapath.host.cookie) as other:
         for name, call in CALLS.items():
             with pytest.raises(mz.LockTimeoutError) as caught:
                 call(host)
@@ -147,7 +147,7 @@ def test_a_fork_while_a_thread_holds_it_keeps_nothing(host: Host) -> None:
 
 def test_a_lock_file_is_never_removed(host: Host) -> None:
     """Whoever removed it would let two hold it: one the old file, one the new."""
-    path = DIRECTORY / f"{host.agent.host.cookie:x}"
+    path = DIRECTORY / f"{host.agent._datapath.host.cookie:x}"
     before = path.stat().st_ino
     mz.TransitSwitch.attach(host.agent).detach()
     host.agent.detach(force=True)

@@ -33,7 +33,7 @@ netns = sys.argv[1] or None
 tunnel = mz.Tunnel.create("tunnel0", encap="vxlan", underlay="eth0", netns=netns)
 agent = mz.TransitAgent.attach(tunnel)
 assert not tunnel.created and not agent.created
-assert agent.datapath.meta_id == int(sys.argv[2]), agent.datapath.meta_id
+assert agent._datapath.meta_id == int(sys.argv[2]), agent._datapath.meta_id
 assert [each.name for each in mz.Endpoint.list(agent)] == ["web"]
 try:
     tunnel.delete()
@@ -75,7 +75,7 @@ def test_the_same_objects_inside_ip_netns_exec(scene: Scene) -> None:
 
 def _assert_same(scene: Scene, by: tuple[str, ...], netns: str) -> None:
     assert not os.path.ismount("/sys/fs/bpf")
-    assert run_python(LIFE, netns, str(scene.agent.datapath.meta_id), by=by) == ""
+    assert run_python(LIFE, netns, str(scene.agent._datapath.meta_id), by=by) == ""
     assert scene.agent.endpoints[7, "10.0.0.77"] == mz.Remote("192.0.2.2")
     assert_ping(scene.web.namespace, scene.db.ip)
 
@@ -187,7 +187,7 @@ def test_a_tunnel_that_was_renamed_is_the_same(scene: Scene) -> None:
     host = scene.host
     rename(host.namespace, TUNNEL, "overlay")
     with mz.TransitAgent.open("overlay", netns=host.namespace.name) as agent:
-        assert agent.datapath.meta_id == scene.agent.datapath.meta_id
+        assert agent._datapath.meta_id == scene.agent._datapath.meta_id
         assert [each.name for each in mz.Endpoint.list(agent)] == ["web"]
         more = mz.Endpoint.create(agent, vni=7, ip="10.0.0.66/24", ifname="more0", name="more")
         assert_ping(scene.web.namespace, scene.db.ip)
@@ -286,15 +286,15 @@ def test_a_namespace_without_a_name_lives_on_by_its_process(scene: Scene) -> Non
 def test_a_hosts_namespace_is_the_same_by_whatever_path(scene: Scene) -> None:
     """Its lock goes by the namespace's cookie, and so does what is found in it."""
     with _process_in(scene.host.namespace.name) as path:
-        program = "print(mz.TransitAgent.open('tunnel0', netns=sys.argv[1]).datapath.meta_id)"
+        program = "print(mz.TransitAgent.open('tunnel0', netns=sys.argv[1])._datapath.meta_id)"
         told = {
             run_python(program, each) for each in (path, scene.host.namespace.path, scene.host.namespace.name)
         }
         inside = run_python(
-            "print(mz.TransitAgent.open('tunnel0').datapath.meta_id)",
+            "print(mz.TransitAgent.open('tunnel0')._datapath.meta_id)",
             by=("nsenter", f"--net={scene.host.namespace.path}"),
         )
-    assert {*told, inside} == {f"{scene.agent.datapath.meta_id}\n"}
+    assert {*told, inside} == {f"{scene.agent._datapath.meta_id}\n"}
 
 
 def test_a_tunnel_that_was_moved_to_another_namespace_says_so(scene: Scene) -> None:
@@ -326,10 +326,10 @@ def test_what_a_switch_changed_is_put_back_where_it_was_changed(scene: Scene) ->
     host.namespace.run("ip", "link", "set", TUNNEL, "netns", other.name)
     with mz.Tunnel.open(TUNNEL, netns=other.name) as tunnel:
         tunnel.delete(force=True)
-        assert read_sysctl(tunnel.host, "ipv4/conf/nic/forwarding") == "1"
-    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "1"
+        assert read_sysctl(tunnel._host, "ipv4/conf/nic/forwarding") == "1"
+    assert read_sysctl(host.tunnel._host, f"ipv4/conf/{UNDERLAY}/forwarding") == "1"
     mz.TransitSwitch.detach(UNDERLAY, netns=host.namespace.name)
-    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+    assert read_sysctl(host.tunnel._host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
 
 
 def test_a_tunnel_that_was_moved_back_is_bounced_for_again(scene: Scene) -> None:
@@ -342,7 +342,7 @@ def test_a_tunnel_that_was_moved_back_is_bounced_for_again(scene: Scene) -> None
     other.run("ip", "-n", other.name, "link", "set", TUNNEL, "netns", host.namespace.name, "index", index)
     with mz.Tunnel.open(TUNNEL, netns=host.namespace.name) as tunnel, mz.TransitAgent.attach(tunnel) as agent:
         assert tunnel.ifindex == host.tunnel.ifindex
-        assert agent.datapath.maps.lifeline.lookup(bytes(4)) == tunnel.ifindex.to_bytes(4, sys.byteorder)
+        assert agent._datapath.maps.lifeline.lookup(bytes(4)) == tunnel.ifindex.to_bytes(4, sys.byteorder)
         assert all(agent.state().attached.values())
 
 

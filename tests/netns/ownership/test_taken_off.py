@@ -69,7 +69,7 @@ def take(host: Host, places: Iterable[Place]) -> None:
         program = bpf.Program.open_id(there[str(place)])
         assert program is not None
         with program:
-            host.tunnel.host.run(hooks.detach, place, program, host.tunnel.ifindex)
+            host.tunnel._host.run(hooks.detach, place, program, host.tunnel.ifindex)
 
 
 def guards(places: Iterable[Place]) -> bool:
@@ -77,7 +77,7 @@ def guards(places: Iterable[Place]) -> bool:
 
 
 def generation(scene: Scene) -> int:
-    return scene.agent.datapath.maps.read_meta().generation
+    return scene.agent._datapath.maps.read_meta().generation
 
 
 @pytest.fixture
@@ -192,20 +192,20 @@ def test_with_nothing_left_a_detach_takes_the_switch_off(scene: Scene) -> None:
     assert not host.tunnel.state().up
     nic = device(host.namespace, UNDERLAY)
     assert nic.xdp_ids == ()
-    assert read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
+    assert read_sysctl(host.tunnel._host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"
 
 
 def test_what_was_taken_off_to_the_last_is_not_put_back(scene: Scene) -> None:
     """Whoever saw a part of it standing may come too late: it was detached meanwhile, or replaced."""
-    host, maps = scene.host, scene.agent.datapath.maps
+    host, maps = scene.host, scene.agent._datapath.maps
     layers = maps.read_meta().layers
     take(host, offered())
     with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
-        host.tunnel.device.hooks.put_back(maps, layers)
+        host.tunnel._device.hooks.put_back(maps, layers)
     assert attached_on(host) == []
     with mz.TransitAgent.attach(host.tunnel) as heir:
         with pytest.raises(mz.StaleHandleError, match="detached meanwhile"):
-            host.tunnel.device.hooks.put_back(maps, layers)
+            host.tunnel._device.hooks.put_back(maps, layers)
         assert all(heir.state().attached.values())
 
 
@@ -219,15 +219,15 @@ def test_programs_of_two_agents_are_taken_off_each_by_its_own(scene: Scene) -> N
     take(host, lower)
     foreign = bpf.Program.open_id(there.agent.state().programs[str(lower[0])])
     assert foreign is not None
-    session, ifindex, meta = host.tunnel.host, host.tunnel.ifindex, here.datapath.meta_id
+    session, ifindex, meta = host.tunnel._host, host.tunnel.ifindex, here._datapath.meta_id
     with foreign:
         found = session.run(hooks.read_hooks, ifindex)
         session.run(hooks.attach, lower[0], foreign, found)
         with pytest.raises(mz.ExistsError, match="two transit agents"):
             here.state()
-        host.tunnel.device.hooks.take_off(meta)
+        host.tunnel._device.hooks.take_off(meta)
         assert attached_on(host) == [str(lower[0])]
-        host.tunnel.device.hooks.take_off(there.agent.datapath.meta_id)
+        host.tunnel._device.hooks.take_off(there.agent._datapath.meta_id)
     assert attached_on(host) == []
 
 
@@ -240,9 +240,9 @@ def strangers_filter(host: Host, direction: bpf.Direction) -> Iterator[bpf.Progr
     )
     with loader.load(bytes(layouts.CONFIG.size), capacity) as loaded:
         program = loaded.programs[GUARD]
-        host.tunnel.host.run(place.attach, program)
+        host.tunnel._host.run(place.attach, program)
         yield program
-        host.tunnel.host.run(place.detach, program)
+        host.tunnel._host.run(place.detach, program)
 
 
 @pytest.mark.vm

@@ -24,7 +24,7 @@ SOON = 1.0
 
 
 def map_ids(agent: mz.TransitAgent) -> set[int]:
-    return {each.id for each in agent.datapath.maps.all()}
+    return {each.id for each in agent._datapath.maps.all()}
 
 
 def living_maps(numbers: set[int]) -> set[int]:
@@ -130,11 +130,11 @@ def detach_elsewhere(scene: Scene) -> None:
 
 
 def xdp(host: Host) -> list[int]:
-    return host.tunnel.host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
+    return host.tunnel._host.run(XdpHook(device(host.namespace, UNDERLAY).ifindex).query).program_ids
 
 
 def forwarding(host: Host) -> str:
-    return read_sysctl(host.tunnel.host, f"ipv4/conf/{UNDERLAY}/forwarding")
+    return read_sysctl(host.tunnel._host, f"ipv4/conf/{UNDERLAY}/forwarding")
 
 
 def assert_nic_unharmed(scene: Scene) -> None:
@@ -154,7 +154,7 @@ def test_a_switch_passes_everything_and_is_taken_off(scene: Scene, way: str, mod
     host = scene.host
     mz.TransitSwitch.attach(scene.agent, mode="native" if mode == "native" else "generic")
     (switch,) = xdp(host)
-    programs, meta = set(scene.agent.state().programs.values()), scene.agent.datapath.meta_id
+    programs, meta = set(scene.agent.state().programs.values()), scene.agent._datapath.meta_id
     assert forwarding(host) == "1"
     scene.agent.close()
     delete_by_hand(host)
@@ -171,7 +171,7 @@ def test_a_switch_passes_everything_and_is_taken_off(scene: Scene, way: str, mod
 def test_a_tunnel_that_is_gone_is_nothing_to_a_switch(scene: Scene) -> None:
     """The kernel empties the entry that stood for the tunnel: nothing has to notice its end."""
     mz.TransitSwitch.attach(scene.agent, mode="generic")
-    lifeline = scene.agent.datapath.maps.lifeline
+    lifeline = scene.agent._datapath.maps.lifeline
     kept = Map.open_id(lifeline.id)
     assert kept is not None
     with kept:

@@ -30,7 +30,7 @@ for hook in sys.stdin:
     try:
         with mz.TransitAgent.attach(tunnel, hook=hook.strip()) as agent:
             state = agent.state()
-            print(agent.created, agent.datapath.meta_id, state.up and all(state.attached.values()), flush=True)
+            print(agent.created, agent._datapath.meta_id, state.up and all(state.attached.values()), flush=True)
     except mz.MizarnetError as error:
         print(type(error).__name__, error, flush=True)
 """
@@ -127,7 +127,7 @@ def test_makers_that_want_different_hooks_do_not_block_each_other(host: Host) ->
 
 def _assert_alone_and_detach(host: Host, meta: int) -> None:
     with mz.TransitAgent.open(host.tunnel) as agent:
-        assert agent.datapath.meta_id == meta
+        assert agent._datapath.meta_id == meta
         standing = set(agent.state().programs.values())
         wait_until(lambda: {*data_paths()[meta]} == standing, "a loser's program lives on")
         agent.detach()
