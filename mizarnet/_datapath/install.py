@@ -250,6 +250,6 @@ def _on_link(tunnel: TunnelDevice) -> list[IPNetwork]:
             f"{tunnel.local} is in no on-link prefix of {underlay.name}, so the other hosts are not known to be there",
             argument="peers",
             value=None,
-            hint="give peers=, the prefixes that the other hosts' addresses are in",
+            hint="give peers=, the prefixes that the other hosts' addresses are in; [] for a host alone",
         )
     return prefixes

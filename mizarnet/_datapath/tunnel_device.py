@@ -19,7 +19,6 @@ from mizarnet._datapath.hooks import read_hooks
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
-    LOOPBACK_IFINDEX,
     Address,
     Link,
     create_tunnel,
@@ -38,7 +37,6 @@ from mizarnet._model.log import log
 from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
     ExistsError,
-    InvalidValueError,
     KernelError,
     LayoutError,
     MtuError,
@@ -384,13 +382,6 @@ def _underlay(host: Host, spec: TunnelSpec) -> Link:
     underlay = get_link(host, spec.underlay)
     if underlay is None:
         raise no_underlay(host, spec.underlay)
-    if underlay.ifindex == LOOPBACK_IFINDEX:
-        raise InvalidValueError(
-            f"{spec.underlay} leads to no other host",
-            argument="underlay",
-            value=spec.underlay,
-            hint="name the device that packets to the other hosts leave through; an address of lo goes into local=",
-        )
     return underlay
 
 

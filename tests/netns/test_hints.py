@@ -162,7 +162,7 @@ SITUATIONS = {
         ("eth0 has no global address", "ip address add ... dev eth0", "local="),
     ),
     "loopback as underlay": Situation(
-        BARE, _create(underlay="lo"), mz.InvalidValueError, ("lo leads to no other host", "local=")
+        BARE, _create(underlay="lo"), mz.UnderlayNotFoundError, ("lo has no global", "local=")
     ),
     "address that stays tentative": Situation(
         _bare(f"ip link set {UNDERLAY} down; ip address flush dev {UNDERLAY}; "

@@ -150,12 +150,6 @@ def test_the_same_lines_refuse_a_tunnel_that_its_underlay_no_longer_carries(
         tunnel.delete()
 
 
-def test_the_loopback_device_is_no_underlay(bare: Namespace) -> None:
-    with pytest.raises(mz.InvalidValueError, match="other host") as caught:
-        create(bare, underlay="lo")
-    assert caught.value.argument == "underlay"
-
-
 def test_peers_that_cannot_be_known_are_asked_for(bare: Namespace) -> None:
     """In a routed fabric the host's address is on lo, and no on-link prefix has the other hosts."""
     bare.run("ip", "addr", "add", "203.0.113.1/32", "dev", "lo")

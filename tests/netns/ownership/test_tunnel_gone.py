@@ -55,7 +55,7 @@ def test_a_namespace_that_ends_takes_all_of_it_along(world: World) -> None:
     namespace.run("ip", "address", "add", "192.0.2.9/32", "dev", "lo")
     with (
         mz.Tunnel.create(TUNNEL, encap="vxlan", underlay="lo", netns=namespace.name) as tunnel,
-        mz.TransitAgent.attach(tunnel) as agent,
+        mz.TransitAgent.attach(tunnel, peers=[]) as agent,
     ):
         programs, maps = set(agent.state().programs.values()), map_ids(agent)
     namespace.delete()
