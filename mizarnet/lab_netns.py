@@ -120,11 +120,12 @@ def _remove(netns: str, lab: str) -> None:
         with Host.open(netns) as host:
             if not _is_marked(host, lab):
                 return
-            _remove_overlay(host)
+            try:
+                _remove_overlay(host)
+            finally:
+                delete_netns(netns)  # without a process in it, the kernel then ends what is left
     except NetnsNotFoundError:
         delete_unmounted(netns)  # the file has no namespace mounted on it, or was deleted meanwhile
-        return
-    delete_netns(netns)
 
 
 def _remove_overlay(host: Host) -> None:

@@ -80,21 +80,22 @@ def test_example_is_short(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST
 
 
-def _interrupt(number: signal.Signals) -> int:
-    """The exit status of a demonstration that got a signal in its middle."""
+def _interrupt(number: signal.Signals) -> tuple[int, str]:
+    """The exit status of a demonstration that got a signal in its middle, and what it said of it."""
     process = _start(ROOT / "examples" / "two_hosts.py")
     try:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("Ping"):
             assert process.poll() is None
         process.send_signal(number)
-        process.communicate(timeout=SECONDS)
+        _, errors = process.communicate(timeout=SECONDS)
     finally:
         process.kill()
-    return process.returncode
+    return process.returncode, errors
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_interrupted_demonstration_leaves_nothing(number: signal.Signals) -> None:
-    assert _interrupt(number) not in (0, -signal.SIGKILL)
-    assert [name for name in os.listdir("/run/netns") if name.startswith("demo-")] == []
+    status, errors = _interrupt(number)
+    assert status not in (0, -signal.SIGKILL)
+    assert [name for name in os.listdir("/run/netns") if name.startswith("demo-")] == [], errors

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
+from mizarnet import lab_netns
 from mizarnet._datapath.leftovers import sweep
 from mizarnet._kernel.bpf import program_name
 from mizarnet._kernel.netlink import Session, create_netns, delete_netns, dump_links
@@ -158,6 +160,22 @@ def test_delete_removes_programs_too() -> None:
     lab.delete()
     lab.delete()
     wait_until(lambda: not any(program_name(number) for number in programs), "programs stay")
+    assert _netns() == []
+
+
+def test_a_host_whose_tunnel_cannot_be_deleted_goes_with_its_namespace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A kernel that is slow to delete a tunnel leaves nothing either: the namespace takes the device along."""
+    lab = mz.Lab(name=NAME)
+    _add(lab, 1, host=0)
+
+    def refused(host: Session, ifindex: int) -> None:
+        raise mz.NetlinkError("delete the tunnel", errno=errno.ETIMEDOUT)
+
+    monkeypatch.setattr(lab_netns, "delete_link", refused)
+    with pytest.raises(mz.NetlinkError):
+        lab.delete()
     assert _netns() == []
 
 
