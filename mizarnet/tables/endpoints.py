@@ -89,7 +89,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         self._log_change(written=1)
 
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
-        """Remove the entry of a remote endpoint.
+        """Remove the entry of a remote endpoint, or of one of this host whose device is gone.
 
         Raises:
             EntryNotFoundError: There is no entry of that key.
@@ -97,8 +97,9 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         """
         packed = self._pack_key(key)
         with self._datapath.writing() as maps:
-            self._refuse_local(maps, packed)
-            there = maps.endpoints.delete(packed)
+            there = maps.endpoints.lookup(packed) is not None
+            self._refuse_local(maps, packed)  # which removes the entry of an endpoint that lost its device
+            maps.endpoints.delete(packed)
             self._yield_to_locals(maps, [packed])
             if not there:
                 raise EntryNotFoundError(f"no endpoint {key!r}")

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
-from mizarnet._kernel.netlink import Session, create_veth
+from mizarnet._kernel.netlink import Session, create_veth, delete_netns
 from tests.support.namespace import Namespace
 from tests.support.tables import unchanged
+from tests.support.wait import wait_until
 from tests.world import TUNNEL, Host, World, links, new_namespace
 
 
@@ -108,3 +109,34 @@ def test_a_full_table_leaves_nothing_half_made(table: str) -> None:
         assert links(namespace) == ["lo", "e1", "e2"]
         mz.Endpoint.open(host.agent, "7/10.0.0.2").delete()
         mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")
+
+
+@pytest.mark.parametrize("table", ["senders", "endpoints"])
+def test_containers_that_ended_without_a_word_leave_their_room(table: str) -> None:
+    """Nobody deletes the endpoint of a container that was killed with its namespace."""
+    sizes = {"senders": {"max_local": 2}, "endpoints": {"max_local": 8, "max_endpoints": 2}}[table]
+    with mz.Lab(hosts=1, name="room", **sizes) as lab:
+        agent = lab.hosts[0].agent
+        for number in range(1, 6):
+            netns = lab.container(f"c{number}")
+            made = mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{number}/24", netns=netns)
+            if number > 1:
+                delete_netns(netns)
+                wait_until(lambda gone=made: gone.name not in [each.name for each in mz.Endpoint.list(agent)])
+        assert [each.name for each in mz.Endpoint.list(agent)] == ["7/10.0.0.1"]
+        with pytest.raises(mz.CapacityError):
+            for number in (8, 9):
+                mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{number}/24", netns=lab.container(f"d{number}"))
+
+
+def test_the_entry_of_an_endpoint_without_a_device_can_be_removed(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("brief")
+    mz.Endpoint.create(agent, vni=7, ip=["10.0.0.1/24", "fd00::1/64"], netns=namespace.name)
+    with pytest.raises(mz.LocalEndpointError):
+        del agent.endpoints[7, "10.0.0.1"]
+    namespace.delete()
+    wait_until(lambda: not mz.Endpoint.list(agent))
+    del agent.endpoints[7, "10.0.0.1"]
+    assert len(agent.endpoints) == 0
+    with pytest.raises(mz.EntryNotFoundError):
+        del agent.endpoints[7, "10.0.0.1"]

@@ -29,7 +29,7 @@ from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
-from mizarnet.errors import ExistsError, InUseError, MtuError
+from mizarnet.errors import CapacityError, ExistsError, InUseError, MtuError
 
 ABANDONED = 60
 """Time in seconds after which an unfinished endpoint counts as abandoned, whatever lock its maker holds."""
@@ -150,6 +150,11 @@ class LocalEndpoints:
                 return existing, False
             self.refuse_other_maker(existing)
             self.remove(existing)
+        try:
+            return self.make(spec), True
+        except CapacityError:
+            if not self.remove_dead():
+                raise
         return self.make(spec), True
 
     def _complete_device(self, record: Record, *, gateways_given: bool) -> None:
@@ -283,6 +288,15 @@ class LocalEndpoints:
             return False
         self.remove(holder)
         return True
+
+    def remove_dead(self) -> int:
+        """Remove the endpoints that lost their devices, as when containers end without a word; how many."""
+        dead = [
+            each for each in self.recorded() if not self.is_present(each) and not self.is_being_made(each)
+        ]
+        for record in dead:
+            self.remove(record)
+        return len(dead)
 
     def remove(self, record: Record) -> None:
         """Remove an endpoint whose record was just read; parts that are gone already are no error.
