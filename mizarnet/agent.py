@@ -16,6 +16,7 @@ from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.described import Described
@@ -96,6 +97,7 @@ class TransitAgent(Described, Closing):
         self.peers: PeerSet = PeerSet(datapath, place)
 
     @classmethod
+    @whole
     def attach(
         cls,
         tunnel: Tunnel,
@@ -201,6 +203,7 @@ class TransitAgent(Described, Closing):
             each.outdated() for each in switches.own(self._datapath)
         )
 
+    @whole
     def upgrade(self) -> None:
         """Replace the programs that run by this package's, with no packet lost and no table changed.
 
@@ -216,6 +219,7 @@ class TransitAgent(Described, Closing):
         with self._datapath.writing():
             upgrade(self._datapath)
 
+    @whole
     def detach(self, *, force: bool = False) -> None:
         """Take the tunnel down and detach agent and guard, with all tables; succeeds if they are gone already.
 

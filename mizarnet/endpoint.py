@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, final, overload
 import attrs
 
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device
+from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
@@ -162,6 +163,7 @@ class Endpoint(Described):
         trust_user_namespace: bool = False,
     ) -> Self: ...
     @classmethod
+    @whole
     def create(
         cls,
         agent: TransitAgent,
@@ -234,6 +236,7 @@ class Endpoint(Described):
         return cls(agent, record, created=created)
 
     @classmethod
+    @whole
     def create_many(cls, agent: TransitAgent, specs: Iterable[EndpointSpec]) -> list[Self]:
         """Create endpoints one after the other: each is all or nothing, and a failure does not stop the others.
 
@@ -253,13 +256,15 @@ class Endpoint(Described):
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
         for spec in wanted:
+            if stopping():
+                break  # the caller gets no result
             try:
                 made[spec.name] = cls.create(agent, spec)
             except MizarnetError as error:
                 failed[spec.name] = error
         if failed:
             raise _bulk_error("created", failed, [*made])
-        return [made[spec.name] for spec in wanted]
+        return [made[spec.name] for spec in wanted if spec.name in made]
 
     @overload
     @classmethod
@@ -362,6 +367,7 @@ class Endpoint(Described):
             routes=found.routes,
         )
 
+    @whole
     def open_tap(self, *, queues: int = 1) -> Tap:
         """Open descriptors of a MACVTAP endpoint for a VMM, and bring its device up.
 
@@ -385,6 +391,7 @@ class Endpoint(Described):
             )
         return open_tap(self._current(), queues)
 
+    @whole
     def delete(self) -> None:
         """Delete the endpoint; succeeds if it is gone, and leaves a later one of the same name alone.
 
@@ -402,6 +409,7 @@ class Endpoint(Described):
             return  # detaching the agent deleted its endpoints
 
     @staticmethod
+    @whole
     def delete_many(agent: TransitAgent, names: Iterable[str]) -> None:
         """Delete endpoints by name, one after the other; names without an endpoint are no error.
 
@@ -417,6 +425,8 @@ class Endpoint(Described):
         datapath = datapath_of(agent)
         failed: dict[str, Exception] = {}
         for name in wanted:
+            if stopping():
+                break
             try:
                 with datapath.writing() as maps:
                     endpoints = LocalEndpoints(datapath, maps)

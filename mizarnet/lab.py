@@ -20,6 +20,7 @@ import attrs
 
 from mizarnet import lab_netns
 from mizarnet._datapath.leftovers import sweep
+from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import (
     Session,
     add_address,
@@ -94,6 +95,7 @@ class Lab(Described):
 
     _DESCRIBED = ("name", "hosts", "encap", "encap_reason")
 
+    @whole
     def __init__(
         self,
         *,
@@ -167,6 +169,7 @@ class Lab(Described):
     def _address(self, number: int) -> IPInterface:
         return ip_interface(f"fd00:6d7a::{number:x}/64" if self._ipv6 else f"198.51.100.{number}/24")
 
+    @whole
     def container(self, name: str) -> str:
         """Make a namespace for an endpoint, with ``lo`` up, unless the lab has one of that name.
 
@@ -186,6 +189,7 @@ class Lab(Described):
             return f"{self.name}-{name}"
         return lab_netns.make(self.name, name)
 
+    @whole
     def publish(self) -> None:
         """Write into each host's table where the endpoints of the others live, and remove all other remote entries.
 
@@ -238,6 +242,7 @@ class Lab(Described):
             )
         return _finish(process, timeout, check)
 
+    @whole
     def delete(self) -> None:
         """Remove endpoints, agents, tunnels and namespaces; doing it again is harmless.
 

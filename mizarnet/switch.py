@@ -13,6 +13,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._datapath.tunnel_device import no_underlay
+from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
@@ -79,6 +80,7 @@ class TransitSwitch(Described):
         self.created = created
 
     @classmethod
+    @whole
     def attach(
         cls,
         agent: TransitAgent,
@@ -149,6 +151,7 @@ class TransitSwitch(Described):
             forwarding=link is not None and forwarding.is_on(self._datapath.host, link.name, version),
         )
 
+    @whole
     def detach(self: TransitSwitch | str, *, netns: NetnsLike | None = None) -> None:
         """Detach the program and set forwarding to what it was before; succeeds if the switch is gone already.
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack, suppress
 from typing import final
 
 from mizarnet._kernel.closing import Owner
+from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 from mizarnet._model.codec import Record
 from mizarnet._model.described import Described
@@ -44,6 +45,7 @@ class Tap(Described, Owner):
         self._record = record
         self._closed = False
 
+    @whole
     def _release(self) -> None:
         try:
             self._release_forgotten()

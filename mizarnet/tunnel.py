@@ -12,6 +12,7 @@ import attrs
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice, find_or_make
 from mizarnet._kernel.closing import Closing
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.described import Described, Listing
@@ -97,6 +98,7 @@ class Tunnel(Described, Closing):
         self.created = created
 
     @classmethod
+    @whole
     def create(
         cls,
         name: str,
@@ -212,6 +214,7 @@ class Tunnel(Described, Closing):
         mac = MacAddress.parse(link.mac or b"")
         return TunnelState(up=link.up, mtu=link.mtu, mac=mac, qdisc=link.qdisc, silent=link.silent)
 
+    @whole
     def delete(self, *, force: bool = False) -> None:
         """Delete the device, and with it the transit agent if one is attached; succeeds if it is gone already.
 

@@ -18,6 +18,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from mizarnet._kernel.jobs import stopping
 from mizarnet._kernel.refusals import refused as explanation
 from mizarnet.errors import ExistsError, LockTimeoutError, MizarnetError, PrivilegeError
 
@@ -72,7 +73,7 @@ def _acquire(path: Path, deadline: float, timeout: float) -> int:
         descriptor = _try(path)
         if descriptor is not None:
             return descriptor
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or stopping():
             raise _overdue(path, timeout)
         time.sleep(pause)
         pause = min(2 * pause, 0.02)

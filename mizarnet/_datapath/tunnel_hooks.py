@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import attrs
 
@@ -24,6 +25,7 @@ from mizarnet._datapath.loader import build_text, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Survey, recognise
 from mizarnet._kernel.bpf import Program, with_program
+from mizarnet._kernel.jobs import calling_frame
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.log import log
 from mizarnet.errors import ExistsError, NotFoundError, OutdatedWarning, StaleHandleError
@@ -163,17 +165,24 @@ def _obtain(name: str, found: Survey, maps: Maps, stack: ExitStack) -> Program:
 def warn_outdated(builds: set[int]) -> None:
     """Warn that programs of another build than this package's are attached."""
     listed = ", ".join(sorted(map(build_text, builds)))
-    warnings.warn(
+    text = (
         f"the transit agent was attached by another build of mizarnet ({listed}, this package has "
-        f"{build_text(installed_build())}); TransitAgent.upgrade() replaces its programs",
+        f"{build_text(installed_build())}); TransitAgent.upgrade() replaces its programs"
+    )
+    caller = _outside()
+    warnings.warn_explicit(
+        text,
         OutdatedWarning,
-        stacklevel=_level_outside(),
+        filename=caller.f_code.co_filename,
+        lineno=caller.f_lineno,
+        registry=caller.f_globals.setdefault("__warningregistry__", {}),
     )
 
 
-def _level_outside() -> int:
-    """The ``stacklevel`` at which a warning of the caller's names the first line outside this package."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_code.co_filename.startswith(_INSIDE):
-        frame, level = frame.f_back, level + 1
-    return level
+def _outside() -> FrameType:
+    """The innermost frame outside this package."""
+    frame = calling_frame() or inspect.currentframe()
+    assert frame is not None  # CPython has frames
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INSIDE):
+        frame = frame.f_back
+    return frame

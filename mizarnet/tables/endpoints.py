@@ -11,6 +11,7 @@ import attrs
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.maps import Maps, present, write
 from mizarnet._kernel.bpf import Map
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_vni
 from mizarnet._model.described import Described
@@ -73,6 +74,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     def _unpack(self, key: bytes, value: bytes) -> tuple[EndpointKey, Local | Remote]:
         return codec.unpack_endpoint_key(key), codec.unpack_endpoint(value)
 
+    @whole
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
         """Set the host that an endpoint of another host lives on.
 
@@ -88,6 +90,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._yield_to_locals(maps, [packed])
         self._log_change(written=1)
 
+    @whole
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
         """Remove the entry of a remote endpoint, or of one of this host whose device is gone.
 
@@ -105,6 +108,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
                 raise EntryNotFoundError(f"no endpoint {key!r}")
         self._log_change(removed=1)
 
+    @whole
     def update(
         self,
         entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
@@ -127,6 +131,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             self._write(maps, packed)
         self._log_change(written=len(packed))
 
+    @whole
     def sync(
         self,
         remotes: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_address, check_vni
 from mizarnet._model.public import public
@@ -50,6 +51,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         # The kernel's look-up finds the longest prefix that matches; a mapping must find this very prefix.
         return dict(self._entries()).get(packed)
 
+    @whole
     def _entries(self) -> list[tuple[bytes, bytes]]:
         with self._datapath.reading() as maps:
             return list(maps.networks.items())
@@ -62,6 +64,7 @@ class NetworkTable(Table[NetworkKey, Network]):
         """Add or replace a network; raises as :meth:`update` does."""
         self.update([(key, value)])
 
+    @whole
     def __delitem__(self, key: tuple[int, PrefixLike]) -> None:
         """Remove the network of that very prefix.
 
@@ -74,6 +77,7 @@ class NetworkTable(Table[NetworkKey, Network]):
                 raise EntryNotFoundError(f"no network {key!r}")
         self._log_change(removed=1)
 
+    @whole
     def update(
         self,
         entries: Mapping[_NetworkLike, Network] | Iterable[tuple[_NetworkLike, Network]],

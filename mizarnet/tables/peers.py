@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix, in_order
 from mizarnet._model.html import table
@@ -46,6 +47,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
     def __len__(self) -> int:
         return len(self._read())
 
+    @whole
     def _read(self) -> frozenset[IPNetwork]:
         with self._datapath.reading() as maps:
             return maps.read_peers()
@@ -58,6 +60,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         """
         self.update([prefix])
 
+    @whole
     def discard(self, prefix: PrefixLike) -> None:
         """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
         packed = codec.pack_peer_key(check_prefix(prefix))
@@ -65,6 +68,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
             if maps.peers.delete(packed):
                 log.info("peers of %s: %s removed", self._place, prefix)
 
+    @whole
     def update(self, prefixes: Iterable[PrefixLike], /) -> None:
         """Accept tunnel packets from all of ``prefixes``.
 

@@ -8,7 +8,7 @@ addresses are seen from the host's namespace; routes only from inside, which tak
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 
@@ -48,7 +48,7 @@ class Configuration:
         mtu: MTU that the device is to have, in bytes.
         addresses: Addresses of the device; link-local ones are left out.
         routes: Unicast routes of the main table through the device; None: the namespace is out of reach.
-        defaults: IP versions of which the namespace has a default route, through whatever device.
+        defaults: IP versions of the namespace's default routes.
     """
 
     link: Link
@@ -64,7 +64,7 @@ def read(record: Record, link: Link, tunnel: TunnelHooks) -> Configuration:
     addresses = tuple(address.interface for address in found if address.is_global)
     there = Configuration(link, _mtu(record, link, tunnel), addresses, None, frozenset())
     with suppress(NetnsNotFoundError), _inside(record, tunnel.host) as session:
-        return _routes(session, there)
+        return _routes(record, session, there)
     return there
 
 
@@ -76,15 +76,20 @@ def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
     return record.mtu if below is None else min(record.mtu, below.mtu)
 
 
-def _routes(session: Session, there: Configuration) -> Configuration:
+def _routes(record: Record, session: Session, there: Configuration) -> Configuration:
     """The same configuration with the routes of now."""
-    routes = [each for each in list_routes(session) if not each.destination.is_link_local]
-    own = [each for each in routes if each.ifindex == there.link.ifindex]
-    return attrs.evolve(
-        there,
-        routes=tuple(Route(each.destination, each.gateway) for each in own),
-        defaults=frozenset(each.destination.version for each in routes if not each.destination.prefixlen),
-    )
+    found = list_routes(session, ifindex=there.link.ifindex)
+    own = tuple(Route(each.destination, each.gateway) for each in found if not each.destination.is_link_local)
+    return attrs.evolve(there, routes=own, defaults=_default_versions(record, session, own))
+
+
+def _default_versions(record: Record, session: Session, own: Collection[Route]) -> frozenset[int]:
+    """IP versions of the namespace's default routes; the device's own are enough where it has all that it needs."""
+    here = frozenset(route.prefix.version for route in own if not route.prefix.prefixlen)
+    if here.issuperset(gateway.version for gateway in record.spec.gateway or ()):
+        return here
+    prefixes = [route.destination for route in list_routes(session)]
+    return frozenset(prefix.version for prefix in prefixes if not prefix.prefixlen)
 
 
 def _inside(record: Record, host: Host) -> Session:
@@ -160,7 +165,7 @@ def _configure(record: Record, session: Session, found: Configuration) -> None:
     for address in record.spec.ip:
         if address not in found.addresses:
             give_address(session, found.link, address)
-    now = _routes(session, found)  # with the addresses came their routes
+    now = _routes(record, session, found)  # with the addresses came their routes
     for route in _wanted(record.spec, now):
         if route in (now.routes or ()):
             continue

@@ -13,9 +13,9 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from mizarnet._kernel.netlink._syscalls import enter_netns
-from mizarnet._kernel.netlink._thread import fulfil, start
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
 from mizarnet._kernel.rtnetlink import Rtnl
+from mizarnet._kernel.threads import fulfil, start
 from mizarnet.errors import LockTimeoutError, NetlinkError
 
 P = ParamSpec("P")
@@ -50,7 +50,11 @@ class Worker:
             daemon=True,
         )
         start(self._thread)
-        ready.result()
+        try:
+            ready.result()
+        except BaseException:
+            self._jobs.put(None)  # if it is a signal that ends the wait: nobody else knows of the thread
+            raise
 
     def _live(self, fd: int, ready: Future[None]) -> None:
         fulfil(ready, partial(self._settle, fd))

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import attrs
 
 from mizarnet._kernel.netlink._syscalls import MS_BIND, MS_REC, MS_SHARED, mount, new_netns, unmount
-from mizarnet._kernel.netlink._thread import call_in_thread
 from mizarnet._kernel.netlink.links import LOOPBACK_IFINDEX, set_link
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, netns_path, resolve
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained
+from mizarnet._kernel.threads import call_in_thread
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import ExistsError, InvalidValueError, KernelError
 
