@@ -37,6 +37,7 @@ from mizarnet.errors import (
     InvalidTypeError,
     InvalidValueError,
     MizarnetError,
+    NetnsNotFoundError,
     StaleHandleError,
 )
 from mizarnet.tap import MAKE_AGAIN, Tap, device_gone, open_tap
@@ -185,6 +186,9 @@ class Endpoint(Described):
     ) -> Self:
         """Create an endpoint: its device, fully configured, in the container's namespace, and its records.
 
+        The device of an existing endpoint is given back what it lacks: it is set up, and gets the MTU, the addresses
+        and the routes that it was made with. What the container has put in the place of an address or a route stays.
+
         Args:
             agent: Transit agent of the host.
             spec: Specification of the endpoint, in place of all that follows.
@@ -212,7 +216,8 @@ class Endpoint(Described):
                 default route is taken.
             CapacityError: A table is full.
             MtuError: The MTU is larger than the tunnel's, or too small for IPv6.
-            NetnsNotFoundError: There is no such namespace.
+            NetnsNotFoundError: There is no such namespace, or the device lacks something there and no known name leads
+                to the namespace.
             UntrustedNamespaceError: The namespace belongs to another user namespace.
         """
         fields: dict[str, object] = {
@@ -233,6 +238,8 @@ class Endpoint(Described):
         datapath = datapath_of(agent)
         with datapath.writing() as maps:
             record, created = LocalEndpoints(datapath, maps).find_or_make(wanted)
+        if not created:
+            LocalEndpoints.of(datapath).complete_device(record, wanted)
         return cls(agent, record, created=created)
 
     @classmethod
@@ -357,7 +364,10 @@ class Endpoint(Described):
         link = device.find(record, hooks)
         if link is None:
             raise device_gone(record)
-        found = configuration.read(record, link, hooks)
+        try:
+            found = configuration.read(record, link, hooks).without_link_local(record)
+        except NetnsNotFoundError:
+            raise device_gone(record) from None
         return EndpointState(
             up=link.up,
             mtu=link.mtu,

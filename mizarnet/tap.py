@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import final
 
+from mizarnet._datapath.endpoints.configuration import bring_up
 from mizarnet._kernel.closing import Owner
 from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 from mizarnet._model.codec import Record
 from mizarnet._model.described import Described
 from mizarnet._model.public import public
-from mizarnet.errors import EndpointNotFoundError, ExistsError, KernelError, NetlinkError, NetnsNotFoundError
+from mizarnet.errors import EndpointNotFoundError, KernelError, NetnsNotFoundError
 
 MAKE_AGAIN = "Endpoint.create() makes it again"
 """What to do about an endpoint that is gone."""
@@ -90,7 +91,7 @@ def open_tap(record: Record, queues: int) -> Tap:
             raise device_gone(record)
         tap = Tap(open_macvtap(session, link, queues), record)
         try:
-            _bring_up(session, link, record)
+            bring_up(session, link, record)
         except BaseException:
             tap.close()
             raise
@@ -111,19 +112,6 @@ def _enter(record: Record) -> Session:
             missing.message,
             hint=f"endpoint {record.spec.name!r} lives there: call this in a process that has its creator's /run",
         ) from None
-
-
-def _bring_up(session: Session, link: Link, record: Record) -> None:
-    try:
-        set_link(session, link.ifindex, up=True)
-    except NetlinkError as refused:
-        if refused.errno != errno.EADDRINUSE:
-            raise
-        raise ExistsError(
-            f"another device on the tunnel took MAC {record.mac} while endpoint {record.spec.name!r} was down",
-            holder=str(record.mac),
-            hint="it takes CAP_NET_ADMIN over an endpoint's namespace to do that: delete that endpoint",
-        ) from refused
 
 
 def take_down_if_unused(record: Record) -> None:

@@ -68,18 +68,16 @@ class Tunnel(Described, Closing):
     """
 
     _DESCRIBED = (
-        *(
-            "name",
-            "encap",
-            "local",
-            "port",
-            "mtu",
-            "underlay",
-            "underlay_ifindex",
-            "ifindex",
-            "netns",
-            "created",
-        ),
+        "name",
+        "encap",
+        "local",
+        "port",
+        "mtu",
+        "underlay",
+        "underlay_ifindex",
+        "ifindex",
+        "netns",
+        "created",
     )
 
     def __init__(self, device: TunnelDevice, *, netns: str | None, created: bool) -> None:

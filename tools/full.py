@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 STAMPS = ROOT / "build/full"
@@ -153,7 +154,11 @@ def _run(directory: Path, tier: Tier) -> Stamp:
 
 def _stamp(directory: Path, tier: Tier) -> Stamp | None:
     file = directory / f"{tier.name}.json"
-    return Stamp(**json.loads(file.read_text())) if file.exists() else None
+    if not file.exists():
+        return None
+    facts: dict[str, Any] = {"commit": directory.name}  # which older stamps do not have
+    facts.update(json.loads(file.read_text()))
+    return Stamp(**facts)
 
 
 def _last(tier: Tier) -> Stamp | None:

@@ -176,8 +176,8 @@ class Maps:
 def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
     """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
-    The kernel keeps no count of a table's entries. Whether a few more fit is seen by writing them: if they do not, the
-    table is given back what it had. Many are counted before.
+    The kernel keeps no count of a table's entries. Whether a few new ones fit is seen by adding them, before anything
+    else is written; if they do not, they are removed again. Many are counted before.
 
     Args:
         target: Hash table or LPM trie.
@@ -187,17 +187,35 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     Raises:
         CapacityError: The entries do not fit; nothing was changed.
     """
-    keys = {*entries, *leaving}
-    before = present(target, keys)
-    left, new = before.keys() & set(leaving), sum(key not in before for key in entries)
-    if len(keys) > FEW and target.count() - len(left) + new > target.max_entries:
-        raise _unfit(target, entries, left)
-    target.delete_many(leaving)
+    before = present(target, {*entries, *leaving})
+    left = {key: value for key, value in before.items() if key in set(leaving)}
+    new = {key: value for key, value in entries.items() if key not in before}
+    if len(new) > FEW:
+        if target.count() - len(left) + len(new) > target.max_entries:
+            raise _unfit(target, entries, left)
+        target.delete_many(left)
+    else:
+        target.delete_many(left)
+        _add(target, new, left, entries)
+    target.update_many(entries.items())
+
+
+def _add(
+    target: Map, new: Mapping[bytes, bytes], left: Mapping[bytes, bytes], entries: Collection[bytes]
+) -> None:
+    """Add new entries; all or none, and with none those that ``left`` for them come back."""
+    added: dict[bytes, bytes] = {}
     try:
-        target.update_many(entries.items())
+        for key, value in new.items():
+            with suppress(ExistsError):  # another process added it meanwhile
+                target.update(key, value, mode=UpdateMode.NOEXIST)
+                added[key] = value
     except CapacityError:
-        target.delete_many([key for key in entries if key not in before])
-        target.update_many(before.items())
+        for key, value in added.items():
+            take_own(target, key, value.__eq__)
+        for key, value in left.items():
+            with suppress(ExistsError, CapacityError):  # another process has it, or its place
+                target.update(key, value, mode=UpdateMode.NOEXIST)
         raise _unfit(target, entries, left) from None
 
 

@@ -240,6 +240,7 @@ class Record:
         nsid: Id by which the host's namespace knows the endpoint's, while that exists.
         maker: Identity of the lock that the maker held.
         state: How far the endpoint has come.
+        routed: IP versions whose default route the endpoint added.
         changed: Time at which the state was written, in nanoseconds of the boot clock; 0: when it is packed.
     """
 
@@ -254,6 +255,7 @@ class Record:
     state: State = State.LIVE
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
+    routed: frozenset[int] = frozenset()
 
     @property
     def mac(self) -> MacAddress:
@@ -282,7 +284,7 @@ class Record:
             ifindex=self.ifindex,
             mtu=spec.mtu or 0,
             kind=KindNumber[spec.kind.name],
-            flags=_flags(spec) | (SenderFlag.PRIVATE_NETNS if self.private else 0),
+            flags=_flags(spec) | self._own_flags(),
             nsid=self.nsid,
             state=self.state,
             group=0,
@@ -325,7 +327,12 @@ class Record:
             state=State(fields.state),
             changed=fields.changed,
             private=bool(fields.flags & SenderFlag.PRIVATE_NETNS),
+            routed=frozenset(version for version, flag in _ROUTED_FLAGS.items() if fields.flags & flag),
         )
+
+    def _own_flags(self) -> int:
+        private = SenderFlag.PRIVATE_NETNS if self.private else 0
+        return private | sum(_ROUTED_FLAGS[version] for version in self.routed)
 
     def pack_sender(self) -> bytes:
         """The bytes of ``mzn_sender``: the hot half, which the programs read."""
@@ -379,6 +386,7 @@ def _default_route(flags: int) -> DefaultRoute:
     return DefaultRoute.IF_NONE if flags & SenderFlag.ROUTE_IF_NONE else DefaultRoute.ALWAYS
 
 
+_ROUTED_FLAGS = {4: SenderFlag.ROUTED_IPV4, 6: SenderFlag.ROUTED_IPV6}
 _ROUTE_FLAGS = {
     DefaultRoute.ALWAYS: 0,
     DefaultRoute.IF_NONE: SenderFlag.ROUTE_IF_NONE,

@@ -9,11 +9,13 @@ from typing import Any, ClassVar, TypeVar, cast
 import attrs
 
 from mizarnet._model.html import table
+from mizarnet._model.public import public
 from mizarnet._plain import plain
 
 _T = TypeVar("_T")
 
 
+@public
 class Described:
     """Base of handles and values. Both forms are made of attributes: nothing is read from the kernel."""
 

@@ -181,6 +181,10 @@ class SenderFlag(enum.IntEnum):
     """Of the record only: a default route unless the namespace had one."""
     ROUTE_NEVER = 16
     """Of the record only: no default route."""
+    ROUTED_IPV4 = 32
+    """Of the record only: the default route of IPv4 is the endpoint's."""
+    ROUTED_IPV6 = 64
+    """Of the record only: that of IPv6 is."""
 
 
 class KindNumber(enum.IntEnum):
@@ -316,6 +320,8 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_FLAG_PRIVATE_NETNS": SenderFlag.PRIVATE_NETNS,
         "MZN_FLAG_ROUTE_IF_NONE": SenderFlag.ROUTE_IF_NONE,
         "MZN_FLAG_ROUTE_NEVER": SenderFlag.ROUTE_NEVER,
+        "MZN_FLAG_ROUTED_IPV4": SenderFlag.ROUTED_IPV4,
+        "MZN_FLAG_ROUTED_IPV6": SenderFlag.ROUTED_IPV6,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

@@ -57,12 +57,12 @@ def _fits(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _explained(error: TypeError, function: Callable[..., Any], given: dict[str, Any]) -> InvalidTypeError:
-    takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls")]
+    takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls", "_cls")]
     unknown = next((name for name in given if name not in takes), None)
     alike = get_close_matches(unknown or "", takes, n=1)
     named = re.search(r"'(\w+)'", str(error))
     return InvalidTypeError(
         str(error).replace(".__init__()", "()"),
         argument=unknown or (named[1] if named else ""),
-        hint=f"did you mean {alike[0]}=?" if alike else f"it takes {', '.join(takes)}",
+        hint=f"did you mean {alike[0]}=?" if alike else f"it takes {', '.join(takes) or 'none'}",
     )

@@ -12,6 +12,7 @@ from mizarnet._kernel.bpf import Map
 from mizarnet._model.arguments import IPAddress, IPNetwork, check_items, in_order
 from mizarnet._model.html import table
 from mizarnet._model.log import log
+from mizarnet._model.public import public
 from mizarnet._plain import plain
 from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError, MizarnetError
 
@@ -19,6 +20,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+@public
 class Table(Mapping[K, V], Generic[K, V]):
     """A map of the agent as a mapping with typed keys and values."""
 

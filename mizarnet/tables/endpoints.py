@@ -162,12 +162,12 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
         with self._datapath.writing() as maps:
             self._refuse_locals(maps, wanted.keys())
-            present = dict(self._remotes(maps, vni))
-            different = differences(wanted, present)
-            superfluous = [key for key in present if key not in wanted]
+            there = dict(self._remotes(maps, vni))
+            different = differences(wanted, there)
+            superfluous = [key for key in there if key not in wanted]
             self._write(maps, {key: wanted[key] for key in different}, leaving=superfluous)
         self._log_change(written=len(different), removed=len(superfluous))
-        added = sum(there is None for _, there in different.values())
+        added = sum(found is None for _, found in different.values())
         return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
 
     def _write(self, maps: Maps, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:

@@ -18,7 +18,7 @@ from mizarnet._kernel.netlink import Session, read_sysctl
 from tests.support.icmp import echo
 from tests.support.tables import unchanged
 from tests.support.traffic import assert_no_ping, assert_ping
-from tests.world import Container, World, device, links
+from tests.world import UNDERLAY, Container, World, device, links
 
 
 def test_what_was_left_open_is_filled_in(web: Container) -> None:
@@ -179,28 +179,91 @@ def test_what_the_namespace_took_away_comes_back_with_the_same_call(world: World
         made.namespace.run("ping", "-c", "1", "-W", "5", str(address.ip))
 
 
-def test_a_default_route_of_the_containers_own_stays(web: Container) -> None:
-    agent, netns = web.host.agent, web.namespace.name
-    late = mz.Endpoint.create(
-        agent, vni=7, ip="10.0.1.1/24", netns=netns, ifname="eth1", gateway="10.0.1.254"
+CHANGED = {
+    "another default route": "route replace default via 10.0.0.99",
+    "no way out": "route replace blackhole default",
+    "a route by a gateway": "route replace 10.0.0.0/24 via 10.0.0.99 onlink dev eth0",
+    "a longer prefix": "-6 addr del fd00::1/64 dev eth0; -6 addr add fd00::1/128 dev eth0 nodad",
+    "a metric": "route del default; route add default via 10.0.0.99 metric 100",
+}
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_what_the_container_has_put_in_its_place_stays(world: World, what: str) -> None:
+    web = world.container(world.hosts[0], 7, ("10.0.0.1/24", "fd00::1/64"), gateway="10.0.0.254")
+    for change in CHANGED[what].split("; "):
+        web.namespace.run("ip", *change.split())
+    show = [("ip", family, kind, "show") for family in ("-4", "-6") for kind in ("route", "addr")]
+    before = [web.namespace.run(*each) for each in show]
+    for _ in range(2):
+        assert not mz.Endpoint.create(web.host.agent, web.endpoint.spec).created
+    after = [web.namespace.run(*each) for each in show]
+    if what == "a longer prefix":
+        assert "fd00::1/128" in after[3] and "fd00::1/64" not in after[3]
+    else:
+        assert after == before
+
+
+@pytest.mark.parametrize("ip", ["169.254.3.1/16", "fe80::5/64", "fec0::1/64", "10.0.0.1/31", "fd00::2/127"])
+def test_the_same_call_again_finds_any_kind_of_address(world: World, ip: str) -> None:
+    web = world.container(world.hosts[0], 7, ip)
+    assert not mz.Endpoint.create(web.host.agent, web.endpoint.spec).created
+    assert ip_interface(ip) in web.endpoint.state().addresses
+
+
+@pytest.mark.parametrize("on_host", [False, True], ids=["container", "host"])
+@pytest.mark.parametrize("given", ["given", "network's"])
+@pytest.mark.parametrize("when", mz.DefaultRoute)
+def test_a_default_route_with_a_metric_is_one(
+    world: World, when: mz.DefaultRoute, given: str, on_host: bool
+) -> None:
+    """As those of DHCP clients: one without a metric beside it would win."""
+    host = world.hosts[0]
+    namespace = host.namespace if on_host else world.namespace("web")
+    device = UNDERLAY if on_host else "lo"
+    if not on_host:
+        namespace.run("ip", "addr", "add", "192.0.2.9/24", "dev", "lo")
+    namespace.run("ip", "route", "add", "default", "via", "192.0.2.77", "dev", device, "metric", "100")
+    host.agent.networks[7, "10.0.0.0/24"] = mz.Network(gateway="10.0.0.254")
+    create = partial(
+        mz.Endpoint.create, host.agent, vni=7, ip="10.0.0.1/24", ifname="own0", default_route=when
     )
-    web.namespace.run("ip", "route", "replace", "default", "via", "10.0.0.99")
-    mz.Endpoint.create(agent, late.spec)
-    assert "via 10.0.0.99" in web.namespace.run("ip", "route", "show", "default")
+    create = partial(create, netns=None if on_host else namespace.name)
+    if given == "given":
+        create = partial(create, gateway="10.0.0.254")
+    if given == "given" and when is mz.DefaultRoute.ALWAYS:
+        with pytest.raises(mz.ExistsError, match="has a default route"):
+            create()
+    else:
+        assert create().created
+        assert not create().created
+    assert f"via 192.0.2.77 dev {device}" in namespace.run("ip", "route", "show", "default")
+    assert "10.0.0.254" not in namespace.run("ip", "route", "show", "default")
 
 
-def test_what_is_taken_away_out_of_reach_is_told(world: World) -> None:
-    """A namespace without a name can be looked at, but not entered."""
-    namespace = world.namespace("unnamed")
+def test_the_default_route_comes_back_to_the_endpoint_that_had_it(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("web")
+    specs = [
+        mz.EndpointSpec(vni=7, ip=f"10.{n}.0.1/24", netns=namespace.name, ifname=f"eth{n}",
+                        gateway=f"10.{n}.0.254", default_route="if-none")
+        for n in range(2)
+    ]  # fmt: skip
+    mz.Endpoint.create_many(agent, specs)
+    namespace.run("ip", "link", "set", "eth0", "down")
+    for spec in reversed(specs):
+        mz.Endpoint.create(agent, spec)
+    assert "10.0.0.254 dev eth0" in namespace.run("ip", "route", "show", "default")
+
+
+def test_a_namespace_is_entered_by_the_name_that_is_given(world: World) -> None:
+    """The name that the endpoint was made by may be gone."""
+    agent, namespace = world.hosts[0].agent, world.namespace("web")
     fd = os.open(f"/run/netns/{namespace.name}", os.O_RDONLY)
-    agent = world.hosts[0].agent
     made = mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=f"/proc/{os.getpid()}/fd/{fd}")
     os.close(fd)
-    assert not mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=namespace.name).created
     namespace.run("ip", "link", "set", "eth0", "down")
-    with pytest.raises(mz.NetnsNotFoundError):
-        mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=namespace.name)
-    assert made.state().up is False
+    assert not mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=namespace.name).created
+    assert made.state().up
 
 
 def test_routes_of_a_namespace_out_of_reach_are_unknown(world: World) -> None:

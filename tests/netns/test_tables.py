@@ -160,8 +160,37 @@ def test_what_does_not_fit_is_not_begun(agent: mz.TransitAgent) -> None:
 
 def test_what_does_not_fit_leaves_what_it_would_have_changed(agent: mz.TransitAgent) -> None:
     agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(60)})
-    with unchanged(agent), pytest.raises(mz.CapacityError):
-        agent.endpoints.update({(7, f"10.1.0.{n}"): HOST3 for n in range(70)})
+    with unchanged(agent), pytest.raises(mz.CapacityError) as caught:
+        agent.endpoints.update({(7, f"10.1.0.{n}"): HOST3 for n in range(63)})
+    assert (caught.value.used, caught.value.capacity) == (62, 64)
+
+
+def test_a_place_that_another_writer_takes_meanwhile_is_told(
+    agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not see the lock. What it wrote stays, what had to leave for the new entries comes back."""
+    maps = agent._datapath.maps
+    agent.endpoints.update({(7, f"10.1.0.{n}"): HOST2 for n in range(62)})
+    before = dict(maps.endpoints.items())
+    key = codec.pack_endpoint_key(EndpointKey(9, ip_address("10.9.0.1")))
+    rival = codec.pack_endpoint(HOST3)
+    delete_many = maps.endpoints.delete_many
+
+    def taken(keys: Any) -> int:
+        removed = delete_many(keys)
+        if removed:
+            maps.endpoints.update(key, rival)
+        return removed
+
+    monkeypatch.setattr(maps.endpoints, "delete_many", taken)
+    with pytest.raises(mz.CapacityError):
+        agent.endpoints.sync({(8, f"10.1.0.{n}"): HOST3 for n in range(62)})
+    after = dict(maps.endpoints.items())
+    monkeypatch.undo()
+    maps.endpoints.delete(key)
+    assert after.pop(key) == rival
+    assert len(before.items() - after.items()) == 1
+    assert after.items() <= before.items()
 
 
 def test_a_few_changes_do_not_read_the_table(agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,8 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("an argument of a method", Type, "forced", lambda: cast("Any", endpoints()).sync({}, forced=True)),
     ("nothing to delete", Type, "thing", lambda: cast("Any", mz.deleting)()),
     ("an argument of a probe", Type, "net", lambda: cast("Any", mz.probe)(net="h1")),
+    ("an argument of an inherited method", Type, "", lambda: cast("Any", Remote("192.0.2.1")).to_dict(1)),
+    ("an argument of a view", Type, "limit", lambda: cast("Any", endpoints()).snapshot(limit=5)),
     ("a key in parts", Type, "ip", lambda: cast("Any", EndpointKey)(7)),
     ("delete what cannot be deleted", Type, "thing", lambda: mz.deleting(cast("Any", 5)).__enter__()),
 ]  # fmt: skip

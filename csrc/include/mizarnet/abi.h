@@ -155,6 +155,8 @@ enum mzn_sender_flag {
 	MZN_FLAG_PRIVATE_NETNS = 4, /* Of the record only: the namespace is the endpoint's and ends with it. */
 	MZN_FLAG_ROUTE_IF_NONE = 8, /* Of the record only: a default route unless the namespace had one. */
 	MZN_FLAG_ROUTE_NEVER = 16, /* Of the record only: no default route. */
+	MZN_FLAG_ROUTED_IPV4 = 32, /* Of the record only: the default route of IPv4 is the endpoint's. */
+	MZN_FLAG_ROUTED_IPV6 = 64, /* Of the record only: that of IPv6 is. */
 };
 
 struct mzn_sender {

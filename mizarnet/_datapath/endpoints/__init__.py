@@ -133,7 +133,7 @@ class LocalEndpoints:
     # -- made
 
     def find_or_make(self, spec: EndpointSpec) -> tuple[Record, bool]:
-        """Make an endpoint, or find the existing one and give it what it has lost: entries, addresses, routes.
+        """Make an endpoint, or find the existing one and write entries that it lacks.
 
         Returns:
             Record of the endpoint, and whether this call made it.
@@ -146,7 +146,6 @@ class LocalEndpoints:
             if self.is_present(existing) and comparison.is_its_namespace(spec, existing):
                 comparison.refuse_other(spec, existing)
                 entries.complete(self.maps, existing)
-                self._complete_device(existing, gateways_given=spec.gateway is not None)
                 return existing, False
             self.refuse_other_maker(existing)
             self.remove(existing)
@@ -157,13 +156,17 @@ class LocalEndpoints:
                 raise
         return self.make(spec), True
 
-    def _complete_device(self, record: Record, *, gateways_given: bool) -> None:
+    def complete_device(self, record: Record, spec: EndpointSpec) -> None:
+        """Give the device of an existing endpoint back what it lost in its namespace; without the host's lock.
+
+        Raises:
+            NetnsNotFoundError: Something is missing, and no name that is known leads to the namespace.
+            ExistsError: Another device took the MAC while this one was down.
+            KernelError: The kernel refused it.
+        """
         link = device.find(record, self.datapath.hooks)
-        if record.nsid == SAME_NAMESPACE and not gateways_given:
-            record = attrs.evolve(record, spec=attrs.evolve(record.spec, gateway=()))  # as when it was made
         if link is not None:  # else it went since the look, and the next call makes the endpoint again
-            found = configuration.read(record, link, self.datapath.hooks)
-            configuration.complete(record, found, self.datapath.hooks)
+            configuration.complete(record, link, self.datapath.hooks, netns=spec.netns)
 
     def make(self, spec: EndpointSpec) -> Record:
         """Make the endpoint ``spec``, whose name is free. On any error nothing is left behind.
@@ -196,8 +199,10 @@ class LocalEndpoints:
             record = attrs.evolve(record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid)
             record = entries.claim(self.maps, record, undo)
             given = spec.gateway is not None
-            ifindex = target.run(device.make, self.datapath.hooks, target, record, undo, gateways_given=given)
-            record = attrs.evolve(record, ifindex=ifindex, state=State.LIVE)
+            ifindex, routed = target.run(
+                device.make, self.datapath.hooks, target, record, undo, gateways_given=given
+            )
+            record = attrs.evolve(record, ifindex=ifindex, routed=routed, state=State.LIVE)
             entries.publish(self.maps, record)
             # A process that detaches the agent writes so into meta before it looks for endpoints.
             self.datapath.refuse_detached()
@@ -291,6 +296,8 @@ class LocalEndpoints:
 
     def remove_dead(self) -> int:
         """Remove the endpoints that lost their devices, as when containers end without a word; how many."""
+        if self.maps.read_meta().head.netns_cookie != self.host.cookie:
+            return 0  # the tunnel was moved to another namespace, where records do not lead to devices
         dead = [
             each for each in self.recorded() if not self.is_present(each) and not self.is_being_made(each)
         ]

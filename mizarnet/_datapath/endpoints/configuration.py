@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an endpoint's device is to have in its namespace: addresses, routes, MTU; reading it and giving it back.
 
-The namespace belongs to the container, and whoever configures it there may have taken something away. Device and
-addresses are seen from the host's namespace; routes only from inside, which takes the namespace's name.
+The namespace belongs to the container, and whoever configures it there may have taken something away, or put another in
+its place, which stays. Device and addresses are seen from the host's namespace; routes only from inside, which takes a
+name of the namespace. How many addresses and routes there are is up to the container, so they are looked at without the
+host's lock.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network
 
 import attrs
@@ -24,6 +26,7 @@ from mizarnet._kernel.netlink import (
     add_default_route,
     add_on_link_route,
     get_link,
+    has_default_route,
     list_addresses,
     list_routes,
     resolve,
@@ -31,12 +34,14 @@ from mizarnet._kernel.netlink import (
     wait_for_address,
     write_sysctl,
 )
-from mizarnet._model.arguments import IPInterface, IPNetwork
+from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
 from mizarnet._model.log import log
-from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, Route
-from mizarnet.errors import KernelError, NetlinkError, NetnsNotFoundError
+from mizarnet._model.specs import Kind, Route
+from mizarnet.errors import ExistsError, KernelError, NetlinkError, NetnsNotFoundError
+
+_DEFAULTS: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
 @attrs.frozen
@@ -46,26 +51,48 @@ class Configuration:
     Attributes:
         link: The device.
         mtu: MTU that the device is to have, in bytes.
-        addresses: Addresses of the device; link-local ones are left out.
+        addresses: Addresses of the device, in the kernel's order.
         routes: Unicast routes of the main table through the device; None: the namespace is out of reach.
-        defaults: IP versions of the namespace's default routes.
     """
 
     link: Link
     mtu: int
     addresses: tuple[IPInterface, ...]
     routes: tuple[Route, ...] | None
-    defaults: frozenset[int]
+
+    def without_link_local(self, record: Record) -> Configuration:
+        """The same without what the kernel adds to any device; link-local addresses of the endpoint's own stay."""
+        networks = {address.network for address in record.spec.ip}
+        routes = self.routes
+        return attrs.evolve(
+            self,
+            addresses=tuple(
+                each for each in self.addresses if each in record.spec.ip or not each.is_link_local
+            ),
+            routes=None
+            if routes is None
+            else tuple(each for each in routes if each.prefix in networks or not each.prefix.is_link_local),
+        )
 
 
-def read(record: Record, link: Link, tunnel: TunnelHooks) -> Configuration:
-    """What an endpoint's device has now; the namespace is found by the name in the record."""
-    found = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
-    addresses = tuple(address.interface for address in found if address.is_global)
-    there = Configuration(link, _mtu(record, link, tunnel), addresses, None, frozenset())
-    with suppress(NetnsNotFoundError), _inside(record, tunnel.host) as session:
-        return _routes(record, session, there)
-    return there
+def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None = None) -> Configuration:
+    """What an endpoint's device has now.
+
+    Args:
+        record: Record of the endpoint.
+        link: The device.
+        tunnel: Hooks of the tunnel that the device is on.
+        netns: A name of the namespace; None: the one in the record.
+
+    Raises:
+        NetnsNotFoundError: The namespace has ended, or is ending.
+    """
+    addresses = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
+    found = tuple(address.interface for address in addresses)
+    routes = None
+    with suppress(NetnsNotFoundError), _inside(record, tunnel.host, netns) as session:
+        routes = _routes(session, link)
+    return Configuration(link, _mtu(record, link, tunnel), found, routes)
 
 
 def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
@@ -76,28 +103,17 @@ def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
     return record.mtu if below is None else min(record.mtu, below.mtu)
 
 
-def _routes(record: Record, session: Session, there: Configuration) -> Configuration:
-    """The same configuration with the routes of now."""
-    found = list_routes(session, ifindex=there.link.ifindex)
-    own = tuple(Route(each.destination, each.gateway) for each in found if not each.destination.is_link_local)
-    return attrs.evolve(there, routes=own, defaults=_default_versions(record, session, own))
-
-
-def _default_versions(record: Record, session: Session, own: Collection[Route]) -> frozenset[int]:
-    """IP versions of the namespace's default routes; the device's own are enough where it has all that it needs."""
-    here = frozenset(route.prefix.version for route in own if not route.prefix.prefixlen)
-    if here.issuperset(gateway.version for gateway in record.spec.gateway or ()):
-        return here
-    prefixes = [route.destination for route in list_routes(session)]
-    return frozenset(prefix.version for prefix in prefixes if not prefix.prefixlen)
-
-
-def _inside(record: Record, host: Host) -> Session:
+def _inside(record: Record, host: Host, netns: str | None) -> Session:
     """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
-    with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(record.spec.netns or "") as found:
+    name = netns or record.spec.netns or ""
+    with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(name) as found:
         if found.netns.identity != record.netns_id:
-            raise NetnsNotFoundError(f"namespace {record.spec.netns} is another one by now")
+            raise NetnsNotFoundError(f"namespace {name} is another one by now")
         return Session.open(found)
+
+
+def _routes(session: Session, link: Link) -> tuple[Route, ...]:
+    return tuple(Route(each.destination, each.gateway) for each in list_routes(session, ifindex=link.ifindex))
 
 
 def findings(record: Record, found: Configuration) -> list[Finding]:
@@ -117,66 +133,122 @@ def _findings(record: Record, found: Configuration) -> Iterator[Finding]:
         return
     if not found.link.up:
         yield Finding(FindingKind.DEVICE_DOWN, subject, "up", "down", f"{name} is down")
-    for address in spec.ip:
-        if address not in found.addresses:
-            text = f"{name} has lost the address {address}"
-            yield Finding(FindingKind.ADDRESS_LOST, subject, address, None, text)
-    for route in _wanted(spec, found):
-        if found.routes is not None and route not in found.routes:
-            text = f"{name} has lost its route to {route.prefix}"
-            yield Finding(FindingKind.ROUTE_LOST, subject, route, None, text)
+    for address in _lost_addresses(record, found):
+        text = f"{name} has lost the address {address}"
+        yield Finding(FindingKind.ADDRESS_LOST, subject, address, None, text)
+    for route in _lost_routes(record, found):
+        text = f"{name} has lost its route to {route.prefix}"
+        yield Finding(FindingKind.ROUTE_LOST, subject, route, None, text)
 
 
-def _wanted(spec: EndpointSpec, found: Configuration) -> Iterator[Route]:
-    """The routes that a device needs. Another device's default route of that IP version was there first."""
-    for address in spec.ip:
+def _lost_addresses(record: Record, found: Configuration) -> list[IPInterface]:
+    there = {address.ip for address in found.addresses}
+    return [address for address in record.spec.ip if address.ip not in there]
+
+
+def _lost_routes(record: Record, found: Configuration) -> list[Route]:
+    """Routes that the device had, to prefixes that it has none to."""
+    if found.routes is None:
+        return []
+    there = {route.prefix for route in found.routes}
+    return [route for route in _made_routes(record) if route.prefix not in there]
+
+
+def _made_routes(record: Record) -> Iterator[Route]:
+    for address in record.spec.ip:
         if address.network.prefixlen < address.network.max_prefixlen:
             yield Route(address.network, None)
-    if spec.default_route is not DefaultRoute.NEVER:
-        for gateway in spec.gateway or ():
-            if gateway.version not in found.defaults:
-                yield Route(_DEFAULTS[gateway.version], gateway)
+    for gateway in record.spec.gateway or ():
+        if gateway.version in record.routed:
+            yield Route(_DEFAULTS[gateway.version], gateway)
 
 
-_DEFAULTS: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
-
-
-def complete(record: Record, found: Configuration, tunnel: TunnelHooks) -> None:
+def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None) -> None:
     """Give a device back what it lacks.
+
+    Args:
+        record: Record of the endpoint.
+        link: The device.
+        tunnel: Hooks of the tunnel that the device is on.
+        netns: A name of the namespace; None: the one in the record.
 
     Raises:
         NetnsNotFoundError: Something is missing, and the namespace is out of reach.
+        ExistsError: Another device took the MAC while this one was down.
         KernelError: The kernel refused it.
     """
+    if record.spec.kind is Kind.MACVTAP and link.mtu == record.mtu:
+        return
+    found = read(record, link, tunnel, netns=netns)
     lost = findings(record, found)
     if not lost:
         return
-    with _inside(record, tunnel.host) as session:
-        if found.link.mtu != found.mtu:
-            set_link(session, found.link.ifindex, mtu=found.mtu)
+    with _inside(record, tunnel.host, netns) as session:
+        if link.mtu != found.mtu:
+            set_link(session, link.ifindex, mtu=found.mtu)
         if record.spec.kind is Kind.MACVLAN:
             _configure(record, session, found)
     log.info("endpoint %r completed: %s", record.spec.name, messages(lost))
 
 
 def _configure(record: Record, session: Session, found: Configuration) -> None:
-    ifindex = found.link.ifindex
-    set_link(session, ifindex, up=True)
-    for address in record.spec.ip:
-        if address not in found.addresses:
+    if not found.link.up:
+        bring_up(session, found.link, record)
+    for address in _lost_addresses(record, found):
+        with _unless_there():
             give_address(session, found.link, address)
-    now = _routes(record, session, found)  # with the addresses came their routes
-    for route in _wanted(record.spec, now):
-        if route in (now.routes or ()):
-            continue
-        if route.gateway is None:
-            add_on_link_route(session, route.prefix, ifindex=ifindex)
-        else:
-            add_default_route(session, route.gateway, ifindex=ifindex)
+    now = attrs.evolve(found, routes=_routes(session, found.link))  # with the addresses came their routes
+    for route in _lost_routes(record, now):
+        with _unless_there():
+            if route.gateway is None:
+                add_on_link_route(session, route.prefix, ifindex=found.link.ifindex)
+            else:
+                give_default_route(session, found.link, route.gateway)
+
+
+@contextmanager
+def _unless_there() -> Generator[None, None, None]:
+    """Leave what the container has put in the place of what is missing."""
+    try:
+        yield
+    except NetlinkError as refused:
+        if refused.errno != errno.EEXIST:
+            raise
+
+
+def bring_up(session: Session, link: Link, record: Record) -> None:
+    """Set a device up.
+
+    Raises:
+        ExistsError: Another device took the MAC while this one was down.
+    """
+    try:
+        set_link(session, link.ifindex, up=True)
+    except NetlinkError as refused:
+        if refused.errno != errno.EADDRINUSE:
+            raise
+        raise ExistsError(
+            f"another device on the tunnel took MAC {record.mac} while endpoint {record.spec.name!r} was down",
+            holder=str(record.mac),
+            hint="it takes CAP_NET_ADMIN over an endpoint's namespace to do that: delete that endpoint",
+        ) from refused
+
+
+def give_default_route(session: Session, link: Link, gateway: IPAddress) -> bool:
+    """Add the default route of the gateway's IP version; False: the namespace has one, of any metric, which stays."""
+    if has_default_route(session, gateway.version):
+        return False
+    try:
+        add_default_route(session, gateway, ifindex=link.ifindex)
+    except NetlinkError as refused:
+        if refused.errno != errno.EEXIST:
+            raise
+        return False
+    return True
 
 
 def give_address(session: Session, link: Link, address: IPInterface) -> None:
-    """Give a device an address that can be used at once, with IPv6 switched on for this device if it was off.
+    """Give a device that is up an address that can be used at once, with IPv6 switched on for it if it was off.
 
     Raises:
         KernelError: The kernel refused it.
@@ -188,7 +260,7 @@ def give_address(session: Session, link: Link, address: IPInterface) -> None:
             raise
         _switch_ipv6_on(session, link)
         add_address(session, link.ifindex, address, dad=False)
-    if address.version == 6 and link.up:
+    if address.version == 6:
         wait_for_address(session, address)
 
 

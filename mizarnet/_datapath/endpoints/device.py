@@ -7,7 +7,7 @@ import errno
 import time
 from contextlib import ExitStack
 
-from mizarnet._datapath.endpoints.configuration import give_address
+from mizarnet._datapath.endpoints.configuration import give_address, give_default_route
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
@@ -16,7 +16,6 @@ from mizarnet._kernel.netlink import (
     Link,
     NetnsHandle,
     Session,
-    add_default_route,
     create_macvlan,
     delete_link,
     dump_links,
@@ -103,7 +102,7 @@ def nsid_from(host: Host, target: Session) -> int:
 
 def make(
     tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, gateways_given: bool
-) -> int:
+) -> tuple[int, frozenset[int]]:
     """Make the device with addresses and routes; runs inside the endpoint's namespace.
 
     Args:
@@ -115,7 +114,7 @@ def make(
             default routes are kept.
 
     Returns:
-        Index of the device in the namespace.
+        Index of the device in the namespace, and the IP versions whose default route was added.
 
     Raises:
         ExistsError: The device's name, its MAC or the default route is taken.
@@ -125,16 +124,16 @@ def make(
     undo.callback(delete_link, target, link.ifindex)
     if spec.kind is Kind.MACVTAP:
         silence(target, link)  # the VM has the addresses; opening a descriptor brings the device up
-        return link.ifindex
+        return link.ifindex, frozenset()
     for address in spec.ip:
         give_address(target, link, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
     on_host = target.identity == tunnel.host.identity
-    if spec.default_route is not DefaultRoute.NEVER and (gateways_given or not on_host):
-        optional = spec.default_route is DefaultRoute.IF_NONE or not gateways_given
-        for gateway in spec.gateway or ():
-            _add_route(target, link, gateway, optional=optional)
-    return link.ifindex
+    if spec.default_route is DefaultRoute.NEVER or (on_host and not gateways_given):
+        return link.ifindex, frozenset()
+    optional = spec.default_route is DefaultRoute.IF_NONE or not gateways_given
+    added = [each.version for each in spec.gateway or () if _add_route(target, link, each, optional=optional)]
+    return link.ifindex, frozenset(added)
 
 
 def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
@@ -159,9 +158,10 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
         time.sleep(0.01)
 
 
-def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> None:
+def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> bool:
+    """Whether a default route was added; False: it is optional, and the namespace has one."""
     try:
-        add_default_route(target, gateway, ifindex=link.ifindex)
+        added = give_default_route(target, link, gateway)
     except NetlinkError as refused:
         if refused.errno == errno.EINVAL and gateway in {
             each.interface.ip for each in list_addresses(target)
@@ -171,14 +171,14 @@ def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: boo
                 holder=str(gateway),
                 hint="give another gateway=, or take the address off the device that has it",
             ) from None
-        if refused.errno != errno.EEXIST:
-            raise
-        if not optional:
-            raise ExistsError(
-                f"the namespace has a default route of IPv{gateway.version}",
-                holder=f"default route of IPv{gateway.version}",
-                hint='give default_route="if-none" to keep it, or gateway=() for an endpoint without one',
-            ) from None
+        raise
+    if not added and not optional:
+        raise ExistsError(
+            f"the namespace has a default route of IPv{gateway.version}",
+            holder=f"default route of IPv{gateway.version}",
+            hint='give default_route="if-none" to keep it, or gateway=() for an endpoint without one',
+        )
+    return added
 
 
 def _parent_nsid(host: Host, target: Session) -> int | None:

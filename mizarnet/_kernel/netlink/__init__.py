@@ -55,6 +55,7 @@ from mizarnet._kernel.netlink.routes import (
     Route,
     add_default_route,
     add_on_link_route,
+    has_default_route,
     list_routes,
     on_link_prefixes,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "delete_unmounted",
     "dump_links",
     "get_link",
+    "has_default_route",
     "has_gro",
     "identity_of",
     "is_current",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, cast
 
 import attrs
@@ -85,6 +85,10 @@ class Request:
         """
         replies = socket.request(operation, self.kind, self.encode(), self.flags)
         return [self._decode(message) for message in replies]
+
+    def any(self, socket: Rtnl, operation: str, fits: Callable[[bytes], bool]) -> bool:
+        """Whether one of the replies fits, judged by its bytes; raises as `send` does."""
+        return any(map(fits, socket.request(operation, self.kind, self.encode(), self.flags)))
 
     def encode(self) -> bytes:
         """The message without its header; raises ``UnsupportedError`` as `send` does."""

@@ -15,12 +15,12 @@ from typing import Literal
 import attrs
 
 from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
-from mizarnet._kernel.netlink.links import SAME_NAMESPACE
+from mizarnet._kernel.netlink.links import SAME_NAMESPACE, no_namespace
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import IPInterface
-from mizarnet.errors import NetlinkError
+from mizarnet.errors import NetlinkError, NetnsNotFoundError
 
 FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
 
@@ -150,11 +150,18 @@ def list_addresses(
         nsid: Id of the link's namespace, from `nsid_of`.
 
     Raises:
+        NetnsNotFoundError: The namespace that ``nsid`` means has ended, or is ending.
         NetlinkError: The kernel refused (ENODEV: no such link).
     """
     target = b"" if nsid == SAME_NAMESPACE else struct.pack("=HHi", 8, _IFA_TARGET_NETNSID, nsid)
     request = Request(Rtm.GETADDR, fields={"index": ifindex or 0}, flags=Flag.DUMP, packed=target)
-    return [_address(reply) for reply in session.request("list addresses", request)]
+    try:
+        return [_address(reply) for reply in session.request("list addresses", request)]
+    except NetlinkError as refused:
+        ending = refused.errno == errno.ENODEV and nsid != SAME_NAMESPACE
+        if ending or no_namespace(refused, nsid):
+            raise NetnsNotFoundError(f"the namespace with the id {nsid} has ended") from None
+        raise
 
 
 def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -> IPInterface | None:

@@ -102,7 +102,7 @@ def get_link(
     try:
         replies = session.request(f"read link {name or ifindex}", request)
     except NetlinkError as error:
-        if error.errno == errno.ENODEV or _no_namespace(error, nsid):
+        if error.errno == errno.ENODEV or no_namespace(error, nsid):
             return None
         raise
     return _link(replies[0])
@@ -123,7 +123,7 @@ def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NA
     try:
         links = [_link(reply) for reply in session.request("list links", request)]
     except NetlinkError as error:
-        if not _no_namespace(error, nsid):
+        if not no_namespace(error, nsid):
             raise
         return []
     # The kernel does not filter by a kind whose module is not loaded.
@@ -196,7 +196,7 @@ def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -
         request = Request(Rtm.DELLINK, fields={"index": ifindex}, attributes=_target(nsid))
         session.request(f"delete link {ifindex}", request)
     except NetlinkError as error:
-        if error.errno == errno.ENODEV or _no_namespace(error, nsid):
+        if error.errno == errno.ENODEV or no_namespace(error, nsid):
             return False
         raise
     return True
@@ -206,7 +206,8 @@ def _target(nsid: int) -> list[Attribute]:
     return [] if nsid == SAME_NAMESPACE else [("IFLA_IF_NETNSID", nsid)]
 
 
-def _no_namespace(error: NetlinkError, nsid: int) -> bool:
+def no_namespace(error: NetlinkError, nsid: int) -> bool:
+    """Whether an error says that the namespace of an id has ended."""
     return nsid != SAME_NAMESPACE and error.errno == errno.EINVAL
 
 

@@ -11,12 +11,13 @@ import attrs
 from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
 from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import Flag, Rtm
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm
 from mizarnet._model.arguments import IPAddress, IPNetwork
 
 _RT_TABLE_MAIN = 254
 _RT_SCOPE_LINK = 253
 _RTN_UNICAST = 1
+_DECIDING = {_RTN_UNICAST, 6, 7, 8}  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
 _RTPROT_STATIC = 4
 _RTNH_F_ONLINK = 4
 
@@ -79,8 +80,8 @@ def _add(
     )
 
 
-def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
-    """The main table's unicast routes through one link, or through any, of both IP versions.
+def list_routes(session: Session, *, ifindex: int) -> list[Route]:
+    """The main table's unicast routes through one link, of both IP versions.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -88,14 +89,28 @@ def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
     return session.run(_list_routes, session, ifindex)
 
 
-def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
+def _list_routes(session: Session, ifindex: int) -> list[Route]:
     routes: list[Route] = []
-    through: list[Attribute] = [] if ifindex is None else [("RTA_OIF", ifindex)]
+    through: list[Attribute] = [("RTA_OIF", ifindex)]
     for version, family in FAMILIES.items():
         request = Request(Rtm.GETROUTE, fields={"family": family}, attributes=through, flags=Flag.DUMP)
         replies = session.request(f"list IPv{version} routes", request)
         routes += [_route(reply, version) for reply in replies if _is_main_unicast(reply)]
     return routes
+
+
+def has_default_route(session: Session, version: int) -> bool:
+    """Whether the main table has a default route of an IP version, of any metric and type: unreachable ones, too.
+
+    Only the fixed headers are read: a namespace may have a hundred thousand routes.
+    """
+    request = Request(Rtm.GETROUTE, fields={"family": FAMILIES[version]}, flags=Flag.DUMP)
+    return session.request_any(f"list IPv{version} routes", request, _is_default)
+
+
+def _is_default(message: bytes) -> bool:
+    _, destination_bits, _, _, table, _, _, kind = message[HEADER_BYTES : HEADER_BYTES + 8]
+    return destination_bits == 0 and table == _RT_TABLE_MAIN and kind in _DECIDING
 
 
 def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:

@@ -109,6 +109,10 @@ class Session(Owner):
         """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""
         return self.run(request.send, self._worker.rtnl, operation)
 
+    def request_any(self, operation: str, request: Request, fits: Callable[[bytes], bool]) -> bool:
+        """Whether a reply to an rtnetlink request fits, judged by its bytes; raises as :meth:`request` does."""
+        return self.run(request.any, self._worker.rtnl, operation, fits)
+
     def open_netns(self) -> NetnsHandle:
         """A handle of the session's namespace, for the caller to close."""
         return self.run(resolve, None)
