@@ -14,6 +14,7 @@ import inspect
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from types import FrameType
@@ -22,6 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 import attrs
 
 from mizarnet._kernel.threads import fulfil, start
+from mizarnet.errors import KernelError, MizarnetError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,12 +81,15 @@ def _run(work: Callable[[], T], job: _Job) -> T:
         target=fulfil, args=(future, partial(context.run, work)), name="mizarnet-call", daemon=True
     )
     try:
-        start(thread)
+        try:
+            start(thread)
+        except KernelError:  # too many threads, or the interpreter is about to end
+            return work()
         thread.join()
         return future.result()
     except BaseException as error:
         is_own = future.done() and future.exception() is error
-        if not is_own and not future.cancel():  # it is a signal's, and the call has begun
+        if not is_own and not future.cancel():  # it is a signal's, and the thread has begun
             job.stop.set()
             wait([future])
             _discard(future)
@@ -94,8 +99,8 @@ def _run(work: Callable[[], T], job: _Job) -> T:
 
 
 def _discard(future: Future[Any]) -> None:
-    """Close what nobody gets any more."""
-    if future.exception() is None:
+    """Close what nobody gets any more; the signal's exception is the one to raise."""
+    with suppress(MizarnetError):
         close = getattr(future.result(), "close", None)
         if close is not None:
             close()

@@ -149,3 +149,18 @@ def test_an_error_of_the_call_is_its_own(web: Container) -> None:
         refuse()
     with pytest.raises(mz.ExistsError, match="belongs to"):
         mz.Endpoint.create(web.host.agent, name="other", vni=7, ip="10.0.0.1/24", netns=web.namespace.name)
+
+
+def test_without_another_thread_the_call_goes_on_where_it_is(
+    web: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the limit of threads, and at the interpreter's exit, when it starts no more."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    web.host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")
+    with pytest.raises(mz.LocalEndpointError):
+        del web.host.agent.endpoints[7, "10.0.0.1"]
+    assert (7, "10.0.0.9") in web.host.agent.endpoints
