@@ -176,8 +176,9 @@ class Maps:
 def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
     """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
-    The kernel keeps no count of a table's entries. Whether a few new ones fit is seen by adding them, before anything
-    else is written; if they do not, they are removed again. Many are counted before.
+    The kernel keeps no count of a table's entries. Whether a few new ones fit into a hash table is seen by adding them,
+    before anything else is written; if they do not, they are removed again. Many are counted before, and all of a
+    prefix table, from which no entry can be taken in one step.
 
     Args:
         target: Hash table or LPM trie.
@@ -190,7 +191,7 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     before = present(target, {*entries, *leaving})
     left = {key: value for key, value in before.items() if key in set(leaving)}
     new = {key: value for key, value in entries.items() if key not in before}
-    if len(new) > FEW:
+    if len(new) > FEW or target.type is MapType.LPM_TRIE:
         if target.count() - len(left) + len(new) > target.max_entries:
             raise _unfit(target, entries, left)
         target.delete_many(left)

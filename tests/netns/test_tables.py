@@ -378,6 +378,20 @@ def test_a_bad_peer_is_refused_with_all_others(
             call(prefix)
 
 
+@pytest.mark.parametrize("name", ["networks", "peers"])
+def test_a_few_more_prefixes_than_there_is_room_for(agent: mz.TransitAgent, name: str) -> None:
+    """A prefix that is not accepted must not stay: from that of a peer, tunnel packets would be accepted."""
+    maps, view = agent._datapath.maps, cast("Any", getattr(agent, name))
+    room = getattr(maps, name).max_entries - getattr(maps, name).count()
+    prefixes = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(room + 3)]
+    entries: Any = prefixes if name == "peers" else {(7, prefix): Network() for prefix in prefixes}
+    first, more = (list(entries)[:-6], list(entries)[-6:])
+    pick = (lambda keys: keys) if name == "peers" else (lambda keys: {key: entries[key] for key in keys})
+    view.update(pick(first))
+    with unchanged(agent), pytest.raises(mz.CapacityError):
+        view.update(pick(more))
+
+
 def test_more_peers_than_there_is_room_for(agent: mz.TransitAgent) -> None:
     prefixes = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(4097)]
     with unchanged(agent), pytest.raises(mz.CapacityError):
