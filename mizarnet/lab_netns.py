@@ -25,6 +25,7 @@ from mizarnet._kernel.netlink import (
     list_netns,
     resolve,
 )
+from mizarnet._model.log import log
 from mizarnet._model.specs import Encap
 from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
 
@@ -47,6 +48,7 @@ def make(lab: str, name: str) -> str:
             holder=netns,
             hint=f"delete it if nothing needs it (ip netns delete {netns}), or give another name=",
         ) from None
+    log.info("namespace %s made", netns)
     return netns
 
 
@@ -124,6 +126,7 @@ def _remove(netns: str, lab: str) -> None:
                 _remove_overlay(host)
             finally:
                 delete_netns(netns)  # without a process in it, the kernel then ends what is left
+                log.info("namespace %s removed", netns)
     except NetnsNotFoundError:
         delete_unmounted(netns)  # the file has no namespace mounted on it, or was deleted meanwhile
 

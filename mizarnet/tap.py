@@ -15,6 +15,7 @@ from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
 from mizarnet._model.codec import Record
 from mizarnet._model.described import Described
+from mizarnet._model.log import log
 from mizarnet._model.public import public
 from mizarnet.errors import EndpointNotFoundError, KernelError, NetnsNotFoundError
 
@@ -92,6 +93,7 @@ def open_tap(record: Record, queues: int) -> Tap:
         tap = Tap(open_macvtap(session, link, queues), record)
         try:
             bring_up(session, link, record)
+            log.info("endpoint %r opened: %s set up", record.spec.name, link.name)
         except BaseException:
             tap.close()
             raise
@@ -127,6 +129,8 @@ def take_down_if_unused(record: Record) -> None:
         set_link(session, link.ifindex, up=False)
         if macvtap_holders(session, link):  # a process opened it between the look and the change
             set_link(session, link.ifindex, up=True)
+        else:
+            log.info("endpoint %r closed: %s set down", record.spec.name, link.name)
 
 
 def _device(session: Session, record: Record) -> Link | None:

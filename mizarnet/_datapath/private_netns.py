@@ -45,6 +45,7 @@ def make(name: str, cookie: int, ifindex: int) -> None:
         ifindex: Index of the tunnel's device.
     """
     create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex}")
+    log.info("namespace %s made", name)
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:

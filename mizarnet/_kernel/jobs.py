@@ -23,7 +23,7 @@ from typing import Any, ParamSpec, TypeVar
 import attrs
 
 from mizarnet._kernel.threads import fulfil, start
-from mizarnet.errors import KernelError, MizarnetError
+from mizarnet.errors import KernelError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -100,7 +100,7 @@ def _run(work: Callable[[], T], job: _Job) -> T:
 
 def _discard(future: Future[Any]) -> None:
     """Close what nobody gets any more; the signal's exception is the one to raise."""
-    with suppress(MizarnetError):
+    with suppress(Exception):
         close = getattr(future.result(), "close", None)
         if close is not None:
             close()

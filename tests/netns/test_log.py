@@ -59,6 +59,22 @@ def test_a_life_is_told_line_by_line(world: World, caplog: pytest.LogCaptureFixt
     assert re.fullmatch(r"guard/\w+ of tunnel0: program N detached", said[-2])
 
 
+def test_the_life_of_a_vm_is_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="mizarnet")
+    agent = world.hosts[0].agent
+    lines(caplog)
+    vm = mz.Endpoint.create(agent, name="vm", vni=7, ip="10.0.0.9/24", kind="macvtap")
+    vm.open_tap().close()
+    vm.delete()
+    assert lines(caplog) == [
+        f"namespace {vm.netns} made",
+        f"endpoint 'vm' created: 10.0.0.9/24 of VNI 7 in {vm.netns}",
+        "endpoint 'vm' opened: eth0 set up",
+        "endpoint 'vm' closed: eth0 set down",
+        f"endpoint 'vm' deleted: 10.0.0.9/24 of VNI 7 in {vm.netns}",
+    ]
+
+
 def test_the_secrets_of_an_agent_are_not_told(world: World, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     tunnel = world.hosts[0].tunnel
