@@ -53,11 +53,20 @@ def whole(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        work = partial(function, *args, **kwargs)
+        if is_whole():
+            return work()  # a part of another
+        job = _Job(inspect.currentframe(), threading.Event())
         if threading.current_thread() is not threading.main_thread():
-            return function(*args, **kwargs)  # no signal handler runs here
-        return _run(partial(function, *args, **kwargs), _Job(inspect.currentframe(), threading.Event()))
+            return _inside(job, work)()  # no signal handler runs here
+        return _run(work, job)
 
     return call
+
+
+def is_whole() -> bool:
+    """Whether this is part of a call that is not ended halfway, so that each of its steps is waited for to its end."""
+    return _job.get() is not None
 
 
 def stopping() -> bool:
@@ -72,13 +81,17 @@ def calling_frame() -> FrameType | None:
     return None if job is None else job.caller
 
 
-def _run(work: Callable[[], T], job: _Job) -> T:
+def _inside(job: _Job, work: Callable[[], T]) -> Callable[[], T]:
     context = copy_context()
     context.run(_job.set, job)
+    return partial(context.run, work)
+
+
+def _run(work: Callable[[], T], job: _Job) -> T:
     future: Future[T] = Future()
     # daemon: a call that the kernel never ends must not hold up the process's exit.
     thread = threading.Thread(
-        target=fulfil, args=(future, partial(context.run, work)), name="mizarnet-call", daemon=True
+        target=fulfil, args=(future, _inside(job, work)), name="mizarnet-call", daemon=True
     )
     try:
         try:

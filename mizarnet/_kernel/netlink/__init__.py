@@ -29,6 +29,7 @@ from mizarnet._kernel.netlink.links import (
     SAME_NAMESPACE,
     Link,
     delete_link,
+    delete_links,
     dump_links,
     get_link,
     set_link,
@@ -60,6 +61,7 @@ from mizarnet._kernel.netlink.routes import (
     on_link_prefixes,
 )
 from mizarnet._kernel.netlink.session import Session
+from mizarnet._kernel.netlink.side_by_side import side_by_side
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "create_veth",
     "delete_address",
     "delete_link",
+    "delete_links",
     "delete_netns",
     "delete_unmounted",
     "dump_links",
@@ -105,6 +108,7 @@ __all__ = [
     "read_sysctl",
     "resolve",
     "set_link",
+    "side_by_side",
     "silence",
     "upper_links",
     "wait_for_address",

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from mizarnet._kernel.jobs import is_whole
 from mizarnet._kernel.netlink._syscalls import enter_netns
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
 from mizarnet._kernel.rtnetlink import Rtnl
@@ -22,6 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _JOIN_SECONDS = 10.0
+_REASON = "the kernel's rtnl lock may be held by something else"
 
 
 class Worker:
@@ -96,63 +98,72 @@ class Worker:
 def outcome(future: Future[T], *, timeout: float) -> T:
     """Wait for a queued call and return its result or raise its error.
 
+    A call that has begun may change something. As a step of a verb it is waited for, however long the kernel takes:
+    only then is it known what there is to undo.
+
     Raises:
         LockTimeoutError: It did not start in time, and will not; nothing was done.
-        NetlinkError: It started and did not end in time (errno ETIMEDOUT); it goes on in the background.
+        NetlinkError: It only reads, started and did not end in time (errno ETIMEDOUT); it goes on in the background.
     """
     try:
         return future.result(timeout)
     except TimeoutError:
         if future.done() and not future.cancelled():
             return future.result()
-        raise _overdue(future, timeout) from None
+        if future.cancel():
+            raise LockTimeoutError(f"not started within {timeout:g} s: {_REASON}", timeout=timeout) from None
+        if is_whole():
+            return future.result()
+        raise NetlinkError(
+            f"call in a network namespace, {timeout:g} s",
+            errno=errno.ETIMEDOUT,
+            hint=f"{_REASON}; the call goes on and its outcome is unknown",
+        ) from None
     finally:
         del future  # the error's traceback refers to this frame
 
 
-def _overdue(future: Future[T], timeout: float) -> LockTimeoutError | NetlinkError:
-    reason = "the kernel's rtnl lock may be held by something else"
-    if future.cancel():
-        return LockTimeoutError(f"not started within {timeout:g} s: {reason}", timeout=timeout)
-    return NetlinkError(
-        f"call in a network namespace, {timeout:g} s",
-        errno=errno.ETIMEDOUT,
-        hint=f"{reason}; the call goes on and its outcome is unknown",
-    )
-
-
 class _Registry:
-    """The live workers of this process, by namespace."""
+    """The live workers of this process: those that sessions share, by namespace, and those of one session."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._workers: dict[tuple[int, int], Worker] = {}
+        self._shared: dict[tuple[int, int], Worker] = {}
+        self._single: set[Worker] = set()
         self._watches_fork = False
 
-    def acquire(self, handle: NetnsHandle) -> Worker:
+    def acquire(self, handle: NetnsHandle, *, shared: bool) -> Worker:
         with self._lock:
             if not self._watches_fork:
                 os.register_at_fork(after_in_child=self._after_fork)
                 self._watches_fork = True
-            worker = self._workers.get(handle.netns.identity)
-            if worker is None:
-                worker = self._workers[handle.netns.identity] = Worker(handle)
+            if not shared:
+                worker = Worker(handle)
+                self._single.add(worker)
+                return worker
+            identity = handle.netns.identity
+            worker = self._shared.get(identity) or Worker(handle)
+            self._shared[identity] = worker
             worker.users += 1
             return worker
 
     def release(self, worker: Worker) -> None:
         with self._lock:
             worker.users -= 1
-            if worker.users:
+            if worker.users > 0:
                 return
-            del self._workers[worker.netns.identity]
+            if worker in self._single:
+                self._single.remove(worker)
+            else:
+                del self._shared[worker.netns.identity]
         worker.stop()
 
     def _after_fork(self) -> None:
         # The lock may have been held by a thread that the child does not have.
         self._lock = threading.Lock()
-        workers, self._workers = self._workers, {}
-        for worker in workers.values():
+        workers = [*self._shared.values(), *self._single]
+        self._shared, self._single = {}, set()
+        for worker in workers:
             worker.abandon()
 
 

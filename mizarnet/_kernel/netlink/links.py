@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterable
 from typing import Literal
 
 import attrs
@@ -200,6 +201,12 @@ def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -
             return False
         raise
     return True
+
+
+def delete_links(session: Session, ifindexes: Iterable[int], *, nsid: int = SAME_NAMESPACE) -> None:
+    """Delete links of one namespace; those that are gone already are no error."""
+    for ifindex in ifindexes:
+        delete_link(session, ifindex, nsid=nsid)
 
 
 def _target(nsid: int) -> list[Attribute]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
 from mizarnet._kernel.closing import Owner, refuse_forked
@@ -27,13 +28,13 @@ class Session(Owner):
     May be used from several threads and inside a running event loop; calls block. Not usable after a fork.
     """
 
-    def __init__(self, handle: NetnsHandle, *, timeout: float) -> None:
+    def __init__(self, handle: NetnsHandle, *, timeout: float = 10.0, shared: bool = True) -> None:
         self._netns = handle.netns
         self._timeout = timeout
         self._pid = os.getpid()
         self._lock = threading.Lock()
         prepare()
-        self._worker: Worker = registry.acquire(handle)
+        self._worker: Worker = registry.acquire(handle, shared=shared)
         self._closed = False
 
     @classmethod
@@ -42,7 +43,7 @@ class Session(Owner):
 
         Args:
             netns: Name, path, or open handle, which stays the caller's. None is the calling thread's own.
-            timeout: Seconds each call may take.
+            timeout: Time in seconds within which each call must start, and one that only reads must end.
 
         Raises:
             NetnsNotFoundError: There is no such network namespace.
@@ -77,20 +78,30 @@ class Session(Owner):
             ClosedError: The session was closed.
             ForkedError: The session was made before a fork.
             LockTimeoutError: The call could not start in time; nothing was done.
-            NetlinkError: The call did not end in time (errno ETIMEDOUT): the kernel's rtnl lock may be held.
-                It goes on in the background.
+            NetlinkError: The call is no step of a verb that changes something, and did not end in time (errno
+                ETIMEDOUT): the kernel's rtnl lock may be held. It goes on in the background.
         """
-        refuse_forked(self._pid, "session")
         if self._worker.is_current_thread() and not self._closed:
+            refuse_forked(self._pid, "session")
             return function(*args, **kwargs)
-        with self._lock:  # so that nothing is queued behind the order to stop
-            if self._closed:
-                raise ClosedError("the session was closed")
-            future = self._worker.submit(function, *args, **kwargs)
+        future = self.begin(function, *args, **kwargs)
         try:
             return outcome(future, timeout=self._timeout)
         finally:
             del future  # the error's traceback refers to this frame
+
+    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Queue a call inside the namespace, whose end the caller waits for.
+
+        Raises:
+            ClosedError: The session was closed.
+            ForkedError: The session was made before a fork.
+        """
+        refuse_forked(self._pid, "session")
+        with self._lock:  # so that nothing is queued behind the order to stop
+            if self._closed:
+                raise ClosedError("the session was closed")
+            return self._worker.submit(function, *args, **kwargs)
 
     def run_near(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function that needs nothing but the namespace: at once where the calling thread is in it.
@@ -112,6 +123,11 @@ class Session(Owner):
     def request_any(self, operation: str, request: Request, fits: Callable[[bytes], bool]) -> bool:
         """Whether a reply to an rtnetlink request fits, judged by its bytes; raises as :meth:`request` does."""
         return self.run(request.any, self._worker.rtnl, operation, fits)
+
+    def aside(self) -> Session:
+        """Another session of the namespace, with a thread of its own: for a call that others shall not wait for."""
+        with self.open_netns() as here:
+            return Session(here, timeout=self._timeout, shared=False)
 
     def open_netns(self) -> NetnsHandle:
         """A handle of the session's namespace, for the caller to close."""
