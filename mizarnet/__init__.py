@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mizarnet._model.specs import EndpointSpec as EndpointSpec
     from mizarnet._model.specs import Hook as Hook
     from mizarnet._model.specs import Kind as Kind
+    from mizarnet._model.specs import Life as Life
     from mizarnet._model.specs import Local as Local
     from mizarnet._model.specs import MacAddress as MacAddress
     from mizarnet._model.specs import MacvlanMode as MacvlanMode
@@ -116,6 +117,7 @@ __all__ = [
     "Lab",
     "LabHost",
     "LayoutError",
+    "Life",
     "Local",
     "LocalEndpointError",
     "LockTimeoutError",
@@ -162,8 +164,8 @@ __all__ = [
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict",
-    "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Local MacAddress MacvlanMode"
-    " Network NetworkKey Remote Route XdpMode",
+    "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Life Local MacAddress"
+    " MacvlanMode Network NetworkKey Remote Route XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
     "mizarnet.agent": "AgentState TransitAgent",
     "mizarnet.deletion": "deleting",

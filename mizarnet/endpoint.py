@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, Self, final, overload
 
 import attrs
 
-from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device, life_of
+from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
 from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
@@ -23,13 +26,14 @@ from mizarnet._model.specs import (
     EndpointSpec,
     InterfaceLike,
     Kind,
+    Life,
     MacAddress,
     MacLike,
     MacvlanMode,
     NetnsLike,
     Route,
 )
-from mizarnet._model.stats import EndpointStats, unpack_endpoint_stats
+from mizarnet._model.stats import EndpointStats, split_endpoint_stats, unpack_endpoint_stats
 from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     BulkError,
@@ -40,29 +44,31 @@ from mizarnet.errors import (
     NetnsNotFoundError,
     StaleHandleError,
 )
-from mizarnet.tap import MAKE_AGAIN, Tap, device_gone, open_tap
+from mizarnet.tap import MAKE_AGAIN, Tap, open_tap
 from mizarnet.tunnel import place_of
 
 
 @public
 @attrs.frozen
 class EndpointState(Described):
-    """An endpoint's device as the kernel described it.
+    """An endpoint as its record and the kernel described it.
 
     Attributes:
-        up: Whether the device is administratively up.
-        mtu: MTU of the device, in bytes.
+        life: How far the endpoint has come; what follows is of its device.
+        up: Whether the device is administratively up; False without one.
+        mtu: MTU of the device, in bytes; 0 without one.
         mac: MAC address of the device.
-        mode: Mode of the device; it was created private.
+        mode: Mode of the device; it was created private. None without a device.
         addresses: Addresses of the device with their prefixes, in the kernel's order; link-local ones are left out.
         routes: Unicast routes of the main table through the device; None: this process cannot enter the namespace,
             since its name is not in the process's ``/run/netns`` or belongs to another namespace by now.
     """
 
+    life: Life
     up: bool
     mtu: int
     mac: MacAddress
-    mode: MacvlanMode
+    mode: MacvlanMode | None
     addresses: tuple[arguments.IPInterface, ...]
     routes: tuple[Route, ...] | None
 
@@ -236,7 +242,7 @@ class Endpoint(Described):
         }
         wanted = _specification(spec, fields)
         datapath = datapath_of(agent)
-        with datapath.writing() as maps:
+        with datapath.writing(*endpoint_writer(wanted.name)) as maps:
             record, created = LocalEndpoints(datapath, maps).find_or_make(wanted)
         if not created:
             LocalEndpoints.of(datapath).complete_device(record, wanted)
@@ -275,13 +281,20 @@ class Endpoint(Described):
 
     @overload
     @classmethod
-    def open(cls, agent: TransitAgent, name: str, /) -> Self: ...
+    def open(cls, agent: TransitAgent, name: str, /, *, dead: bool = False) -> Self: ...
     @overload
     @classmethod
-    def open(cls, agent: TransitAgent, /, *, vni: int, ip: AddressLike) -> Self: ...
+    def open(cls, agent: TransitAgent, /, *, vni: int, ip: AddressLike, dead: bool = False) -> Self: ...
     @classmethod
     def open(
-        cls, agent: TransitAgent, name: str | None = None, /, *, vni: int = 0, ip: AddressLike | None = None
+        cls,
+        agent: TransitAgent,
+        name: str | None = None,
+        /,
+        *,
+        vni: int = 0,
+        ip: AddressLike | None = None,
+        dead: bool = False,
     ) -> Self:
         """A handle of an existing endpoint, by name or by address.
 
@@ -290,9 +303,10 @@ class Endpoint(Described):
             name: Name of the endpoint.
             vni: VNI of the endpoint, with ``ip`` in place of ``name``.
             ip: Any address of the endpoint.
+            dead: Whether an endpoint that is not live will do, too: to look at its state, or to delete it.
 
         Raises:
-            EndpointNotFoundError: There is no such endpoint, it is being created, or its device is gone.
+            EndpointNotFoundError: There is no such endpoint, or it is not live, and ``dead`` is not given.
         """
         datapath = datapath_of(agent)
         if name is not None and ip is None:
@@ -310,7 +324,7 @@ class Endpoint(Described):
             raise EndpointNotFoundError(
                 f"there is no endpoint {what} on this host", hint="Endpoint.list(agent) has those there are"
             )
-        losses = endpoints.losses(record)
+        losses = [] if dead else endpoints.losses(record)
         if losses:
             raise EndpointNotFoundError(
                 f"endpoint {what} is not whole: {messages(losses)}",
@@ -319,27 +333,31 @@ class Endpoint(Described):
         return cls(agent, record, created=False)
 
     @classmethod
-    def list(cls, agent: TransitAgent, *, prefix: str = "", vni: int | None = None) -> list[Self]:
-        """Handles of the endpoints of this host whose device exists, sorted by name.
+    def list(
+        cls, agent: TransitAgent, *, prefix: str = "", vni: int | None = None, dead: bool = False
+    ) -> list[Self]:
+        """Handles of the live endpoints of this host, sorted by name.
 
         Args:
             agent: Transit agent of the host.
             prefix: Beginning of the names to list.
             vni: VNI of the endpoints to list; None: every VNI.
+            dead: Whether to list those too that are not live: ``state().life`` says what they are.
         """
         if prefix != "":
             arguments.check_str(prefix, argument="prefix")
         if vni is not None:
             arguments.check_vni(vni)
         endpoints = LocalEndpoints.of(datapath_of(agent))
+        records = [
+            record
+            for record in endpoints.recorded()
+            if record.spec.name.startswith(prefix) and vni in (None, record.spec.vni)
+        ]
+        if not dead:
+            records = [record for record, life in endpoints.lives(records) if life is Life.LIVE]
         return Listing(
-            (
-                cls(agent, record, created=False)
-                for record in endpoints.recorded()
-                if record.spec.name.startswith(prefix)
-                and vni in (None, record.spec.vni)
-                and endpoints.is_present(record)
-            ),
+            (cls(agent, record, created=False) for record in records),
             caption=f"endpoints on {place_of(agent.tunnel)}",
             columns=("name", "vni", "addresses", "mac", "netns", "ifname", "kind"),
         )
@@ -354,27 +372,39 @@ class Endpoint(Described):
         slices = self._datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
         return unpack_endpoint_stats(slices or [])
 
+    @staticmethod
+    def stats_all(agent: TransitAgent) -> Mapping[str, EndpointStats]:
+        """Frames sent, received and refused of every endpoint of this host, by name, from few system calls.
+
+        Args:
+            agent: Transit agent of the host.
+        """
+        endpoints = LocalEndpoints.of(datapath_of(agent))
+        counted = split_endpoint_stats(endpoints.maps.traffic.sum_words()[1])
+        return {name: counted[slot] for name, slot in endpoints.slots().items()}
+
     def state(self) -> EndpointState:
-        """The endpoint's device, read from the kernel.
+        """The endpoint's record and its device, read from the kernel.
 
         Raises:
-            EndpointNotFoundError: The endpoint was deleted, or its device is gone.
+            EndpointNotFoundError: The endpoint was deleted.
         """
         record, hooks = self._current(), self._datapath.hooks
         link = device.find(record, hooks)
-        if link is None:
-            raise device_gone(record)
-        try:
-            found = configuration.read(record, link, hooks).without_link_local(record)
-        except NetnsNotFoundError:
-            raise device_gone(record) from None
+        if link is not None:
+            with suppress(NetnsNotFoundError):  # the namespace ends just now
+                found = configuration.read(record, link, hooks).without_link_local(record)
+                return EndpointState(
+                    life=life_of(record, link),
+                    up=link.up,
+                    mtu=link.mtu,
+                    mac=MacAddress.parse(link.mac or b""),
+                    mode=MacvlanMode(link.mode),
+                    addresses=found.addresses,
+                    routes=found.routes,
+                )
         return EndpointState(
-            up=link.up,
-            mtu=link.mtu,
-            mac=MacAddress.parse(link.mac or b""),
-            mode=MacvlanMode(link.mode),
-            addresses=found.addresses,
-            routes=found.routes,
+            life=life_of(record, None), up=False, mtu=0, mac=record.mac, mode=None, addresses=(), routes=()
         )
 
     @whole
@@ -410,18 +440,17 @@ class Endpoint(Described):
         to send or receive anything, until its namespace or the tunnel ends.
         """
         try:
-            with self._datapath.writing() as maps:
-                endpoints = LocalEndpoints(self._datapath, maps)
-                record = endpoints.named(self.name)
-                if record is not None and record.instance == self._record.instance:
-                    endpoints.remove(record)
+            with self._datapath.writing(*endpoint_writer(self.name)) as maps:
+                LocalEndpoints(self._datapath, maps).delete(self.name, instance=self._record.instance)
         except StaleHandleError:
             return  # detaching the agent deleted its endpoints
 
     @staticmethod
     @whole
     def delete_many(agent: TransitAgent, names: Iterable[str]) -> None:
-        """Delete endpoints by name, one after the other; names without an endpoint are no error.
+        """Delete endpoints by name, however far each has come; names without an endpoint are no error.
+
+        Their devices end side by side, those of one namespace together: far quicker than one after the other.
 
         Args:
             agent: Transit agent of the host.
@@ -431,20 +460,13 @@ class Endpoint(Described):
             BulkError: Some endpoints were not deleted; ``failed`` has their errors by name.
         """
         given = arguments.check_items(names, argument="names", what="names")
-        wanted = [arguments.check_endpoint_name(name) for name in given]
+        wanted = [*dict.fromkeys(arguments.check_endpoint_name(name) for name in given)]
         datapath = datapath_of(agent)
         failed: dict[str, Exception] = {}
-        for name in wanted:
+        for at in range(0, len(wanted), _TOGETHER):
             if stopping():
                 break
-            try:
-                with datapath.writing() as maps:
-                    endpoints = LocalEndpoints(datapath, maps)
-                    record = endpoints.named(name)
-                    if record is not None:
-                        endpoints.remove(record)
-            except MizarnetError as error:
-                failed[name] = error
+            failed.update(_delete_together(datapath, wanted[at : at + _TOGETHER]))
         if failed:
             raise _bulk_error("deleted", failed, [name for name in wanted if name not in failed])
 
@@ -462,6 +484,21 @@ class Endpoint(Described):
         rows = {**attrs.asdict(self.spec, recurse=False), "ifindex": self.ifindex, "created": self.created}
         caption = f"Endpoint {self.name} on {place_of(self._agent.tunnel)}"
         return table(caption, ("attribute", "value"), rows.items())
+
+
+_TOGETHER = 256
+"""Number of endpoints that are deleted under one lock."""
+
+
+def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, Exception]:
+    """Delete endpoints; the errors, by name, of those that were not deleted."""
+    try:
+        with datapath.writing(SHARED_HOST, *of_names(names)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            found = [endpoints.named(name) for name in names]
+            return endpoints.remove_many(record for record in found if record is not None)
+    except MizarnetError as error:
+        return dict.fromkeys(names, error)
 
 
 def _specification(spec: EndpointSpec | None, fields: Mapping[str, Any]) -> EndpointSpec:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build
+from mizarnet._datapath.lock import SHARED_TABLES, Section
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema, survey
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
@@ -158,17 +159,27 @@ class DataPath:
         return found
 
     @contextmanager
-    def writing(self) -> Generator[Maps, None, None]:
+    def writing(self, *sections: Section) -> Generator[Maps, None, None]:
         """The maps under the host's lock, with a program at every place.
 
+        Args:
+            sections: Sections of the lock that the caller's changes need; without one, the host alone.
+
         Raises:
-            LockTimeoutError: Another process held the host's lock for 10 s.
+            LockTimeoutError: Another process held a section for 10 s.
             ExistsError: A program is missing, and a filter of another program has its place.
             AgentNotFoundError: The data path is unfinished, or the tunnel was moved from another namespace.
         """
         self._refuse_unusable()
-        with self.host.locked():
-            self.make_whole()
+        with ExitStack() as held:
+            held.enter_context(self.host.locked(*sections))
+            while sections and self._lacks_something():
+                held.close()
+                with self.host.locked():
+                    self.make_whole()
+                held.enter_context(self.host.locked(*sections))
+            if not sections:
+                self.make_whole()
             try:
                 yield self._maps
             finally:
@@ -177,14 +188,20 @@ class DataPath:
 
     @contextmanager
     def reading(self) -> Generator[Maps, None, None]:
-        """The maps under the host's lock, for tables that cannot be read while another process writes.
+        """The maps under a lock that keeps writers of tables out, for those that cannot be read meanwhile.
 
         Raises:
-            LockTimeoutError: Another process held the host's lock for 10 s.
+            LockTimeoutError: Another process held the lock for 10 s.
         """
         self._refuse_unusable()
-        with self.host.locked():
+        with self.host.locked(SHARED_TABLES):
             yield self.maps
+
+    def _lacks_something(self) -> bool:
+        """Whether :meth:`make_whole` has something to do; raises as that does."""
+        findings = self.findings()
+        self.refuse(findings)
+        return bool(findings)
 
     def make_whole(self) -> None:
         """Repair what every write needs, programs and lifeline; raises as :meth:`writing` does."""

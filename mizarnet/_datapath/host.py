@@ -1,25 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host: a network namespace in which tunnels live, and the lock that its writers take in turn."""
+"""A host: a network namespace in which tunnels live, and the locks that its writers take."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from functools import cached_property
 
 from mizarnet._datapath import lock
-from mizarnet._kernel.netlink import Session
+from mizarnet._datapath.lock import Section
+from mizarnet._kernel.netlink import Session, nsid_of
 
 
 class Host(Session):
     """A session of the network namespace that a tunnel lives in.
 
-    The lock is only for order: correctness does not depend on it, as two processes may not see each other's lock file.
+    The locks are only for order: correctness does not depend on them, as two processes may not see each other's file.
     """
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the host's lock against other processes and threads; raises as :func:`lock.locked` does."""
-        return lock.locked(self.cookie)
+    def locked(self, *sections: Section, timeout: float | None = None) -> AbstractContextManager[None]:
+        """Hold sections of the host's lock; without one, the host alone. Raises as :func:`lock.locked` does."""
+        return lock.locked(self.cookie, *sections, timeout=timeout)
+
+    @cached_property
+    def own_nsid(self) -> int:
+        """Id by which the host's namespace knows itself: the kernel names a device's parent so, seen from elsewhere."""
+        with self.open_netns() as own:
+            return nsid_of(self, own)
 
     @property
     def lock_id(self) -> int:
-        """Id of the lock's file, by which its holder knows that an earlier holder released it; 0: there is no file."""
+        """Id of the locks' file: whoever holds a section of it knows that an earlier holder released it; 0: no file."""
         return lock.identity(self.cookie)

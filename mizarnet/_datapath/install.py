@@ -177,8 +177,7 @@ def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
     _set_state(found.maps, State.DELETING)
     if not force:
         _look_again(endpoints)
-    for record in endpoints.recorded():
-        endpoints.remove(record)
+    endpoints.remove(endpoints.recorded())
     switches.clear(found)
     tunnel.take_down()
     tunnel.hooks.take_off(found.meta_id)

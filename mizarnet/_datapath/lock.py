@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock that the writers of one host take in turn.
+"""The locks that the writers of one host take: on the host, on its tables, and on each name of an endpoint.
 
-It is a file in ``/run/mizarnet``, one for each network namespace, which the kernel unlocks when its holder dies.
+They are sections of a file in ``/run/mizarnet``, one for each network namespace, which the kernel unlocks when their
+holder dies. Who changes the data path itself holds the host alone; who changes its content shares the host, and holds
+a section of its own. So endpoints of different names are made and deleted side by side, and nobody waits for the end of
+another's device.
+
 Correctness does not depend on it: two processes, each with a ``/run`` of its own, do not see each other's file. Then a
 call of theirs may fail, but no table is lost. The namespace's own file would be seen by all processes, but any local
 user can lock that for ever.
@@ -11,12 +15,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import random
 import stat
+import struct
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+import attrs
 
 from mizarnet._kernel.jobs import stopping
 from mizarnet._kernel.refusals import refused as explanation
@@ -24,32 +33,75 @@ from mizarnet.errors import ExistsError, LockTimeoutError, MizarnetError, Privil
 
 DIRECTORY = Path("/run/mizarnet")
 TIMEOUT = 10.0
-"""Time that a writer waits for the lock, in seconds."""
+"""Time that a writer waits for a lock, in seconds."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+# Time between two attempts, in seconds: so short that whoever waits finds the moment between two holders.
+_PAUSE = 0.001
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock, with 64-bit offsets
+
+
+@attrs.frozen
+class Section:
+    """A part of a host that is locked by itself: two bytes of the file, the gate and the lock.
+
+    Whoever waits holds the gate, so that those who share the lock cannot keep out one who wants it alone.
+
+    Attributes:
+        gate: Offset of the gate; the lock is the byte behind it.
+        shared: Whether others may share it.
+    """
+
+    gate: int
+    shared: bool = False
+
+
+HOST = Section(0)
+SHARED_HOST = Section(0, shared=True)
+TABLES = Section(2)
+"""Of the tables that users write: endpoints of other hosts, networks, peers."""
+SHARED_TABLES = Section(2, shared=True)
+TABLE_WRITER = (SHARED_HOST, TABLES)
+_FIRST_NAME = 1 << 32
+
+
+def endpoint_writer(name: str) -> tuple[Section, Section]:
+    """The sections of whoever makes or deletes the endpoint of a name."""
+    return SHARED_HOST, of_name(name)
+
+
+def of_name(name: str) -> Section:
+    """The section of the endpoints that have a name, whatever their tunnel."""
+    digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
+    return Section(_FIRST_NAME + 2 * digest)
+
+
+def of_names(names: Iterable[str]) -> list[Section]:
+    """The sections of several names, in the one order in which all callers take them."""
+    return sorted({of_name(name) for name in names}, key=lambda section: section.gate)
 
 
 @contextmanager
-def locked(cookie: int, *, timeout: float = TIMEOUT) -> Generator[None, None, None]:
-    """Hold the lock of a host against other processes and threads.
+def locked(cookie: int, *sections: Section, timeout: float | None = None) -> Generator[None, None, None]:
+    """Hold sections of a host's lock against other processes and threads.
 
     Args:
         cookie: Cookie of the host's network namespace.
-        timeout: Time to wait for the lock, in seconds.
+        sections: Sections, taken in this order; without one, the host alone.
+        timeout: Time to wait for all of them, in seconds; None: ``TIMEOUT``.
 
     Raises:
-        LockTimeoutError: Other processes or threads held the lock all that time; ``pid`` is the holder's, if the kernel
+        LockTimeoutError: Other processes or threads held one all that time; ``pid`` is the holder's, if the kernel
             tells.
         PrivilegeError: ``/run/mizarnet`` or the file is not root's alone, or this user cannot make it.
         ExistsError: ``/run/mizarnet`` is no directory, or the file in it is no regular file.
         KernelError: The file system refused, for instance because it is read-only.
     """
-    descriptor = _acquire(DIRECTORY / f"{cookie:x}", time.monotonic() + timeout, timeout)
+    wait = TIMEOUT if timeout is None else timeout
+    descriptor = _acquire(DIRECTORY / f"{cookie:x}", sections or (HOST,), wait)
     try:
         yield
     finally:
-        # A child forked meanwhile shares the open file, so closing the descriptor here would leave it locked.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        _let_go(descriptor)
 
 
 def identity(cookie: int) -> int:
@@ -66,17 +118,59 @@ def identity(cookie: int) -> int:
     return 0
 
 
-def _acquire(path: Path, deadline: float, timeout: float) -> int:
-    pause = 0.001
+def _acquire(path: Path, sections: tuple[Section, ...], timeout: float) -> int:
+    deadline = time.monotonic() + timeout
     while True:
         _make_directory(path.parent)
-        descriptor = _try(path)
-        if descriptor is not None:
-            return descriptor
-        if time.monotonic() > deadline or stopping():
-            raise _overdue(path, timeout)
-        time.sleep(pause)
-        pause = min(2 * pause, 0.02)
+        descriptor = _open_own(path)
+        with ExitStack() as undo:
+            if descriptor is not None:
+                undo.callback(_let_go, descriptor)
+                for section in sections:
+                    _take(descriptor, section, path, deadline, timeout)
+                # The directory may have been removed with the service that it was made for: such a lock is void.
+                if _is_at(path, descriptor):
+                    undo.pop_all()
+                    return descriptor
+        if time.monotonic() > deadline:
+            raise _overdue(path, HOST.gate, timeout)
+
+
+def _let_go(descriptor: int) -> None:
+    # A child forked meanwhile shares the open file, so closing the descriptor alone would leave it locked.
+    _set(descriptor, fcntl.F_UNLCK, 0, 0)
+    os.close(descriptor)
+
+
+def _take(descriptor: int, section: Section, path: Path, deadline: float, timeout: float) -> None:
+    kind = fcntl.F_RDLCK if section.shared else fcntl.F_WRLCK
+    for offset in (section.gate, section.gate + 1):
+        while not _try(descriptor, kind, offset, path):
+            if time.monotonic() > deadline or stopping():
+                raise _overdue(path, offset, timeout)
+            time.sleep(_PAUSE * random.uniform(0.5, 1.5))
+    _set(descriptor, fcntl.F_UNLCK, section.gate)
+
+
+def _try(descriptor: int, kind: int, offset: int, path: Path) -> bool:
+    try:
+        _set(descriptor, kind, offset)
+    except BlockingIOError:
+        return False
+    except OSError as refused:
+        raise _refusal("lock", path, refused) from None
+    return True
+
+
+def _set(descriptor: int, kind: int, offset: int, length: int = 1) -> None:
+    """Set a lock of the open file, not of the process: threads exclude each other, too. Length 0: up to the end."""
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, length, 0))
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    return False
 
 
 def _make_directory(directory: Path) -> None:
@@ -97,7 +191,8 @@ def _make_directory(directory: Path) -> None:
     _check_owner(directory, found, mode=0o700)
 
 
-def _try(path: Path) -> int | None:
+def _open_own(path: Path) -> int | None:
+    """Open the file, made if need be, and refuse one that is not root's alone; None if its directory is gone."""
     with ExitStack() as undo:
         descriptor = _open(path)
         if descriptor is None:
@@ -107,18 +202,8 @@ def _try(path: Path) -> int | None:
         if not stat.S_ISREG(found.st_mode):
             raise _wrong_kind(path, found, "file")
         _check_owner(path, found, mode=0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return None
-        except OSError as refused:
-            raise _refusal("lock", path, refused) from None
-        # The directory may have been removed with the service that it was made for. A lock on the old file is void.
-        with suppress(FileNotFoundError):
-            if os.lstat(path).st_ino == found.st_ino:
-                undo.pop_all()
-                return descriptor
-    return None
+        undo.pop_all()
+        return descriptor
 
 
 def _open(path: Path) -> int | None:
@@ -166,9 +251,9 @@ def _refusal(operation: str, path: Path, refused: OSError) -> MizarnetError:
     return explanation(f"{operation} {path}", number, capability="CAP_DAC_OVERRIDE", hint=hint)
 
 
-def _overdue(path: Path, timeout: float) -> LockTimeoutError:
-    holder = _holder(path)
-    who, hint = "another process", f"try again; lslocks | grep {path} names it"
+def _overdue(path: Path, offset: int, timeout: float) -> LockTimeoutError:
+    holder = _holder(path, offset)
+    who, hint = "another process", f"try again; fuser {path} names those who use it"
     if holder == os.getpid():
         who, hint = "another thread of this process", "try again once its call has ended"
     elif holder:
@@ -177,13 +262,32 @@ def _overdue(path: Path, timeout: float) -> LockTimeoutError:
     return LockTimeoutError(text, timeout=timeout, pid=holder, hint=hint)
 
 
-def _holder(path: Path) -> int | None:
-    """Id of the process that holds the lock; None where the kernel does not tell, as across pid namespaces."""
-    with suppress(OSError, ValueError):
-        found = os.lstat(path)
-        device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            fields = line.split()
-            if fields[1] == "FLOCK" and fields[5] == device:
-                return int(fields[4]) or None
+def _holder(path: Path, offset: int) -> int | None:
+    """Id of a process that holds the lock at an offset; None where the kernel does not tell, as across pid namespaces.
+
+    The kernel's list of locks has no process for one of an open file: each process's own list of descriptors has it.
+    """
+    with suppress(OSError):
+        wanted = os.lstat(path)
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            if any(offset in span for span in _locks_of(process, wanted)):
+                return int(process)
     return None
+
+
+def _locks_of(process: str, file: os.stat_result) -> Iterator[range]:
+    """Parts of a file that a process has locked; none of one that ends meanwhile, or is not to be seen."""
+    with suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{process}/fd"):
+            with suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{process}/fd/{descriptor}"), file):
+                    yield from _spans(
+                        Path(f"/proc/{process}/fdinfo/{descriptor}").read_text(encoding="ascii")
+                    )
+
+
+def _spans(facts: str) -> Iterator[range]:
+    for line in facts.splitlines():
+        if line.startswith("lock:") and not line.endswith("EOF"):
+            first, last = line.split()[-2:]
+            yield range(int(first), int(last) + 1)

@@ -20,11 +20,12 @@ from mizarnet._kernel.netlink import (
     get_link,
     list_netns,
 )
+from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
 _PREFIX = "mizarnet-"
-_MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10})")
+_MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10}) endpoint=[0-9a-f]+")
 
 
 def name_of(instance: int) -> str:
@@ -36,15 +37,16 @@ def name_of(instance: int) -> str:
     return f"{_PREFIX}{instance:016x}"
 
 
-def make(name: str, cookie: int, ifindex: int) -> None:
+def make(record: Record, cookie: int, ifindex: int) -> None:
     """Make the private namespace of an endpoint.
 
     Args:
-        name: Name of the namespace, from :func:`name_of`.
+        record: Record of the endpoint, with the namespace's name from :func:`name_of`.
         cookie: Cookie of the host's namespace.
         ifindex: Index of the tunnel's device.
     """
-    create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex}")
+    name = record.spec.netns or ""
+    create_netns(name, alias=f"mizarnet host={cookie:x} tunnel={ifindex} endpoint={record.instance:016x}")
     log.info("namespace %s made", name)
 
 

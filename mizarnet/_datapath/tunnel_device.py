@@ -262,7 +262,7 @@ class TunnelDevice:
     def _refuse_in_use(self) -> None:
         found = DataPath.find(self.hooks)
         if found is None:
-            refuse_users(self.name, [link.name for link in upper_links(self.host, self.ifindex)])
+            refuse_users(self.name, [link.name for _, link in upper_links(self.host, self.ifindex)])
             return
         try:
             LocalEndpoints.of(found).refuse_in_use()
@@ -364,7 +364,7 @@ def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
 def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
     """A tunnel without an agent whose note was overwritten, recognised by settings that only mizarnet makes."""
     ours = link.external and link.kind == spec.encap.value and link.silent and link.num_tx_queues == 1
-    if not ours or list(upper_links(host, link.ifindex)) or _has_programs(host, link.ifindex):
+    if not ours or upper_links(host, link.ifindex) or _has_programs(host, link.ifindex):
         raise ExistsError(
             f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
         )

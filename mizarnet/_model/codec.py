@@ -203,8 +203,19 @@ record_of: Callable[[bytes], bytes] = layouts.SENDER.reader("record")
 slot_of: Callable[[bytes], int] = layouts.SENDER.reader("slot")
 """The index into ``traffic`` of a packed ``mzn_sender``."""
 
+
+def addresses_of(sender: bytes) -> list[bytes]:
+    """The keys in ``endpoints`` of the addresses in a packed ``mzn_sender``."""
+    fields = layouts.Sender.unpack(sender)
+    own = _interfaces(fields.addresses)
+    return [pack_endpoint_key(EndpointKey(fields.vni, address.ip)) for address in own]
+
+
 slot_holder: Callable[[bytes], bytes] = layouts.SLOT.reader("record")
 """The key in ``records`` of the endpoint that a packed ``mzn_slot`` is of."""
+
+instance_in_slot: Callable[[bytes], int] = layouts.SLOT.reader("instance")
+"""The instance of the endpoint that a packed ``mzn_slot`` is of."""
 
 claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
 """The key in ``records`` of the endpoint that a packed ``mzn_address`` is of."""
@@ -219,6 +230,15 @@ instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
 def record_key(name: str) -> bytes:
     """A key of ``records``, packed as ``mzn_record_key``: the digest of an endpoint's name."""
     return blake2b(name.encode(), digest_size=16, person=b"mizarnet-name").digest()
+
+
+_slot_of_record: Callable[[bytes], int] = layouts.RECORD.reader("slot")
+_name_of_record: Callable[[bytes], bytes] = layouts.RECORD.reader("name")
+
+
+def name_and_slot(data: bytes) -> tuple[str, int]:
+    """Name and index into ``traffic`` in a packed ``mzn_record``."""
+    return _text(_name_of_record(data)), _slot_of_record(data)
 
 
 NO_SLOT = 0xFFFFFFFF
@@ -256,6 +276,11 @@ class Record:
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
     routed: frozenset[int] = frozenset()
+
+    @property
+    def may_have_device(self) -> bool:
+        """Whether the endpoint had got so far that its device may exist: its MAC was claimed by then."""
+        return self.netns_id != (0, 0)
 
     @property
     def mac(self) -> MacAddress:

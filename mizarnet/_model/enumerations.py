@@ -204,7 +204,7 @@ class State(enum.IntEnum):
     LIVE = 2
     """Whole."""
     DELETING = 3
-    """Its end has begun; of a data path only."""
+    """Its end has begun."""
 
 
 class EncapNumber(enum.IntEnum):

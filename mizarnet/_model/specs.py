@@ -99,6 +99,19 @@ class MacvlanMode(enum.Enum):
     SOURCE = "source"
 
 
+class Life(enum.Enum):
+    """How far an endpoint has come."""
+
+    MAKING = "making"
+    """Begun by a call that goes on, or was ended halfway; ``Endpoint.create()`` makes it anew."""
+    LIVE = "live"
+    """Whole."""
+    DEAD = "dead"
+    """Its device is gone, as when its container ended; it makes room for any other that wants its address or MAC."""
+    DELETING = "deleting"
+    """Its end has begun, in a call that goes on, or was ended halfway; any ``delete`` finishes it."""
+
+
 class DefaultRoute(enum.Enum):
     """When an endpoint gets a default route by its gateway."""
 

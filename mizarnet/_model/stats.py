@@ -134,6 +134,14 @@ def unpack_endpoint_stats(slices: Iterable[bytes]) -> EndpointStats:
     )
 
 
+def split_endpoint_stats(words: Sequence[int]) -> list[EndpointStats]:
+    """From the whole map ``traffic``, summed over the CPUs: that of each index."""
+    counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
+    return [
+        EndpointStats(*three) for three in zip(counters[::3], counters[1::3], counters[2::3], strict=True)
+    ]
+
+
 def _sum(counters: Iterable[layouts.Counter]) -> Counter:
     packets, sizes = zip(*counters, strict=True)
     return Counter(sum(packets), sum(sizes))

@@ -9,6 +9,7 @@ from typing import TypeVar
 import attrs
 
 from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.lock import TABLE_WRITER
 from mizarnet._datapath.maps import Maps, present, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.jobs import whole
@@ -84,7 +85,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             CapacityError: The table is full.
         """
         packed, data = self._pack_key(key), self._pack_remote(value)
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             self._refuse_local(maps, packed)
             maps.endpoints.update(packed, data)
             self._yield_to_locals(maps, [packed])
@@ -99,7 +100,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             LocalEndpointError: The key belongs to a local endpoint.
         """
         packed = self._pack_key(key)
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             there = maps.endpoints.lookup(packed) is not None
             self._refuse_local(maps, packed)  # which removes the entry of an endpoint that lost its device
             maps.endpoints.delete(packed)
@@ -126,7 +127,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             BpfError: The kernel refused an entry; the message says how many were written before it.
         """
         packed = self._pack_all(entries)
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             self._refuse_locals(maps, packed.keys())
             self._write(maps, packed)
         self._log_change(written=len(packed))
@@ -160,7 +161,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         wanted = self._pack_all(remotes)
         if vni is not None and any(codec.unpack_endpoint_key(key).vni != vni for key in wanted):
             raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             self._refuse_locals(maps, wanted.keys())
             there = dict(self._remotes(maps, vni))
             different = differences(wanted, there)

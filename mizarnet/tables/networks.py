@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
+from mizarnet._datapath.lock import TABLE_WRITER
 from mizarnet._datapath.maps import Maps, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.jobs import whole
@@ -72,7 +73,7 @@ class NetworkTable(Table[NetworkKey, Network]):
             EntryNotFoundError: There is no network of that prefix; the error is a ``KeyError``.
         """
         packed = self._pack_key(key)
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             if not maps.networks.delete(packed):
                 raise EntryNotFoundError(f"no network {key!r}")
         self._log_change(removed=1)
@@ -96,7 +97,7 @@ class NetworkTable(Table[NetworkKey, Network]):
             BpfError: The kernel refused an entry; the message says how many were written before it.
         """
         packed = {self._pack_key(key): self._pack_network(key, value) for key, value in pairs(entries)}
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             write(self._map(maps), packed)
         self._log_change(written=len(packed))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.lock import TABLE_WRITER
 from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork, check_address, check_items, check_prefix, in_order
@@ -64,7 +65,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
     def discard(self, prefix: PrefixLike) -> None:
         """No longer accept tunnel packets from ``prefix``, if that very prefix is in the set."""
         packed = codec.pack_peer_key(check_prefix(prefix))
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             if maps.peers.delete(packed):
                 log.info("peers of %s: %s removed", self._place, prefix)
 
@@ -77,7 +78,7 @@ class PeerSet(collections.abc.Set[IPNetwork]):
         """
         given = check_items(prefixes, argument="prefixes", what="prefixes")
         checked = [check_prefix(prefix) for prefix in given]
-        with self._datapath.writing() as maps:
+        with self._datapath.writing(*TABLE_WRITER) as maps:
             maps.add_peers(checked)
         log.info("peers of %s: %s added", self._place, ", ".join(map(str, checked)))
 

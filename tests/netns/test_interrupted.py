@@ -10,33 +10,32 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link
+from tests.support.agreement import disagreements
 from tests.support.process import finish, start_python
 from tests.support.traffic import assert_no_ping, assert_ping
 from tests.support.wait import wait_until
 from tests.world import UNDERLAY, Container, Host, World, links
 
-# Each ends the process at one point of a create or a delete, as a signal would.
+# Each ends the process at one point of a create or a delete, as a signal would; and how far the endpoint has come then.
 DEATHS = {
-    "before the device": "device._create = lambda *_: os._exit(9)",
-    "before the device is recorded": "entries.publish = lambda *_: os._exit(9)",
-    "before others can reach it": "entries.Record.pack_endpoint = lambda *_: os._exit(9)",
-    "before the device is deleted": "endpoints.delete_link = lambda *_, **__: os._exit(9)",
-    "before the record is deleted": "endpoints.delete_netns = lambda *_: os._exit(9)",
+    "before the device": ("device._create = lambda *_: os._exit(9)", mz.Life.MAKING),
+    "before the device is recorded": ("entries.publish = lambda *_: os._exit(9)", mz.Life.MAKING),
+    "before others can reach it": ("entries.Record.pack_endpoint = lambda *_: os._exit(9)", mz.Life.MAKING),
+    "before the device is deleted": ("removal.delete_links = lambda *_, **__: os._exit(9)", mz.Life.DELETING),
+    "before the record is deleted": ("entries.take_record = lambda *_: os._exit(9)", mz.Life.DELETING),
 }
 CREATE = """
-from mizarnet._datapath import endpoints
-from mizarnet._datapath.endpoints import device, entries
+from mizarnet._datapath.endpoints import device, entries, removal
 host, netns, point, tunnel = sys.argv[1:]
 exec(point)
 agent = mz.TransitAgent.open(tunnel, netns=host)
 endpoint = mz.Endpoint.create(agent, name="web", vni=7, ip="10.0.0.1/24", netns=netns)
 endpoint.delete()
-os._exit(9)
 """
 
 
 def die(host: Host, netns: str, point: str, tunnel: str = "tunnel0") -> None:
-    status, output = finish(start_python(CREATE, host.namespace.name, netns, point, tunnel))
+    status, output = finish(start_python(CREATE, host.namespace.name, netns, DEATHS[point][0], tunnel))
     assert status == 9, output
 
 
@@ -44,15 +43,29 @@ def die(host: Host, netns: str, point: str, tunnel: str = "tunnel0") -> None:
 def test_an_endpoint_can_be_created_after_its_maker_died(world: World, point: str) -> None:
     host, namespace = world.hosts[0], world.namespace("web")
     neighbour = world.container(host, 7, "10.0.0.2/24")
-    die(host, namespace.name, DEATHS[point])
+    die(host, namespace.name, point)
     mz.Endpoint.create(host.agent, name="web", vni=7, ip="10.0.0.1/24", netns=namespace.name)
     assert_ping(neighbour.namespace, "10.0.0.1")
 
 
 @pytest.mark.parametrize("point", DEATHS)
+def test_what_is_left_of_an_endpoint_is_named_and_deleted_by_a_handle(world: World, point: str) -> None:
+    host, namespace = world.hosts[0], world.namespace("web")
+    die(host, namespace.name, point)
+    assert mz.Endpoint.list(host.agent) == []
+    (listed,) = mz.Endpoint.list(host.agent, dead=True)
+    assert (listed.name, listed.state().life) == ("web", DEATHS[point][1])
+    with pytest.raises(mz.EndpointNotFoundError, match="not whole"):
+        mz.Endpoint.open(host.agent, "web")
+    mz.Endpoint.open(host.agent, "web", dead=True).delete()
+    assert mz.Endpoint.list(host.agent, dead=True) == []
+    assert disagreements(host.agent, [namespace.name]) == []
+
+
+@pytest.mark.parametrize("point", DEATHS)
 def test_an_endpoint_can_be_deleted_after_its_maker_died(world: World, point: str) -> None:
     host, namespace = world.hosts[0], world.namespace("web")
-    die(host, namespace.name, DEATHS[point])
+    die(host, namespace.name, point)
     mz.Endpoint.delete_many(host.agent, ["web"])
     assert links(namespace) == ["lo"]
     assert host.agent.endpoints.snapshot() == {}
@@ -69,7 +82,7 @@ def test_the_same_device_of_another_tunnel_is_left_alone(host: Host, world: Worl
         mz.TransitAgent.attach(other) as agent,
     ):
         web = mz.Endpoint.create(host.agent, name="web", vni=7, ip="10.0.0.1/24", netns=namespace.name)
-        die(host, namespace.name, DEATHS["before the device"], "tunnel1")
+        die(host, namespace.name, "before the device", "tunnel1")
         with pytest.raises(mz.EndpointNotFoundError, match="is being made"):
             mz.Endpoint.open(agent, "web")
         mz.Endpoint.delete_many(agent, ["web"])
@@ -210,5 +223,5 @@ def test_detaching_what_is_detached_succeeds(host: Host) -> None:
 def test_no_ping_to_what_never_came_to_be(world: World) -> None:
     host, namespace = world.hosts[0], world.namespace("web")
     neighbour = world.container(host, 7, "10.0.0.2/24")
-    die(host, namespace.name, DEATHS["before others can reach it"])
+    die(host, namespace.name, "before others can reach it")
     assert_no_ping(neighbour.namespace, "10.0.0.1")

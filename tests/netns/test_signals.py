@@ -161,8 +161,11 @@ def test_without_another_thread_the_call_goes_on_where_it_is(
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    web.host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")
-    with pytest.raises(mz.LocalEndpointError):
-        del web.host.agent.endpoints[7, "10.0.0.1"]
-    assert (7, "10.0.0.9") in web.host.agent.endpoints
+    with monkeypatch.context() as without:
+        without.setattr(threading.Thread, "start", refuse)
+        web.host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")
+        with pytest.raises(mz.LocalEndpointError):
+            del web.host.agent.endpoints[7, "10.0.0.1"]
+        assert (7, "10.0.0.9") in web.host.agent.endpoints
+        web.endpoint.delete()
+    assert mz.Endpoint.list(web.host.agent, dead=True) == []

@@ -197,12 +197,12 @@ enum mzn_kind {
 enum mzn_state {
 	MZN_STATE_MAKING = 1, /* Begun, and not whole. */
 	MZN_STATE_LIVE = 2, /* Whole. */
-	MZN_STATE_DELETING = 3, /* Its end has begun; of a data path only. */
+	MZN_STATE_DELETING = 3, /* Its end has begun. */
 };
 
 struct mzn_record {
 	__u64 instance; /* random: tells two lives of one name apart */
-	__u64 maker; /* the lock that its maker holds: who holds the same one knows that the maker is dead */
+	__u64 maker; /* the lock that its maker or deleter holds: who holds the same one knows that the other is dead */
 	__u64 changed; /* when `state` was written, in nanoseconds of the boot clock */
 	__u64 generation; /* how often it was changed in place */
 	__u64 netns_cookie;

@@ -1,43 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
 """The endpoints of this host on one data path: making, finding and removing them.
 
-Each endpoint is a set of map entries and one device, made and removed in an order in which no frame passes unchecked
-(``entries``, ``device``). The kernel deletes devices with their namespaces: a record tells that an
-endpoint was made, and its device whether it still exists.
+Each endpoint is a record, a set of map entries and one device. The record is written before the first of them and
+removed after the last, and says how far the endpoint has come: whoever dies halfway leaves a name, by which the next
+call finds the rest. The kernel deletes devices with their namespaces: a record tells that an endpoint was made, and its
+device whether it still exists.
 """
 
 from __future__ import annotations
 
-import secrets
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
-from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import comparison, configuration, device, entries
+from mizarnet._datapath.endpoints.making import Making
+from mizarnet._datapath.endpoints.removal import Removal, text_of
 from mizarnet._datapath.host import Host
+from mizarnet._datapath.lock import of_name
 from mizarnet._datapath.maps import Maps
-from mizarnet._kernel.bpf import UpdateMode
-from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, delete_netns, get_link
+from mizarnet._kernel.netlink import Link
 from mizarnet._model import codec
-from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import NO_SLOT, Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
-from mizarnet._model.specs import EndpointKey, EndpointSpec, Kind, MacAddress
-from mizarnet.errors import CapacityError, ExistsError, InUseError, MtuError
+from mizarnet._model.specs import EndpointKey, EndpointSpec, Life, MacAddress
+from mizarnet.errors import CapacityError, ExistsError, InUseError, LockTimeoutError, MizarnetError
 
 ABANDONED = 60
 """Time in seconds after which an unfinished endpoint counts as abandoned, whatever lock its maker holds."""
+_OTHER_NAME = 2.0
+"""Time in seconds to wait for whoever makes or deletes an endpoint of another name."""
 
 
 @attrs.frozen
 class LocalEndpoints:
-    """The endpoints of this host on one data path. A caller that changes them holds the host's lock.
+    """The endpoints of this host on one data path. A caller that changes one holds the lock of its name.
 
     Attributes:
         datapath: Data path that the endpoints are on.
@@ -82,41 +85,56 @@ class LocalEndpoints:
         found = [Record.unpack(data) for _, data in self.maps.records.items()]
         return sorted(found, key=lambda record: record.spec.name)
 
-    def present(self) -> list[Record]:
-        """Records of the finished endpoints whose device exists, sorted by name."""
-        return [record for record in self.recorded() if self.is_present(record)]
+    def slots(self) -> dict[str, int]:
+        """Index into ``traffic`` of each endpoint that has one, by its name."""
+        found = (codec.name_and_slot(data) for _, data in self.maps.records.items())
+        return {name: slot for name, slot in found if slot != NO_SLOT}
+
+    def lives(self, records: Iterable[Record]) -> Iterator[tuple[Record, Life]]:
+        """Endpoints with how far each has come, from few messages to the kernel."""
+        given = list(records)
+        links = device.find_all(given, self.datapath.hooks)
+        for record in given:
+            yield record, life_of(record, links.get(record.instance))
 
     def is_present(self, record: Record) -> bool:
         """Whether an endpoint is finished and its device exists."""
-        return not self.losses(record)
+        return life_of(record, self.device(record)) is Life.LIVE
+
+    def device(self, record: Record) -> Link | None:
+        """The endpoint's device; None if it is gone."""
+        return device.find(record, self.datapath.hooks)
 
     def losses(self, record: Record) -> list[Finding]:
         """Findings for which an endpoint counts as absent; none if it is finished and its device exists."""
         subject = Subject("endpoint", record.spec.name)
-        if record.ifindex == 0:
-            text = "it is being made, or the process that did it died"
-            return [Finding(FindingKind.UNFINISHED, subject, State.LIVE.name, record.state.name, text)]
-        if device.find(record, self.datapath.hooks) is None:
+        if record.state is State.LIVE:
+            if self.device(record) is not None:
+                return []
             where = record.spec.netns or "the host's namespace"
             text = f"its device {record.spec.ifname} is gone from {where}, or has another MAC"
             return [Finding(FindingKind.DEVICE_GONE, subject, str(record.mac), None, text)]
-        return []
+        making = record.state is State.MAKING
+        kind = FindingKind.UNFINISHED if making else FindingKind.ENDING
+        text = f"it is being {'made' if making else 'deleted'}, or the process that did it died"
+        return [Finding(kind, subject, State.LIVE.name, record.state.name, text)]
 
-    def is_being_made(self, record: Record) -> bool:
-        """Whether another process may be making an endpoint now, for a caller that holds the host's lock.
+    def is_in_other_hands(self, record: Record) -> bool:
+        """Whether another process may be making or deleting an endpoint now, for a caller with the lock of its name.
 
-        If an unfinished endpoint was begun under the caller's lock file, its maker has died. A process with a ``/run``
-        of its own holds another lock file, and may be alive.
+        If that was begun under the caller's lock file, the process that did it has died. A process with a ``/run`` of
+        its own holds another lock file, and may be alive.
         """
-        if record.state is not State.MAKING or record.maker == self.host.lock_id:
+        if record.state is State.LIVE or record.maker == self.host.lock_id:
             return False
         return time.clock_gettime(time.CLOCK_BOOTTIME) - record.changed / 1e9 < ABANDONED
 
-    def refuse_other_maker(self, record: Record) -> None:
-        """Raises ``ExistsError`` if another process may be making an endpoint now."""
-        if self.is_being_made(record):
+    def refuse_other_hands(self, record: Record) -> None:
+        """Raises ``ExistsError`` if another process may be making or deleting an endpoint now."""
+        if self.is_in_other_hands(record):
+            doing = "made" if record.state is State.MAKING else "deleted"
             raise ExistsError(
-                f"endpoint {record.spec.name!r} is being made by a process that has a /run of its own",
+                f"endpoint {record.spec.name!r} is being {doing} by a process that has a /run of its own",
                 holder=record.spec.name,
                 hint=f"wait for it, or {ABANDONED} s if it died",
             )
@@ -124,11 +142,13 @@ class LocalEndpoints:
     def refuse_in_use(self) -> None:
         """Raises ``InUseError`` if there are endpoints."""
         # If the tunnel was moved to another namespace, records do not lead to devices there: each device may exist.
-        moved = self.maps.read_meta().head.netns_cookie != self.host.cookie
-        refuse_users(
-            self.datapath.name,
-            [record.spec.name for record in (self.recorded() if moved else self.present())],
-        )
+        records = self.recorded()
+        if not self._is_moved():
+            records = [record for record, found in self.lives(records) if found is Life.LIVE]
+        refuse_users(self.datapath.name, [record.spec.name for record in records])
+
+    def _is_moved(self) -> bool:
+        return self.maps.read_meta().head.netns_cookie != self.host.cookie
 
     # -- made
 
@@ -147,8 +167,8 @@ class LocalEndpoints:
                 comparison.refuse_other(spec, existing)
                 entries.complete(self.maps, existing)
                 return existing, False
-            self.refuse_other_maker(existing)
-            self.remove(existing)
+            self.refuse_other_hands(existing)
+            self.remove([existing])
         try:
             return self.make(spec), True
         except CapacityError:
@@ -157,14 +177,14 @@ class LocalEndpoints:
         return self.make(spec), True
 
     def complete_device(self, record: Record, spec: EndpointSpec) -> None:
-        """Give the device of an existing endpoint back what it lost in its namespace; without the host's lock.
+        """Give the device of an existing endpoint back what it lost in its namespace; without a lock.
 
         Raises:
             NetnsNotFoundError: Something is missing, and no name that is known leads to the namespace.
             ExistsError: Another device took the MAC while this one was down.
             KernelError: The kernel refused it.
         """
-        link = device.find(record, self.datapath.hooks)
+        link = self.device(record)
         if link is not None:  # else it went since the look, and the next call makes the endpoint again
             configuration.complete(record, link, self.datapath.hooks, netns=spec.netns)
 
@@ -181,163 +201,134 @@ class LocalEndpoints:
             EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
             AgentNotFoundError: Another process, which does not see the lock, detached the agent meanwhile.
         """
-        wanted = self._filled_in(spec)
-        self._check_free(wanted)
-        private = spec.kind is Kind.MACVTAP and spec.netns is None
-        instance = secrets.randbits(64)
-        if private:
-            wanted = attrs.evolve(wanted, netns=private_netns.name_of(instance))
-        with ExitStack() as undo:
-            # The record is written first: it leads to everything else that was made.
-            record = entries.claim_name(self.maps, self._new_record(wanted, instance, private=private), undo)
-            if private:
-                name = wanted.netns or ""
-                private_netns.make(name, self.host.cookie, self.datapath.hooks.ifindex)
-                undo.callback(delete_netns, name)
-            target = undo.enter_context(device.open_namespace(wanted, self.host))
-            nsid = device.nsid_from(self.host, target)
-            record = attrs.evolve(record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid)
-            record = entries.claim(self.maps, record, undo)
-            given = spec.gateway is not None
-            ifindex, routed = target.run(
-                device.make, self.datapath.hooks, target, record, undo, gateways_given=given
+        making = Making.of(spec, self.datapath, self.maps)
+        self._check_free(making.record.spec)
+        entries.claim_name(self.maps, making.record)
+        try:
+            making.run(self.with_mac)
+        except BaseException as error:
+            self._undo(making.record, error)
+            raise
+        log.info("endpoint %r created: %s", spec.name, text_of(making.record.spec))
+        return making.record
+
+    def _undo(self, record: Record, error: BaseException) -> None:
+        """Remove what was made of an endpoint, as the next call would if this process died.
+
+        The error that was met first is the one to raise; what cannot be removed keeps its record, and a note tells it.
+        """
+        for left in self.remove_many([record]).values():
+            error.add_note(
+                f"What was made of endpoint {record.spec.name!r} is still there, until the next create() or "
+                f"delete_many() of that name: {left}"
             )
-            record = attrs.evolve(record, ifindex=ifindex, routed=routed, state=State.LIVE)
-            entries.publish(self.maps, record)
-            # A process that detaches the agent writes so into meta before it looks for endpoints.
-            self.datapath.refuse_detached()
-            undo.pop_all()
-            target.close()
-        log.info("endpoint %r created: %s", wanted.name, _text(wanted))
-        return record
-
-    def _new_record(self, spec: EndpointSpec, instance: int, *, private: bool) -> Record:
-        return Record(
-            spec=spec,
-            instance=instance,
-            slot=NO_SLOT,
-            ifindex=0,
-            netns_cookie=0,
-            netns_id=(0, 0),
-            nsid=SAME_NAMESPACE,
-            maker=self.host.lock_id,
-            state=State.MAKING,
-            private=private,
-        )
-
-    def _filled_in(self, spec: EndpointSpec) -> EndpointSpec:
-        """The specification with MAC, MTU and gateways filled in."""
-        largest = self._largest_mtu()
-        mtu = largest if spec.mtu is None else spec.mtu
-        if mtu > largest:
-            raise MtuError(
-                f"mtu {mtu} is larger than the tunnel's {largest}",
-                argument="mtu",
-                value=mtu,
-                hint=f"give at most {largest}",
-            )
-        if mtu < SMALLEST_IPV6_MTU and spec.ip[-1].version == 6:
-            raise MtuError(
-                f"{spec.ip[-1]}: IPv6 needs an MTU of {SMALLEST_IPV6_MTU}, the tunnel's is {mtu}",
-                argument="mtu",
-                value=mtu,
-                hint="use IPv4 only, or a tunnel with a larger mtu=",
-            )
-        mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
-        gateways = self._gateways(spec) if spec.gateway is None else spec.gateway
-        return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
-
-    def _largest_mtu(self) -> int:
-        """What the agent lets out, and no more than the tunnel's device takes now."""
-        link = get_link(self.host, ifindex=self.datapath.hooks.ifindex)
-        agreed = self.maps.read_meta().mtu
-        return agreed if link is None else min(agreed, link.mtu)
-
-    def _gateways(self, spec: EndpointSpec) -> Iterator[IPAddress]:
-        """Gateways of the networks that the endpoint's addresses are in."""
-        for address in spec.ip:
-            data = self.maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))
-            gateway = None if data is None else codec.unpack_network(data).gateway
-            if gateway is not None and gateway in address.network and gateway != address.ip:
-                yield gateway
 
     def _check_free(self, spec: EndpointSpec) -> None:
         """Raises ``ExistsError`` if an address or the MAC is taken; removes endpoints without a device that have it."""
         for address in spec.ip:
             entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
             self.evict(self.at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
-        if spec.mac is not None:
-            self.evict(self.with_mac(spec.mac), f"MAC {spec.mac}")
+        mac = MacAddress.parse(spec.mac or b"")
+        entries.drop_orphan_sender(self.maps, mac)
+        self.evict(self.with_mac(mac), f"MAC {mac}")
 
     # -- gone
 
+    def delete(self, name: str, *, instance: int | None = None) -> bool:
+        """Remove the endpoint of a name, however far it has come; whether there was one.
+
+        Args:
+            name: Name of the endpoint.
+            instance: The one to remove; None: any.
+        """
+        record = self.named(name)
+        if record is None or instance not in (None, record.instance):
+            return False
+        self.remove([record])
+        return True
+
     def evict(self, holder: Record | None, what: str) -> None:
-        """Remove an endpoint that holds ``what`` and has no device; raises ``ExistsError`` if its device exists."""
+        """Remove an endpoint that holds ``what`` and is not live; raises ``ExistsError`` if it is, or may become so."""
         if holder is None:
             return
-        if self.is_present(holder):
-            raise ExistsError(
-                f"{what} belongs to endpoint {holder.spec.name!r}",
-                holder=holder.spec.name,
-                hint="delete that endpoint first, or give another one",
-            )
-        self.refuse_other_maker(holder)
-        self.remove(holder)
+        if not self.is_present(holder):
+            with self._name_of(holder) as still:
+                if still is None:
+                    return
+                if not self.is_present(still):
+                    self.refuse_other_hands(still)
+                    self.remove([still])
+                    return
+        raise ExistsError(
+            f"{what} belongs to endpoint {holder.spec.name!r}",
+            holder=holder.spec.name,
+            hint="delete that endpoint first, or give another one",
+        )
+
+    @contextmanager
+    def _name_of(self, record: Record, *, wait: float = _OTHER_NAME) -> Generator[Record | None, None, None]:
+        """Hold the lock of another endpoint's name; its record then, None if it is gone.
+
+        Two callers may hold each the name that the other one wants, so the wait is short.
+        """
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.host.locked(of_name(record.spec.name), timeout=wait))
+            except LockTimeoutError as busy:
+                raise ExistsError(
+                    f"endpoint {record.spec.name!r} is being made or deleted: {busy.message}",
+                    holder=record.spec.name,
+                    hint="wait for that call",
+                ) from None
+            found = self.named(record.spec.name)
+            yield found if found is not None and found.instance == record.instance else None
 
     def release(self, key: EndpointKey) -> bool:
         """Whether an address is free for another host; an endpoint that has it and lost its device is removed."""
         holder = self.at(key.vni, key.ip)
         if holder is None:
             return True
-        if self.is_present(holder) or self.is_being_made(holder):
+        try:
+            self.evict(holder, "the address")
+        except ExistsError:
             return False
-        self.remove(holder)
         return True
 
     def remove_dead(self) -> int:
         """Remove the endpoints that lost their devices, as when containers end without a word; how many."""
-        if self.maps.read_meta().head.netns_cookie != self.host.cookie:
-            return 0  # the tunnel was moved to another namespace, where records do not lead to devices
-        dead = [
-            each for each in self.recorded() if not self.is_present(each) and not self.is_being_made(each)
-        ]
-        for record in dead:
-            self.remove(record)
-        return len(dead)
+        if self._is_moved():
+            return 0  # records do not lead to devices in another namespace
+        count = entries.drop_orphan_slots(self.maps)
+        for record, found in self.lives(self.recorded()):
+            if found is not Life.LIVE:
+                with suppress(ExistsError), self._name_of(record, wait=0) as still:
+                    if still is not None and not self.is_present(still):
+                        self.refuse_other_hands(still)
+                        self.remove([still])
+                        count += 1
+        return count
 
-    def remove(self, record: Record) -> None:
-        """Remove an endpoint whose record was just read; parts that are gone already are no error.
+    def remove(self, records: Iterable[Record]) -> None:
+        """Remove endpoints whose records were just read; parts that are gone already are no error.
 
-        The endpoint is made unreachable first, then unable to send. Its record is removed last, so that it leads to
-        the rest if this process dies. A maker that does not see the caller's lock also writes the record last: if
-        it did so meanwhile, there is more to remove.
+        Raises:
+            MizarnetError: The first of those that were met; the endpoints concerned keep their records.
         """
-        left: Record | None = record
-        while left is not None:
-            left = self._remove(left)
+        for error in self.remove_many(records).values():
+            raise error
 
-    def _remove(self, record: Record) -> Record | None:
-        """Remove an endpoint once; its record if another process changed that meanwhile, else None."""
-        entries.silence(self.maps, record)
-        link = device.find(record, self.datapath.hooks)
-        if link is not None:
-            delete_link(self.host, link.ifindex, nsid=record.nsid)
-        if record.private:
-            delete_netns(record.spec.netns or "")
-        entries.give_up_claims(self.maps, record)
-        taken = entries.take_record(self.maps, record)
-        if taken is not None:
-            log.info("endpoint %r deleted: %s", record.spec.name, _text(record.spec))
-        if taken is None or Record.unpack(taken).changed == record.changed:
-            return None
-        with suppress(ExistsError):
-            self.maps.records.update(codec.record_key(record.spec.name), taken, mode=UpdateMode.NOEXIST)
-        return Record.unpack(taken)
+    def remove_many(self, records: Iterable[Record]) -> dict[str, MizarnetError]:
+        """Remove endpoints whose records were just read; the errors, by name, of those that keep their records."""
+        removal = Removal(self.datapath.hooks, self.maps)
+        removal.run(list(records))
+        return removal.failed
 
 
-def _text(spec: EndpointSpec) -> str:
-    addresses = ", ".join(map(str, spec.ip))
-    return f"{addresses} of VNI {spec.vni} in {spec.netns or 'the namespace of the host'}"
+def life_of(record: Record, link: Link | None) -> Life:
+    """How far an endpoint has come, from its record and its device."""
+    if record.state is State.LIVE:
+        return Life.DEAD if link is None else Life.LIVE
+    return Life.MAKING if record.state is State.MAKING else Life.DELETING
 
 
 def refuse_users(tunnel: str, users: list[str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import errno
 import time
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 
+from mizarnet._datapath.datapath import CREATE_AGAIN
 from mizarnet._datapath.endpoints.configuration import give_address, give_default_route
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
@@ -24,19 +25,23 @@ from mizarnet._kernel.netlink import (
     nsid_of,
     owner_is_initial,
     resolve,
+    set_link,
     silence,
     upper_links,
 )
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record
-from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind
+from mizarnet._model.log import log
+from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, MacAddress
 from mizarnet.errors import (
     ExistsError,
     InvalidValueError,
     NetlinkError,
+    StaleHandleError,
     UntrustedNamespaceError,
 )
 
+OwnerOf = Callable[[MacAddress], "Record | None"]
 _TEARDOWN = 2.0
 """Time in seconds that the kernel may take to delete the devices of a namespace that ended."""
 
@@ -44,20 +49,41 @@ _TEARDOWN = 2.0
 def find(record: Record, tunnel: TunnelHooks) -> Link | None:
     """The endpoint's device, looked at from the host's namespace; None when it is gone.
 
-    The id of a namespace that ended may be given to another, and an endpoint of another tunnel may have the same MAC:
-    MAC and tunnel tell. A record without an index is of a device that was being made when its maker died, and may not
-    have its name yet.
+    A record without an index is of a device that was being made when its maker died, and may not have its name yet.
     """
     if record.ifindex:
         link = get_link(tunnel.host, ifindex=record.ifindex, nsid=record.nsid)
         return link if link is not None and _is_of(link, record, tunnel) else None
+    if not record.may_have_device:
+        return None
     links = dump_links(tunnel.host, kind=record.spec.kind.value, nsid=record.nsid)
     named = [link for link in links if link.name == record.spec.ifname or link.name.startswith(UNNAMED)]
     return next((link for link in named if _is_of(link, record, tunnel)), None)
 
 
+def find_all(records: Iterable[Record], tunnel: TunnelHooks) -> dict[int, Link]:
+    """The devices of endpoints that have one, by the endpoint's instance, from few messages to the kernel."""
+    found: dict[int, Link] = {}
+    for record in records:
+        link = find(record, tunnel)
+        if link is not None:
+            found[record.instance] = link
+    return found
+
+
 def _is_of(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
-    return (link.mac, link.parent_ifindex) == (str(record.mac), tunnel.ifindex)
+    """Whether a device is the one of a record.
+
+    The id of a namespace that ended may be given to another, and an endpoint of another tunnel may have the same MAC:
+    kind, MAC and the device below tell. The alias does not: whoever may change the device may write into it.
+    """
+    parent_nsid = None if record.nsid == SAME_NAMESPACE else tunnel.host.own_nsid
+    return (link.kind, link.mac, link.parent_ifindex, link.parent_nsid) == (
+        record.spec.kind.value,
+        str(record.mac),
+        tunnel.ifindex,
+        parent_nsid,
+    )
 
 
 def open_namespace(spec: EndpointSpec, host: Host) -> Session:
@@ -101,15 +127,17 @@ def nsid_from(host: Host, target: Session) -> int:
 
 
 def make(
-    tunnel: TunnelHooks, target: Session, record: Record, undo: ExitStack, *, gateways_given: bool
+    tunnel: TunnelHooks, target: Session, record: Record, owner_of: OwnerOf, *, gateways_given: bool
 ) -> tuple[int, frozenset[int]]:
     """Make the device with addresses and routes; runs inside the endpoint's namespace.
+
+    Whatever is left after an error is found by the record.
 
     Args:
         tunnel: Hooks of the tunnel that the device is made on.
         target: Session of the endpoint's namespace.
         record: Record of the endpoint, with MAC, MTU and gateways.
-        undo: Stack that gets the deletion of the device.
+        owner_of: Finds the record of the endpoint that a MAC belongs to.
         gateways_given: Whether the caller gave the gateways of the record; else they are the networks', and existing
             default routes are kept.
 
@@ -120,11 +148,13 @@ def make(
         ExistsError: The device's name, its MAC or the default route is taken.
     """
     spec = record.spec
-    link = _create(tunnel, target, record)
-    undo.callback(delete_link, target, link.ifindex)
+    link = _create(tunnel, target, record, owner_of)
     if spec.kind is Kind.MACVTAP:
-        silence(target, link)  # the VM has the addresses; opening a descriptor brings the device up
+        silence(
+            target, link, alias=mark(record)
+        )  # the VM has the addresses; opening a descriptor brings it up
         return link.ifindex, frozenset()
+    set_link(target, link.ifindex, alias=mark(record))
     for address in spec.ip:
         give_address(target, link, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
@@ -136,7 +166,12 @@ def make(
     return link.ifindex, frozenset(added)
 
 
-def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
+def mark(record: Record) -> str:
+    """The alias of an endpoint's device, which tells people and sweeps whose it is; nothing is decided by it."""
+    return f"mizarnet endpoint={record.instance:016x}"
+
+
+def _create(tunnel: TunnelHooks, target: Session, record: Record, owner_of: OwnerOf) -> Link:
     parent_nsid = _parent_nsid(tunnel.host, target)
     deadline = time.monotonic() + _TEARDOWN
     while True:
@@ -152,10 +187,43 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record) -> Link:
                 up=record.spec.kind is Kind.MACVLAN,
             )
         except NetlinkError as refused:
-            # A namespace that ended loses its id before its devices are deleted: the MAC is free in a moment.
-            if refused.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise _explain(refused, record, tunnel) from None
-        time.sleep(0.01)
+            if not _removed_orphans(refused, tunnel, target, record, owner_of):
+                # A namespace that ended loses its id before its devices are deleted: the MAC is free in a moment.
+                if refused.errno != errno.EADDRINUSE:
+                    raise _explain(refused, record, tunnel) from None
+                time.sleep(0.01)
+
+
+def _removed_orphans(
+    refused: NetlinkError, tunnel: TunnelHooks, target: Session, record: Record, owner_of: OwnerOf
+) -> bool:
+    """Whether a device of our tunnel that is no endpoint's was in the way, and was removed.
+
+    Its record was lost, or somebody else put it there. A name belongs to whoever has it unless its device is such a
+    one; a MAC on the tunnel belongs to the endpoint that claimed it, which is the one being made.
+    """
+    if refused.errno == errno.EEXIST:
+        link = get_link(target, record.spec.ifname)
+        owner = None if link is None else owner_of(MacAddress.parse(link.mac or ""))
+        own = owner is None or owner.instance == record.instance
+        return link is not None and own and _removed_from(tunnel, target, link)
+    removed = False
+    if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
+        for nsid, link in upper_links(tunnel.host, tunnel.ifindex):
+            if link.mac == str(record.mac):
+                log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
+                removed |= delete_link(tunnel.host, link.ifindex, nsid=nsid)
+    return removed
+
+
+def _removed_from(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
+    """Remove a device of a namespace if it is on our tunnel; whether it was."""
+    if (link.parent_ifindex, link.parent_nsid) != (tunnel.ifindex, _parent_nsid(tunnel.host, target)):
+        return False
+    log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
+    return delete_link(target, link.ifindex)
 
 
 def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> bool:
@@ -195,13 +263,15 @@ def _explain(refused: NetlinkError, record: Record, tunnel: TunnelHooks) -> Exce
         return ExistsError(
             f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
         )
+    if refused.errno == errno.ENODEV and get_link(tunnel.host, ifindex=tunnel.ifindex) is None:
+        return StaleHandleError(f"tunnel {tunnel.name} is gone", hint=CREATE_AGAIN)
     if refused.errno in (errno.EBUSY, errno.EINVAL) and (taken := _taken_whole(tunnel)):
         return taken
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
         return ExistsError(
             f"MAC {record.mac} is taken on the tunnel",
             holder=str(record.mac),
-            hint="a device without an endpoint's record has it: delete that device, or give another mac=",
+            hint="the tunnel itself has it, or a device that is not to be seen from here: give another mac=",
         )
     return refused
 
@@ -214,7 +284,7 @@ def _taken_whole(tunnel: TunnelHooks) -> ExistsError | None:
         holder, hint = get_link(tunnel.host, ifindex=master), f"ip link set {tunnel.name} nomaster"
     else:
         uppers = upper_links(tunnel.host, tunnel.ifindex)
-        holder = next((upper for upper in uppers if upper.mode == "passthru"), None)
+        holder = next((upper for _, upper in uppers if upper.mode == "passthru"), None)
         hint = f"ip link delete {holder.name if holder else ''}"
     if holder is None:
         return None

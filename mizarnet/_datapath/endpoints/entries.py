@@ -9,8 +9,9 @@ if they are the endpoint's own.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 
 import attrs
 
@@ -18,9 +19,13 @@ from mizarnet._datapath.maps import Maps, full, take_own
 from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
 from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
 from mizarnet._model.log import log
+from mizarnet._model.specs import MacAddress
 from mizarnet.errors import CapacityError, EndpointNotFoundError, EntryNotFoundError, ExistsError
+
+_GUESSES = 16
 
 
 def publish(maps: Maps, record: Record) -> None:
@@ -121,7 +126,8 @@ def complete(maps: Maps, record: Record) -> None:
     try:
         publish(maps, record)
     except EndpointNotFoundError:
-        forget(maps, record)
+        silence(maps, record)
+        give_up_claims(maps, record)
         raise
     log.info("endpoint %r completed: %s", record.spec.name, messages(lost))
 
@@ -152,46 +158,57 @@ def _refuse_replaced(maps: Maps, record: Record) -> None:
 
 def _refuse_other_life(maps: Maps, record: Record) -> None:
     """Raises ``EndpointNotFoundError`` if the record is gone, or is of a later endpoint of the same name."""
-    found = maps.records.lookup(codec.record_key(record.spec.name))
-    if found is None or codec.instance_of(found) != record.instance:
+    if not _has_record(maps, codec.record_key(record.spec.name), record.instance):
         raise EndpointNotFoundError(record.spec.name)
 
 
 # -- claims ----------------------------------------------------------------------------------------------
 
 
-def claim_name(maps: Maps, record: Record, undo: ExitStack) -> Record:
-    """Claim the name by writing the record; raises ``ExistsError`` or ``CapacityError``, and returns the record."""
+def claim_name(maps: Maps, record: Record) -> None:
+    """Claim the name by writing the record; raises ``ExistsError`` or ``CapacityError`` with nothing written."""
     key = codec.record_key(record.spec.name)
     with _explained(f"endpoint {record.spec.name!r} exists", record.spec.name):
         try:
             maps.records.update(key, record.pack(), mode=UpdateMode.NOEXIST)
         except CapacityError as full:
             raise _no_room(maps, full.used) from None
-    undo.callback(forget, maps, record)
+
+
+def claim_slot(maps: Maps, record: Record) -> Record:
+    """Claim an index into ``traffic``; returns the record with it, which was written again."""
+    record = attrs.evolve(record, slot=_claim_slot(maps, record))
+    try:
+        _rewrite(maps, record)
+        maps.traffic.update(codec.u32(record.slot), bytes(maps.traffic.slot_size))
+    except BaseException:
+        take_own(maps.slots, codec.u32(record.slot), record.pack_slot().__eq__)
+        raise
     return record
 
 
-def claim(maps: Maps, record: Record, undo: ExitStack) -> Record:
-    """Claim slot, addresses and MAC, which no two endpoints may share; returns the record with its slot.
+def claim(maps: Maps, record: Record) -> Record:
+    """Claim addresses and MAC, which no two endpoints may share, then note the namespace; returns the record.
 
     The MAC is claimed last, since its entry lets the device send. The kernel refuses each step if another endpoint has
     the key.
     """
-    key, new = codec.record_key(record.spec.name), UpdateMode.NOEXIST
-    record = attrs.evolve(record, slot=_claim_slot(maps, record))
-    undo.callback(forget, maps, record)
-    maps.traffic.update(codec.u32(record.slot), bytes(maps.traffic.slot_size))
-    with _unless_deleted(record):
-        _refuse_other_life(maps, record)
-        maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
+    new = UpdateMode.NOEXIST
     for address, claim in record.pack_addresses().items():
         found = codec.unpack_endpoint_key(address)
         with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
             maps.addresses.update(address, claim, mode=new)
     with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
         maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=new)
+    _rewrite(maps, record)
     return record
+
+
+def _rewrite(maps: Maps, record: Record) -> None:
+    """Write the record again; raises ``EndpointNotFoundError`` if another process deletes the endpoint meanwhile."""
+    with _unless_deleted(record):
+        _refuse_other_life(maps, record)
+        maps.records.update(codec.record_key(record.spec.name), record.pack(), mode=UpdateMode.EXIST)
 
 
 @contextmanager
@@ -204,16 +221,31 @@ def _explained(what: str, holder: str) -> Generator[None, None, None]:
 
 
 def _claim_slot(maps: Maps, record: Record) -> int:
-    """Claim the lowest index into ``traffic`` that no endpoint has, and return it."""
+    """Claim an index into ``traffic`` that no endpoint has, and return it.
+
+    Most of the time the first guess is free; only in a table that is nearly full all claims are read.
+    """
+    room = maps.slots.max_entries
+    for guess in (secrets.randbelow(room) for _ in range(_GUESSES)):
+        if _claimed(maps, guess, record):
+            return guess
     while True:
-        keys, _, count = maps.slots.lookup_all()
-        if count >= maps.slots.max_entries:
-            raise _no_room(maps, count)
-        used = set(memoryview(keys).cast("I"))
-        index = next(index for index in range(count + 1) if index not in used)
-        with suppress(ExistsError):  # another process claimed it first
-            maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
-            return index
+        used = set(memoryview(maps.slots.lookup_all()[0]).cast("I"))
+        free = next((index for index in range(room) if index not in used), None)
+        if free is None:
+            raise _no_room(maps, len(used))
+        if _claimed(maps, free, record):
+            return free
+
+
+def _claimed(maps: Maps, index: int, record: Record) -> bool:
+    try:
+        maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
+    except ExistsError:
+        return False
+    except CapacityError as full:
+        raise _no_room(maps, full.used) from None
+    return True
 
 
 def _no_room(maps: Maps, count: int) -> CapacityError:
@@ -221,12 +253,45 @@ def _no_room(maps: Maps, count: int) -> CapacityError:
 
 
 def drop_orphan(maps: Maps, address: bytes) -> None:
-    """Remove the claim to an address whose record is gone: a maker wrote it, and died, after the record was removed."""
+    """Remove the entries of an address whose record is gone: it was lost, or a maker died after it was removed."""
     claim = maps.addresses.lookup(address)
-    if claim is not None:
-        record = maps.records.lookup(codec.claimant(claim))
-        if record is None or codec.instance_of(record) != codec.instance_claiming(claim):
-            take_own(maps.addresses, address, claim.__eq__)
+    if claim is None or _has_record(maps, codec.claimant(claim), codec.instance_claiming(claim)):
+        return
+    if take_own(maps.addresses, address, claim.__eq__) is not None:
+        take_own(maps.endpoints, address, codec.is_local)
+        maps.restore_local(address)  # another process may have claimed it in between
+
+
+def drop_orphan_sender(maps: Maps, mac: MacAddress) -> None:
+    """Remove the entries of an endpoint without a record, which its entry in ``senders`` leads to, and that entry."""
+    key = codec.mac_key(mac)
+    sender = maps.senders.lookup(key)
+    if sender is None:
+        return
+    index = codec.u32(codec.slot_of(sender))
+    slot = maps.slots.lookup(index)
+    if slot is not None and _has_record(maps, codec.record_of(sender), codec.instance_in_slot(slot)):
+        return
+    take_own(maps.senders, key, sender.__eq__)
+    for address in codec.addresses_of(sender):
+        drop_orphan(maps, address)
+    if slot is not None and not _has_record(maps, codec.slot_holder(slot), codec.instance_in_slot(slot)):
+        take_own(maps.slots, index, slot.__eq__)
+
+
+def drop_orphan_slots(maps: Maps) -> int:
+    """Remove the claims to indices whose records are gone; how many."""
+    orphans = [
+        (key, claim)
+        for key, claim in maps.slots.items()
+        if not _has_record(maps, codec.slot_holder(claim), codec.instance_in_slot(claim))
+    ]
+    return sum(take_own(maps.slots, key, claim.__eq__) is not None for key, claim in orphans)
+
+
+def _has_record(maps: Maps, key: bytes, instance: int) -> bool:
+    found = maps.records.lookup(key)
+    return found is not None and codec.instance_of(found) == instance
 
 
 # -- removing --------------------------------------------------------------------------------------------
@@ -261,11 +326,19 @@ def _take_sender(maps: Maps, record: Record) -> None:
         taken = take_own(maps.senders, key, record.is_sender)
 
 
-def forget(maps: Maps, record: Record) -> None:
-    """Remove all entries, then the claims, and last the record, by which they are found."""
-    silence(maps, record)
-    give_up_claims(maps, record)
-    take_record(maps, record)
+def begin_deletion(maps: Maps, record: Record, maker: int) -> Record:
+    """Write into the record that the endpoint's end has begun, before the first step; returns the record.
+
+    Args:
+        maps: Maps of the data path.
+        record: Record that was just read.
+        maker: Identity of the lock that the caller holds.
+    """
+    doomed = attrs.evolve(record, state=State.DELETING, maker=maker, changed=codec.boot_time())
+    with suppress(EndpointNotFoundError, EntryNotFoundError):  # another process was faster
+        _refuse_other_life(maps, record)
+        maps.records.update(codec.record_key(record.spec.name), doomed.pack(), mode=UpdateMode.EXIST)
+    return doomed
 
 
 def give_up_claims(maps: Maps, record: Record) -> None:

@@ -55,8 +55,8 @@ def list_nsids(session: Session) -> list[int]:
     return [nsid for nsid in found if nsid is not None and nsid != _UNASSIGNED]
 
 
-def upper_links(session: Session, ifindex: int) -> list[Link]:
-    """The MACVLANs and MACVTAPs on a device of the session's namespace, in whatever namespace they live."""
+def upper_links(session: Session, ifindex: int) -> list[tuple[int, Link]]:
+    """The MACVLANs and MACVTAPs on a device of the session's namespace, each with the id of its own namespace."""
     found = [
         (nsid, link)
         for nsid in (SAME_NAMESPACE, *list_nsids(session))
@@ -68,4 +68,8 @@ def upper_links(session: Session, ifindex: int) -> list[Link]:
     # The kernel names a parent's namespace as the asker knows it, and itself by an id like any other.
     with session.open_netns() as own:
         itself = nsid_of(session, own)
-    return [link for nsid, link in found if link.parent_nsid == (None if nsid == SAME_NAMESPACE else itself)]
+    return [
+        (nsid, link)
+        for nsid, link in found
+        if link.parent_nsid == (None if nsid == SAME_NAMESPACE else itself)
+    ]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making one endpoint: its record is written first, and last when all of it is there."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import attrs
+
+from mizarnet._datapath import private_netns
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import device, entries
+from mizarnet._datapath.endpoints.device import OwnerOf
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.netlink import SAME_NAMESPACE, get_link
+from mizarnet._model import codec
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.specs import EndpointSpec, Kind, MacAddress
+from mizarnet.errors import MtuError
+
+
+@attrs.define
+class Making:
+    """One endpoint that is being made.
+
+    Attributes:
+        datapath: Data path that it is made on.
+        maps: Maps of the data path.
+        gateways_given: Whether the caller named the gateways; else they are the networks'.
+        record: The endpoint as far as it has come: by this, whatever has been made of it is found.
+    """
+
+    datapath: DataPath
+    maps: Maps
+    gateways_given: bool
+    record: Record
+
+    @classmethod
+    def of(cls, spec: EndpointSpec, datapath: DataPath, maps: Maps) -> Making:
+        """The endpoint of a specification, of which nothing is there yet; raises ``MtuError``."""
+        wanted = _filled_in(spec, maps, _largest_mtu(datapath, maps))
+        instance = secrets.randbits(64)
+        private = spec.kind is Kind.MACVTAP and spec.netns is None
+        if private:
+            wanted = attrs.evolve(wanted, netns=private_netns.name_of(instance))
+        record = Record(
+            spec=wanted,
+            instance=instance,
+            slot=NO_SLOT,
+            ifindex=0,
+            netns_cookie=0,
+            netns_id=(0, 0),
+            nsid=SAME_NAMESPACE,
+            maker=datapath.host.lock_id,
+            state=State.MAKING,
+            private=private,
+        )
+        return cls(datapath, maps, spec.gateway is not None, record)
+
+    def run(self, owner_of: OwnerOf) -> None:
+        """Make everything but the record, which is there, and finish that.
+
+        Args:
+            owner_of: Finds the record of the endpoint that a MAC belongs to.
+        """
+        hooks, host = self.datapath.hooks, self.datapath.host
+        with ExitStack() as stack:
+            if self.record.private:
+                private_netns.make(self.record, host.cookie, hooks.ifindex)
+            target = stack.enter_context(device.open_namespace(self.record.spec, host))
+            nsid = device.nsid_from(host, target)
+            self.record = entries.claim_slot(self.maps, self.record)
+            # From here on there may be a device, which is found by the namespace.
+            self.record = entries.claim(
+                self.maps,
+                attrs.evolve(self.record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid),
+            )
+            ifindex, routed = target.run(
+                device.make, hooks, target, self.record, owner_of, gateways_given=self.gateways_given
+            )
+            self.record = attrs.evolve(self.record, ifindex=ifindex, routed=routed, state=State.LIVE)
+            entries.publish(self.maps, self.record)
+        # A process that detaches the agent writes so into meta before it looks for endpoints.
+        self.datapath.refuse_detached()
+
+
+def _filled_in(spec: EndpointSpec, maps: Maps, largest: int) -> EndpointSpec:
+    """The specification with MAC, MTU and gateways filled in."""
+    mtu = largest if spec.mtu is None else spec.mtu
+    if mtu > largest:
+        raise MtuError(
+            f"mtu {mtu} is larger than the tunnel's {largest}",
+            argument="mtu",
+            value=mtu,
+            hint=f"give at most {largest}",
+        )
+    if mtu < SMALLEST_IPV6_MTU and spec.ip[-1].version == 6:
+        raise MtuError(
+            f"{spec.ip[-1]}: IPv6 needs an MTU of {SMALLEST_IPV6_MTU}, the tunnel's is {mtu}",
+            argument="mtu",
+            value=mtu,
+            hint="use IPv4 only, or a tunnel with a larger mtu=",
+        )
+    mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
+    gateways = _gateways(maps, spec) if spec.gateway is None else spec.gateway
+    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
+
+
+def _largest_mtu(datapath: DataPath, maps: Maps) -> int:
+    """What the agent lets out, and no more than the tunnel's device takes now."""
+    link = get_link(datapath.host, ifindex=datapath.hooks.ifindex)
+    agreed = maps.read_meta().mtu
+    return agreed if link is None else min(agreed, link.mtu)
+
+
+def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
+    """Gateways of the networks that the endpoint's addresses are in."""
+    for address in spec.ip:
+        data = maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))
+        gateway = None if data is None else codec.unpack_network(data).gateway
+        if gateway is not None and gateway in address.network and gateway != address.ip:
+            yield gateway
