@@ -6,11 +6,13 @@ pyroute2's own sockets run an event loop per thread: 0.5 to 1 ms to open and six
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.refusals import not_permitted
@@ -24,11 +26,14 @@ _SO_NETNS_COOKIE = 71
 _NLMSG_ERROR = 2
 _NLMSG_DONE = 3
 _NLMSGERR_ATTR_MSG = 1
-_REQUEST_AND_ACK = 0x5
+_REQUEST, _ACK = 0x1, 0x4
 _DUMP_INTERRUPTED = 0x10
 _CAPPED, _ACK_TLVS = 0x100, 0x200
 _RECEIVE_BYTES = 65536  # the kernel's dumps come in datagrams of at most 32 KiB
 _DUMP_ATTEMPTS = 10
+_WINDOW = 32
+"""Requests of a datagram: the answers, each up to 4 KiB of the kernel's memory, wait in a buffer of 208 KiB."""
+_SEQUENCES = 1 << 32
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _ERROR = struct.Struct("=i")  # struct nlmsgerr, less the header that it repeats
@@ -61,6 +66,27 @@ class Flag(enum.IntFlag):
     DUMP = 0x300
     EXCLUSIVE = 0x200
     CREATE = 0x400
+
+
+class Refusal(NamedTuple):
+    """The kernel's no: what was tried, in words, the errno, and its own text.
+
+    No exception: one that is kept in a variable of a frame that raises it keeps that frame alive.
+    """
+
+    operation: str
+    errno: int
+    said: str
+
+    def error(self) -> MizarnetError:
+        """The error to raise."""
+        if self.errno == errno.EPERM:
+            return not_permitted(self.operation, "CAP_NET_ADMIN", said=self.said)
+        return NetlinkError(self.operation, errno=self.errno, kernel_message=self.said)
+
+
+Answer: TypeAlias = bytes | Refusal
+"""What became of one request of many: the message that the kernel answered, or its refusal."""
 
 
 class Rtnl(Closing):
@@ -111,34 +137,109 @@ class Rtnl(Closing):
             operation, errno=errno.EINTR, kernel_message="the table kept changing during the dump"
         )
 
+    def request_each(
+        self, operation: str, kind: Rtm, bodies: Sequence[bytes], *, reads: bool = False
+    ) -> list[Answer]:
+        """Send many requests, several to a datagram; the answer of each, in their order.
+
+        A refusal ends none of the others, and is returned. Where answers were lost, their requests are sent again.
+
+        Args:
+            operation: What is tried, in words, for the errors.
+            kind: Type of the messages.
+            bodies: The messages without their headers.
+            reads: Whether the kernel answers each with one message. Otherwise it acknowledges them; the answer of one
+                that was carried out is the acknowledgement.
+
+        Raises:
+            NetlinkError: The socket failed.
+        """
+        answers: list[Answer] = []
+        window = _WINDOW
+        while len(answers) < len(bodies):
+            some = bodies[len(answers) : len(answers) + window]
+            try:
+                answers += self._exchange_each(operation, kind, some, _REQUEST if reads else _REQUEST | _ACK)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS or window == 1:
+                    raise NetlinkError(operation, errno=error.errno or errno.EIO) from None
+                self._discard()
+                window //= 2
+        return answers
+
+    def _exchange_each(
+        self, operation: str, kind: Rtm, bodies: Sequence[bytes], flags: int
+    ) -> Iterator[Answer]:
+        numbers = self._take_numbers(len(bodies))
+        self._socket.send(
+            b"".join(_message(kind, flags, *each) for each in zip(numbers, bodies, strict=True))
+        )
+        answers: dict[int, Answer] = {}
+        while len(answers) < len(bodies):
+            for message in _split(self._socket.recv(_RECEIVE_BYTES)):
+                _, kind_of_reply, _, number, _ = _HEADER.unpack_from(message)
+                if number in numbers:
+                    refusal = _refusal(operation, message) if kind_of_reply == _NLMSG_ERROR else None
+                    answers[number] = refusal or message
+        return map(answers.__getitem__, numbers)
+
+    def _discard(self) -> None:
+        """Discard the answers that wait: as long as one does, the kernel drops all that it has no room for."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+
+    def _take_numbers(self, count: int) -> range:
+        """Sequence numbers for so many requests; they begin anew before they no longer fit their field."""
+        first = self._sequence + 1 if self._sequence + count < _SEQUENCES else 1
+        self._sequence = first + count - 1
+        return range(first, first + count)
+
     def _exchange(self, operation: str, kind: Rtm, body: bytes, flags: Flag) -> list[bytes] | None:
         """The replies, or None when a dump was interrupted by a change and is inconsistent."""
-        self._sequence += 1
-        length = HEADER_BYTES + len(body)
-        self._socket.send(_HEADER.pack(length, kind, _REQUEST_AND_ACK | flags, self._sequence, 0) + body)
+        (number,) = self._take_numbers(1)
+        self._socket.send(_message(kind, _REQUEST | _ACK | flags, number, body))
         replies: list[bytes] = []
         interrupted = 0
         while True:
             for message in _split(self._socket.recv(_RECEIVE_BYTES)):
                 _, kind_of_reply, flags_of_reply, sequence, _ = _HEADER.unpack_from(message)
-                if sequence != self._sequence:
+                if sequence != number:
                     continue
                 interrupted |= flags_of_reply & _DUMP_INTERRUPTED
                 if kind_of_reply in (_NLMSG_ERROR, _NLMSG_DONE):
-                    _raise_refusal(operation, message)
+                    if (refusal := _refusal(operation, message)) is not None:
+                        raise refusal.error()
                     return None if interrupted else replies
                 replies.append(message)
 
 
-def attributes(data: bytes) -> dict[int, bytes]:
-    """Attributes by their type; ``data`` begins with the first of them."""
+def attributes(data: bytes, wanted: Container[int] | None = None, *, at: int = 0) -> dict[int, bytes]:
+    """Attributes by their type.
+
+    Args:
+        data: The message, or the value of a nested attribute.
+        wanted: Types to return; None: all.
+        at: Where the first attribute begins.
+    """
     found: dict[int, bytes] = {}
-    at = 0
-    while at + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        found[kind] = data[at + _ATTRIBUTE.size : at + length]
-        at += _aligned(length)
+    unpack_from, head, end = _ATTRIBUTE.unpack_from, _ATTRIBUTE.size, len(data)
+    while at + head <= end:
+        length, kind = unpack_from(data, at)
+        if wanted is None or kind in wanted:
+            found[kind] = data[at + head : at + length]
+        at += length + 3 & ~3
     return found
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """An attribute, packed and padded."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+
+
+def _message(kind: Rtm, flags: int, number: int, body: bytes) -> bytes:
+    return _HEADER.pack(HEADER_BYTES + len(body), kind, flags, number, 0) + body
 
 
 def _split(datagram: bytes) -> Iterator[bytes]:
@@ -153,14 +254,10 @@ def _aligned(length: int) -> int:
     return length + 3 & ~3
 
 
-def _raise_refusal(operation: str, message: bytes) -> None:
+def _refusal(operation: str, message: bytes) -> Refusal | None:
+    """What an error or done message says; None where it says that all went well."""
     (code,) = _ERROR.unpack_from(message, HEADER_BYTES)
-    if code >= 0:
-        return
-    said = _text(message)
-    if code == -errno.EPERM:
-        raise not_permitted(operation, "CAP_NET_ADMIN", said=said)
-    raise NetlinkError(operation, errno=-code, kernel_message=said)
+    return None if code >= 0 else Refusal(operation, -code, _text(message))
 
 
 def _text(message: bytes) -> str:

@@ -24,14 +24,15 @@ from mizarnet._kernel.netlink.create import (
     silence,
 )
 from mizarnet._kernel.netlink.ethtool import has_gro
+from mizarnet._kernel.netlink.link import Link
 from mizarnet._kernel.netlink.links import (
     LOOPBACK_IFINDEX,
     SAME_NAMESPACE,
-    Link,
     delete_link,
     delete_links,
     dump_links,
     get_link,
+    read_links,
     set_link,
 )
 from mizarnet._kernel.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
@@ -105,6 +106,7 @@ __all__ = [
     "open_macvtap",
     "owner_is_initial",
     "primary_address",
+    "read_links",
     "read_sysctl",
     "resolve",
     "set_link",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one seam to pyroute2: its message classes write and read rtnetlink's bytes.
+"""The one seam to pyroute2: its message classes write and read rtnetlink's bytes, except links, which `link` reads.
 
 pyroute2 ships no types and is imported on first use only, because that takes about 0.2 s.
 """

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from mizarnet._kernel.netlink._messages import Attribute, Request, nested
-from mizarnet._kernel.netlink.links import IFF_UP, Link, delete_link, get_link, set_link
+from mizarnet._kernel.netlink.link import IFF_UP, Link
+from mizarnet._kernel.netlink.links import delete_link, get_link, set_link
 from mizarnet._kernel.netlink.netns import NetnsHandle
+from mizarnet._kernel.netlink.nsid import own_nsid
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import write_sysctl
 from mizarnet._kernel.rtnetlink import Flag, Rtm
@@ -48,6 +50,7 @@ def create_tunnel(
 
 
 def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
+    own_nsid(session)  # the earlier, the cheaper will all be to read that stands on the tunnel
     queues: list[Attribute] = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
     leftover = get_link(session, _UNFINISHED)
     if leftover is not None:

@@ -4,79 +4,35 @@
 from __future__ import annotations
 
 import errno
+import os
+import struct
 from collections.abc import Iterable
 from typing import Literal
 
-import attrs
-
-from mizarnet._kernel.netlink._messages import Attribute, Reply, Request, nested
+from mizarnet._kernel.netlink._messages import Attribute, Request, nested
+from mizarnet._kernel.netlink.link import (
+    IFF_MULTICAST,
+    IFF_NOARP,
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_IFNAME,
+    IFLA_INFO_KIND,
+    IFLA_LINKINFO,
+    Link,
+    decode_link,
+)
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import Flag, Rtm
+from mizarnet._kernel.rtnetlink import Answer, Refusal, Rtm, attribute
 from mizarnet.errors import NetlinkError
 
 LOOPBACK_IFINDEX = 1
 SAME_NAMESPACE = -1
 """The session's own namespace, in place of the id of another."""
 
-IFF_UP = 0x1
-IFF_NOARP = 0x80
-IFF_MULTICAST = 0x1000
-
 ADDRGENMODE_NONE = 1
-_SKIP_STATS = 8  # RTEXT_FILTER_SKIP_STATS: a third of the reply
-
-
-@attrs.frozen
-class Link:
-    """A link as the kernel described it.
-
-    Attributes:
-        ifindex: Index in its namespace.
-        name: Name of the device.
-        kind: Kind of the device: ``"vxlan"``, ``"macvlan"``, …; empty for a physical device and for lo.
-        mtu: MTU in bytes.
-        mac: MAC address, as ``"aa:bb:cc:dd:ee:ff"``; None for a device without one.
-        flags: Bits of IFF_*.
-        alias: Free text kept by the kernel.
-        parent_ifindex: Index of the lower device (for veth: of the peer); None without one.
-        parent_nsid: Id by which this namespace knows the parent's; None when it is this one.
-        num_tx_queues: How many transmit queues it has.
-        qdisc: Kind of the root qdisc: ``"noqueue"``, ``"noop"`` while down, ….
-        port: UDP port of a vxlan or geneve device.
-        external: Whether a vxlan or geneve device is in metadata mode.
-        vni: Fixed VNI of a vxlan or geneve device that is not in metadata mode.
-        mode: Mode of a macvlan or macvtap device.
-        xdp_ids: Ids of the XDP programs that the device runs.
-        master_ifindex: Index of the bridge, bond or switch that it is a port of; None without one.
-    """
-
-    ifindex: int
-    name: str
-    kind: str
-    mtu: int
-    mac: str | None
-    flags: int
-    alias: str = ""
-    parent_ifindex: int | None = None
-    parent_nsid: int | None = None
-    num_tx_queues: int = 1
-    qdisc: str = ""
-    port: int | None = None
-    external: bool = False
-    vni: int | None = None
-    mode: str | None = None
-    xdp_ids: tuple[int, ...] = ()
-    master_ifindex: int | None = None
-
-    @property
-    def up(self) -> bool:
-        """Whether it is administratively up."""
-        return bool(self.flags & IFF_UP)
-
-    @property
-    def silent(self) -> bool:
-        """Whether it neither resolves neighbours nor takes part in multicast."""
-        return bool(self.flags & IFF_NOARP) and not self.flags & IFF_MULTICAST
+_IFLA_TARGET_NETNSID = 46
+_WITHOUT_STATISTICS = attribute(29, struct.pack("=I", 8))
+"""IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: a third of the reply less."""
 
 
 def get_link(
@@ -95,18 +51,44 @@ def get_link(
     Raises:
         NetlinkError: The kernel refused, for a reason other than absence.
     """
-    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS)]
-    if name is not None:
-        attributes.append(("IFLA_IFNAME", name))
-    attributes += _target(nsid)
-    request = Request(Rtm.GETLINK, fields={"index": ifindex or 0}, attributes=attributes)
-    try:
-        replies = session.request(f"read link {name or ifindex}", request)
-    except NetlinkError as error:
-        if error.errno == errno.ENODEV or no_namespace(error, nsid):
-            return None
-        raise
-    return _link(replies[0])
+    named = b"" if name is None else attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
+    bodies = [_question(ifindex or 0, nsid) + named]
+    (answer,) = session.request_each(f"read link {name or ifindex}", Rtm.GETLINK, bodies, reads=True)
+    return _found(answer, nsid)
+
+
+def read_links(session: Session, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Link]:
+    """Those of many links that there are, by their places, in the places' order.
+
+    One request each, many to a datagram: a link costs the kernel 8 microseconds so, and 6 in a dump, which describes
+    links that nobody asked for. The cost depends neither on the number of links in these namespaces nor, thanks to
+    `own_nsid`, on that of namespaces.
+
+    Args:
+        session: Session of a namespace that knows those of the links by their ids.
+        places: For each link the id of its namespace, from `nsid_of`, or `SAME_NAMESPACE`; and its index. One without
+            a link, or of a namespace that ended, is left out of the result.
+
+    Raises:
+        NetlinkError: The kernel refused, for a reason other than absence.
+    """
+    wanted = list(dict.fromkeys(places))
+    bodies = [_question(ifindex, nsid) for nsid, ifindex in wanted]
+    answers = session.request_each("read links", Rtm.GETLINK, bodies, reads=True)
+    links = [_found(answer, nsid) for answer, (nsid, _) in zip(answers, wanted, strict=True)]
+    return {place: link for place, link in zip(wanted, links, strict=True) if link is not None}
+
+
+def _question(ifindex: int, nsid: int) -> bytes:
+    return IFINFOMSG.pack(0, 0, ifindex, 0, 0) + _WITHOUT_STATISTICS + _target(nsid)
+
+
+def _found(answer: Answer, nsid: int) -> Link | None:
+    if isinstance(answer, bytes):
+        return decode_link(answer)
+    if is_absence(answer, nsid):
+        return None
+    raise answer.error()
 
 
 def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NAMESPACE) -> list[Link]:
@@ -117,12 +99,11 @@ def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NA
         kind: Kind of the links to return; None: any.
         nsid: Id of the namespace, from `nsid_of`; one that ended has no links.
     """
-    attributes: list[Attribute] = [("IFLA_EXT_MASK", _SKIP_STATS), *_target(nsid)]
+    body = _question(0, nsid)
     if kind is not None:
-        attributes.append(("IFLA_LINKINFO", nested(("IFLA_INFO_KIND", kind))))
-    request = Request(Rtm.GETLINK, attributes=attributes, flags=Flag.DUMP)
+        body += attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()))
     try:
-        links = [_link(reply) for reply in session.request("list links", request)]
+        links = list(map(decode_link, session.request_all("list links", Rtm.GETLINK, body)))
     except NetlinkError as error:
         if not no_namespace(error, nsid):
             raise
@@ -194,10 +175,10 @@ def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -
         NetlinkError: The kernel refused (EOPNOTSUPP: a device that cannot be deleted).
     """
     try:
-        request = Request(Rtm.DELLINK, fields={"index": ifindex}, attributes=_target(nsid))
+        request = Request(Rtm.DELLINK, fields={"index": ifindex}, packed=_target(nsid))
         session.request(f"delete link {ifindex}", request)
     except NetlinkError as error:
-        if error.errno == errno.ENODEV or no_namespace(error, nsid):
+        if is_absence(error, nsid):
             return False
         raise
     return True
@@ -209,48 +190,15 @@ def delete_links(session: Session, ifindexes: Iterable[int], *, nsid: int = SAME
         delete_link(session, ifindex, nsid=nsid)
 
 
-def _target(nsid: int) -> list[Attribute]:
-    return [] if nsid == SAME_NAMESPACE else [("IFLA_IF_NETNSID", nsid)]
+def _target(nsid: int) -> bytes:
+    return b"" if nsid == SAME_NAMESPACE else attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
 
-def no_namespace(error: NetlinkError, nsid: int) -> bool:
-    """Whether an error says that the namespace of an id has ended."""
-    return nsid != SAME_NAMESPACE and error.errno == errno.EINVAL
+def is_absence(refused: NetlinkError | Refusal, nsid: int) -> bool:
+    """Whether the kernel says that there is no such link, or that the namespace of an id has ended."""
+    return refused.errno == errno.ENODEV or no_namespace(refused, nsid)
 
 
-def _link(reply: Reply) -> Link:
-    info = reply.nested("IFLA_LINKINFO")
-    kind = (info.text("IFLA_INFO_KIND") if info else None) or ""
-    data = info.nested("IFLA_INFO_DATA") if info else None
-    tunnel = data if kind in ("vxlan", "geneve") else None
-    macvlan = data if kind in ("macvlan", "macvtap") else None
-    prefix = f"IFLA_{kind.upper()}"
-    external = bool(tunnel and tunnel.number(f"{prefix}_COLLECT_METADATA"))
-    return Link(
-        ifindex=reply.field("index"),
-        name=reply.text("IFLA_IFNAME") or "",
-        kind=kind,
-        mtu=reply.number("IFLA_MTU") or 0,
-        mac=reply.text("IFLA_ADDRESS"),
-        flags=reply.field("flags"),
-        alias=reply.text("IFLA_IFALIAS") or "",
-        parent_ifindex=reply.number("IFLA_LINK"),
-        parent_nsid=reply.number("IFLA_LINK_NETNSID"),
-        num_tx_queues=reply.number("IFLA_NUM_TX_QUEUES") or 0,
-        qdisc=reply.text("IFLA_QDISC") or "",
-        port=tunnel.number(f"{prefix}_PORT") if tunnel else None,
-        external=external,
-        vni=tunnel.number(f"{prefix}_ID") if tunnel and not external else None,
-        mode=macvlan.text(f"{prefix}_MODE") if macvlan else None,
-        xdp_ids=_xdp_ids(reply),
-        master_ifindex=reply.number("IFLA_MASTER"),
-    )
-
-
-def _xdp_ids(reply: Reply) -> tuple[int, ...]:
-    xdp = reply.nested("IFLA_XDP")
-    if xdp is None:
-        return ()
-    # One program is reported as such; several, in different modes, each under its mode.
-    names = ("IFLA_XDP_PROG_ID", "IFLA_XDP_DRV_PROG_ID", "IFLA_XDP_SKB_PROG_ID", "IFLA_XDP_HW_PROG_ID")
-    return tuple(sorted({program_id for name in names if (program_id := xdp.number(name))}))
+def no_namespace(refused: NetlinkError | Refusal, nsid: int) -> bool:
+    """Whether the kernel says that the namespace of an id has ended."""
+    return nsid != SAME_NAMESPACE and refused.errno == errno.EINVAL

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mizarnet._kernel.netlink._syscalls import copy_descriptor, enter_netns, mount, new_mount_namespace
-from mizarnet._kernel.netlink.links import Link
+from mizarnet._kernel.netlink.link import Link
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained, refused
 from mizarnet._kernel.threads import call_in_thread

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from mizarnet._kernel.netlink._messages import Request
-from mizarnet._kernel.netlink.links import SAME_NAMESPACE, Link, dump_links
+from mizarnet._kernel.netlink.link import Link
+from mizarnet._kernel.netlink.links import SAME_NAMESPACE, dump_links
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.rtnetlink import Flag, Rtm
@@ -23,6 +24,16 @@ def nsid_of(session: Session, netns: NetnsHandle) -> int:
         PrivilegeError: CAP_NET_ADMIN over the session's namespace is missing.
     """
     return session.run(_nsid_of, session, netns.fileno())
+
+
+def own_nsid(session: Session) -> int:
+    """The id by which the session's namespace knows itself, given when it has none.
+
+    The kernel names with it where the parent of a link in another namespace is, and searches the ids from 0 for it:
+    given late, after those of 4,096 other namespaces, it makes reading each such link 0.08 ms slower.
+    """
+    with session.open_netns() as own:
+        return nsid_of(session, own)
 
 
 def _nsid_of(session: Session, fd: int) -> int:
@@ -66,8 +77,7 @@ def upper_links(session: Session, ifindex: int) -> list[tuple[int, Link]]:
     if not found:
         return []
     # The kernel names a parent's namespace as the asker knows it, and itself by an id like any other.
-    with session.open_netns() as own:
-        itself = nsid_of(session, own)
+    itself = own_nsid(session)
     return [
         (nsid, link)
         for nsid, link in found

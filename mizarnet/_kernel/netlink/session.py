@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
@@ -13,6 +13,7 @@ from mizarnet._kernel.closing import Owner, refuse_forked
 from mizarnet._kernel.netlink._messages import Reply, Request, prepare
 from mizarnet._kernel.netlink._worker import Worker, outcome, registry
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
+from mizarnet._kernel.rtnetlink import Answer, Flag, Rtm
 from mizarnet._model.specs import NetnsLike
 from mizarnet.errors import ClosedError
 
@@ -119,6 +120,16 @@ class Session(Owner):
     def request(self, operation: str, request: Request) -> list[Reply]:
         """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""
         return self.run(request.send, self._worker.rtnl, operation)
+
+    def request_all(self, operation: str, kind: Rtm, body: bytes) -> list[bytes]:
+        """Everything that the kernel has of a kind, as messages; ``body`` is the request without its header."""
+        return self.run(self._worker.rtnl.request, operation, kind, body, Flag.DUMP)
+
+    def request_each(
+        self, operation: str, kind: Rtm, bodies: Sequence[bytes], *, reads: bool = False
+    ) -> list[Answer]:
+        """The answers to many requests inside the namespace; see `Rtnl.request_each`."""
+        return self.run(self._worker.rtnl.request_each, operation, kind, bodies, reads=reads)
 
     def request_any(self, operation: str, request: Request, fits: Callable[[bytes], bool]) -> bool:
         """Whether a reply to an rtnetlink request fits, judged by its bytes; raises as :meth:`request` does."""
