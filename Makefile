@@ -74,6 +74,7 @@ test-mutants: root $(VENV)/built
 bench: root $(VENV)/built netns-packages
 	$(BIN)/python tests/bench/import_time.py
 	$(BIN)/python tests/bench/netlink_cost.py
+	$(BIN)/python tests/bench/links.py
 	$(BIN)/python -m tests.bench.storm
 
 lint:

@@ -24,6 +24,7 @@ from mizarnet._kernel.netlink.create import (
     silence,
 )
 from mizarnet._kernel.netlink.ethtool import has_gro
+from mizarnet._kernel.netlink.group import delete_links
 from mizarnet._kernel.netlink.link import Link
 from mizarnet._kernel.netlink.links import (
     LOOPBACK_IFINDEX,

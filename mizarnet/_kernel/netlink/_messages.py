@@ -117,7 +117,7 @@ def _require_written(message: Any) -> None:
 
 
 class Reply:
-    """A message, or a nested attribute, that came from the kernel."""
+    """A message that came from the kernel."""
 
     def __init__(self, message: _Codec) -> None:
         self._message = message
@@ -135,12 +135,3 @@ class Reply:
         """An attribute that holds text, an address or a mode's name; None when absent."""
         value = self._message.get_attr(name)
         return None if value is None else str(value)
-
-    def nested(self, name: str) -> Reply | None:
-        """A nested attribute; None when absent or of a kind pyroute2 cannot read."""
-        value = self._message.get_attr(name)
-        return Reply(cast(_Codec, value)) if hasattr(value, "get_attr") else None
-
-    def has(self, name: str) -> bool:
-        """Whether the attribute is present."""
-        return self._message.get_attr(name) is not None

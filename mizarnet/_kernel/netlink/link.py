@@ -22,6 +22,7 @@ IFINFOMSG = struct.Struct("=BxHiII")
 # <linux/if_link.h>
 IFLA_IFNAME = 3
 IFLA_LINKINFO = 18
+IFLA_GROUP = 27
 IFLA_INFO_KIND = 1
 _IFLA_ADDRESS = 1
 _IFLA_MTU = 4
@@ -29,7 +30,6 @@ _IFLA_LINK = 5
 _IFLA_QDISC = 6
 _IFLA_MASTER = 10
 _IFLA_IFALIAS = 20
-_IFLA_GROUP = 27
 _IFLA_NUM_TX_QUEUES = 31
 _IFLA_LINK_NETNSID = 37
 _IFLA_XDP = 43
@@ -50,7 +50,7 @@ _WANTED = {
     _IFLA_MASTER,
     IFLA_LINKINFO,
     _IFLA_IFALIAS,
-    _IFLA_GROUP,
+    IFLA_GROUP,
     _IFLA_NUM_TX_QUEUES,
     _IFLA_LINK_NETNSID,
     _IFLA_XDP,
@@ -140,7 +140,7 @@ def decode_link(message: bytes) -> Link:
         mode=_mode(kind, data),
         xdp_ids=_xdp_ids(found.get(_IFLA_XDP, b"")),
         master_ifindex=_number(found, _IFLA_MASTER),
-        group=_number(found, _IFLA_GROUP) or 0,
+        group=_number(found, IFLA_GROUP) or 0,
     )
 
 
