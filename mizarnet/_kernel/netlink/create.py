@@ -125,12 +125,14 @@ def create_macvlan(
     mtu: int,
     kind: Literal["macvlan", "macvtap"] = "macvlan",
     up: bool = True,
+    alias: str = "",
 ) -> Link:
-    """Create a MACVLAN or MACVTAP in private mode, finished: in one message on kernels >= 6.15.
+    """Create a MACVLAN or MACVTAP in private mode, finished: in one message on kernels >= 6.15, two with an alias.
 
     The kernel looks up names in the sender's namespace: sent from the target's, ``eth0`` there never meets
     the host's ``eth0``. Older kernels make the device in the parent's namespace and move it, which takes it
-    down and needs its name to be free in both: what that spoils is put right in further messages.
+    down and needs its name to be free in both: what that spoils is put right in a second message. No kernel heeds
+    the alias of a device that it makes, so the alias is in that message, too.
 
     Args:
         session: Session of the namespace that it is to live in.
@@ -141,6 +143,8 @@ def create_macvlan(
         mtu: MTU in bytes; at most the lower device's.
         kind: Kind of the device.
         up: Whether it is up from the start.
+        alias: Free text kept by the kernel, at most 254 bytes. It is there before the device is up: whoever finds it
+            up finds it marked.
 
     Raises:
         NetlinkError: The kernel refused (EEXIST: the name is taken; EBUSY or EADDRINUSE: the MAC is).
@@ -154,22 +158,24 @@ def create_macvlan(
     def create(name: str, up: bool) -> Link:
         return _create(session, name, kind, data=data, attributes=attributes, up=up)
 
-    return session.run(_create_across, session, create, name, up)
+    return session.run(_create_across, session, create, name, up, alias)
 
 
-def _create_across(session: Session, create: Callable[[str, bool], Link], name: str, up: bool) -> Link:
+def _create_across(
+    session: Session, create: Callable[[str, bool], Link], name: str, up: bool, alias: str
+) -> Link:
     try:
-        link = create(name, up)
+        link = create(name, up and not alias)
     except NetlinkError as error:
         if error.errno != errno.EEXIST or get_link(session, name) is not None:
             raise
-        link = create(
-            f"{UNNAMED}{secrets.token_hex(6)}", False
-        )  # the name is free here, but not beside the parent
-    if (link.name, link.up) == (name, up):
+        # The name is free here, but not beside the parent.
+        link = create(f"{UNNAMED}{secrets.token_hex(6)}", False)
+    if (link.name, link.up, link.alias) == (name, up, alias):
         return link
     try:
-        set_link(session, link.ifindex, name=None if link.name == name else name, up=up)
+        new_name = None if link.name == name else name
+        set_link(session, link.ifindex, name=new_name, up=up, alias=alias or None)
         return _read_back(session, name)
     except BaseException:
         delete_link(session, link.ifindex)

@@ -58,6 +58,7 @@ def draw(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> None:
     monkeypatch.setattr(secrets, "randbelow", lambda _: left.pop(0))
 
 
+@pytest.mark.vm
 def test_many_links_end_with_one_deletion(session: Session) -> None:
     ifindexes = macvlans(session, 40)
     with counted(session) as datagrams:

@@ -29,6 +29,7 @@ from mizarnet._kernel.netlink import (
 from mizarnet._kernel.netlink._messages import Request, nested
 from mizarnet._kernel.rtnetlink import Rtm
 from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
+from tests.netns.netlink.datagrams import counted
 from tests.support.process import UNPRIVILEGED
 
 OpenNew = Callable[[], Session]
@@ -137,6 +138,46 @@ def test_a_macvlan_is_born_finished_in_the_target(open_new: OpenNew) -> None:
     assert seen["linkinfo"]["info_data"]["mode"] == "private"
     assert "UP" in seen["flags"]
     assert [found.name for found in dump_links(host)] == ["lo", "tunnel0"]
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("up", [True, False])
+@pytest.mark.parametrize("alias", ["", "mizarnet höst=1"])
+def test_a_macvlan_may_have_an_alias(open_new: OpenNew, alias: str, up: bool) -> None:
+    host, target = open_new(), open_new()
+    tunnel = tunnel_in(host)
+    nsid = nsid_between(target, host)
+
+    def create(mac: str, name: str) -> Link:
+        parent = {"parent_ifindex": tunnel.ifindex, "parent_nsid": nsid}
+        return create_macvlan(target, name, **parent, mac=mac, mtu=1400, up=up, alias=alias)
+
+    with counted(target) as datagrams:
+        link = create("02:00:00:00:00:05", "eth0")
+    assert link == get_link(target, "eth0")
+    assert (link.name, link.alias, link.up) == ("eth0", alias, up)
+    creation = [Rtm.NEWLINK, Rtm.GETLINK]
+    assert datagrams.requests[:2] == creation
+    assert datagrams.requests[2:] in ([], [Rtm.SETLINK, Rtm.GETLINK])  # kernels < 6.15 need them always
+    assert alias == "" or datagrams.requests[2:]
+    create_veth(host, "eth1", peer="eth2")
+    elsewhere = create("02:00:00:00:00:06", "eth1")  # kernels < 6.15 give it another name first
+    assert (elsewhere.name, elsewhere.alias, elsewhere.up) == ("eth1", alias, up)
+
+
+def test_a_macvlan_with_an_alias_too_long_leaves_nothing(session: Session) -> None:
+    tunnel = tunnel_in(session)
+    with pytest.raises(NetlinkError) as caught:
+        create_macvlan(
+            session,
+            "ep0",
+            parent_ifindex=tunnel.ifindex,
+            mac="02:00:00:00:00:05",
+            mtu=1450,
+            alias="x" * 256,
+        )
+    assert caught.value.errno == errno.ERANGE
+    assert [link.name for link in dump_links(session)] == ["lo", "tunnel0"]
 
 
 def test_names_are_looked_up_in_the_target_alone(open_new: OpenNew) -> None:

@@ -25,6 +25,7 @@ from mizarnet._kernel.netlink import (
     owner_is_initial,
     resolve,
 )
+from mizarnet._kernel.rtnetlink import Flag, Rtm, Rtnl
 from mizarnet.errors import (
     ClosedError,
     ExistsError,
@@ -186,9 +187,18 @@ def test_a_name_without_a_namespace_is_deleted(new_name: Callable[[], str]) -> N
         path.rmdir() if path.is_dir() else path.unlink()
 
 
-def test_a_new_namespace_is_marked(new_name: Callable[[], str]) -> None:
-    name = new_name()
+def test_a_new_namespace_is_marked_by_one_message(
+    new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, request, sent = new_name(), Rtnl.request, list[Rtm]()
+
+    def noted(rtnl: Rtnl, operation: str, kind: Rtm, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
+        sent.append(kind)
+        return request(rtnl, operation, kind, body, flags)
+
+    monkeypatch.setattr(Rtnl, "request", noted)
     create_netns(name, alias="a mark")
+    assert sent == [Rtm.SETLINK]
     with Session.open(name) as session:
         lo = get_link(session, "lo")
     assert lo is not None

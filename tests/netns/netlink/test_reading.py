@@ -149,6 +149,7 @@ def test_names_and_aliases_may_be_any_bytes(session: Session) -> None:
     assert get_link(session, link.name) == link
 
 
+@pytest.mark.vm
 def test_a_place_without_a_link_is_left_out(open_new: OpenNew) -> None:
     host, target = open_new(), open_new()
     furnish(host, target)
