@@ -8,7 +8,7 @@ from functools import cached_property
 
 from mizarnet._datapath import lock
 from mizarnet._datapath.lock import Section
-from mizarnet._kernel.netlink import Session, nsid_of
+from mizarnet._kernel.netlink import Session, own_nsid
 
 
 class Host(Session):
@@ -24,8 +24,7 @@ class Host(Session):
     @cached_property
     def own_nsid(self) -> int:
         """Id by which the host's namespace knows itself: the kernel names a device's parent so, seen from elsewhere."""
-        with self.open_netns() as own:
-            return nsid_of(self, own)
+        return own_nsid(self)
 
     @property
     def lock_id(self) -> int:

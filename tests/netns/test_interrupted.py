@@ -21,7 +21,7 @@ DEATHS = {
     "before the device": ("device._create = lambda *_: os._exit(9)", mz.Life.MAKING),
     "before the device is recorded": ("entries.publish = lambda *_: os._exit(9)", mz.Life.MAKING),
     "before others can reach it": ("entries.Record.pack_endpoint = lambda *_: os._exit(9)", mz.Life.MAKING),
-    "before the device is deleted": ("removal.delete_links = lambda *_, **__: os._exit(9)", mz.Life.DELETING),
+    "before the device is deleted": ("removal.delete_link = lambda *_, **__: os._exit(9)", mz.Life.DELETING),
     "before the record is deleted": ("entries.take_record = lambda *_: os._exit(9)", mz.Life.DELETING),
 }
 CREATE = """

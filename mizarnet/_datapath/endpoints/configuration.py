@@ -16,7 +16,6 @@ from ipaddress import IPv4Network, IPv6Network
 
 import attrs
 
-from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
     SAME_NAMESPACE,
@@ -90,7 +89,7 @@ def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None =
     addresses = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
     found = tuple(address.interface for address in addresses)
     routes = None
-    with suppress(NetnsNotFoundError), _inside(record, tunnel.host, netns) as session:
+    with suppress(NetnsNotFoundError), inside(record, tunnel.host, netns) as session:
         routes = _routes(session, link)
     return Configuration(link, _mtu(record, link, tunnel), found, routes)
 
@@ -103,7 +102,7 @@ def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
     return record.mtu if below is None else min(record.mtu, below.mtu)
 
 
-def _inside(record: Record, host: Host, netns: str | None) -> Session:
+def inside(record: Record, host: Session, netns: str | None = None) -> Session:
     """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
     name = netns or record.spec.netns or ""
     with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(name) as found:
@@ -183,7 +182,7 @@ def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | No
     lost = findings(record, found)
     if not lost:
         return
-    with _inside(record, tunnel.host, netns) as session:
+    with inside(record, tunnel.host, netns) as session:
         if link.mtu != found.mtu:
             set_link(session, link.ifindex, mtu=found.mtu)
         if record.spec.kind is Kind.MACVLAN:

@@ -24,8 +24,8 @@ from mizarnet._kernel.netlink import (
     list_addresses,
     nsid_of,
     owner_is_initial,
+    read_links,
     resolve,
-    set_link,
     silence,
     upper_links,
 )
@@ -63,10 +63,13 @@ def find(record: Record, tunnel: TunnelHooks) -> Link | None:
 
 def find_all(records: Iterable[Record], tunnel: TunnelHooks) -> dict[int, Link]:
     """The devices of endpoints that have one, by the endpoint's instance, from few messages to the kernel."""
+    given = list(records)
+    places = [(record.nsid, record.ifindex) for record in given if record.ifindex]
+    links = read_links(tunnel.host, places) if places else {}
     found: dict[int, Link] = {}
-    for record in records:
-        link = find(record, tunnel)
-        if link is not None:
+    for record in given:
+        link = links.get((record.nsid, record.ifindex)) if record.ifindex else find(record, tunnel)
+        if link is not None and _is_of(link, record, tunnel):
             found[record.instance] = link
     return found
 
@@ -154,7 +157,6 @@ def make(
             target, link, alias=mark(record)
         )  # the VM has the addresses; opening a descriptor brings it up
         return link.ifindex, frozenset()
-    set_link(target, link.ifindex, alias=mark(record))
     for address in spec.ip:
         give_address(target, link, address)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
@@ -185,6 +187,7 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record, owner_of: Owne
                 mtu=record.mtu,
                 kind=record.spec.kind.value,
                 up=record.spec.kind is Kind.MACVLAN,
+                alias=mark(record),
             )
         except NetlinkError as refused:
             if time.monotonic() > deadline:

@@ -14,16 +14,23 @@ from functools import partial
 
 import attrs
 
-from mizarnet._datapath.endpoints import device, entries
+from mizarnet._datapath.endpoints import configuration, device, entries
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.bpf import UpdateMode
-from mizarnet._kernel.netlink import Session, delete_links, delete_netns, side_by_side
+from mizarnet._kernel.netlink import (
+    SAME_NAMESPACE,
+    Session,
+    delete_link,
+    delete_links,
+    delete_netns,
+    side_by_side,
+)
 from mizarnet._model import codec
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointSpec
-from mizarnet.errors import ExistsError, MizarnetError
+from mizarnet.errors import ExistsError, MizarnetError, NetnsNotFoundError
 
 
 @attrs.frozen
@@ -80,14 +87,23 @@ class Removal:
             if record.instance in links:
                 together[record.nsid].append(record)
         works = [
-            partial(self._end_together, nsid, each, [links[record.instance].ifindex for record in each])
-            for nsid, each in together.items()
+            partial(self._end_together, each, [links[record.instance].ifindex for record in each])
+            for each in together.values()
         ]
         side_by_side(self.hooks.host, works)
 
-    def _end_together(self, nsid: int, records: list[Record], ifindexes: list[int], session: Session) -> None:
+    def _end_together(self, records: list[Record], ifindexes: list[int], session: Session) -> None:
+        """End the devices of one namespace: from inside it, where its name leads there, since a group takes that."""
         try:
-            delete_links(session, ifindexes, nsid=nsid)
+            if records[0].nsid == SAME_NAMESPACE:
+                delete_links(session, ifindexes)
+                return
+            if len(records) > 1:
+                with suppress(NetnsNotFoundError), configuration.inside(records[0], session) as target:
+                    delete_links(target, ifindexes)
+                    return
+            for ifindex in ifindexes:
+                delete_link(session, ifindex, nsid=records[0].nsid)
         except MizarnetError as error:
             self.failed.update({record.spec.name: error for record in records})
 

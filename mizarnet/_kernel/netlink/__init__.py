@@ -30,7 +30,6 @@ from mizarnet._kernel.netlink.links import (
     LOOPBACK_IFINDEX,
     SAME_NAMESPACE,
     delete_link,
-    delete_links,
     dump_links,
     get_link,
     read_links,
@@ -53,7 +52,7 @@ from mizarnet._kernel.netlink.netns import (
     owner_is_initial,
     resolve,
 )
-from mizarnet._kernel.netlink.nsid import nsid_of, upper_links
+from mizarnet._kernel.netlink.nsid import nsid_of, own_nsid, upper_links
 from mizarnet._kernel.netlink.routes import (
     Route,
     add_default_route,
@@ -105,6 +104,7 @@ __all__ = [
     "nsid_of",
     "on_link_prefixes",
     "open_macvtap",
+    "own_nsid",
     "owner_is_initial",
     "primary_address",
     "read_links",

@@ -184,12 +184,6 @@ def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -
     return True
 
 
-def delete_links(session: Session, ifindexes: Iterable[int], *, nsid: int = SAME_NAMESPACE) -> None:
-    """Delete links of one namespace; those that are gone already are no error."""
-    for ifindex in ifindexes:
-        delete_link(session, ifindex, nsid=nsid)
-
-
 def _target(nsid: int) -> bytes:
     return b"" if nsid == SAME_NAMESPACE else attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
 
