@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import os
+import struct
 from contextlib import suppress
 
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """Inode of the initial user namespace's file (PROC_USER_INIT_INO): the same on every kernel."""
+_VERSION_3 = 0x20080522  # <linux/capability.h>, as the bits
 
-_BITS = {  # <linux/capability.h>
+_BITS = {
     "CAP_DAC_OVERRIDE": 1,
     "CAP_NET_ADMIN": 12,
     "CAP_SYS_PTRACE": 19,
@@ -26,6 +30,13 @@ def missing_capabilities(*names: str) -> tuple[str, ...]:
     return tuple(name for name in names if not held >> _BITS[name] & 1)
 
 
+def capability_sets() -> bytes:
+    """The calling thread's effective, permitted and inheritable set, as capget(2) gives them."""
+    sets = ctypes.create_string_buffer(24)
+    _libc().capget(struct.pack("=Ii", _VERSION_3, 0), sets)
+    return sets.raw
+
+
 def in_other_user_namespace() -> bool:
     """Whether the process is in another user namespace than the initial one; False where ``/proc`` does not tell."""
     with suppress(OSError):
@@ -38,6 +49,11 @@ def way_to_gain() -> str:
     if in_other_user_namespace():
         return "run it outside of this user namespace: capabilities count in the initial one only"
     return "run as root, or grant it"
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def _effective() -> int:

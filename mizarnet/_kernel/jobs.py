@@ -3,26 +3,28 @@
 
 Python runs signal handlers on the main thread, between any two steps of its code. The exception of one (Ctrl-C, or a
 SIGTERM handler that raises) could come between a change in the kernel and the note of it: a lock that nobody lets go, a
-device that no record names. So a call that changes something runs on a thread of its own, where no handler runs, and
-the main thread waits for its end, whatever signals it gets meanwhile.
+device that no record names. So a call that changes something runs on another thread, where no handler runs, and the
+main thread waits for its end, whatever signals it gets meanwhile.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
 from types import FrameType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 
-from mizarnet._kernel.threads import fulfil, start
+from mizarnet._kernel.runners import runner
+from mizarnet._kernel.threads import fulfil
 from mizarnet.errors import KernelError
 
 P = ParamSpec("P")
@@ -30,8 +32,8 @@ T = TypeVar("T")
 
 
 @attrs.frozen
-class _Job:
-    """A call on a thread of its own.
+class _Order:
+    """What a call on another thread knows of the one that waits for it.
 
     Attributes:
         caller: Frame that the call came through, for warnings.
@@ -42,7 +44,49 @@ class _Job:
     stop: threading.Event
 
 
-_job: ContextVar[_Job | None] = ContextVar("job", default=None)
+_order: ContextVar[_Order | None] = ContextVar("order", default=None)
+
+
+def _ordered(
+    work: Callable[[], T], caller: FrameType | None, stop: threading.Event | None = None
+) -> Callable[[], T]:
+    """``work`` as it is to be called, in a copy of the caller's context."""
+    context = copy_context()
+    context.run(_order.set, _Order(caller, stop or threading.Event()))
+    return partial(context.run, work)
+
+
+class Job(Generic[T]):
+    """A call on another thread, in a copy of the caller's context.
+
+    Attributes:
+        outcome: Result or error of the call.
+    """
+
+    def __init__(self) -> None:
+        self.outcome: Future[T] = Future()
+        self._stop = threading.Event()
+
+    def begin(
+        self, work: Callable[[], T], then: Callable[[], object], *, caller: FrameType | None = None
+    ) -> None:
+        """Run ``work`` on another thread, and ``then`` when it has ended and nothing there refers to it any more.
+
+        Args:
+            work: The call.
+            then: What must not raise.
+            caller: Frame that the call came through, for warnings.
+
+        Raises:
+            KernelError: There are too many threads (EAGAIN).
+        """
+        runner().run(partial(fulfil, self.outcome, _ordered(work, caller, self._stop)), then)
+
+    def abandon(self) -> None:
+        """Have it end early, or never begin. What it returns is closed, if it can be, since nobody gets it."""
+        if not self.outcome.cancel():
+            self._stop.set()
+            self.outcome.add_done_callback(_discard)
 
 
 def whole(function: Callable[P, T]) -> Callable[P, T]:
@@ -56,64 +100,63 @@ def whole(function: Callable[P, T]) -> Callable[P, T]:
         work = partial(function, *args, **kwargs)
         if is_whole():
             return work()  # a part of another
-        job = _Job(inspect.currentframe(), threading.Event())
         if threading.current_thread() is not threading.main_thread():
-            return _inside(job, work)()  # no signal handler runs here
-        return _run(work, job)
+            return _ordered(work, inspect.currentframe())()  # no signal handler runs here
+        return _run(work, inspect.currentframe())
 
     return call
 
 
 def is_whole() -> bool:
     """Whether this is part of a call that is not ended halfway, so that each of its steps is waited for to its end."""
-    return _job.get() is not None
+    return _order.get() is not None
 
 
 def stopping() -> bool:
     """Whether the caller of the present job wants no more than its end: long ones end early, with nothing half done."""
-    job = _job.get()
-    return job is not None and job.stop.is_set()
+    order = _order.get()
+    return order is not None and order.stop.is_set()
 
 
 def calling_frame() -> FrameType | None:
     """Frame of the call that the present job is for; None outside of a job."""
-    job = _job.get()
-    return None if job is None else job.caller
+    order = _order.get()
+    return None if order is None else order.caller
 
 
-def _inside(job: _Job, work: Callable[[], T]) -> Callable[[], T]:
-    context = copy_context()
-    context.run(_job.set, job)
-    return partial(context.run, work)
-
-
-def _run(work: Callable[[], T], job: _Job) -> T:
-    future: Future[T] = Future()
-    # daemon: a call that the kernel never ends must not hold up the process's exit.
-    thread = threading.Thread(
-        target=fulfil, args=(future, _inside(job, work)), name="mizarnet-call", daemon=True
-    )
+def _run(work: Callable[[], T], caller: FrameType | None) -> T:
+    if sys.is_finalizing():  # no other thread runs any more
+        return _ordered(work, caller)()
+    job: Job[T] = Job()
+    ended = threading.Lock()
+    ended.acquire()
     try:
         try:
-            start(thread)
+            job.begin(work, ended.release, caller=caller)
         except KernelError:  # too many threads, or the interpreter is about to end
-            return work()
-        thread.join()
-        return future.result()
+            return _ordered(work, caller)()
+        _pass(ended)
+        return job.outcome.result()
     except BaseException as error:
-        is_own = future.done() and future.exception() is error
-        if not is_own and not future.cancel():  # it is a signal's, and the thread has begun
-            job.stop.set()
-            wait([future])
-            _discard(future)
+        if not (job.outcome.done() and job.outcome.exception() is error):  # it is a signal's
+            job.abandon()
+            if not job.outcome.cancelled():
+                _pass(ended)
         raise
     finally:
-        del future  # the error's traceback refers to this frame
+        del job  # the error's traceback refers to this frame
 
 
-def _discard(future: Future[Any]) -> None:
-    """Close what nobody gets any more; the signal's exception is the one to raise."""
-    with suppress(Exception):
-        close = getattr(future.result(), "close", None)
+def _pass(gate: threading.Lock) -> None:
+    """Wait until the lock is free. As opposed to a ``Condition``, it is never left locked by a signal's exception."""
+    with gate:
+        pass
+
+
+def _discard(outcome: Future[Any]) -> None:
+    """Close what nobody gets any more."""
+    if outcome.exception() is None:
+        close = getattr(outcome.result(), "close", None)
         if close is not None:
-            close()
+            with suppress(Exception):  # nobody gets it, either
+                close()

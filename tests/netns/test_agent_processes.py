@@ -10,9 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import mizarnet as mz
+from tests.support.namespace import Namespace
 from tests.support.process import finish, in_child, run_python, start_python
 from tests.support.traffic import assert_ping
-from tests.world import TUNNEL, Host, World
+from tests.world import TUNNEL, Host, World, links
 
 
 def test_after_a_fork_a_handle_refuses(host: Host) -> None:
@@ -106,3 +107,23 @@ def test_calls_work_inside_a_running_event_loop() -> None:
             return world.container(world.hosts[0], 7, "10.0.0.1/24").endpoint.state().mode
 
     assert asyncio.run(work()) is mz.MacvlanMode.PRIVATE
+
+
+def test_a_call_is_made_where_the_calling_thread_is_by_then(bare: Namespace) -> None:
+    """Its namespaces are those of the main thread, which may have entered another one since the last call."""
+    output = run_python(
+        """
+        import ctypes
+        try:
+            mz.Tunnel.create("t0", encap="vxlan", underlay="eth0")
+        except mz.UnderlayNotFoundError:
+            pass
+        with open("/run/netns/" + sys.argv[1]) as netns:
+            assert ctypes.CDLL(None).setns(netns.fileno(), 0) == 0
+        print(mz.Tunnel.create("t0", encap="vxlan", underlay="eth0").created)
+        """,
+        bare.name,
+        by=("unshare", "--net"),
+    )
+    assert output == "True\n"
+    assert "t0" in links(bare)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
+from mizarnet._kernel import runners
 from mizarnet._kernel.jobs import stopping, whole
 from tests.support.depth import depth
 from tests.support.process import finish, start_python
@@ -161,6 +162,7 @@ def test_without_another_thread_the_call_goes_on_where_it_is(
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
+    runners._kept.clear()
     with monkeypatch.context() as without:
         without.setattr(threading.Thread, "start", refuse)
         web.host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from mizarnet._kernel.runners import NAME
 from tests.support.wait import wait_until
 
 
@@ -32,6 +33,13 @@ def _names(directory: str) -> frozenset[str]:
     return frozenset(os.listdir(directory)) if os.path.isdir(directory) else frozenset()
 
 
+def _threads() -> frozenset[str]:
+    """The threads of this process, but for the one that the library keeps for its next call."""
+    each = threading.enumerate()
+    runners = [thread for thread in each if thread.name == NAME]
+    return frozenset(f"{thread.name} {thread.ident}" for thread in each if [thread] != runners)
+
+
 @attrs.frozen
 class Snapshot:
     """Everything of that kind at one moment.
@@ -49,7 +57,7 @@ class Snapshot:
     def take(cls) -> Snapshot:
         return cls(
             descriptors=descriptors(),
-            threads=frozenset(f"{thread.name} {thread.ident}" for thread in threading.enumerate()),
+            threads=_threads(),
             links=_names("/sys/class/net"),
             namespaces=_names("/run/netns"),
         )
