@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mizarnet import aio as aio
     from mizarnet._datapath.loader import Capacity as Capacity
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
@@ -178,9 +179,13 @@ _HOMES = {
     "mizarnet.tunnel": "Tunnel TunnelState",
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+# Modules that are names of the root. ``from mizarnet import *`` leaves them out, since they import what few need.
+_MODULES = ["aio"]
 
 
 def __getattr__(name: str) -> object:
+    if name in _MODULES:
+        return import_module(f"mizarnet.{name}")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME_OF.get(name, "mizarnet.errors")), name)
@@ -189,4 +194,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*__all__, *_MODULES])

@@ -18,6 +18,7 @@ from mizarnet._datapath.endpoints import LocalEndpoints, refuse_users
 from mizarnet._datapath.hooks import read_hooks
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._kernel.jobs import stopping
 from mizarnet._kernel.netlink import (
     Address,
     Link,
@@ -419,7 +420,7 @@ def _settled_address(host: Host, underlay: Link) -> IPAddress:
                 return found.ip
         there = [each for each in list_addresses(host, ifindex=underlay.ifindex) if each.is_global]
         asking = any(each.tentative and not each.failed for each in there)
-        if not (asking and underlay.up) or time.monotonic() > deadline:
+        if not (asking and underlay.up) or time.monotonic() > deadline or stopping():
             raise _no_address(underlay, there)
         time.sleep(0.05)
 

@@ -41,6 +41,11 @@ def test_pyroute2_is_left_alone_until_a_session_is_opened() -> None:
     assert not any(name.partition(".")[0] == "pyroute2" for name in modules)
 
 
+def test_asyncio_is_imported_by_those_who_use_it() -> None:
+    assert "asyncio" not in _modules_after("from mizarnet import *; Tunnel.create, TransitAgent.attach")
+    assert "asyncio" in _modules_after("import mizarnet as mz; mz.aio.call")
+
+
 def test_every_public_name_works_whatever_was_imported_before() -> None:
     """A module of the package that had the name of a function would take its place."""
     everything = """
@@ -50,7 +55,8 @@ def test_every_public_name_works_whatever_was_imported_before() -> None:
         for name in mizarnet.__all__:
             value = getattr(mizarnet, name)
             assert name == "__version__" or callable(value), name
-        assert dir(mizarnet) == mizarnet.__all__ == sorted(mizarnet.__all__)
+        assert dir(mizarnet) == sorted([*mizarnet.__all__, "aio"])
+        assert mizarnet.__all__ == sorted(mizarnet.__all__)
     """
     _modules_after(textwrap.dedent(everything))
 
