@@ -189,7 +189,7 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
         CapacityError: The entries do not fit; nothing was changed.
     """
     before = present(target, {*entries, *leaving})
-    left = {key: value for key, value in before.items() if key in set(leaving)}
+    left = {key: before[key] for key in leaving if key in before}
     new = {key: value for key, value in entries.items() if key not in before}
     if len(new) > FEW or target.type is MapType.LPM_TRIE:
         if target.count() - len(left) + len(new) > target.max_entries:
