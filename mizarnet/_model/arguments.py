@@ -123,6 +123,29 @@ def check_endpoint_name(name: str) -> str:
     return name
 
 
+UNKNOWN_FEED = "?"
+"""What the text for a feed begins with whose name nobody knows. No name begins so."""
+
+
+def check_feed(feed: str) -> str:
+    """A feed's name: printable text of at most 31 bytes in UTF-8 that does not begin with ``?``; empty: by hand."""
+    if feed == "":
+        return feed
+    check_str(feed, argument="feed")
+    size, longest = len(feed.encode()), Limit.FEED_BYTES - 1
+    if size > longest:
+        raise InvalidValueError(
+            f"a feed's name has at most {longest} bytes, this one {size}", argument="feed", value=feed
+        )
+    if feed.startswith(UNKNOWN_FEED):
+        raise InvalidValueError(
+            f"feed {feed!r} begins with {UNKNOWN_FEED!r}, which stands for an unknown name",
+            argument="feed",
+            value=feed,
+        )
+    return feed
+
+
 def _parse(
     value: object, parse: Callable[[str], _A], types: tuple[type[object], ...], argument: str, like: str
 ) -> _A:

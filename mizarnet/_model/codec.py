@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
 
 import attrs
 
 from mizarnet._model import layouts
-from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
@@ -76,6 +76,24 @@ def _mapped_length(prefix: IPNetwork) -> int:
     return prefix.prefixlen + (96 if prefix.version == 4 else 0)
 
 
+# -- feeds -------------------------------------------------------------------------------------------------
+
+
+def feed_number(name: str) -> int:
+    """What the entries of a feed carry: a digest of its name, since nobody has to hand those out; 0: by hand."""
+    if not name:
+        return 0
+    digest = blake2b(name.encode(), digest_size=4, person=b"mizarnet-feed").digest()
+    return int.from_bytes(digest, "little") or 1
+
+
+def feed_text(number: int, names: Iterable[str]) -> str:
+    """The name that a number is the digest of, else a text with the number; empty: by hand."""
+    if number == 0:
+        return ""
+    return next((name for name in names if feed_number(name) == number), f"{UNKNOWN_FEED}{number:08x}")
+
+
 # -- endpoints ---------------------------------------------------------------------------------------------
 
 
@@ -90,13 +108,13 @@ def unpack_endpoint_key(data: bytes) -> EndpointKey:
     return EndpointKey(fields.vni, _address(fields.ip))
 
 
-def pack_endpoint(value: Local | Remote) -> bytes:
-    """An entry of ``endpoints``, packed as ``mzn_endpoint``."""
+def pack_endpoint(value: Local | Remote, *, feed: int = 0) -> bytes:
+    """An entry of ``endpoints``, packed as ``mzn_endpoint``; ``feed`` is the number of its writer."""
     if isinstance(value, Local):
         place, slot, mac, host = Place.LOCAL, value.slot, value.mac.packed, _NO_HOST
     else:
         place, slot, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
-    return layouts.Endpoint(place=place, slot=slot, mac=mac, host=host, group=0, feed=0).pack()
+    return layouts.Endpoint(place=place, slot=slot, mac=mac, host=host, group=0, feed=feed).pack()
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
@@ -108,6 +126,12 @@ def unpack_endpoint(data: bytes) -> Local | Remote:
         return Remote(_host_from(fields.host))
     raise _unknown_place(fields.place)
 
+
+endpoint_feed: Callable[[bytes], int] = layouts.ENDPOINT.reader("feed")
+"""The number of the feed that wrote a packed ``mzn_endpoint``; 0 for one that lives on this host, too."""
+
+endpoint_vni: Callable[[bytes], int] = layouts.ENDPOINT_KEY.reader("vni")
+"""The VNI of a packed ``mzn_endpoint_key``."""
 
 _place_of = layouts.ENDPOINT.reader("place")
 
@@ -153,11 +177,18 @@ def pack_host_key(vni: int, ip: IPAddress) -> bytes:
     return pack_network_key(NetworkKey(vni, ip_network(ip)))
 
 
-def pack_network(value: Network) -> bytes:
-    """An entry of ``networks``, packed as ``mzn_network``."""
+network_feed: Callable[[bytes], int] = layouts.NETWORK.reader("feed")
+"""The number of the feed that wrote a packed ``mzn_network``."""
+
+network_vni: Callable[[bytes], int] = layouts.NETWORK_KEY.reader("vni")
+"""The VNI of a packed ``mzn_network_key``."""
+
+
+def pack_network(value: Network, *, feed: int = 0) -> bytes:
+    """An entry of ``networks``, packed as ``mzn_network``; ``feed`` is the number of its writer."""
     switches = b"".join(map(host_words, value.switches))
     gateway, count = ip_fields(value.gateway), len(value.switches)
-    return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=0).pack()
+    return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=feed).pack()
 
 
 def unpack_network(data: bytes) -> Network:
@@ -167,8 +198,13 @@ def unpack_network(data: bytes) -> Network:
     return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
 
 
-PRESENT_PEER = layouts.PEER.pack(0)
-"""The value of an entry of ``peers``: only its presence is read."""
+peer_feed: Callable[[bytes], int] = layouts.PEER.reader("feed")
+"""The number of the feed that wrote a packed ``mzn_peer``."""
+
+
+def pack_peer(*, feed: int = 0) -> bytes:
+    """An entry of ``peers``, packed as ``mzn_peer``; programs read only that it is there."""
+    return layouts.PEER.pack(feed)
 
 
 def pack_peer_key(prefix: IPNetwork) -> bytes:
@@ -439,6 +475,16 @@ def _text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode()
 
 
+def _pack_feeds(names: Iterable[str]) -> bytes:
+    return b"".join(name.encode().ljust(Limit.FEED_BYTES, b"\0") for name in names)
+
+
+def _unpack_feeds(data: bytes) -> tuple[str, ...]:
+    found = (data[at : at + Limit.FEED_BYTES] for at in range(0, len(data), Limit.FEED_BYTES))
+    # A name that is being written may be read in half; then it is not what the entries' numbers are digests of.
+    return tuple(each.split(b"\0", 1)[0].decode(errors="ignore") for each in found if each[0])
+
+
 # -- the agent ---------------------------------------------------------------------------------------------
 
 FIRST = u32(0)
@@ -504,6 +550,7 @@ class Meta:
         tunnel: Name of the tunnel when it was written.
         underlay: Name of the underlay when it was written.
         generation: How often the programs were replaced.
+        feeds: Names of the writers of entries, without those by hand.
     """
 
     head: Head
@@ -517,6 +564,7 @@ class Meta:
     tunnel: str
     underlay: str
     generation: int = 0
+    feeds: tuple[str, ...] = ()
 
     def pack(self) -> bytes:
         """The bytes of ``mzn_meta``."""
@@ -534,6 +582,7 @@ class Meta:
             local=ip_fields(self.local),
             tunnel=self.tunnel.encode(),
             underlay=self.underlay.encode(),
+            feeds=_pack_feeds(self.feeds),
         ).pack()
 
     @classmethod
@@ -552,6 +601,7 @@ class Meta:
             tunnel=_text(fields.tunnel),
             underlay=_text(fields.underlay),
             generation=fields.generation,
+            feeds=_unpack_feeds(fields.feeds),
         )
 
 

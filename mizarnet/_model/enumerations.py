@@ -28,6 +28,10 @@ class Limit:
     """A device's name with its final zero (the kernel's IFNAMSIZ)."""
     LABEL_BYTES: Final = 128
     """Room for an endpoint's labels."""
+    FEEDS: Final = 16
+    """Names of feeds."""
+    FEED_BYTES: Final = 32
+    """A feed's name with its final zero."""
     GROUPS: Final = 8
     """Groups of maps that may be added to the first one."""
     VERDICTS: Final = 256
@@ -248,6 +252,8 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_LIMIT_PATH_BYTES": Limit.PATH_BYTES,
         "MZN_LIMIT_DEVICE_BYTES": Limit.DEVICE_BYTES,
         "MZN_LIMIT_LABEL_BYTES": Limit.LABEL_BYTES,
+        "MZN_LIMIT_FEEDS": Limit.FEEDS,
+        "MZN_LIMIT_FEED_BYTES": Limit.FEED_BYTES,
         "MZN_LIMIT_GROUPS": Limit.GROUPS,
         "MZN_LIMIT_VERDICTS": Limit.VERDICTS,
         "MZN_LIMIT_PROGRAMS": Limit.PROGRAMS,

@@ -458,6 +458,7 @@ META: Final = Layout(
     ("local", IP),
     ("tunnel", f"{Limit.DEVICE_BYTES}s"),
     ("underlay", f"{Limit.DEVICE_BYTES}s"),
+    ("feeds", f"{Limit.FEEDS * Limit.FEED_BYTES}s"),
     ("pad", "4x"),
 )
 
@@ -478,6 +479,7 @@ class Meta(NamedTuple):
     local: Ip
     tunnel: bytes
     underlay: bytes
+    feeds: bytes
 
     @classmethod
     def unpack(cls, data: Packed) -> Meta:
@@ -485,19 +487,19 @@ class Meta(NamedTuple):
         (
             head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance, head_build, state,
             layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas, local_family,
-            local_words, tunnel, underlay
+            local_words, tunnel, underlay, feeds
         ) = META.unpack(data)
         return new(
             Meta, (new(Head, (head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance,
             head_build)), state, layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas,
-            new(Ip, (local_family, local_words)), tunnel, underlay)
+            new(Ip, (local_family, local_words)), tunnel, underlay, feeds)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
         return META.pack(
             *self.head, self.state, self.layers, self.changed, self.generation, self.encap, self.port,
-            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay
+            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay, self.feeds
         )
 
 

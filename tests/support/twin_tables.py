@@ -81,7 +81,7 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
             for (vni, prefix), known in state.networks.items()
         },
         "peers": {
-            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): codec.PRESENT_PEER
+            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): codec.pack_peer()
             for prefix in state.peers
         },
     }

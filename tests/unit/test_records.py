@@ -7,10 +7,11 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from mizarnet._model import codec
-from mizarnet._model.codec import Record
+from mizarnet._model import codec, layouts
+from mizarnet._model.codec import Meta, Record
 from mizarnet._model.specs import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
 from mizarnet.errors import LayoutError
+from tests.support import filled
 
 MAC = MacAddress.parse("02:00:00:00:00:01")
 ADDRESSES = ["10.0.0.5", "255.255.255.254", "fd00::5", "::1.2.3.4"]
@@ -67,6 +68,50 @@ def test_keys_of_different_networks_differ() -> None:
 )
 def test_a_network_comes_back(network: Network) -> None:
     assert codec.unpack_network(codec.pack_network(network)) == network
+
+
+@pytest.mark.parametrize("name", ["", "plan:web", "directory", "ä" * 15 + "x"])
+def test_an_entry_says_which_feed_wrote_it(name: str) -> None:
+    number = codec.feed_number(name)
+    packed = {
+        codec.endpoint_feed: codec.pack_endpoint(Remote("192.0.2.1"), feed=number),
+        codec.network_feed: codec.pack_network(Network(gateway="10.0.0.1"), feed=number),
+        codec.peer_feed: codec.pack_peer(feed=number),
+    }
+    assert {owner(value) for owner, value in packed.items()} == {number}
+    assert (number == 0) == (name == "")
+    assert codec.feed_text(number, ["plan:web", name, "directory"]) == name
+    assert codec.unpack_endpoint(packed[codec.endpoint_feed]) == Remote("192.0.2.1")
+    assert codec.unpack_network(packed[codec.network_feed]) == Network(gateway="10.0.0.1")
+
+
+def test_numbers_of_feeds_stay_the_same_and_differ() -> None:
+    """They stand in maps that another version reads."""
+    names = ["directory", "plan:web", "plan:db", *(f"plan:{number}" for number in range(1000))]
+    assert [codec.feed_number(name) for name in names[:3]] == [1737452469, 480159314, 1120966717]
+    assert len({*map(codec.feed_number, names)}) == len(names)
+
+
+def test_a_feed_without_a_name_is_shown_with_its_number() -> None:
+    assert codec.feed_text(0xAB, ["directory"]) == "?000000ab"
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("directory",), tuple(f"{number:031}" for number in range(16)), ("ä" * 15,)]
+)
+def test_the_names_of_feeds_come_back(names: tuple[str, ...]) -> None:
+    assert Meta.unpack(filled.meta(feeds=names).pack()).feeds == names
+
+
+def test_half_a_name_is_no_error_and_no_feeds() -> None:
+    """A process that does not see the lock reads while another writes."""
+    packed = bytearray(filled.meta(feeds=("ä" * 15, "directory")).pack())
+    start = layouts.META.offset("feeds")
+    packed[start + 29 : start + 32] = b"x\xc3\xa4"
+    found = Meta.unpack(bytes(packed))
+    assert found.feeds[1] == "directory"
+    assert codec.feed_text(codec.feed_number("ä" * 15), found.feeds).startswith("?")
+    assert Meta.unpack(found.pack()).feeds == found.feeds
 
 
 @pytest.mark.parametrize(

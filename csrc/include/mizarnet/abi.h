@@ -22,6 +22,8 @@ enum mzn_limit {
 	MZN_LIMIT_PATH_BYTES = 256, /* A namespace's path with its final zero. */
 	MZN_LIMIT_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
 	MZN_LIMIT_LABEL_BYTES = 128, /* Room for an endpoint's labels. */
+	MZN_LIMIT_FEEDS = 16, /* Names of feeds. */
+	MZN_LIMIT_FEED_BYTES = 32, /* A feed's name with its final zero. */
 	MZN_LIMIT_GROUPS = 8, /* Groups of maps that may be added to the first one. */
 	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
 	MZN_LIMIT_PROGRAMS = 3, /* Programs that count verdicts. */
@@ -119,7 +121,7 @@ struct mzn_endpoint {
 	struct mzn_mac mac; /* local */
 	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
 	__u32 group; /* for a policy; 0: none */
-	__u32 feed; /* the writer that the entry belongs to; 0: by hand */
+	__u32 feed; /* the writer that the entry belongs to: digest of its name; 0: by hand */
 };
 
 struct mzn_network_key {
@@ -285,6 +287,7 @@ struct mzn_meta {
 	struct mzn_ip local;
 	char tunnel[MZN_LIMIT_DEVICE_BYTES]; /* names are hints: others may change them */
 	char underlay[MZN_LIMIT_DEVICE_BYTES];
+	char feeds[MZN_LIMIT_FEEDS][MZN_LIMIT_FEED_BYTES]; /* names of writers; empty: room for one */
 	__u32 pad;
 };
 

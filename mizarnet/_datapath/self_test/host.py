@@ -131,7 +131,7 @@ class Host:
         switched = codec.pack_network(Network(switches=[self.third]))
         for prefix in _SWITCHED:
             maps.networks.update(codec.pack_network_key(NetworkKey(VNI, prefix)), switched)
-        maps.peers.update(codec.pack_peer_key(self.peers), codec.PRESENT_PEER)
+        maps.peers.update(codec.pack_peer_key(self.peers), codec.pack_peer())
 
     def _endpoints(self) -> dict[EndpointKey, Local | Remote]:
         found: dict[EndpointKey, Local | Remote] = {}
