@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import EndpointNotFoundError as EndpointNotFoundError
     from mizarnet.errors import EntryNotFoundError as EntryNotFoundError
     from mizarnet.errors import ExistsError as ExistsError
+    from mizarnet.errors import ForeignEntryError as ForeignEntryError
     from mizarnet.errors import ForkedError as ForkedError
     from mizarnet.errors import InUseError as InUseError
     from mizarnet.errors import InvalidTypeError as InvalidTypeError
@@ -108,6 +109,7 @@ __all__ = [
     "ExistsError",
     "Feature",
     "Features",
+    "ForeignEntryError",
     "ForkedError",
     "Hook",
     "InUseError",

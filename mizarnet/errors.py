@@ -15,6 +15,7 @@
     ├─ UntrustedNamespaceError (PermissionError)  the namespace belongs to another user namespace
     ├─ UnsupportedError (NotImplementedError)  this kernel cannot do it
     ├─ ExistsError (FileExistsError)           the name, address or port is taken, or an argument differs
+    ├─ ForeignEntryError (FileExistsError)     the entry of a table belongs to another feed
     ├─ NotFoundError (LookupError)
     │  ├─ TunnelNotFoundError
     │  ├─ UnderlayNotFoundError
@@ -59,6 +60,7 @@ __all__ = [
     "EndpointNotFoundError",
     "EntryNotFoundError",
     "ExistsError",
+    "ForeignEntryError",
     "ForkedError",
     "InUseError",
     "InvalidTypeError",
@@ -236,6 +238,21 @@ class ExistsError(MizarnetError, FileExistsError):
         hint: str = "",
     ) -> None:
         super().__init__(message, holder=holder, differences=dict(differences or {}), hint=hint)
+
+
+class ForeignEntryError(MizarnetError, FileExistsError):
+    """The entry of a table belongs to another feed than the one that the call writes for; nothing was written.
+
+    Attributes:
+        key: Key of the entry; the first one, if there are several.
+        feed: Name of the feed that the entry belongs to; empty: it was written by hand.
+    """
+
+    key: object
+    feed: str
+
+    def __init__(self, message: str, *, key: object, feed: str, hint: str = "") -> None:
+        super().__init__(message, key=key, feed=feed, hint=hint)
 
 
 class NotFoundError(MizarnetError, LookupError):

@@ -6,10 +6,11 @@ from __future__ import annotations
 import errno
 import pickle
 import re
+from ipaddress import ip_address
 
 import pytest
 
-from mizarnet import errors
+from mizarnet import EndpointKey, errors
 from mizarnet.errors import MizarnetError
 
 EXAMPLES: list[MizarnetError] = [
@@ -23,6 +24,7 @@ EXAMPLES: list[MizarnetError] = [
     errors.PrivilegeError("m", missing=["CAP_BPF"]),
     errors.UnsupportedError("m", feature="geneve"),
     errors.ExistsError("m", holder="eth0", differences={"mtu": (1, 2)}),
+    errors.ForeignEntryError("m", key=EndpointKey(7, ip_address("10.0.0.9")), feed="f", hint="h"),
     errors.TunnelNotFoundError("m"),
     errors.UnderlayNotFoundError("m"),
     errors.AgentNotFoundError("m"),
@@ -100,6 +102,17 @@ def test_a_limit_or_setting_has_its_advice_whatever_the_call() -> None:
 )
 def test_errors_that_are_os_errors_have_a_number(error: OSError, number: int) -> None:
     assert error.errno == number
+
+
+def test_a_foreign_entry_is_json() -> None:
+    error = errors.ForeignEntryError("m", key=EndpointKey(7, ip_address("10.0.0.9")), feed="directory")
+    assert error.to_dict() == {
+        "error": "ForeignEntryError",
+        "message": "m",
+        "key": {"vni": 7, "ip": "10.0.0.9"},
+        "feed": "directory",
+        "hint": "",
+    }
 
 
 def test_a_long_verifier_log_is_shown_by_its_end() -> None:
