@@ -114,8 +114,9 @@ class TransitAgent(Described, Closing):
 
         Args:
             tunnel: Tunnel of this host; the handle stays the caller's.
-            peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link prefixes, of
-                which one must contain the tunnel's address.
+            peers: Underlay prefixes that tunnel packets are accepted from, added by hand, and compared with all peers
+                of an attached agent, whichever feed added them; None: the underlay's on-link prefixes, of which one
+                must contain the tunnel's address.
             max_endpoints: Room for endpoints, local and remote together, 1 to 16,777,216; None: 65,536.
             max_local: Room for endpoints of this host, 1 to 65,536; None: 4,096.
             hook: ``"auto"``: tcx, and clsact filters behind it, which decide at once if another program empties the

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from mizarnet.tables.endpoints import Changes as Changes
+from mizarnet.tables._changes import Changes as Changes
 from mizarnet.tables.endpoints import EndpointTable as EndpointTable
 from mizarnet.tables.networks import NetworkTable as NetworkTable
 from mizarnet.tables.peers import PeerSet as PeerSet

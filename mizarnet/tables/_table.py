@@ -1,59 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The common base of the tables: a mapping over one map of the agent."""
+"""The common base of the tables that are mappings."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, cast
 
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.maps import Maps
-from mizarnet._kernel.bpf import Map
-from mizarnet._model.arguments import IPAddress, IPNetwork, check_items, in_order
+from mizarnet._datapath.feeds import Feed
+from mizarnet._model.arguments import IPAddress, IPNetwork, check_vni, in_order
 from mizarnet._model.html import table
-from mizarnet._model.log import log
 from mizarnet._model.public import public
 from mizarnet._plain import plain
-from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError, MizarnetError
+from mizarnet.errors import InvalidValueError, MizarnetError
+from mizarnet.tables._changes import Changes
+from mizarnet.tables._owned import Owned
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 @public
-class Table(Mapping[K, V], Generic[K, V]):
+class Table(Owned[K], Mapping[K, V], Generic[K, V]):
     """A map of the agent as a mapping with typed keys and values."""
 
-    _what: str
     _rows: str
     _header: tuple[str, str, str]
 
     def __init__(self, datapath: DataPath, local: IPAddress, place: str) -> None:
-        self._datapath = datapath
+        super().__init__(datapath, place)
         self._tunnel_local = local
-        self._place = place
 
-    def _map(self, maps: Maps) -> Map:
+    def _vni(self, packed: bytes) -> int:
         raise NotImplementedError
 
-    def _pack_key(self, key: object) -> bytes:
+    def _unpack_value(self, packed: bytes) -> V:
         raise NotImplementedError
-
-    def _unpack(self, key: bytes, value: bytes) -> tuple[K, V]:
-        raise NotImplementedError
-
-    def _find(self, packed: bytes) -> bytes | None:
-        return self._map(self._datapath.maps).lookup(packed)
-
-    def _entries(self) -> list[tuple[bytes, bytes]]:
-        return list(self._map(self._datapath.maps).items())
 
     def __getitem__(self, key: object) -> V:
-        packed = self._pack_key(key)
-        value = self._find(packed)
-        if value is None:
-            raise EntryNotFoundError(f"no {self._what} {key!r}")
-        return self._unpack(packed, value)[1]
+        return self._unpack_value(self._value(key))
 
     def __contains__(self, key: object) -> bool:
         """Whether there is an entry of that key; a value that can be no key is an error, as it is in ``[]``."""
@@ -76,11 +61,15 @@ class Table(Mapping[K, V], Generic[K, V]):
 
     def snapshot(self) -> dict[K, V]:
         """All entries, read in batches; one that changes meanwhile is read as it was before or after the change."""
-        return dict(self._unpack(key, value) for key, value in self._entries())
+        return {self._unpack_key(key): self._unpack_value(value) for key, value in self._entries()}
 
-    def _log_change(self, *, written: int = 0, removed: int = 0) -> None:
-        if written or removed:
-            log.info("%ss on %s: %d written, %d removed", self._what, self._place, written, removed)
+    def _sync_within(self, put: Mapping[bytes, bytes], feed: Feed, vni: int | None) -> Changes[K]:
+        if vni is None:
+            return self._sync(put, feed)
+        check_vni(vni)
+        if any(self._vni(key) != vni for key in put):
+            raise InvalidValueError(f"an entry is not of VNI {vni}", argument="vni", value=vni)
+        return self._sync(put, feed, lambda key: self._vni(key) == vni)
 
     def _check_host(self, host: IPAddress, argument: str) -> None:
         if host.version != self._tunnel_local.version:
@@ -116,20 +105,3 @@ def _pair_of(key: object) -> tuple[int, IPAddress | IPNetwork]:
 def _order(key: object) -> tuple[int, ...]:
     vni, ip = _pair_of(key)
     return (vni, *in_order(ip))
-
-
-def pairs(entries: Mapping[K, V] | Iterable[tuple[K, V]]) -> Iterable[tuple[K, V]]:
-    """The argument of ``update`` or ``sync`` as pairs of key and value, whose types are not checked here."""
-    if isinstance(entries, Mapping):
-        return cast("Mapping[K, V]", entries).items()
-    return map(_pair, check_items(entries, argument="entries", what="pairs of key and value"))
-
-
-def _pair(entry: tuple[K, V]) -> tuple[K, V]:
-    try:
-        key, value = entry
-    except (TypeError, ValueError):
-        raise InvalidTypeError(
-            f"an entry is a pair of key and value, not {type(entry).__name__}", argument="entries"
-        ) from None
-    return key, value

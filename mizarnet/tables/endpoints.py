@@ -3,49 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import TypeVar
 
-import attrs
-
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.lock import TABLE_WRITER
-from mizarnet._datapath.maps import Maps, present, write
+from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
-from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
-from mizarnet._model.arguments import check_vni
-from mizarnet._model.described import Described
-from mizarnet._model.differences import differences
+from mizarnet._model.arguments import check_items
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
-from mizarnet.errors import (
-    CapacityError,
-    EntryNotFoundError,
-    InvalidTypeError,
-    InvalidValueError,
-    LocalEndpointError,
-)
-from mizarnet.tables._table import Table, pairs
+from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet.tables._changes import Changes
+from mizarnet.tables._owned import pairs
+from mizarnet.tables._table import Table
 
 # A type variable, since the key type of a mapping is invariant: EndpointKey is one of the types that fit.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
-
-
-@public
-@attrs.frozen
-class Changes(Described):
-    """Result of :meth:`EndpointTable.sync`.
-
-    Attributes:
-        added: Number of entries that were added.
-        changed: Number of entries whose host changed.
-        removed: Number of entries that were removed.
-    """
-
-    added: int
-    changed: int
-    removed: int
 
 
 @public
@@ -53,7 +28,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     """``agent.endpoints``: where each address of a VNI lives. An endpoint with two addresses has two entries.
 
     Keys are pairs of VNI and address, such as ``(7, "10.0.0.9")``. Only :class:`mizarnet.Remote` can be written, since
-    local entries belong to :class:`mizarnet.Endpoint`. Every write holds the host's lock.
+    local entries belong to :class:`mizarnet.Endpoint`: an endpoint that is made takes its addresses, whichever feed has
+    entries of them. Each remote entry belongs to the feed that wrote it, or was written by hand (``feed=""``). A feed
+    changes and removes its own entries only, unless the call says ``take=True``: then it takes over those that the call
+    names. Every write holds the host's lock.
 
     Each call also raises what :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another
     process.
@@ -72,80 +50,75 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     def _pack_key(self, key: object) -> bytes:
         return codec.pack_endpoint_key(EndpointKey.parse(key))
 
-    def _unpack(self, key: bytes, value: bytes) -> tuple[EndpointKey, Local | Remote]:
-        return codec.unpack_endpoint_key(key), codec.unpack_endpoint(value)
+    def _unpack_key(self, packed: bytes) -> EndpointKey:
+        return codec.unpack_endpoint_key(packed)
 
-    @whole
+    def _vni(self, packed: bytes) -> int:
+        return codec.endpoint_vni(packed)
+
+    def _unpack_value(self, packed: bytes) -> Local | Remote:
+        return codec.unpack_endpoint(packed)
+
+    def _owner(self, value: bytes) -> int | None:
+        return None if codec.is_local(value) else codec.endpoint_feed(value)
+
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
-        """Set the host that an endpoint of another host lives on.
+        """Set by hand the host that an endpoint of another host lives on; raises as :meth:`update` does."""
+        self.update([(key, value)])
 
-        Raises:
-            LocalEndpointError: The key belongs to a local endpoint.
-            InvalidValueError: The host's address is not of the underlay's address family, or is this host's.
-            CapacityError: The table is full.
-        """
-        packed, data = self._pack_key(key), self._pack_remote(value)
-        with self._datapath.writing(*TABLE_WRITER) as maps:
-            self._refuse_local(maps, packed)
-            maps.endpoints.update(packed, data)
-            self._yield_to_locals(maps, [packed])
-        self._log_change(written=1)
-
-    @whole
     def __delitem__(self, key: tuple[int, AddressLike]) -> None:
-        """Remove the entry of a remote endpoint, or of one of this host whose device is gone.
+        """Remove an entry that was written by hand, or one of an endpoint of this host whose device is gone.
 
         Raises:
             EntryNotFoundError: There is no entry of that key.
+            ForeignEntryError: The entry belongs to a feed.
             LocalEndpointError: The key belongs to a local endpoint.
         """
-        packed = self._pack_key(key)
-        with self._datapath.writing(*TABLE_WRITER) as maps:
-            there = maps.endpoints.lookup(packed) is not None
-            self._refuse_local(maps, packed)  # which removes the entry of an endpoint that lost its device
-            maps.endpoints.delete(packed)
-            self._yield_to_locals(maps, [packed])
-            if not there:
-                raise EntryNotFoundError(f"no endpoint {key!r}")
-        self._log_change(removed=1)
+        if not self._remove(self._pack_key(key)):
+            raise EntryNotFoundError(f"no endpoint {key!r}")
 
-    @whole
     def update(
         self,
         entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
         /,
+        *,
+        feed: str = "",
+        take: bool = False,
     ) -> None:
         """Write many entries: all of them and the room for them are checked, then they are written in batches.
 
         Args:
             entries: Mapping, or pairs of key and value.
+            feed: Name of the feed that writes, at most 31 bytes in UTF-8; empty: by hand.
+            take: Whether to take over entries of other feeds.
 
         Raises:
             LocalEndpointError: A key belongs to a local endpoint; nothing was written.
+            ForeignEntryError: An entry belongs to another feed; nothing was written.
             InvalidValueError: A host's address is not of the underlay's address family, or is this host's.
-            CapacityError: The entries do not fit; nothing was written.
+            CapacityError: The entries do not fit, or 16 other feeds have entries; nothing was written.
             BpfError: The kernel refused an entry; the message says how many were written before it.
         """
-        packed = self._pack_all(entries)
-        with self._datapath.writing(*TABLE_WRITER) as maps:
-            self._refuse_locals(maps, packed.keys())
-            self._write(maps, packed)
-        self._log_change(written=len(packed))
+        writer = Feed.of(feed, take=take)
+        self._update(self._pack_all(entries, writer, "entries"), writer)
 
-    @whole
     def sync(
         self,
         remotes: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
         *,
         vni: int | None = None,
-    ) -> Changes:
-        """Make the remote entries, of one VNI or of all, exactly ``remotes``; local entries stay.
+        feed: str = "",
+        take: bool = False,
+    ) -> Changes[EndpointKey]:
+        """Make the entries of a feed, of one VNI or of all, exactly ``remotes``; all other entries stay.
 
         Superfluous entries are removed first, so that a full table can be renewed.
 
         Args:
             remotes: Mapping, or pairs of key and value.
             vni: VNI whose entries are replaced; None: those of every VNI.
+            feed: Name of the feed, as for :meth:`update`.
+            take: Whether to take over the entries of other feeds that are in ``remotes``.
 
         Returns:
             Numbers of entries that were added, changed and removed.
@@ -153,44 +126,54 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         Raises:
             InvalidValueError: A key is of another VNI than ``vni``; also as for :meth:`update`.
             LocalEndpointError: As for :meth:`update`.
+            ForeignEntryError: As for :meth:`update`.
             CapacityError: As for :meth:`update`.
             BpfError: As for :meth:`update`.
         """
-        if vni is not None:
-            check_vni(vni)
-        wanted = self._pack_all(remotes)
-        if vni is not None and any(codec.unpack_endpoint_key(key).vni != vni for key in wanted):
-            raise InvalidValueError(f"an entry is not of VNI {vni}", argument="remotes", value=vni)
-        with self._datapath.writing(*TABLE_WRITER) as maps:
-            self._refuse_locals(maps, wanted.keys())
-            there = dict(self._remotes(maps, vni))
-            different = differences(wanted, there)
-            superfluous = [key for key in there if key not in wanted]
-            self._write(maps, {key: wanted[key] for key in different}, leaving=superfluous)
-        self._log_change(written=len(different), removed=len(superfluous))
-        added = sum(found is None for _, found in different.values())
-        return Changes(added=added, changed=len(different) - added, removed=len(superfluous))
+        writer = Feed.of(feed, take=take)
+        return self._sync_within(self._pack_all(remotes, writer, "remotes"), writer, vni)
 
-    def _write(self, maps: Maps, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
-        try:
-            write(maps.endpoints, entries, leaving=leaving)
-        except CapacityError:
-            _restored(maps, [*entries, *leaving])
-            raise
-        self._yield_to_locals(maps, entries, removed=leaving)
+    def apply(
+        self,
+        put: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        gone: Iterable[tuple[int, AddressLike]] = (),
+        *,
+        feed: str = "",
+        take: bool = False,
+    ) -> Changes[EndpointKey]:
+        """Write some entries of a feed and remove others, at the cost of these; what is not the feed's is left alone.
 
-    def _remotes(self, maps: Maps, vni: int | None) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in maps.endpoints.items():
-            if not codec.is_local(value) and vni in (None, codec.unpack_endpoint_key(key).vni):
-                yield key, value
+        Args:
+            put: Entries to write: mapping, or pairs of key and value.
+            gone: Keys of entries to remove; one that is not there is harmless.
+            feed: Name of the feed, as for :meth:`update`.
+            take: Whether to take over, and to remove, the entries of other feeds that are named.
+
+        Returns:
+            Numbers of entries that were added, changed and removed, and the keys that were left alone: those of
+            endpoints of this host, and those of other feeds.
+
+        Raises:
+            InvalidValueError: A key is in ``put`` and in ``gone``; also as for :meth:`update`.
+            CapacityError: As for :meth:`update`.
+            BpfError: As for :meth:`update`.
+        """
+        writer = Feed.of(feed, take=take)
+        keys = {self._pack_key(key) for key in check_items(gone, argument="gone", what="keys")}
+        return self._apply(self._pack_all(put, writer, "put"), keys, writer)
 
     def _pack_all(
         self,
         entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        writer: Feed,
+        argument: str,
     ) -> dict[bytes, bytes]:
-        return {self._pack_key(key): self._pack_remote(value) for key, value in pairs(entries)}
+        return {
+            self._pack_key(key): self._pack_remote(value, writer)
+            for key, value in pairs(entries, argument=argument)
+        }
 
-    def _pack_remote(self, value: Remote) -> bytes:
+    def _pack_remote(self, value: Remote, writer: Feed) -> bytes:
         if not isinstance(value, Remote):
             raise InvalidTypeError(
                 f"an entry is a Remote, not {type(value).__name__}",
@@ -200,37 +183,20 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         self._check_host(value.host, "host")
         if value.host == self._tunnel_local:
             raise InvalidValueError(f"host {value.host} is this host", argument="host", value=value.host)
-        return codec.pack_endpoint(value)
+        return codec.pack_endpoint(value, feed=writer.number)
 
-    def _refuse_local(self, maps: Maps, packed: bytes) -> None:
-        value = maps.endpoints.lookup(packed)
-        if packed in maps.addresses or (value is not None and codec.is_local(value)):
-            self._release_or_refuse(maps, packed)
+    def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
+        local = {key for key in there.keys() & keys if codec.is_local(there[key])}
+        own = LocalEndpoints(self._datapath, maps)
+        return {
+            key
+            for key in local | (_claims(maps, keys) & keys)
+            if not own.release(codec.unpack_endpoint_key(key))
+        }
 
-    def _refuse_locals(self, maps: Maps, entries: Set[bytes]) -> None:
-        there = present(maps.endpoints, entries)
-        local = {key for key, value in there.items() if codec.is_local(value)}
-        for packed in local | (_claims(maps, entries) & entries):
-            self._release_or_refuse(maps, packed)
-
-    def _release_or_refuse(self, maps: Maps, packed: bytes) -> None:
-        if not LocalEndpoints(self._datapath, maps).release(codec.unpack_endpoint_key(packed)):
-            raise _local_error(packed)
-
-    def _yield_to_locals(
-        self, maps: Maps, written: Collection[bytes], *, removed: Collection[bytes] = ()
-    ) -> None:
-        """Restore local entries that were just overwritten; a process that does not see the lock may have made one."""
-        _restored(maps, removed)
-        claimed = _restored(maps, written)
-        if claimed:
-            raise _local_error(claimed[0])
-
-
-def _restored(maps: Maps, keys: Collection[bytes]) -> list[bytes]:
-    """The keys that endpoints of this host claim, after their entries were written again."""
-    claims = _claims(maps, keys)
-    return [key for key in keys if key in claims and maps.restore_local(key)]
+    def _reclaimed(self, maps: Maps, keys: Collection[bytes]) -> set[bytes]:
+        claims = _claims(maps, keys)
+        return {key for key in keys if key in claims and maps.restore_local(key)}
 
 
 def _claims(maps: Maps, keys: Collection[bytes]) -> set[bytes]:
@@ -242,10 +208,3 @@ def _claims(maps: Maps, keys: Collection[bytes]) -> set[bytes]:
 
 # The claims of this host are far fewer than the entries of all hosts: from here on, reading them all is quicker.
 _FEWER = 64
-
-
-def _local_error(packed: bytes) -> LocalEndpointError:
-    key = codec.unpack_endpoint_key(packed)
-    return LocalEndpointError(
-        f"({key.vni}, {key.ip}) is an endpoint of this host", hint="use Endpoint to change or delete it"
-    )

@@ -20,6 +20,7 @@ from mizarnet._kernel.netlink import (
     delete_link,
     delete_netns,
     get_link,
+    list_addresses,
     nsid_of,
     set_link,
 )
@@ -77,6 +78,7 @@ def measure(host: Session, target: Session, tunnel: Link) -> None:
     create(0)
     report("delete a macvlan", lambda _: delete_link(target, created()), after=create)
     ifindex = created()
+    report("read the addresses of a link", lambda _: list_addresses(target, ifindex=ifindex))
     report(
         "add an address", lambda number: add_address(target, ifindex, ip_interface(f"10.0.0.{number + 1}/24"))
     )

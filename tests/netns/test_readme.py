@@ -17,7 +17,7 @@ from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER, SECOND, JOIN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+HOST_1, HOST_2, LATER, SECOND, FEEDS, JOIN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -88,6 +88,16 @@ def test_a_second_network_and_a_call_from_asyncio(
     assert containers[0].run("ip", "route", "show", "default") != before  # the first network has no gateway
     _run(hosts[0], f"{JOIN}\n\nasyncio.run(join(mz.TransitAgent.open('tunnel0'), 'db'))")
     assert "10.0.0.9/24" in containers[1].run("ip", "addr", "show", "eth0")
+
+
+def test_a_feed_beside_a_script(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]
+) -> None:
+    _run(hosts[0], HOST_1)
+    changes, feed = _run(hosts[0], FEEDS).splitlines()
+    assert changes.startswith("Changes(added=1, changed=0, removed=1, local=(), refused={})")
+    assert changes.endswith("{'directory': 2, '': 2}") or changes.endswith("{'': 2, 'directory': 2}")
+    assert feed == "directory"
 
 
 def test_ten_lines_show_both_hosts() -> None:

@@ -49,6 +49,10 @@ def networks() -> NetworkTable:
     return NetworkTable(NO_STORE, ip_address("192.0.2.1"), "nowhere")
 
 
+def peers() -> PeerSet:
+    return PeerSet(NO_STORE, "nowhere")
+
+
 # (what is wrong, the error's class, the argument it names, the call)
 CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("VNI zero", Value, "vni", lambda: spec(vni=0)),
@@ -174,13 +178,26 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
      lambda: NetworkKey.parse((7, cast("Any", ip_interface("10.0.0.5/24"))))),
     ("mapped prefix", Value, "prefix", lambda: NetworkKey.parse((7, "::ffff:0:0/96"))),
     ("no entries", Type, "entries", lambda: endpoints().update(cast("Any", None))),
-    ("entries as text", Type, "entries", lambda: endpoints().sync(cast("Any", "10.0.0.5"))),
+    ("entries as text", Type, "remotes", lambda: endpoints().sync(cast("Any", "10.0.0.5"))),
     ("entries that are no pairs", Type, "entries", lambda: endpoints().update(cast("Any", [7]))),
     ("entries of three", Type, "entries", lambda: endpoints().update(cast("Any", [(7, "10.0.0.5", None)]))),
     ("an entry without a value", Type, "value", lambda: endpoints().update({(7, "10.0.0.5"): cast("Any", None)})),
+    ("a feed that is no text", Type, "feed", lambda: endpoints().update({}, feed=cast("Any", None))),
+    ("a feed that cannot be printed", Value, "feed", lambda: endpoints().sync({}, feed="plan\n")),
+    ("a feed with a zero", Value, "feed", lambda: endpoints().sync({}, feed="a\0b")),
+    ("a feed of half a character", Value, "feed", lambda: endpoints().sync({}, feed="\ud800")),
+    ("a feed of 32 bytes", Value, "feed", lambda: networks().sync({}, feed="x" * 32)),
+    ("a feed of 31 characters that are 32 bytes", Value, "feed", lambda: peers().sync([], feed="x" * 30 + "ä")),
+    ("a feed like one that nobody knows", Value, "feed", lambda: peers().apply([], feed="?1")),
+    ("a half taken entry", Type, "take", lambda: networks().apply({}, take=cast("Any", 1))),
+    ("an entry to be put and gone", Value, "gone",
+     lambda: endpoints().apply({(7, "10.0.0.5"): mz.Remote("192.0.2.2")}, [(7, "10.0.0.5")])),
+    ("keys that are no keys", Type, "gone", lambda: endpoints().apply({}, cast("Any", 7))),
+    ("a key that is none", Type, "key", lambda: networks().apply({}, cast("Any", ["10.0.0.0/24"]))),
+    ("prefixes that are none", Type, "gone", lambda: peers().apply([], "192.0.2.0/24")),
     ("no networks", Type, "entries", lambda: networks().update(cast("Any", None))),
-    ("no peers", Type, "prefixes", lambda: PeerSet(NO_STORE, "nowhere").update(cast("Any", None))),
-    ("one peer as text", Type, "prefixes", lambda: PeerSet(NO_STORE, "nowhere").update("192.0.2.0/24")),
+    ("no peers", Type, "prefixes", lambda: peers().update(cast("Any", None))),
+    ("one peer as text", Type, "prefixes", lambda: peers().update("192.0.2.0/24")),
     ("a field that there is not", Type, "vin", lambda: spec(vin=7)),
     ("a specification without an address", Type, "ip", lambda: EndpointSpec(**cast("Any", {"vni": 7}))),
     ("an endpoint without a VNI", Type, "vni", lambda: endpoint(vni=None)),

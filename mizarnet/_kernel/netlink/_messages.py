@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one seam to pyroute2: its message classes write and read rtnetlink's bytes, except links, which `link` reads.
+"""The one seam to pyroute2: its message classes write and read rtnetlink's bytes.
 
-pyroute2 ships no types and is imported on first use only, because that takes about 0.2 s.
+Links and addresses are read without it. pyroute2 ships no types and is imported on first use only, because that takes
+about 0.2 s.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Attribute: TypeAlias = tuple[str, object]
 
 _CODECS: Mapping[Rtm, str] = {
     **dict.fromkeys((Rtm.NEWLINK, Rtm.DELLINK, Rtm.GETLINK, Rtm.SETLINK), "ifinfmsg"),
-    **dict.fromkeys((Rtm.NEWADDR, Rtm.DELADDR, Rtm.GETADDR), "ifaddrmsg"),
+    **dict.fromkeys((Rtm.NEWADDR, Rtm.DELADDR), "ifaddrmsg"),
     **dict.fromkeys((Rtm.NEWROUTE, Rtm.GETROUTE), "rtmsg"),
     **dict.fromkeys((Rtm.NEWNSID, Rtm.GETNSID), "nsidmsg"),
 }

@@ -8,18 +8,19 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
+from mizarnet._kernel.netlink._messages import Attribute, Request
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, no_namespace
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained
-from mizarnet._kernel.rtnetlink import Flag, Rtm
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes
 from mizarnet._model.arguments import IPInterface
+from mizarnet._model.layout import read_number
 from mizarnet.errors import NetlinkError, NetnsNotFoundError
 
 FAMILIES = {4: int(socket.AF_INET), 6: int(socket.AF_INET6)}
@@ -30,7 +31,14 @@ _IFA_F_DADFAILED = 0x08
 _IFA_F_DEPRECATED = 0x20
 _IFA_F_TENTATIVE = 0x40
 _UNFIT = _IFA_F_SECONDARY | _IFA_F_DADFAILED | _IFA_F_DEPRECATED | _IFA_F_TENTATIVE
-_IFA_TARGET_NETNSID = 10
+_IFADDRMSG = struct.Struct("=BBBBI")
+"""``struct ifaddrmsg``: family, length of the prefix, flags, scope and ifindex."""
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_TARGET_NETNSID = 1, 2, 8, 10
+_WANTED = {_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS}
+_INTERFACES: Mapping[int, Callable[[tuple[bytes, int]], IPInterface]] = {
+    socket.AF_INET: ipaddress.IPv4Interface,
+    socket.AF_INET6: ipaddress.IPv6Interface,
+}
 _SCOPE_GLOBAL = 0
 _RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
 
@@ -153,10 +161,11 @@ def list_addresses(
         NetnsNotFoundError: The namespace that ``nsid`` means has ended, or is ending.
         NetlinkError: The kernel refused (ENODEV: no such link).
     """
-    target = b"" if nsid == SAME_NAMESPACE else struct.pack("=HHi", 8, _IFA_TARGET_NETNSID, nsid)
-    request = Request(Rtm.GETADDR, fields={"index": ifindex or 0}, flags=Flag.DUMP, packed=target)
+    body = _IFADDRMSG.pack(0, 0, 0, 0, ifindex or 0)
+    if nsid != SAME_NAMESPACE:
+        body += attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
     try:
-        return [_address(reply) for reply in session.request("list addresses", request)]
+        return list(map(decode_address, session.request_all("list addresses", Rtm.GETADDR, body)))
     except NetlinkError as refused:
         ending = refused.errno == errno.ENODEV and nsid != SAME_NAMESPACE
         if ending or no_namespace(refused, nsid):
@@ -179,13 +188,15 @@ def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -
     return None
 
 
-def _address(reply: Reply) -> Address:
+def decode_address(message: bytes) -> Address:
+    """The address that an RTM_NEWADDR message, its header included, describes."""
+    family, prefix_length, flags, scope, ifindex = _IFADDRMSG.unpack_from(message, HEADER_BYTES)
+    found = attributes(message, _WANTED, at=HEADER_BYTES + _IFADDRMSG.size)
     # On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
-    text = reply.text("IFA_LOCAL") or reply.text("IFA_ADDRESS")
-    flags = reply.number("IFA_FLAGS")
+    packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return Address(
-        interface=ipaddress.ip_interface(f"{text}/{reply.field('prefixlen')}"),
-        ifindex=reply.field("index"),
-        scope=reply.field("scope"),
-        flags=reply.field("flags") if flags is None else flags,
+        interface=_INTERFACES[family]((packed, prefix_length)),
+        ifindex=ifindex,
+        scope=scope,
+        flags=read_number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else flags,
     )

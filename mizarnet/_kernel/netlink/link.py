@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import sys
 from collections.abc import Mapping
 
 import attrs
@@ -131,7 +132,7 @@ def decode_link(message: bytes) -> Link:
         flags=flags,
         alias=_text(found, _IFLA_IFALIAS),
         parent_ifindex=_number(found, _IFLA_LINK),
-        parent_nsid=_number(found, _IFLA_LINK_NETNSID),
+        parent_nsid=_nsid(found.get(_IFLA_LINK_NETNSID)),
         num_tx_queues=_number(found, _IFLA_NUM_TX_QUEUES) or 0,
         qdisc=_text(found, _IFLA_QDISC),
         port=port,
@@ -147,6 +148,11 @@ def decode_link(message: bytes) -> Link:
 def _number(found: Mapping[int, bytes], kind: int) -> int | None:
     value = found.get(kind)
     return None if value is None else read_number(value)
+
+
+def _nsid(value: bytes | None) -> int | None:
+    """Unlike other numbers it may be below 0: the parent's namespace is ending, and has no id any more."""
+    return None if value is None else int.from_bytes(value, sys.byteorder, signed=True)
 
 
 def _text(found: Mapping[int, bytes], kind: int) -> str:

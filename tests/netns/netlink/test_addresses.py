@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import ipaddress
 import subprocess
 from ipaddress import ip_address, ip_interface, ip_network
@@ -11,6 +12,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from mizarnet._kernel.netlink import (
+    Address,
     Link,
     Session,
     add_address,
@@ -24,6 +26,8 @@ from mizarnet._kernel.netlink import (
     set_link,
     write_sysctl,
 )
+from mizarnet._kernel.netlink.addresses import decode_address
+from mizarnet._kernel.rtnetlink import Rtm
 from mizarnet.errors import NetlinkError
 
 
@@ -90,6 +94,40 @@ def test_the_first_lasting_address_is_primary(session: Session, link: Link) -> N
         add_address(session, link.ifindex, ip_interface(text))
     ip(session, "addr", "add", "169.254.1.1/16", "dev", "v0", "scope", "link")
     assert primary_address(session, link.ifindex, version=4) == ip_interface("10.0.0.5/24")
+
+
+def as_pyroute2_says(data: bytes) -> Address:
+    message = importlib.import_module("pyroute2.netlink.rtnl.ifaddrmsg").ifaddrmsg(data)
+    message.decode()
+    text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    return Address(
+        interface=ip_interface(f"{text}/{message['prefixlen']}"),
+        ifindex=message["index"],
+        scope=message["scope"],
+        flags=message.get_attr("IFA_FLAGS"),
+    )
+
+
+def test_every_field_is_as_pyroute2_says(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"))
+    for argv in (
+        "10.0.0.6/24 dev v0 label v0:label",
+        "192.0.2.1 peer 192.0.2.2/32 dev v0",
+        "2001:db8::1 peer 2001:db8::2/128 dev v0",
+        "169.254.1.1/16 dev v0 scope link",
+        "fd00::9/64 dev v1 nodad mngtmpaddr noprefixroute preferred_lft 0",
+        "fd00::a/64 dev v1 nodad valid_lft 1000 preferred_lft 500",
+    ):
+        ip(session, "addr", "add", *argv.split())
+    said = session.request_all("list addresses", Rtm.GETADDR, bytes(8))
+    found = list(map(decode_address, said))
+    assert found == list(map(as_pyroute2_says, said))
+    assert len(found) >= 10  # with those of lo; IPv6's own come in their own time
+    assert len({address.flags for address in found}) > 4
+    assert {address.scope for address in found} == {0, 253, 254}
+    assert {str(address.interface.ip) for address in found} >= {"192.0.2.1", "2001:db8::1", "127.0.0.1"}
+    assert {address.ifindex for address in found} == {1, link.ifindex, link.parent_ifindex}
 
 
 def test_point_to_point_shows_the_near_end(session: Session, link: Link) -> None:

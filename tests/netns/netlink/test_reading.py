@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from mizarnet._kernel.netlink import (
@@ -137,6 +138,15 @@ def test_every_field_is_as_pyroute2_says(open_new: OpenNew, tmp_path: Path) -> N
     assert {link.parent_nsid is None for link in links} == {True, False}
     assert {link.master_ifindex is None for link in links} == {True, False}
     assert "mizarnet höst" in {link.alias for link in links}
+
+
+def test_a_parent_without_an_id_is_as_pyroute2_says(session: Session) -> None:
+    (message,) = messages(session)
+    orphan = message + struct.pack("=HHi", 8, 37, -1)
+    orphan = struct.pack("=I", len(orphan)) + orphan[4:]
+    assert decode_link(orphan).parent_nsid == -1
+    assert attrs.evolve(as_pyroute2_says(orphan), parent_nsid=None) == decode_link(message)
+    assert as_pyroute2_says(orphan) == decode_link(orphan)
 
 
 def test_names_and_aliases_may_be_any_bytes(session: Session) -> None:
