@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import mizarnet as mz
 from tests.world import TUNNEL
@@ -23,6 +24,7 @@ ADDRESSES = [f"10.0.0.{number}" for number in range(101, 106)]
 MACS = [f"02:00:00:00:01:{number:02x}" for number in range(4)]
 IFNAMES = ["eth0", "eth1", "eth2"]
 HOSTS = ["192.0.2.2", "192.0.2.3", "192.0.2.4"]
+FEEDS = ["", "directory", "plan:web"]
 FEWEST = 60
 """Calls that each makes, however slow the machine is: enough that each kind succeeds for somebody."""
 
@@ -41,6 +43,7 @@ class Rival:
             self.write_one,
             self.write_many,
             self.sync,
+            self.apply,
             self.forget,
             self.other_tables,
         ]
@@ -78,10 +81,14 @@ class Rival:
         self._agent.endpoints[self._key()] = self._remote()
 
     def write_many(self) -> None:
-        self._agent.endpoints.update({self._key(): self._remote() for _ in range(3)})
+        self._agent.endpoints.update({self._key(): self._remote() for _ in range(3)}, **self._feed())
 
     def sync(self) -> None:
-        self._agent.endpoints.sync({self._key(): self._remote() for _ in range(3)}, vni=7)
+        self._agent.endpoints.sync({self._key(): self._remote() for _ in range(3)}, vni=7, **self._feed())
+
+    def apply(self) -> None:
+        put, gone = {self._key(): self._remote() for _ in range(2)}, {self._key()}
+        self._agent.endpoints.apply(put, gone - put.keys(), **self._feed())
 
     def forget(self) -> None:
         del self._agent.endpoints[self._key()]
@@ -90,6 +97,9 @@ class Rival:
         self._agent.networks[7, "10.0.0.0/24"] = mz.Network(gateway=self._random.choice([None, "10.0.0.1"]))
         self._agent.peers.add("203.0.113.0/24")
         self._agent.peers.discard("203.0.113.0/24")
+
+    def _feed(self) -> Any:
+        return {"feed": self._random.choice(FEEDS), "take": self._random.random() < 0.5}
 
     def _key(self) -> tuple[int, str]:
         return 7, self._random.choice(ADDRESSES)

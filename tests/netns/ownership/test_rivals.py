@@ -70,7 +70,7 @@ def test_no_table_is_wrong_after_rivals(world: World, who: str) -> None:
         quiet(each)
     ended = _compete(host, RUNS[who], [each.name for each in spaces])
     print(who, json.dumps(ended, indent=1, sort_keys=True))
-    made, *others = ("create: done", "delete: done", "write_one: done", "sync: done")
+    made, *others = ("create: done", "delete: done", "write_one: done", "sync: done", "apply: done")
     assert min(ended[each] for each in (made, *others)) > 0
     names = [each.name for each in spaces] + _private()
     assert disagreements(host.agent, names) == [], f"seed {SEED}"
