@@ -116,7 +116,6 @@ def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
 def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
     """Whether this call made the data path; False: another process attached first, and nothing of this call is left."""
     capacity = Capacity(spec.max_endpoints or MAX_ENDPOINTS, spec.max_local or MAX_LOCAL)
-    _ = tunnel.host.own_nsid  # given before those of many containers, it is found quickly
     with ExitStack() as stack:
         loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
         maps = Maps.of(loaded)

@@ -94,7 +94,11 @@ def test_the_laws_of_a_mapping(agent: mz.TransitAgent) -> None:
 
 def test_local_endpoints_are_seen(agent: mz.TransitAgent) -> None:
     endpoint = mz.Endpoint.open(agent, "7/10.0.0.1")
-    assert agent.endpoints[7, "10.0.0.1"] == agent.endpoints[7, "fd00::1"] == mz.Local(endpoint.mac, 0)
+    assert (
+        agent.endpoints[7, "10.0.0.1"]
+        == agent.endpoints[7, "fd00::1"]
+        == mz.Local(endpoint.mac, endpoint._record.slot)
+    )
 
 
 def test_a_missing_key_is_a_key_error(agent: mz.TransitAgent) -> None:
