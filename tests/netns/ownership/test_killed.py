@@ -24,7 +24,7 @@ from tests.netns.ownership.conftest import Scene
 from tests.netns.ownership.test_taken_off import offered
 from tests.support.agreement import disagreements
 from tests.support.depth import FULL, SEED, some
-from tests.support.killer import Killer
+from tests.support.injector import Injector
 from tests.support.standing import data_paths
 from tests.support.traffic import assert_ping
 from tests.support.wait import wait_until
@@ -35,8 +35,8 @@ TENTH = 10
 
 
 @pytest.fixture(scope="module")
-def killer(tmp_path_factory: pytest.TempPathFactory) -> Killer:
-    return Killer.build(tmp_path_factory.mktemp("killer"))
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    return Injector.build(tmp_path_factory.mktemp("injector"))
 
 
 def private_names() -> list[Path]:
@@ -158,21 +158,21 @@ Way = Callable[[Ground, str], None]
 
 def sweep(
     ground: Ground,
-    killer: Killer,
+    injector: Injector,
     verb: Callable[[Begin], object],
     before: Callable[[], object],
     ways: list[Way],
 ) -> None:
     """Kill the verb at each point, and go on each way; at less than full depth some points, and a way for each."""
     before()
-    everything = killer.points(verb)
+    everything = injector.points(verb)
     ways[0](ground, "not killed")
     pairs = [(number, way) for number in range(len(everything)) for way in ways]
     chosen = pairs if FULL else _one_way_each(some(range(len(everything)), TENTH), ways)
     deaths = 0
     for number, way in chosen:
         before()
-        last = killer.kill(verb, number + 1)
+        last = injector.kill(verb, number + 1)
         deaths += last is not None
         point = f"point {number + 1}, {last}, then {way.__name__} (seed {SEED})"
         ground.assert_safe(point)
@@ -207,7 +207,7 @@ def delete_it_by_hand(ground: Ground, point: str) -> None:
 
 
 @pytest.mark.vm
-def test_killed_while_attaching(ground: Ground, killer: Killer) -> None:
+def test_killed_while_attaching(ground: Ground, injector: Injector) -> None:
     def verb(begin: Begin) -> None:
         with mz.Tunnel.open(TUNNEL, netns=ground.netns) as tunnel:
             begin()
@@ -215,7 +215,7 @@ def test_killed_while_attaching(ground: Ground, killer: Killer) -> None:
 
     ways: list[Way] = [complete_and_use, delete_it, delete_it_by_hand]
     with ground.scene.stream():
-        sweep(ground, killer, verb, lambda: ground.tunnel().close(), ways)
+        sweep(ground, injector, verb, lambda: ground.tunnel().close(), ways)
 
 
 # -- a switch ----------------------------------------------------------------------------------------------
@@ -236,17 +236,17 @@ def detach_by_name(ground: Ground, point: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["native", "generic"])
-def test_killed_while_attaching_a_switch(ground: Ground, killer: Killer, mode: str) -> None:
+def test_killed_while_attaching_a_switch(ground: Ground, injector: Injector, mode: str) -> None:
     def verb(begin: Begin) -> None:
         with mz.TransitAgent.open(TUNNEL, netns=ground.netns) as agent:
             begin()
             mz.TransitSwitch.attach(agent, mode=mode)  # type: ignore[arg-type]
 
     ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
-    sweep(ground, killer, verb, lambda: ground.agent().close(), ways)
+    sweep(ground, injector, verb, lambda: ground.agent().close(), ways)
 
 
-def test_killed_while_detaching_a_switch(ground: Ground, killer: Killer) -> None:
+def test_killed_while_detaching_a_switch(ground: Ground, injector: Injector) -> None:
     def before() -> None:
         with ground.agent() as agent:
             mz.TransitSwitch.attach(agent)
@@ -258,7 +258,7 @@ def test_killed_while_detaching_a_switch(ground: Ground, killer: Killer) -> None
             switch.detach()
 
     ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
-    sweep(ground, killer, verb, before, ways)
+    sweep(ground, injector, verb, before, ways)
 
 
 # -- deleting everything -----------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ def delete_the_rest(ground: Ground, point: str) -> None:
 
 
 @pytest.mark.parametrize("verb_name", ["Tunnel.delete", "TransitAgent.detach"])
-def test_killed_while_deleting_everything(ground: Ground, killer: Killer, verb_name: str) -> None:
+def test_killed_while_deleting_everything(ground: Ground, injector: Injector, verb_name: str) -> None:
     """A container's endpoint, a VM's with the namespace that was made for it, a switch, agent and tunnel."""
 
     def verb(begin: Begin) -> None:
@@ -286,7 +286,7 @@ def test_killed_while_deleting_everything(ground: Ground, killer: Killer, verb_n
             agent.tunnel.delete(force=True) if verb_name == "Tunnel.delete" else agent.detach(force=True)
 
     ways: list[Way] = [make_it_again, delete_the_rest, delete_it_by_hand]
-    sweep(ground, killer, verb, ground.everything, ways)
+    sweep(ground, injector, verb, ground.everything, ways)
 
 
 # -- an endpoint -------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ def delete_the_endpoint(ground: Ground, point: str) -> None:
 
 @pytest.mark.parametrize("kind", ["macvlan", "macvtap"])
 @pytest.mark.parametrize("doing", ["create", "delete"])
-def test_killed_with_an_endpoint(ground: Ground, killer: Killer, kind: str, doing: str) -> None:
+def test_killed_with_an_endpoint(ground: Ground, injector: Injector, kind: str, doing: str) -> None:
     """The record comes first and goes last: it finds what else there is."""
 
     def before() -> None:
@@ -344,4 +344,4 @@ def test_killed_with_an_endpoint(ground: Ground, killer: Killer, kind: str, doin
             make(ground, agent, kind) if doing == "create" else mz.Endpoint.open(agent, "web").delete()
 
     ways = [make_the_endpoint(kind), delete_the_endpoint, delete_the_rest]
-    sweep(ground, killer, verb, before, ways)
+    sweep(ground, injector, verb, before, ways)
