@@ -23,15 +23,15 @@ C_WARNINGS := -Wall -Wextra -Werror -fsyntax-only -Icsrc/include
 PYTEST := $(BIN)/python -m pytest
 
 .NOTPARALLEL:
-.PHONY: demo test test-unit test-bpf test-netns test-mutants test-sanitized test-vm test-full
-.PHONY: fuzz mutants bench wheel clean
+.PHONY: demo test test-unit test-bpf test-netns test-crash test-mutants test-sanitized test-vm test-full
+.PHONY: crash fuzz mutants bench wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c lint-commits format
 .PHONY: root build-packages netns-packages vm-packages lint-packages wheel-packages git-packages
 
 demo: root $(VENV)/built netns-packages
 	$(BIN)/python examples/two_hosts.py
 
-TIERS := test-unit test-bpf wheel test-netns fuzz test-mutants test-sanitized test-vm
+TIERS := test-unit test-bpf wheel test-netns test-crash fuzz test-mutants test-sanitized test-vm
 
 # Every tier runs, also after a failed one.
 test: root
@@ -46,6 +46,13 @@ test-bpf: root $(VENV)/built netns-packages
 # One of the examples starts a VM.
 test-netns: root $(VENV)/built netns-packages vm-packages
 	$(PYTEST) tests/netns
+
+# A fault at every system call of every verb: all of them, or a different tenth every day.
+crash: root $(VENV)/built netns-packages
+	$(BIN)/python -m tests.crash
+
+test-crash: root $(VENV)/built netns-packages
+	$(BIN)/python -m tests.crash --share 10
 
 test-vm: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py

@@ -51,6 +51,11 @@ TIERS = (
         {**PATIENT, "MIZARNET_TEST_FULL": "1"},
     ),
     Tier(
+        "crash",
+        "killed, interrupted, held or refused at every call of every verb: nothing lost, nothing left",
+        ("-m", "tests.crash"),
+    ),
+    Tier(
         "fuzz",
         "five million cases of each program against the model",
         ("-m", "tests.fuzz", "--cases", "5000000"),

@@ -102,7 +102,7 @@ while not select.select([0], [], [], max(0, next_at - time.monotonic()))[0]:
         sender.sendto(struct.pack("!Q", number), target)
     except OSError:
         refused += 1
-    number, next_at = number + 1, next_at + 0.001
+    number, next_at = number + 1, next_at + float(sys.argv[5])
     try:
         while True:
             arrivals.append((time.monotonic(), struct.unpack("!Q", receiver.recv(8))[0]))
@@ -131,7 +131,7 @@ class Delivery:
         sent: How many.
         received: How many of them arrived.
         refused: How many the sender's own kernel refused, with an error.
-        longest_loss: The most datagrams lost in a row: milliseconds.
+        longest_loss: The most datagrams lost in a row.
         longest_pause: Seconds between two arrivals.
     """
 
@@ -148,15 +148,15 @@ class Delivery:
 
 
 class Probe:
-    """A datagram each millisecond, from one namespace to an address of another."""
+    """A datagram each millisecond, or as often as asked for, from one namespace to an address of another."""
 
-    def __init__(self, source: Namespace, to: Namespace, address: str) -> None:
-        """Start it."""
+    def __init__(self, source: Namespace, to: Namespace, address: str, *, every: float = 0.001) -> None:
+        """Start it; ``every`` is in seconds."""
         family = family_of(address)
         with source.socket(family, socket.SOCK_DGRAM) as out, to.socket(family, socket.SOCK_DGRAM) as back:
             back.bind(("", PROBE_PORT))
             fds = (out.fileno(), back.fileno())
-            command = [sys.executable, "-c", _PROBE, *map(str, fds), address, str(PROBE_PORT)]
+            command = [sys.executable, "-c", _PROBE, *map(str, fds), address, str(PROBE_PORT), str(every)]
             self._process = subprocess.Popen(
                 command, pass_fds=fds, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )

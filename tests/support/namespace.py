@@ -26,7 +26,8 @@ SOCKET_SECONDS = 10.0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _enter(path: str) -> None:
+def enter(path: str) -> None:
+    """Move the calling thread, and no other, into a network namespace."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if _libc.setns(fd, CLONE_NEWNET):
@@ -65,7 +66,7 @@ class Namespace:
         """Call ``function`` on a thread that lives in the namespace."""
 
         def inside() -> T:
-            _enter(self.path)
+            enter(self.path)
             return function()
 
         with ThreadPoolExecutor(1) as pool:

@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The public verbs: what is there before, the call, the same call again by others, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from ipaddress import ip_interface
+from typing import Any
+
+import attrs
+
+import mizarnet as mz
+from mizarnet._datapath import loader
+from mizarnet._kernel.netlink import Session, delete_address, get_link
+from tests.crash.ground import OTHER, Ground
+from tests.support.builds import installed
+from tests.world import UNDERLAY
+
+Step = Callable[[Ground], object]
+NAME, VM = "web", "vm"
+BOTH = ("10.0.0.5/24", "fd00::5/64")
+GATEWAYS = ("10.0.0.254", "fd00::fe")
+VNI = 8
+"""Of the entries that the tables' verbs write; the bystanders' is another."""
+FAR = mz.Remote("192.0.2.2")
+
+
+@attrs.frozen
+class Verb:
+    """A call that changes something.
+
+    Attributes:
+        name: What it is called.
+        before: Makes what is there before.
+        prepare: Makes the handle that the call needs, in the process that calls.
+        call: The call, with that handle.
+        again: The same call by another process, by name and by a new handle.
+        undo: The way back, from wherever the call ended, to nobody but the bystanders.
+        rolls_back: Whether an error leaves everything as it was; else the call can be finished by the same call.
+        bulk: Whether it is several calls in one, some of which may be done when it ends early.
+    """
+
+    name: str
+    before: Step
+    prepare: Callable[[Ground], Any]
+    call: Callable[[Any], object]
+    again: Mapping[str, Step]
+    undo: Step
+    rolls_back: bool = True
+    bulk: bool = False
+
+
+def _nothing(ground: Ground) -> None:
+    pass
+
+
+# -- the tunnel and its agent ------------------------------------------------------------------------------
+
+
+def _attach(ground: Ground) -> None:
+    with ground.tunnel() as tunnel:
+        mz.TransitAgent.attach(tunnel).close()
+
+
+def _populate(ground: Ground) -> None:
+    """Endpoints of both kinds, and a switch."""
+    with ground.tunnel() as tunnel, mz.TransitAgent.attach(tunnel) as agent:
+        _create(agent, ground, space="e2")
+        _create_vm(agent)
+        mz.TransitSwitch.attach(agent, mode="generic")
+
+
+def _open_tunnel(ground: Ground) -> mz.Tunnel:
+    return mz.Tunnel.open(OTHER, netns=ground.host)
+
+
+def _delete_opened(force: bool) -> Step:
+    def delete(ground: Ground) -> None:
+        with _open_tunnel(ground) as tunnel:
+            tunnel.delete(force=force)
+
+    return delete
+
+
+def _delete_named(force: bool) -> Step:
+    def delete(ground: Ground) -> None:
+        with ground.tunnel() as tunnel:
+            tunnel.delete(force=force)
+
+    return delete
+
+
+def _attach_opened(ground: Ground) -> None:
+    with _open_tunnel(ground) as tunnel:
+        mz.TransitAgent.attach(tunnel).close()
+
+
+def _detach_opened(force: bool) -> Step:
+    def detach(ground: Ground) -> None:
+        with ground.open_other() as agent:
+            agent.detach(force=force)
+
+    return detach
+
+
+def _detach_named(force: bool) -> Step:
+    def detach(ground: Ground) -> None:
+        with ground.tunnel() as tunnel, mz.TransitAgent.attach(tunnel) as agent:
+            agent.detach(force=force)
+
+    return detach
+
+
+def _tunnel_verbs() -> Iterator[Verb]:
+    undo = Ground.delete_other
+    yield Verb(
+        "Tunnel.create",
+        before=_nothing,
+        prepare=lambda ground: ground,
+        call=Ground.tunnel,
+        again={"by name": lambda ground: ground.tunnel().close()},
+        undo=undo,
+    )
+    for force, before in ((False, _attach), (True, _populate)):
+        suffix = "(force)" if force else ""
+        yield Verb(
+            f"Tunnel.delete{suffix}",
+            before=before,
+            prepare=_open_tunnel,
+            call=lambda tunnel, force=force: tunnel.delete(force=force),
+            again={"by handle": _delete_opened(force), "by name": _delete_named(force)},
+            undo=undo,
+            rolls_back=False,
+        )
+    yield Verb(
+        "TransitAgent.attach",
+        before=lambda ground: ground.tunnel().close(),
+        prepare=_open_tunnel,
+        call=mz.TransitAgent.attach,
+        again={"by handle": _attach_opened, "by name": _attach},
+        undo=undo,
+    )
+    for force, before in ((False, _attach), (True, _populate)):
+        suffix = "(force)" if force else ""
+        yield Verb(
+            f"TransitAgent.detach{suffix}",
+            before=before,
+            prepare=Ground.open_other,
+            call=lambda agent, force=force: agent.detach(force=force),
+            again={"by handle": _detach_opened(force), "by name": _detach_named(force)},
+            undo=undo,
+            rolls_back=False,
+        )
+
+
+# -- an upgrade, and the switch ----------------------------------------------------------------------------
+
+
+def _upgrade(ground: Ground) -> None:
+    with ground.open() as agent:
+        agent.upgrade()
+
+
+def _upgrade_to_second(ground: Ground) -> None:
+    with installed(ground.second):
+        _upgrade(ground)
+
+
+def _prepare_second(ground: Ground) -> mz.TransitAgent:
+    second = ground.second
+    loader.object_path = lambda: second  # for the rest of this process
+    return ground.open()
+
+
+def _attach_switch(ground: Ground) -> None:
+    with ground.open() as agent:
+        mz.TransitSwitch.attach(agent)
+
+
+def _detach_switch(ground: Ground) -> None:
+    mz.TransitSwitch.detach(UNDERLAY, netns=ground.host)
+
+
+def _detach_opened_switch(ground: Ground) -> None:
+    with ground.open() as agent:
+        mz.TransitSwitch.open(agent).detach()
+
+
+def _back_to_first(ground: Ground) -> None:
+    _upgrade(ground)
+    _detach_switch(ground)
+
+
+def _switch_verbs() -> Iterator[Verb]:
+    yield Verb(
+        "TransitAgent.upgrade",
+        before=_attach_switch,
+        prepare=_prepare_second,
+        call=mz.TransitAgent.upgrade,
+        again={"by handle": _upgrade_to_second},
+        undo=_back_to_first,
+    )
+    yield Verb(
+        "TransitSwitch.attach",
+        before=_nothing,
+        prepare=Ground.open,
+        call=mz.TransitSwitch.attach,
+        again={
+            "by handle": _attach_switch,
+            "by name": lambda ground: mz.TransitSwitch.attach(ground.agent),
+        },
+        undo=_detach_switch,
+    )
+    yield Verb(
+        "TransitSwitch.detach",
+        before=_attach_switch,
+        prepare=lambda ground: mz.TransitSwitch.open(ground.open()),
+        call=mz.TransitSwitch.detach,
+        again={"by handle": _detach_opened_switch, "by name": _detach_switch},
+        undo=_detach_switch,
+        rolls_back=False,
+    )
+
+
+# -- endpoints ---------------------------------------------------------------------------------------------
+
+
+def _create(agent: mz.TransitAgent, ground: Ground, *, space: str = "e1", **more: Any) -> mz.Endpoint:
+    fields = {"name": NAME, "vni": 7, "ip": "10.0.0.5/24", "netns": ground.spaces[space], **more}
+    return mz.Endpoint.create(agent, **fields)
+
+
+def _create_vm(agent: mz.TransitAgent) -> mz.Endpoint:
+    return mz.Endpoint.create(agent, name=VM, vni=7, ip="10.0.0.6/24", kind="macvtap")
+
+
+def _lose_address(ground: Ground) -> None:
+    _create(ground.agent, ground)
+    with Session.open(ground.spaces["e1"]) as session:
+        link = get_link(session, "eth0")
+        assert link is not None
+        delete_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+
+
+def _specs(ground: Ground) -> list[mz.EndpointSpec]:
+    return [
+        mz.EndpointSpec(name=f"many{n}", vni=7, ip=f"10.0.0.{20 + n}/24", netns=name)
+        for n, name in enumerate(ground.spaces.values())
+    ]
+
+
+def _names(ground: Ground) -> list[str]:
+    return [spec.name for spec in _specs(ground)]
+
+
+def _delete(name: str) -> Step:
+    return lambda ground: mz.Endpoint.delete_many(ground.agent, [name])
+
+
+def _create_many(ground: Ground) -> None:
+    mz.Endpoint.create_many(ground.agent, _specs(ground))
+
+
+def _delete_many(ground: Ground) -> None:
+    mz.Endpoint.delete_many(ground.agent, _names(ground))
+
+
+def _by_both(call: Callable[[mz.TransitAgent, Ground], object]) -> dict[str, Step]:
+    """The same call by a handle that was open all the time, and by a new one."""
+
+    def by_handle(ground: Ground) -> None:
+        with ground.open() as agent:
+            call(agent, ground)
+
+    return {"by name": lambda ground: call(ground.agent, ground), "by handle": by_handle}
+
+
+def _of_agent(
+    name: str,
+    call: Callable[[mz.TransitAgent, Ground], object],
+    *,
+    undo: Step,
+    before: Step = _nothing,
+    **more: Any,
+) -> Verb:
+    """A verb that is a call with the bystanders' agent."""
+    return Verb(
+        name,
+        before=before,
+        prepare=lambda ground: (ground.open(), ground),
+        call=lambda handle: call(*handle),
+        again=_by_both(call),
+        undo=undo,
+        **more,
+    )
+
+
+def _open_endpoint(name: str) -> Callable[[Ground], mz.Endpoint]:
+    return lambda ground: mz.Endpoint.open(ground.open(), name)
+
+
+def _delete_endpoint(name: str, before: Step, kind: str) -> Verb:
+    def by_handle(ground: Ground) -> None:
+        with ground.open() as agent:
+            mz.Endpoint.open(agent, name).delete()
+
+    return Verb(
+        f"Endpoint.delete {kind}",
+        before=before,
+        prepare=_open_endpoint(name),
+        call=mz.Endpoint.delete,
+        again={"by name": _delete(name), "by handle": by_handle},
+        undo=_delete(name),
+        rolls_back=False,
+    )
+
+
+def _endpoint_verbs() -> Iterator[Verb]:
+    yield _of_agent("Endpoint.create MACVLAN", _create, undo=_delete(NAME))
+    yield _of_agent(
+        "Endpoint.create IPv6",
+        lambda agent, ground: _create(agent, ground, ip=BOTH, gateway=GATEWAYS),
+        undo=_delete(NAME),
+    )
+    yield _of_agent("Endpoint.create MACVTAP", lambda agent, _: _create_vm(agent), undo=_delete(VM))
+    yield _of_agent(
+        "Endpoint.create again", _create, before=_lose_address, undo=_delete(NAME), rolls_back=False
+    )
+    yield _delete_endpoint(NAME, lambda ground: _create(ground.agent, ground), "MACVLAN")
+    yield _delete_endpoint(VM, lambda ground: _create_vm(ground.agent), "MACVTAP")
+    yield _of_agent(
+        "Endpoint.create_many",
+        lambda agent, ground: mz.Endpoint.create_many(agent, _specs(ground)),
+        undo=_delete_many,
+        rolls_back=False,
+        bulk=True,
+    )
+    yield _of_agent(
+        "Endpoint.delete_many",
+        lambda agent, ground: mz.Endpoint.delete_many(agent, _names(ground)),
+        before=_create_many,
+        undo=_delete_many,
+        rolls_back=False,
+        bulk=True,
+    )
+    yield Verb(
+        "Endpoint.open_tap",
+        before=lambda ground: _create_vm(ground.agent),
+        prepare=_open_endpoint(VM),
+        call=mz.Endpoint.open_tap,
+        again={
+            "by handle": lambda ground: mz.Endpoint.open(ground.agent, VM).open_tap(),
+        },
+        undo=_delete(VM),
+    )
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+KEY, PEER = (VNI, "10.8.0.9"), "198.51.100.0/24"
+ENTRIES = {(VNI, f"10.8.1.{n}"): FAR for n in range(1, 4)}
+OTHERS = {(VNI, f"10.8.1.{n}"): FAR for n in range(2, 6)}
+NETWORKS = {
+    (VNI, f"10.{n}.0.0/16"): mz.Network(gateway=f"10.{n}.0.1", switches=["192.0.2.2"]) for n in (8, 9)
+}
+PEERS = [PEER, "203.0.113.0/24"]
+
+
+def _no_entries(ground: Ground) -> None:
+    ground.agent.endpoints.sync({}, vni=VNI)
+
+
+def _no_networks(ground: Ground) -> None:
+    for key in NETWORKS:
+        with suppress(mz.EntryNotFoundError):
+            del ground.agent.networks[key]
+
+
+def _no_peers(ground: Ground) -> None:
+    for each in PEERS:
+        ground.agent.peers.discard(each)
+
+
+def _delete_entry(table: str, key: object) -> Callable[[mz.TransitAgent, Ground], None]:
+    """Delete an entry that may be gone already, as a second call finds it."""
+
+    def delete(agent: mz.TransitAgent, _: Ground) -> None:
+        with suppress(mz.EntryNotFoundError):
+            del getattr(agent, table)[key]
+
+    return delete
+
+
+def _set_entry(agent: mz.TransitAgent, _: object) -> None:
+    agent.endpoints[KEY] = FAR
+
+
+def _table_verbs() -> Iterator[Verb]:
+    yield _of_agent("endpoints[...]=", _set_entry, undo=_no_entries)
+    yield _of_agent(
+        "del endpoints[...]",
+        _delete_entry("endpoints", KEY),
+        before=lambda ground: _set_entry(ground.agent, ground),
+        undo=_no_entries,
+        rolls_back=False,
+    )
+    yield _of_agent("endpoints.update", lambda agent, _: agent.endpoints.update(ENTRIES), undo=_no_entries)
+    yield _of_agent(
+        "endpoints.sync",
+        lambda agent, _: agent.endpoints.sync(OTHERS, vni=VNI),
+        before=lambda ground: ground.agent.endpoints.update(ENTRIES),
+        undo=_no_entries,
+        rolls_back=False,
+    )
+    yield _of_agent("networks.update", lambda agent, _: agent.networks.update(NETWORKS), undo=_no_networks)
+    yield _of_agent(
+        "del networks[...]",
+        _delete_entry("networks", (VNI, "10.8.0.0/16")),
+        before=lambda ground: ground.agent.networks.update(NETWORKS),
+        undo=_no_networks,
+        rolls_back=False,
+    )
+    yield _of_agent("peers.update", lambda agent, _: agent.peers.update(PEERS), undo=_no_peers)
+    yield _of_agent(
+        "peers.discard",
+        lambda agent, _: agent.peers.discard(PEER),
+        before=lambda ground: ground.agent.peers.update(PEERS),
+        undo=_no_peers,
+        rolls_back=False,
+    )
+
+
+VERBS = {
+    verb.name: verb
+    for verbs in (_tunnel_verbs, _switch_verbs, _endpoint_verbs, _table_verbs)
+    for verb in verbs()
+}
