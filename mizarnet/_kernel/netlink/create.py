@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import Literal
 
 from mizarnet._kernel.netlink._messages import Attribute, Request, nested
@@ -17,7 +18,7 @@ from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import write_sysctl
 from mizarnet._kernel.rtnetlink import Flag, Rtm
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU
-from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
+from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
 _MACVLAN_PRIVATE = "private"
 # A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
@@ -57,12 +58,9 @@ def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, 
         delete_link(session, leftover.ifindex)
     data = _tunnel_data(kind, port)
     link = _create(session, _UNFINISHED, kind, data=data, attributes=queues, final_name=name)
-    try:
+    with _deleted_on_failure(session, ifindex=link.ifindex):
         silence(session, link, mtu=mtu, alias=alias, name=name)
         return _read_back(session, name)
-    except BaseException:
-        delete_link(session, link.ifindex)
-        raise
 
 
 def _tunnel_data(kind: str, port: int) -> list[Attribute]:
@@ -173,13 +171,10 @@ def _create_across(
         link = create(f"{UNNAMED}{secrets.token_hex(6)}", False)
     if (link.name, link.up, link.alias) == (name, up, alias):
         return link
-    try:
+    with _deleted_on_failure(session, ifindex=link.ifindex):
         new_name = None if link.name == name else name
         set_link(session, link.ifindex, name=new_name, up=up, alias=alias or None)
         return _read_back(session, name)
-    except BaseException:
-        delete_link(session, link.ifindex)
-        raise
 
 
 def create_veth(
@@ -261,7 +256,23 @@ def _create(
                 str(error), feature=kind, hint=f"load or build the {kind} driver"
             ) from None
         raise
-    return _read_back(session, name)
+    with _deleted_on_failure(session, name=name):  # the kernel does not say its index
+        return _read_back(session, name)
+
+
+@contextmanager
+def _deleted_on_failure(
+    session: Session, *, name: str | None = None, ifindex: int | None = None
+) -> Generator[None, None, None]:
+    """Delete a link that was just made if the block fails; the error is the block's, whatever becomes of the link."""
+    try:
+        yield
+    except BaseException as failure:
+        try:
+            delete_link(session, ifindex, name=name)
+        except MizarnetError as refused:
+            failure.add_note(f"the link {name or ifindex} stays: {refused}")
+        raise
 
 
 def _read_back(session: Session, name: str) -> Link:

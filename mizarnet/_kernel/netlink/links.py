@@ -168,15 +168,18 @@ def _flag_bits(wanted: dict[int, bool | None]) -> tuple[int, int]:
     return flags, change
 
 
-def delete_link(session: Session, ifindex: int, *, nsid: int = SAME_NAMESPACE) -> bool:
-    """Delete a link, as `get_link` finds it; False when it was gone already.
+def delete_link(
+    session: Session, ifindex: int | None = None, *, name: str | None = None, nsid: int = SAME_NAMESPACE
+) -> bool:
+    """Delete a link, by ifindex or by name, as `get_link` finds it; False when it was gone already.
 
     Raises:
         NetlinkError: The kernel refused (EOPNOTSUPP: a device that cannot be deleted).
     """
+    named: list[Attribute] = [] if name is None else [("IFLA_IFNAME", name)]
     try:
-        request = Request(Rtm.DELLINK, fields={"index": ifindex}, packed=_target(nsid))
-        session.request(f"delete link {ifindex}", request)
+        request = Request(Rtm.DELLINK, fields={"index": ifindex or 0}, attributes=named, packed=_target(nsid))
+        session.request(f"delete link {name or ifindex}", request)
     except NetlinkError as error:
         if is_absence(error, nsid):
             return False

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calls that failed once when the kernel refused one of their system calls; ``make crash`` tries every one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.crash.ground import Ground
+from tests.crash.judge import Judge
+from tests.crash.plan import MODES
+from tests.crash.report import Tally
+from tests.crash.verbs import VERBS
+from tests.support.injector import Injector
+
+
+@pytest.fixture(scope="module")
+def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
+    return Injector.build(tmp_path_factory.mktemp("injector"))
+
+
+CASES = {
+    "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
+}
+"""By verb: kind of fault, beginning of the calls that it happens to, and how many trials of them; None: all."""
+
+
+@pytest.mark.parametrize("verb", CASES)
+def test_a_refused_call_leaves_nothing_and_says_why(
+    injector: Injector, tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    tally = Tally(verb, seed=0)
+    judge = Judge(lambda: Ground(injector, tmp_path), VERBS[verb], tally, "")
+    try:
+        for mode, call, count in CASES[verb]:
+            trials = MODES[mode](judge.reference.listed, [*VERBS[verb].again])
+            chosen = [each for each in trials if each.what.startswith(call)][:count]
+            assert chosen, f"{verb} makes no call of {call}"
+            judge.try_all(chosen)
+    finally:
+        judge.close()
+    assert tally.violations == 0, capsys.readouterr().out
