@@ -331,7 +331,7 @@ def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice,
     link = get_link(host, name)
     if link is None:
         leftovers.clear_host(host)
-        return _known(host, _make(host, name, spec)), True
+        return _make(host, name, spec), True
     found = TunnelDevice.of(host, link)
     if found is None:
         return _adopted(host, link, spec), False
@@ -347,7 +347,7 @@ def _known(host: Host, link: Link) -> TunnelDevice:
     return found
 
 
-def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
+def _make(host: Host, name: str, spec: TunnelSpec) -> TunnelDevice:
     underlay = _underlay(host, spec)
     local = _own_address(host, spec, underlay)
     port = spec.port or spec.encap.default_port
@@ -356,10 +356,19 @@ def _make(host: Host, name: str, spec: TunnelSpec) -> Link:
         link = create_tunnel(
             host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=_note(underlay, local)
         )
-        log.info("%s created: %s from %s port %d, MTU %d", name, spec.encap.value, local, port, mtu)
-        return link
     except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
         raise _explain(refused, host, spec.encap, port) from None
+    log.info("%s created: %s from %s port %d, MTU %d", name, spec.encap.value, local, port, mtu)
+    # It is not read again: a call that fails once the device is there would have to delete it.
+    return TunnelDevice(
+        host=host,
+        link=link,
+        encap=spec.encap,
+        port=port,
+        local=local,
+        underlay=underlay.name,
+        underlay_ifindex=underlay.ifindex,
+    )
 
 
 def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
@@ -508,4 +517,6 @@ def _explain(
     holders = port_holders(host, port)
     if not holders:
         return refused
-    return _port_error(holders[0], port, hint="delete it, or give another port=")
+    taken = _port_error(holders[0], port, hint="delete it, or give another port=")
+    taken.add_note(f"the kernel said: {refused}")
+    return taken

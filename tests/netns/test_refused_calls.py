@@ -21,6 +21,10 @@ def injector(tmp_path_factory: pytest.TempPathFactory) -> Injector:
 
 
 CASES = {
+    "Tunnel.create": [
+        ("starve", "netlink", None),  # the device stayed when it could not be read back
+        ("persist", "write", None),  # the first error was hidden by what its undoing met
+    ],
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
 }
 """By verb: kind of fault, beginning of the calls that it happens to, and how many trials of them; None: all."""
