@@ -26,6 +26,7 @@ CASES = {
         ("persist", "write", None),  # the first error was hidden by what its undoing met
     ],
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
+    "Endpoint.create MACVTAP": [("error", "lock", None)],  # an OSError that is none of the library's
 }
 """By verb: kind of fault, beginning of the calls that it happens to, and how many trials of them; None: all."""
 

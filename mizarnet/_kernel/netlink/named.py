@@ -132,7 +132,10 @@ def _locked_directory() -> Generator[None, None, None]:
         os.makedirs(NETNS_DIRECTORY, mode=0o755, exist_ok=True)
         fd = os.open(NETNS_DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # ip netns takes it too: only one may mount the directory on itself
+        with explained(f"lock {NETNS_DIRECTORY}"):
+            fcntl.flock(
+                fd, fcntl.LOCK_EX
+            )  # ip netns takes it too: only one may mount the directory on itself
         _share_directory()
         yield
     finally:
