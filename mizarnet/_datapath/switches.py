@@ -66,7 +66,10 @@ class StandingSwitch:
         return False
 
     def remove(self) -> None:
-        """Undo the switch's changes to its device, then detach the program, whose map ``switching`` notes them."""
+        """Undo the switch's changes to its device, then detach the program, whose map ``switching`` notes them.
+
+        The note goes before the program, by which it is found.
+        """
         hook = XdpHook(self.link.ifindex)
         with ExitStack() as stack:
             stack.enter_context(suppress(NotFoundError))  # a device that is gone has no program
@@ -75,14 +78,16 @@ class StandingSwitch:
             noted = None if switching is None else _read_note(stack.enter_context(switching))
             # A device that was moved here from another namespace has left its settings there.
             own = noted is not None and noted.ifindex == hook.ifindex
-            if noted is not None and own:
+            if switching is not None and noted is not None and own:
                 forwarding.restore(self.host, noted.ifindex, noted.flags)
+                # The program runs on: on the generic hook checksums may be unfinished.
+                _forget(switching, noted, flags=noted.flags & SwitchFlag.GENERIC_XDP)
             program = Program.open_id(self.standing.program_id)
             if program is not None:
                 stack.callback(program.close)
                 self.host.run(hook.detach, program, mode=mode)
                 log.info("transit switch detached from %s", self.link.name)
-            if switching is not None and noted is not None and own:
+            if switching is not None and noted is not None and own and mode is XdpMode.GENERIC:
                 _forget(switching, noted)
 
     def _open_note(self) -> Map | None:
@@ -128,8 +133,9 @@ def clear(datapath: DataPath) -> None:
     # If the tunnel was moved to another namespace, the noted index is another device's there.
     if datapath.maps.read_meta().head.netns_cookie == datapath.host.cookie:
         noted = datapath.maps.read_switching()
-        forwarding.restore(datapath.host, noted.ifindex, noted.flags)
-        _forget(datapath.maps.switching, noted)
+        if noted.ifindex:
+            forwarding.restore(datapath.host, noted.ifindex, noted.flags)
+            _forget(datapath.maps.switching, noted)
 
 
 def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None) -> XdpMode:
@@ -156,11 +162,12 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
         try:
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
             forwarding.enable(datapath.host, device.name, changes)
+            # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
+            if used is XdpMode.NATIVE:
+                _note(maps, device.ifindex, changes, count)
         except BaseException:
             clear(datapath)
             raise
-    # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
-    _note(maps, device.ifindex, changes | (SwitchFlag.GENERIC_XDP if used is XdpMode.GENERIC else 0), count)
     return used
 
 
@@ -206,6 +213,6 @@ def _read_note(switching: Map) -> Switching:
     return Switching.unpack(switching.lookup(FIRST) or bytes(switching.value_size))
 
 
-def _forget(switching: Map, noted: Switching) -> None:
+def _forget(switching: Map, noted: Switching, *, flags: int = 0) -> None:
     """Write into the map ``switching`` that there is no switch, and no change to undo."""
-    switching.update(FIRST, Switching(ifindex=0, flags=0, generation=noted.generation).pack())
+    switching.update(FIRST, attrs.evolve(noted, ifindex=0, flags=flags).pack())

@@ -27,6 +27,10 @@ CASES = {
     ],
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
     "Endpoint.create MACVTAP": [("error", "lock", None)],  # an OSError that is none of the library's
+    "TransitSwitch.attach": [
+        ("error", "bpf MAP_UPDATE_ELEM", 4),  # program and forwarding stayed
+    ],
+    "TransitSwitch.detach": [("kill", "bpf MAP_UPDATE_ELEM", None)],  # a note stayed that no call found
 }
 """By verb: kind of fault, beginning of the calls that it happens to, and how many trials of them; None: all."""
 

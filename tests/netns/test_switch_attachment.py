@@ -168,7 +168,7 @@ ATTACH_STEPS = [("mizarnet._datapath.switches._note", 1), ("mizarnet._datapath.f
                 ("mizarnet._datapath.forwarding.enable", 1), ("XdpHook.attach", 1),
                 ("mizarnet._datapath.switches._note", 2)]  # fmt: skip
 DETACH_STEPS = [("XdpHook.detach", 1), ("mizarnet._datapath.forwarding.write_sysctl", 1),
-                ("mizarnet._datapath.forwarding.restore", 1), ("mizarnet._datapath.forwarding.restore", 2)]  # fmt: skip
+                ("mizarnet._datapath.forwarding.restore", 1), ("mizarnet._datapath.switches._forget", 1)]  # fmt: skip
 
 
 def die(host: Host, step: tuple[str, int], doing: str) -> None:
