@@ -15,6 +15,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
 from mizarnet._kernel.objects import has_route_identity
+from mizarnet._kernel.refusals import explained
 from mizarnet._model import enumerations
 from mizarnet._model.described import Described
 from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
@@ -55,13 +56,19 @@ def object_path() -> Path:
 
 
 def build_of(path: Path) -> int:
-    """Digest of an object, which tells its build; raises ``NotFoundError`` if the file is gone."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        raise NotFoundError(
-            f"there is no BPF object at {str(path)!r}", hint="is mizarnet being installed just now?"
-        ) from None
+    """Digest of an object, which tells its build.
+
+    Raises:
+        NotFoundError: The file is gone.
+        KernelError: It cannot be read.
+    """
+    with explained(f"read the BPF object {str(path)!r}", capability="CAP_DAC_OVERRIDE"):
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"there is no BPF object at {str(path)!r}", hint="is mizarnet being installed just now?"
+            ) from None
     return int.from_bytes(blake2b(content, digest_size=_BUILD_BYTES).digest(), "little")
 
 
@@ -127,12 +134,15 @@ def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:
 
 
 def _bound(loaded: Object) -> Object:
-    """The object, with every map bound to each program, so that one attached program keeps all tables."""
+    """The object, with every map bound to each program, so that one attached program keeps all tables.
+
+    libbpf binds what no program uses, such as the build, by itself, but says nothing if the kernel refuses.
+    """
     with ExitStack() as undo:
         undo.callback(loaded.close)
-        maps = Maps.of(loaded)
+        maps = [*Maps.of(loaded).all(), loaded.maps[BUILD]]
         for program in loaded.programs.values():
-            for each in maps.all():
+            for each in maps:
                 program.bind(each)
         undo.pop_all()
     return loaded

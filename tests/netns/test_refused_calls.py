@@ -28,7 +28,9 @@ CASES = {
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
     "Endpoint.create MACVTAP": [("error", "lock", None)],  # an OSError that is none of the library's
     "TransitSwitch.attach": [
+        ("error", "bpf PROG_BIND_MAP", 2),  # the program ran without its build
         ("error", "bpf MAP_UPDATE_ELEM", 4),  # program and forwarding stayed
+        ("starve", "open", None),  # there was "no BPF object"
     ],
     "TransitSwitch.detach": [("kill", "bpf MAP_UPDATE_ELEM", None)],  # a note stayed that no call found
 }
