@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
 
 import attrs
 
@@ -25,7 +25,7 @@ from mizarnet._model.codec import (
     unpack_peer_key,
 )
 from mizarnet._model.enumerations import Limit
-from mizarnet.errors import CapacityError, ExistsError, LayoutError
+from mizarnet.errors import CapacityError, ExistsError, LayoutError, MizarnetError
 
 _NUMBER = 4  # size in bytes of a key or value that is a __u32
 _STAMP = 8  # size in bytes of a stamp
@@ -192,36 +192,46 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     left = {key: before[key] for key in leaving if key in before}
     new = {key: value for key, value in entries.items() if key not in before}
     if len(new) > FEW or target.type is MapType.LPM_TRIE:
-        if target.count() - len(left) + len(new) > target.max_entries:
-            raise _unfit(target, entries, left)
+        used = target.count() - len(left)
+        if used + len(new) > target.max_entries:
+            raise _unfit(target, entries, used)
         target.delete_many(left)
-    else:
-        target.delete_many(left)
-        _add(target, new, left, entries)
-    target.update_many(entries.items())
-
-
-def _add(
-    target: Map, new: Mapping[bytes, bytes], left: Mapping[bytes, bytes], entries: Collection[bytes]
-) -> None:
-    """Add new entries; all or none, and with none those that ``left`` for them come back."""
+        target.update_many(entries.items())
+        return
     added: dict[bytes, bytes] = {}
+    with _taken_back(target, added, left):
+        try:
+            target.delete_many(left)
+            for key, value in new.items():
+                with suppress(ExistsError):  # another process added it meanwhile
+                    target.update(key, value, mode=UpdateMode.NOEXIST)
+                    added[key] = value
+        except CapacityError:
+            raise _unfit(target, entries, target.count() - len(added)) from None
+        target.update_many(entries.items())
+
+
+@contextmanager
+def _taken_back(
+    target: Map, added: Mapping[bytes, bytes], left: Mapping[bytes, bytes]
+) -> Generator[None, None, None]:
+    """If the block fails, take back what it added, and write back what left for it; the error is the block's."""
     try:
-        for key, value in new.items():
-            with suppress(ExistsError):  # another process added it meanwhile
-                target.update(key, value, mode=UpdateMode.NOEXIST)
-                added[key] = value
-    except CapacityError:
-        for key, value in added.items():
-            take_own(target, key, value.__eq__)
-        for key, value in left.items():
-            with suppress(ExistsError, CapacityError):  # another process has it, or its place
-                target.update(key, value, mode=UpdateMode.NOEXIST)
-        raise _unfit(target, entries, left) from None
+        yield
+    except MizarnetError as failure:
+        try:
+            for key, value in added.items():
+                take_own(target, key, value.__eq__)
+            for key, value in left.items():
+                with suppress(ExistsError, CapacityError):  # another process has it, or its place
+                    target.update(key, value, mode=UpdateMode.NOEXIST)
+        except MizarnetError as refused:
+            failure.add_note(f"some entries of {target.name} stay: {refused}")
+        raise
 
 
-def _unfit(target: Map, entries: Collection[bytes], left: Collection[bytes]) -> CapacityError:
-    used, room = target.count() - len(left), target.max_entries
+def _unfit(target: Map, entries: Collection[bytes], used: int) -> CapacityError:
+    room = target.max_entries
     return full(
         target, used, f"{len(entries)} entries do not fit into {target.name}: {used} of {room} are used"
     )

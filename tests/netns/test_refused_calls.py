@@ -27,6 +27,10 @@ CASES = {
     ],
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
     "Endpoint.create MACVTAP": [("error", "lock", None)],  # an OSError that is none of the library's
+    "endpoints.update": [
+        ("error", "bpf MAP_UPDATE_ELEM", 4),  # entries stayed that were written before the refused one
+        ("error", "bpf MAP_UPDATE_BATCH", None),
+    ],
     "TransitSwitch.attach": [
         ("error", "bpf PROG_BIND_MAP", 2),  # the program ran without its build
         ("error", "bpf MAP_UPDATE_ELEM", 4),  # program and forwarding stayed
