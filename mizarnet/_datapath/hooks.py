@@ -22,6 +22,7 @@ from mizarnet._kernel.bpf import (
     device_exists,
     has_tcx,
     query_filters,
+    uses_tcx,
 )
 from mizarnet._model.enumerations import Layer
 from mizarnet._model.specs import Hook
@@ -65,12 +66,11 @@ def choose_layers(wanted: Hook | None) -> int:
     Raises:
         UnsupportedError: tcx was asked for, and the kernel does not have it.
     """
-    tcx = has_tcx()
-    if wanted is Hook.TCX and tcx.available is False:
+    if wanted is Hook.TCX and (tcx := has_tcx()).available is False:
         raise UnsupportedError(f"tcx: {tcx.reason}", feature="tcx", hint='use hook="auto" or "clsact"')
     if wanted is not None:
         return _BITS[wanted]
-    return Layer.TCX | Layer.CLSACT if tcx else Layer.CLSACT
+    return Layer.TCX | Layer.CLSACT if uses_tcx() else Layer.CLSACT
 
 
 def deciding_hook(layers: int) -> Hook:
@@ -109,8 +109,13 @@ class Hooks:
 
 
 def read_hooks(ifindex: int) -> Hooks:
-    """Read the hooks of a device; raises ``NotFoundError`` if the device is gone."""
-    tcx = {side: TcxHook(ifindex, side).query() for side in Direction} if has_tcx() else {}
+    """Read the hooks of a device.
+
+    Raises:
+        NotFoundError: The device is gone.
+        BpfError: The kernel did not say whether it has tcx; programs there would be overlooked.
+    """
+    tcx = {side: TcxHook(ifindex, side).query() for side in Direction} if uses_tcx() else {}
     filters = {side: query_filters(ifindex, direction=side) for side in Direction}
     if not tcx and not any(filters.values()) and not device_exists(ifindex):
         raise NotFoundError(f"there is no interface {ifindex} in this network namespace")

@@ -27,6 +27,9 @@ CASES = {
     ],
     "Endpoint.create MACVLAN": [("starve", "netlink", None)],  # a device stayed that no record named
     "Endpoint.create MACVTAP": [("error", "lock", None)],  # an OSError that is none of the library's
+    "TransitAgent.attach": [
+        ("starve", "bpf PROG_QUERY", 4),  # it was attached to clsact alone, as if the kernel had no tcx
+    ],
     "endpoints.update": [
         ("error", "bpf MAP_UPDATE_ELEM", 4),  # entries stayed that were written before the refused one
         ("error", "bpf MAP_UPDATE_BATCH", None),

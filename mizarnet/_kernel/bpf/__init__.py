@@ -20,6 +20,7 @@ from mizarnet._kernel.bpf.features import Feature as Feature
 from mizarnet._kernel.bpf.features import has_btf as has_btf
 from mizarnet._kernel.bpf.features import has_kfuncs as has_kfuncs
 from mizarnet._kernel.bpf.features import has_tcx as has_tcx
+from mizarnet._kernel.bpf.features import uses_tcx as uses_tcx
 from mizarnet._kernel.bpf.frame_runner import FrameRunner as FrameRunner
 from mizarnet._kernel.bpf.hook import Direction as Direction
 from mizarnet._kernel.bpf.hook import device_exists as device_exists

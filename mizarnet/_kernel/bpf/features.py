@@ -55,15 +55,37 @@ def has_btf() -> Feature:
 
 def has_tcx() -> Feature:
     """Whether the kernel has tcx (6.6, ``CONFIG_NET_XGRESS``): asks for the programs of an interface."""
-    count, revision = ffi.new("__u32 *", 0), ffi.new("__u64 *")
-    result = lib.mzn_tcx_query(1, lib.MZN_TCX_INGRESS, ffi.NULL, count, revision)
-    # ENODEV: no interface of that index here; ENOSPC: more programs than asked for. In both cases tcx looked.
-    if result in (0, -_errno.ENODEV, -_errno.ENOSPC):
+    result = _ask_for_tcx()
+    if result in _TCX_LOOKED:
         return YES
     if result == -_errno.EINVAL:
         return Feature(available=False, reason="the kernel has no tcx, which came with 6.6")
-    refused = failure("ask for tcx", -result, needs=("CAP_NET_ADMIN",))
+    refused = failure("ask for tcx", -result, needs=_TCX_NEEDS)
     return Feature(available=None, reason=refused.message, instead=refused.hint)
+
+
+def uses_tcx() -> bool:
+    """Whether the kernel has tcx, for calls that would otherwise take no answer for no.
+
+    A caller without ``CAP_NET_ADMIN`` gets none, and can change nothing there.
+
+    Raises:
+        BpfError: The kernel did not say, for want of memory for instance.
+    """
+    result = _ask_for_tcx()
+    if result not in (*_TCX_LOOKED, -_errno.EINVAL, -_errno.EPERM):
+        raise failure("ask for tcx", -result, needs=_TCX_NEEDS)
+    return result in _TCX_LOOKED
+
+
+_TCX_NEEDS = ("CAP_NET_ADMIN",)
+# ENODEV: no interface of that index here; ENOSPC: more programs than asked for. In both cases tcx looked.
+_TCX_LOOKED = (0, -_errno.ENODEV, -_errno.ENOSPC)
+
+
+def _ask_for_tcx() -> int:
+    count, revision = ffi.new("__u32 *", 0), ffi.new("__u64 *")
+    return int(lib.mzn_tcx_query(1, lib.MZN_TCX_INGRESS, ffi.NULL, count, revision))
 
 
 def has_kfuncs(*names: str) -> Feature:
