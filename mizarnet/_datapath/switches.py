@@ -8,6 +8,7 @@ and the process that attached it died.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
@@ -28,6 +29,9 @@ from mizarnet._model.layouts import SWITCHING
 from mizarnet._model.log import log
 from mizarnet._model.specs import XdpMode
 from mizarnet.errors import BpfError, ExistsError, NotFoundError, UnsupportedError
+
+# What says nothing about the driver, so generic mode is no answer to it.
+_SHORTAGES = {errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EPERM, errno.EACCES}
 
 
 @attrs.frozen
@@ -158,9 +162,10 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
     changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
     with load_onto(maps, [SWITCH]) as loaded:
         count = maps.read_switching().generation + 1
-        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
+        _note(maps, 0, SwitchFlag.GENERIC_XDP, count)  # no change yet: nobody would find it without a program
         try:
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
+            _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
             forwarding.enable(datapath.host, device.name, changes)
             # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
             if used is XdpMode.NATIVE:
@@ -187,8 +192,8 @@ def _attach_program(program: Program, device: Link, wanted: XdpMode | None) -> X
         _refuse_merged_packets(device)
     try:
         XdpHook(device.ifindex).attach(program, mode=mode)
-    except (BpfError, UnsupportedError):
-        if wanted is not None:
+    except (BpfError, UnsupportedError) as refused:
+        if wanted is not None or (isinstance(refused, BpfError) and refused.errno in _SHORTAGES):
             raise
         return _attach_program(program, device, XdpMode.GENERIC)
     log.info("transit switch attached to %s: %s XDP", device.name, mode.value)

@@ -37,6 +37,8 @@ CASES = {
     "TransitSwitch.attach": [
         ("error", "bpf PROG_BIND_MAP", 2),  # the program ran without its build
         ("error", "bpf MAP_UPDATE_ELEM", 4),  # program and forwarding stayed
+        ("error", "netlink", None),  # the generic mode took the place of the native one
+        ("kill", "netlink", None),  # a note stayed of a switch that was never attached
         ("starve", "open", None),  # there was "no BPF object"
     ],
     "TransitSwitch.detach": [("kill", "bpf MAP_UPDATE_ELEM", None)],  # a note stayed that no call found
