@@ -9,10 +9,11 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import install, leftovers, switches
+from mizarnet._datapath import install, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
+from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
@@ -141,7 +142,12 @@ class TransitAgent(Described, Closing):
         )
         with device.host.locked():
             created = install.install(device, spec)
-        agent = cls.open(tunnel)
+            try:
+                agent = cls.open(tunnel)
+            except BaseException as error:
+                if created:
+                    _undo(device, error)
+                raise
         agent.created = created
         return agent
 
@@ -221,15 +227,28 @@ class TransitAgent(Described, Closing):
             upgrade(self._datapath)
 
     @whole
-    def detach(self, *, force: bool = False) -> None:
+    def detach(self: TransitAgent | str, *, force: bool = False, netns: NetnsLike | None = None) -> None:
         """Take the tunnel down and detach agent and guard, with all tables; succeeds if they are gone already.
+
+        ``TransitAgent.detach("tunnel0")`` needs nothing but the tunnel's name. It also ends an agent that cannot be
+        opened, since attaching or detaching it was ended halfway.
 
         Args:
             force: Whether to delete the endpoints first.
+            netns: Host namespace of a tunnel given by name; None: the calling thread's.
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
+            TunnelNotFoundError: There is no tunnel of that name.
         """
+        if isinstance(self, str):
+            with Tunnel.open(self, netns=netns) as tunnel:
+                device = device_of(tunnel)
+                with device.host.locked():
+                    _remove(device, force=force)
+            return
+        if netns is not None:
+            raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
         device = device_of(self.tunnel)
         with device.host.locked():
             try:
@@ -237,8 +256,7 @@ class TransitAgent(Described, Closing):
             except StaleHandleError:
                 return  # this agent is gone; another may have taken its place
             except AgentNotFoundError:
-                device.take_down()  # no program guards it any more
-                leftovers.clear_host(device.host)
+                install.remove_rest(device)
 
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
@@ -264,6 +282,24 @@ class TransitAgent(Described, Closing):
         yield "endpoints of this host", f"{maps.senders.count():,} of {self.capacity.max_local:,}"
         yield "networks", f"{len(self.networks):,}"
         yield "peers", ", ".join(map(str, sorted(self.peers, key=arguments.in_order)))
+
+
+def _remove(device: TunnelDevice, *, force: bool) -> None:
+    """Remove whatever data path is on a tunnel, finished or not; the caller holds the host's lock."""
+    found = DataPath.find(device.hooks)
+    if found is None:
+        install.remove_rest(device)
+        return
+    with closing(found):
+        install.remove(device, found, force=force)
+
+
+def _undo(device: TunnelDevice, error: BaseException) -> None:
+    """Remove an agent that was just attached, and that its maker has no handle of; errors become notes of the first."""
+    try:
+        _remove(device, force=False)
+    except MizarnetError as left:
+        error.add_note(f"The agent was attached, and could not be detached again: {left}")
 
 
 def datapath_of(agent: TransitAgent) -> DataPath:

@@ -24,6 +24,7 @@ from mizarnet._kernel.closing import refuse_forked
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages, of_kind
+from mizarnet._model.log import log
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
@@ -41,7 +42,7 @@ _REOPEN = "open the new one with TransitAgent.open()"
 # Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
     FindingKind.UNFINISHED: "TransitAgent.attach(tunnel) completes it",
-    FindingKind.ENDING: "TransitAgent.attach(tunnel) removes what is left and attaches another",
+    FindingKind.ENDING: "TransitAgent.detach(name) removes what is left, attach() as well, to attach another",
     FindingKind.MOVED: "move it back, or delete it and create a tunnel here",
 }
 # Attempts, each of which fails if the data path is replaced between the survey and the opening of its maps.
@@ -180,11 +181,13 @@ class DataPath:
                 held.enter_context(self.host.locked(*sections))
             if not sections:
                 self.make_whole()
+            # Before the first change, since a stamp that cannot be written must not fail a call that was done.
+            self._maps.stamp()
             try:
                 yield self._maps
             finally:
                 if self._lost is None:
-                    self._maps.stamp()
+                    self._stamp_again()
 
     @contextmanager
     def reading(self) -> Generator[Maps, None, None]:
@@ -196,6 +199,12 @@ class DataPath:
         self._refuse_unusable()
         with self.host.locked(SHARED_TABLES):
             yield self.maps
+
+    def _stamp_again(self) -> None:
+        try:
+            self._maps.stamp()
+        except MizarnetError as refused:
+            log.warning("%s: what reads its tables may miss the last change: %s", self.name, refused)
 
     def _lacks_something(self) -> bool:
         """Whether :meth:`make_whole` has something to do; raises as that does."""

@@ -186,6 +186,12 @@ def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
             tunnel.take_down()
 
 
+def remove_rest(tunnel: TunnelDevice) -> None:
+    """Take down a tunnel that no program guards, and remove what the kernel does not delete with a data path."""
+    tunnel.take_down()
+    leftovers.clear_host(tunnel.host)
+
+
 def _look_again(endpoints: LocalEndpoints) -> None:
     """Refuse again: a process that does not see the lock may have made an endpoint before ``meta`` was written."""
     try:

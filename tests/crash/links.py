@@ -29,7 +29,7 @@ _DESTINATION, _OUT, _GATEWAY = 1, 4, 5
 _UP, _NOARP = 0x1, 0x80
 _LINK_SCOPE = 253
 _MAIN, _UNICAST = 254, 1
-_MADE_OF_NUMBERS = re.compile(r"\b(host|tunnel|index)=[0-9a-f]+")
+_MADE_OF_NUMBERS = re.compile(r"\b(host|tunnel|index|endpoint)=[0-9a-f]+")
 _OWN_MAC = ("macvlan", "macvtap")
 _TUNNELS = ("vxlan", "geneve")
 

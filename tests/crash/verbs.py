@@ -96,15 +96,11 @@ def _attach_opened(ground: Ground) -> None:
         mz.TransitAgent.attach(tunnel).close()
 
 
-def _detach_opened(force: bool) -> Step:
-    def detach(ground: Ground) -> None:
-        with ground.open_other() as agent:
-            agent.detach(force=force)
-
-    return detach
-
-
 def _detach_named(force: bool) -> Step:
+    return lambda ground: mz.TransitAgent.detach(OTHER, netns=ground.host, force=force)
+
+
+def _detach_attached(force: bool) -> Step:
     def detach(ground: Ground) -> None:
         with ground.tunnel() as tunnel, mz.TransitAgent.attach(tunnel) as agent:
             agent.detach(force=force)
@@ -148,7 +144,7 @@ def _tunnel_verbs() -> Iterator[Verb]:
             before=before,
             prepare=Ground.open_other,
             call=lambda agent, force=force: agent.detach(force=force),
-            again={"by handle": _detach_opened(force), "by name": _detach_named(force)},
+            again={"by handle": _detach_attached(force), "by name": _detach_named(force)},
             undo=undo,
             rolls_back=False,
         )
@@ -303,7 +299,7 @@ def _open_endpoint(name: str) -> Callable[[Ground], mz.Endpoint]:
 def _delete_endpoint(name: str, before: Step, kind: str) -> Verb:
     def by_handle(ground: Ground) -> None:
         with ground.open() as agent:
-            mz.Endpoint.open(agent, name).delete()
+            mz.Endpoint.open(agent, name, dead=True).delete()
 
     return Verb(
         f"Endpoint.delete {kind}",

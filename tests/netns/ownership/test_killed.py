@@ -229,7 +229,7 @@ def attach_the_switch(ground: Ground, point: str) -> None:
     ground.assert_no_leftovers(point)
 
 
-def detach_by_name(ground: Ground, point: str) -> None:
+def detach_the_switch_by_name(ground: Ground, point: str) -> None:
     ground.end_by_hand()
     mz.TransitSwitch.detach(UNDERLAY, netns=ground.netns)
     ground.assert_no_leftovers(point)
@@ -242,7 +242,7 @@ def test_killed_while_attaching_a_switch(ground: Ground, injector: Injector, mod
             begin()
             mz.TransitSwitch.attach(agent, mode=mode)  # type: ignore[arg-type]
 
-    ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
+    ways: list[Way] = [attach_the_switch, delete_it, detach_the_switch_by_name, delete_it_by_hand]
     sweep(ground, injector, verb, lambda: ground.agent().close(), ways)
 
 
@@ -257,7 +257,7 @@ def test_killed_while_detaching_a_switch(ground: Ground, injector: Injector) -> 
             begin()
             switch.detach()
 
-    ways: list[Way] = [attach_the_switch, delete_it, detach_by_name, delete_it_by_hand]
+    ways: list[Way] = [attach_the_switch, delete_it, detach_the_switch_by_name, delete_it_by_hand]
     sweep(ground, injector, verb, before, ways)
 
 
@@ -269,6 +269,16 @@ def make_it_again(ground: Ground, point: str) -> None:
         ground.assert_works(agent, point)
         agent.detach(force=True)
     ground.assert_no_leftovers(point)
+
+
+def detach_by_name(ground: Ground, point: str) -> None:
+    ground.tunnel().close()
+    mz.TransitAgent.detach(TUNNEL, netns=ground.netns, force=True)
+    with ground.tunnel() as tunnel, pytest.raises(mz.AgentNotFoundError):
+        mz.TransitAgent.open(tunnel)
+    ground.assert_no_leftovers(point)
+    ground.delete()
+    ground.assert_clear(point)
 
 
 def delete_the_rest(ground: Ground, point: str) -> None:
@@ -285,7 +295,7 @@ def test_killed_while_deleting_everything(ground: Ground, injector: Injector, ve
             begin()
             agent.tunnel.delete(force=True) if verb_name == "Tunnel.delete" else agent.detach(force=True)
 
-    ways: list[Way] = [make_it_again, delete_the_rest, delete_it_by_hand]
+    ways: list[Way] = [make_it_again, detach_by_name, delete_the_rest, delete_it_by_hand]
     sweep(ground, injector, verb, ground.everything, ways)
 
 
