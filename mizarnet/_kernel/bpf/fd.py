@@ -24,7 +24,8 @@ class Fd(Owner):
     """A descriptor that is closed once, and what the kernel has behind it.
 
     Closing a descriptor never undoes anything in the kernel that is attached or otherwise in use. Close it only when no
-    other thread is inside a call with it, as with any file object; :meth:`let_go` has no such condition.
+    other thread is inside a call with it, as with any file object; :meth:`let_go` and :meth:`retire` have no such
+    condition.
 
     Attributes:
         what: Description of the descriptor in messages.
@@ -34,6 +35,7 @@ class Fd(Owner):
         """Own the descriptor ``number``."""
         self._number = number
         self.what: str = what
+        self._retired = False
         self._closed = False
 
     @classmethod
@@ -61,8 +63,18 @@ class Fd(Owner):
         with suppress(OSError), open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), self.fileno(), inheritable=False)
 
+    def retire(self) -> None:
+        """Let go of what is behind it, and close it with the last reference to this object, which every call holds."""
+        self.let_go()
+        self._retired = True
+
     def _release(self) -> None:
         os.close(self._number)
+
+    def __del__(self) -> None:
+        if not self._closed and self._retired:
+            self.close()
+        super().__del__()
 
     def __repr__(self) -> str:
         return f"<{self.what}, {'closed' if self._closed else f'fd {self._number}'}>"

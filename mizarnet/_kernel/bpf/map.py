@@ -96,9 +96,12 @@ class Map(Fd):
     @property
     def memory(self) -> int:
         """Bytes of kernel memory that the map takes now; raises ``KernelError`` where ``/proc`` does not tell."""
-        path = f"/proc/self/fdinfo/{self.fileno()}"
-        with explained(f"read the memory of map {self.name!r}"), open(path, encoding="ascii") as facts:
-            return next(int(line.split()[1]) for line in facts if line.startswith("memlock:"))
+        path, operation = f"/proc/self/fdinfo/{self.fileno()}", f"read the memory of map {self.name!r}"
+        with explained(operation), open(path, encoding="ascii") as facts:
+            for line in facts:
+                if line.startswith("memlock:"):
+                    return int(line.split()[1])
+        raise failure(operation, _errno.EINVAL)  # another thread let go of it
 
     # -- one entry
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import warnings
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet._kernel.bpf import Direction, ObjectSpec, query_filters
+from mizarnet._kernel.bpf import Direction, Map, Object, ObjectSpec, query_filters
 from mizarnet._kernel.bpf.fd import Fd
-from mizarnet.errors import ClosedError, KernelError, NetlinkError, VerifierError
+from mizarnet.errors import BpfError, ClosedError, KernelError, NetlinkError, VerifierError
 from tests.support.leaks import descriptors
 from tests.support.process import run_python
 
@@ -38,6 +39,32 @@ def test_forgotten_descriptor_warns_and_is_closed() -> None:
         del fd
     assert [(item.category, "a copy" in str(item.message)) for item in caught] == [(ResourceWarning, True)]
     assert not os.path.exists(f"/proc/self/fd/{number}")
+
+
+def test_what_is_retired_is_closed_without_a_word_when_nobody_uses_it(sample: Object) -> None:
+    table = Map.open_id(sample.maps["table"].id)
+    assert table is not None
+    number, in_use = table.fileno(), table.items()
+    table.retire()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del table
+        assert os.path.samefile(f"/proc/self/fd/{number}", os.devnull)  # nothing else gets the number
+        with pytest.raises(BpfError):
+            next(in_use)
+        in_use.close()
+        del in_use
+        gc.collect()  # the error may refer to it
+    assert not os.path.exists(f"/proc/self/fd/{number}")
+
+
+def test_the_memory_of_a_map_that_was_let_go_is_an_error_of_the_tree(sample: Object) -> None:
+    table = Map.open_id(sample.maps["table"].id)
+    assert table is not None
+    with table:
+        table.let_go()
+        with pytest.raises(BpfError):
+            _ = table.memory
 
 
 def test_loading_many_times_leaks_nothing(objects: Path) -> None:
