@@ -27,7 +27,7 @@ from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_
 from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
-from mizarnet.tunnel import Tunnel, device_of, place_of
+from mizarnet.tunnel import Tunnel, device_of, place_of, successor_of
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -76,10 +76,11 @@ class TransitAgent(Described, Closing):
     Raises:
         ClosedError: In each method, after :meth:`close`.
         ForkedError: In each method, in a child of the process that made the handle.
-        StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or the tunnel is gone.
+        StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or the tunnel is gone;
+            :meth:`reopen` mends the handle.
         AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
-        LockTimeoutError: In :meth:`attach`, :meth:`upgrade` and :meth:`detach`: another process held the host's lock
-            for 10 s.
+        LockTimeoutError: In :meth:`attach`, :meth:`upgrade`, :meth:`reopen` and :meth:`detach`: another process held
+            the host's lock for 10 s.
         PrivilegeError: In each method that attaches, replaces or detaches programs: a capability is missing.
     """
 
@@ -87,14 +88,14 @@ class TransitAgent(Described, Closing):
 
     def __init__(self, tunnel: Tunnel, datapath: DataPath) -> None:
         """Not for users: see :meth:`attach` and :meth:`open`."""
-        self.tunnel = tunnel
-        self.created = False
+        self.tunnel: Tunnel = tunnel
+        self.created: bool = False
         self._datapath = datapath
-        self.hook: Hook = deciding_hook(datapath.maps.read_meta().layers)
+        self.hook: Hook = _hook(datapath)
         self.capacity: Capacity = capacity_of(datapath.maps)
         place = place_of(tunnel)
-        self.endpoints: EndpointTable = EndpointTable(datapath, tunnel.local, place)
-        self.networks: NetworkTable = NetworkTable(datapath, tunnel.local, place)
+        self.endpoints: EndpointTable = EndpointTable(datapath, place)
+        self.networks: NetworkTable = NetworkTable(datapath, place)
         self.peers: PeerSet = PeerSet(datapath, place)
 
     @classmethod
@@ -258,6 +259,47 @@ class TransitAgent(Described, Closing):
             except AgentNotFoundError:
                 install.remove_rest(device)
 
+    @whole
+    def reopen(self) -> None:
+        """Go on with the agent that is attached now, if the one of this handle was detached or replaced.
+
+        All that hangs on the handle goes on with it: the tables, handles of endpoints and of the switch. The agent is
+        found by the tunnel's name in the same network namespace, also if the tunnel was deleted and created again.
+        ``tunnel``, ``hook`` and ``capacity`` are read again, and ``created`` is False from then on. An endpoint that
+        was made again is another one: its old handle raises ``EndpointNotFoundError``. Does nothing if the handle is
+        not stale.
+
+        Raises:
+            TunnelNotFoundError: There is no tunnel of that name; the handle is as it was.
+            AgentNotFoundError: No agent is attached to it, or it is unfinished; the handle is as it was.
+            LayoutError: Another version of this package attached it; the handle is as it was.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing; the handle is as it was.
+        """
+        if not self._is_stale():
+            return
+        with device_of(self.tunnel).host.locked():
+            if self._is_stale():  # no other thread was faster
+                self._go_on(successor_of(self.tunnel))
+
+    def _is_stale(self) -> bool:
+        try:
+            _ = self._datapath.maps
+        except (StaleHandleError, AgentNotFoundError):
+            return True
+        return False
+
+    def _go_on(self, tunnel: Tunnel) -> None:
+        with ExitStack() as undo:
+            found = undo.enter_context(closing(DataPath.open(device_of(tunnel).hooks)))
+            found.warn_if_outdated()
+            hook, capacity = _hook(found), capacity_of(found.maps)
+            undo.pop_all()
+        self._datapath.become(found)
+        self.tunnel = tunnel
+        self.hook = hook
+        self.capacity = capacity
+        self.created = False
+
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
         self._datapath.close()
@@ -307,6 +349,10 @@ def datapath_of(agent: TransitAgent) -> DataPath:
     if not isinstance(agent, TransitAgent):
         raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
     return agent._datapath  # pyright: ignore[reportPrivateUsage]  this function is what others may use
+
+
+def _hook(datapath: DataPath) -> Hook:
+    return deciding_hook(datapath.maps.read_meta().layers)
 
 
 def _room(entries: int | None, *, argument: str, most: int) -> int | None:

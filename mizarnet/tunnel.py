@@ -247,6 +247,16 @@ def device_of(tunnel: Tunnel) -> TunnelDevice:
     return tunnel._device  # pyright: ignore[reportPrivateUsage]  this function is what others may use
 
 
+def successor_of(tunnel: Tunnel) -> Tunnel:
+    """The tunnel that has the name of ``tunnel`` now, on the same host; closing either handle closes both.
+
+    Raises:
+        TunnelNotFoundError: There is none of that name.
+    """
+    device = TunnelDevice.open(device_of(tunnel).host, tunnel.name)
+    return Tunnel(device, netns=tunnel.netns, created=False)
+
+
 def place_of(tunnel: Tunnel) -> str:
     """Tunnel and host as people call them, such as ``"tunnel0 of lab-h1"``."""
     return f"{tunnel.name} of {tunnel.netns or os.uname().nodename}"

@@ -12,6 +12,8 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
+import attrs
+
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build
@@ -21,6 +23,7 @@ from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema, sur
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
+from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages, of_kind
@@ -38,7 +41,7 @@ _ATTACH = "attach one with TransitAgent.attach(tunnel)"
 _MAKE_AGAIN = "delete the tunnel with force=True, and create it again: its tables ended with the programs"
 CREATE_AGAIN = "create it again: Tunnel.create(), then TransitAgent.attach()"
 """What to do about a tunnel that was deleted."""
-_REOPEN = "open the new one with TransitAgent.open()"
+_REOPEN = "agent.reopen() goes on with the new one"
 # Findings with which a data path cannot be used, and the remedy of each.
 _UNUSABLE = {
     FindingKind.UNFINISHED: "TransitAgent.attach(tunnel) completes it",
@@ -49,15 +52,38 @@ _UNUSABLE = {
 _ATTEMPTS = 16
 
 
+@attrs.define(eq=False)
+class _Opened:
+    """What is open of a data path: all that another one has another of.
+
+    Attributes:
+        hooks: Hooks of the tunnel.
+        meta_id: Id of the map ``meta``.
+        maps: Maps of the data path.
+        local: Underlay address of the tunnel.
+        known: Programs that were recognised, by id.
+        lost: Why the data path cannot be used any more; None: it can.
+    """
+
+    hooks: TunnelHooks
+    meta_id: int
+    maps: Maps
+    local: IPAddress
+    known: dict[int, Standing]
+    lost: type[MizarnetError] | None = None
+
+    def learn(self, found: Survey) -> None:
+        """Recognise the programs of a survey from now on."""
+        self.known.update({each.program_id: each for each in found.standing.values()})
+
+
 class DataPath:
     """An open data path. Several threads may use it.
 
     Attributes:
-        hooks: Hooks of the tunnel.
         host: Host of the tunnel; the caller closes it.
         name: Name of the tunnel, for messages.
         subject: Subject of the data path's findings.
-        meta_id: Id of the map ``meta``: the identity of the data path.
 
     Raises:
         ClosedError: In each method that reads or writes the hooks or maps, after :meth:`close`.
@@ -68,17 +94,13 @@ class DataPath:
 
     def __init__(self, hooks: TunnelHooks, found: Survey, standing: Standing, maps: Maps) -> None:
         """Not for users: see :meth:`find` and :meth:`open`."""
-        self.hooks = hooks
         self.host: Host = hooks.host
         self.name: str = hooks.name
         self.subject: Subject = Subject("agent", hooks.name)
-        self.meta_id: int = standing.meta_id
-        self._known: dict[int, Standing] = {}
-        self._learn(found)
-        self._maps = maps
+        self._opened = _Opened(hooks, standing.meta_id, maps, maps.read_meta().local, {})
+        self._opened.learn(found)
         self._pid = os.getpid()
         self._closed = False
-        self._lost: type[MizarnetError] | None = None
 
     @classmethod
     def find(cls, hooks: TunnelHooks) -> Self | None:
@@ -123,6 +145,17 @@ class DataPath:
             raise
         return opened
 
+    def become(self, other: DataPath) -> None:
+        """Go on as another data path of the same host, which is not to be used or closed any more.
+
+        Calls of other threads see the one or the other. The caller holds the host's lock, so that no writer is in its
+        middle, and no descriptor is closed under a reader.
+        """
+        before, self._opened = self._opened, other._opened
+        before.maps.retire()
+        if self._closed:  # by another thread meanwhile
+            self._maps.close()
+
     def close(self) -> None:
         """Close the descriptors of the maps; the programs on the hooks keep the maps."""
         if not self._closed:
@@ -135,6 +168,29 @@ class DataPath:
         return self._closed
 
     @property
+    def hooks(self) -> TunnelHooks:
+        """Hooks of the tunnel."""
+        return self._opened.hooks
+
+    @property
+    def meta_id(self) -> int:
+        """Id of the map ``meta``: the identity of the data path."""
+        return self._opened.meta_id
+
+    @property
+    def local(self) -> IPAddress:
+        """Underlay address of the tunnel."""
+        return self._opened.local
+
+    @property
+    def _maps(self) -> Maps:
+        return self._opened.maps
+
+    @property
+    def _lost(self) -> type[MizarnetError] | None:
+        return self._opened.lost
+
+    @property
     def maps(self) -> Maps:
         """Maps of the data path, for reading, after a check that they are still the tunnel's."""
         self._refuse_unusable()
@@ -145,18 +201,19 @@ class DataPath:
     def survey(self) -> Survey:
         """The programs of ours on the tunnel's hooks, all of this data path."""
         self._refuse_unusable()
+        opened = self._opened  # another thread may replace it meanwhile
         try:
-            found = self.host.run_near(survey, self.hooks.ifindex, self._known)
+            found = self.host.run_near(survey, opened.hooks.ifindex, opened.known)
         except NotFoundError:
-            raise self._lose(StaleHandleError(f"tunnel {self.name} is gone", hint=CREATE_AGAIN)) from None
+            raise _lose(opened, self._gone()) from None
         standing = found.any
         if standing is None:
-            raise self._lose(self._absence())
-        if standing.meta_id != self.meta_id or self._lost:
-            raise self._lose(
-                StaleHandleError("the transit agent behind this handle was replaced", hint=_REOPEN)
+            raise _lose(opened, self._absence(opened))
+        if standing.meta_id != opened.meta_id or opened.lost:
+            raise _lose(
+                opened, StaleHandleError("the transit agent behind this handle was replaced", hint=_REOPEN)
             )
-        self._learn(found)
+        opened.learn(found)
         return found
 
     @contextmanager
@@ -296,25 +353,26 @@ class DataPath:
             )
         refuse_forked(self._pid, "handle")
 
-    def _learn(self, found: Survey) -> None:
-        self._known.update({each.program_id: each for each in found.standing.values()})
-
     def _stands(self) -> bool:
         """Whether a known program of this data path is on tcx: a quick test, run inside the host's namespace."""
+        opened = self._opened
         with suppress(NotFoundError, UnsupportedError):
             for direction in {place.direction for place in PLACES}:
-                for program_id in TcxHook(self.hooks.ifindex, direction).query().program_ids:
-                    known = self._known.get(program_id)
+                for program_id in TcxHook(opened.hooks.ifindex, direction).query().program_ids:
+                    known = opened.known.get(program_id)
                     if known is not None:
-                        return known.meta_id == self.meta_id
+                        return known.meta_id == opened.meta_id
         return False
 
-    def _absence(self) -> MizarnetError:
+    def _gone(self) -> MizarnetError:
+        return StaleHandleError(f"tunnel {self.name} is gone", hint=f"{CREATE_AGAIN}; {_REOPEN}")
+
+    def _absence(self, opened: _Opened) -> MizarnetError:
         """The error for hooks without a program of ours: detached by a call, or taken off by another program."""
-        if self._lost is None:
-            taken = self._maps.read_meta().state is not State.DELETING
+        if opened.lost is None:
+            taken = opened.maps.read_meta().state is not State.DELETING
         else:
-            taken = self._lost is AgentNotFoundError
+            taken = opened.lost is AgentNotFoundError
         if taken:
             return AgentNotFoundError(
                 f"another program took agent and guard off every hook of {self.name} (tcx, clsact)",
@@ -322,9 +380,10 @@ class DataPath:
             )
         return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
 
-    def _lose(self, error: MizarnetError) -> MizarnetError:
-        """Release maps that are no longer the tunnel's, whose memory no program uses; returns ``error``."""
-        if self._lost is None:
-            self._lost = type(error)
-            self._maps.let_go()
-        return error
+
+def _lose(opened: _Opened, error: MizarnetError) -> MizarnetError:
+    """Release maps that are no longer the tunnel's, whose memory no program uses; returns ``error``."""
+    if opened.lost is None:
+        opened.lost = type(error)
+        opened.maps.let_go()
+    return error

@@ -167,6 +167,11 @@ class Maps:
         for each in self.all():
             each.let_go()
 
+    def retire(self) -> None:
+        """Release the maps, and close each descriptor when no other thread uses it any more."""
+        for each in self.all():
+            each.retire()
+
     def close(self) -> None:
         """Close the descriptors."""
         for each in self.all():

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from typing import Any, Generic, TypeVar, cast
 
-from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import Feed
 from mizarnet._model.arguments import IPAddress, IPNetwork, check_vni, in_order
 from mizarnet._model.html import table
@@ -26,10 +25,6 @@ class Table(Owned[K], Mapping[K, V], Generic[K, V]):
 
     _rows: str
     _header: tuple[str, str, str]
-
-    def __init__(self, datapath: DataPath, local: IPAddress, place: str) -> None:
-        super().__init__(datapath, place)
-        self._tunnel_local = local
 
     def _vni(self, packed: bytes) -> int:
         raise NotImplementedError
@@ -72,9 +67,10 @@ class Table(Owned[K], Mapping[K, V], Generic[K, V]):
         return self._sync(put, feed, lambda key: self._vni(key) == vni)
 
     def _check_host(self, host: IPAddress, argument: str) -> None:
-        if host.version != self._tunnel_local.version:
+        local = self._datapath.local
+        if host.version != local.version:
             raise InvalidValueError(
-                f"{argument} {host}: the tunnel's underlay is IPv{self._tunnel_local.version}",
+                f"{argument} {host}: the tunnel's underlay is IPv{local.version}",
                 argument=argument,
                 value=host,
             )

@@ -181,7 +181,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
                 hint="local entries are made by Endpoint.create()",
             )
         self._check_host(value.host, "host")
-        if value.host == self._tunnel_local:
+        if value.host == self._datapath.local:
             raise InvalidValueError(f"host {value.host} is this host", argument="host", value=value.host)
         return codec.pack_endpoint(value, feed=writer.number)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -37,16 +38,16 @@ for name in mz.__all__:  # loaded with their first use, which is not what is wat
     getattr(mz, name)
 
 
-NO_STORE: Any = None
+NO_STORE: Any = SimpleNamespace(local=ip_address("192.0.2.1"))
 """The tables judge what they are given before they look at the agent's maps."""
 
 
 def endpoints() -> EndpointTable:
-    return EndpointTable(NO_STORE, ip_address("192.0.2.1"), "nowhere")
+    return EndpointTable(NO_STORE, "nowhere")
 
 
 def networks() -> NetworkTable:
-    return NetworkTable(NO_STORE, ip_address("192.0.2.1"), "nowhere")
+    return NetworkTable(NO_STORE, "nowhere")
 
 
 def peers() -> PeerSet:
