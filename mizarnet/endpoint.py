@@ -391,21 +391,21 @@ class Endpoint(Described):
         """
         record, hooks = self._current(), self._datapath.hooks
         link = device.find(record, hooks)
-        if link is not None:
-            with suppress(NetnsNotFoundError):  # the namespace ends just now
-                found = configuration.read(record, link, hooks).without_link_local(record)
-                return EndpointState(
-                    life=life_of(record, link),
-                    up=link.up,
-                    mtu=link.mtu,
-                    mac=MacAddress.parse(link.mac or b""),
-                    mode=MacvlanMode(link.mode),
-                    addresses=found.addresses,
-                    routes=found.routes,
-                )
-        return EndpointState(
-            life=life_of(record, None), up=False, mtu=0, mac=record.mac, mode=None, addresses=(), routes=()
-        )
+        with suppress(NetnsNotFoundError):  # the namespace ends just now
+            return _state(record, None if link is None else configuration.read(record, link, hooks))
+        return _state(record, None)
+
+    @staticmethod
+    def state_all(agent: TransitAgent) -> Mapping[str, EndpointState]:
+        """What :meth:`state` is of every endpoint of this host, by name; from a few messages for each namespace.
+
+        Args:
+            agent: Transit agent of the host.
+        """
+        endpoints = LocalEndpoints.of(datapath_of(agent))
+        records, hooks = endpoints.recorded(), endpoints.datapath.hooks
+        found = configuration.read_all(records, device.find_all(records, hooks), hooks)
+        return {record.spec.name: _state(record, found.get(record.instance)) for record in records}
 
     @whole
     def open_tap(self, *, queues: int = 1) -> Tap:
@@ -484,6 +484,23 @@ class Endpoint(Described):
         rows = {**attrs.asdict(self.spec, recurse=False), "ifindex": self.ifindex, "created": self.created}
         caption = f"Endpoint {self.name} on {place_of(self._agent.tunnel)}"
         return table(caption, ("attribute", "value"), rows.items())
+
+
+def _state(record: Record, found: configuration.Configuration | None) -> EndpointState:
+    """The state of an endpoint whose device has what was ``found``; None: the device is gone."""
+    if found is None:
+        life = life_of(record, None)
+        return EndpointState(life=life, up=False, mtu=0, mac=record.mac, mode=None, addresses=(), routes=())
+    link, seen = found.link, found.without_link_local(record)
+    return EndpointState(
+        life=life_of(record, link),
+        up=link.up,
+        mtu=link.mtu,
+        mac=MacAddress.parse(link.mac or b""),
+        mode=MacvlanMode(link.mode),
+        addresses=seen.addresses,
+        routes=seen.routes,
+    )
 
 
 _TOGETHER = 256

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 import mizarnet as mz
+from mizarnet._kernel.rtnetlink import Rtnl
 from tests.support.namespace import Namespace
 from tests.support.process import finish, start_python
 from tests.world import World, links
@@ -64,3 +68,50 @@ def test_two_processes_create_fifty_endpoints_each_at_once(world: World) -> None
     assert len(found) == 100
     assert len({host.agent.endpoints[each.vni, each.ip] for each in found}) == 100
     assert len(links(namespace)) == 101
+
+
+def test_what_is_read_of_all_is_what_each_says(world: World) -> None:
+    host, namespace, other = world.hosts[0], world.namespace("many"), world.namespace("other")
+    agent = host.agent
+    mz.Endpoint.create_many(agent, many(namespace, range(1, 6)))
+    mz.Endpoint.create(agent, vni=8, ip=["10.1.0.1/24", "fd00::1/64"], netns=other.name, gateway="10.1.0.254")
+    mz.Endpoint.create(agent, vni=8, ip="10.1.0.2/24", ifname="own")
+    mz.Endpoint.create(agent, vni=8, ip="10.1.0.3/24", kind="macvtap")
+    namespace.run("ip", "link", "delete", "e2")
+    namespace.run("ip", "link", "set", "e3", "down")
+    namespace.run("ip", "address", "flush", "dev", "e4")
+    hops = ("nexthop", "via", "10.0.0.77", "dev", "e1", "nexthop", "via", "10.0.0.78", "dev", "e5")
+    namespace.run("ip", "route", "add", "192.0.2.0/24", *hops)
+    everyone = mz.Endpoint.list(agent, dead=True)
+    states = mz.Endpoint.state_all(agent)
+    assert states == {each.name: each.state() for each in everyone}
+    assert {name for name, state in states.items() if state.life is mz.Life.DEAD} == {"n2"}
+    assert (states["n3"].up, states["n4"].addresses) == (False, ())
+    assert mz.Endpoint.stats_all(agent) == {each.name: each.stats() for each in everyone}
+
+
+def test_the_cost_of_reading_all_depends_on_namespaces_and_not_on_endpoints(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("many")
+    mz.Endpoint.create(agent, vni=8, ip="10.1.0.1/24", netns=namespace.name, ifname="first")
+    mz.Endpoint.state_all(agent)
+    exchanges: list[str] = []
+    for name in ("_exchange", "_exchange_each"):
+        monkeypatch.setattr(Rtnl, name, noted(getattr(Rtnl, name), exchanges))
+    costs: list[int] = []
+    for numbers in (range(1, 2), range(2, 31)):
+        mz.Endpoint.create_many(agent, many(namespace, numbers))
+        exchanges.clear()
+        mz.Endpoint.state_all(agent)
+        mz.Endpoint.list(agent)
+        costs.append(len(exchanges))
+    assert costs[0] == costs[1] > 0
+
+
+def noted(method: Callable[..., Any], exchanges: list[str]) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        exchanges.append(method.__name__)
+        return method(*arguments)
+
+    return call

@@ -10,7 +10,8 @@ host's lock.
 from __future__ import annotations
 
 import errno
-from collections.abc import Generator, Iterator
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from ipaddress import IPv4Network, IPv6Network
 
@@ -92,6 +93,48 @@ def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None =
     with suppress(NetnsNotFoundError), inside(record, tunnel.host, netns) as session:
         routes = _routes(session, link)
     return Configuration(link, _mtu(record, link, tunnel), found, routes)
+
+
+def read_all(
+    records: Iterable[Record], links: Mapping[int, Link], tunnel: TunnelHooks
+) -> dict[int, Configuration]:
+    """What the devices of endpoints have now, by the endpoint's instance, from a few messages for each namespace.
+
+    Args:
+        records: Records of endpoints.
+        links: Their devices, by the endpoint's instance; an endpoint without one is left out.
+        tunnel: Hooks of the tunnel that the devices are on.
+    """
+    together: defaultdict[int, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.instance in links:
+            together[record.nsid].append(record)
+    found: dict[int, Configuration] = {}
+    for each in together.values():
+        with suppress(NetnsNotFoundError):  # the namespace ends just now
+            found.update(_read_together(each, links, tunnel))
+    return found
+
+
+def _read_together(
+    records: list[Record], links: Mapping[int, Link], tunnel: TunnelHooks
+) -> Iterator[tuple[int, Configuration]]:
+    addresses: defaultdict[int, list[IPInterface]] = defaultdict(list)
+    for address in list_addresses(tunnel.host, nsid=records[0].nsid):
+        addresses[address.ifindex].append(address.interface)
+    routes: defaultdict[int, list[Route]] | None = None
+    with suppress(NetnsNotFoundError), inside(records[0], tunnel.host) as session:
+        routes = defaultdict(list)
+        for route in list_routes(session):
+            for ifindex in set(route.through):
+                routes[ifindex].append(Route(route.destination, route.gateway))
+    for record in records:
+        link = links[record.instance]
+        through = None if routes is None else tuple(routes[link.ifindex])
+        yield (
+            record.instance,
+            Configuration(link, _mtu(record, link, tunnel), tuple(addresses[link.ifindex]), through),
+        )
 
 
 def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:

@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping, Sequence
+import socket
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Attribute, Reply, Request
+from mizarnet._kernel.netlink._messages import Attribute, Request
 from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes
 from mizarnet._model.arguments import IPAddress, IPNetwork
+from mizarnet._model.layout import read_number
 
 _RT_TABLE_MAIN = 254
 _RT_SCOPE_LINK = 253
@@ -20,6 +23,15 @@ _RTN_UNICAST = 1
 _DECIDING = {_RTN_UNICAST, 6, 7, 8}  # RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
 _RTPROT_STATIC = 4
 _RTNH_F_ONLINK = 4
+_RTMSG = struct.Struct("=BBBBBBBBI")
+"""``struct rtmsg``: family, bits of destination and source, TOS, table, protocol, scope, type and flags."""
+_RTNEXTHOP = struct.Struct("=HBBi")
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
+_WANTED = {_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH}
+_TYPES: Mapping[int, tuple[Callable[[bytes], IPAddress], Callable[[tuple[bytes, int]], IPNetwork], bytes]] = {
+    socket.AF_INET: (ipaddress.IPv4Address, ipaddress.IPv4Network, bytes(4)),
+    socket.AF_INET6: (ipaddress.IPv6Address, ipaddress.IPv6Network, bytes(16)),
+}
 
 
 @attrs.frozen
@@ -28,13 +40,13 @@ class Route:
 
     Attributes:
         destination: Prefix that it leads to.
-        gateway: Next hop; None when the destination is on the link.
-        ifindex: Index of the link that it leaves through; None for a route with several next hops.
+        gateway: Next hop; None when the destination is on the link, or there are several next hops.
+        through: Indexes of the links that it leaves through: one for each next hop.
     """
 
     destination: IPNetwork
     gateway: IPAddress | None
-    ifindex: int | None
+    through: tuple[int, ...]
 
 
 def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onlink: bool = False) -> None:
@@ -80,8 +92,12 @@ def _add(
     )
 
 
-def list_routes(session: Session, *, ifindex: int) -> list[Route]:
-    """The main table's unicast routes through one link, of both IP versions.
+def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
+    """The main table's unicast routes through one link (filtered by the kernel) or all, of both IP versions.
+
+    Args:
+        session: Session of the namespace.
+        ifindex: Index of the link; None: all links.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -89,13 +105,13 @@ def list_routes(session: Session, *, ifindex: int) -> list[Route]:
     return session.run(_list_routes, session, ifindex)
 
 
-def _list_routes(session: Session, ifindex: int) -> list[Route]:
+def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
     routes: list[Route] = []
-    through: list[Attribute] = [("RTA_OIF", ifindex)]
+    through = b"" if ifindex is None else attribute(_RTA_OIF, struct.pack("=I", ifindex))
     for version, family in FAMILIES.items():
-        request = Request(Rtm.GETROUTE, fields={"family": family}, attributes=through, flags=Flag.DUMP)
-        replies = session.request(f"list IPv{version} routes", request)
-        routes += [_route(reply, version) for reply in replies if _is_main_unicast(reply)]
+        body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + through
+        replies = session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body)
+        routes += map(decode_route, filter(_is_main_unicast, replies))
     return routes
 
 
@@ -120,17 +136,28 @@ def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:
     return [prefix for prefix in on_link if prefix.prefixlen and not prefix.is_link_local]
 
 
-def _is_main_unicast(reply: Reply) -> bool:
-    table = reply.number("RTA_TABLE") or reply.field("table")
-    return table == _RT_TABLE_MAIN and reply.field("type") == _RTN_UNICAST
+def _is_main_unicast(message: bytes) -> bool:
+    _, _, _, _, table, _, _, kind = message[HEADER_BYTES : HEADER_BYTES + 8]
+    return (table, kind) == (_RT_TABLE_MAIN, _RTN_UNICAST)
 
 
-def _route(reply: Reply, version: int) -> Route:
-    unspecified = "0.0.0.0" if version == 4 else "::"
-    destination = reply.text("RTA_DST") or unspecified
-    gateway = reply.text("RTA_GATEWAY")
+def decode_route(message: bytes) -> Route:
+    """The route that an RTM_NEWROUTE message, its header included, describes."""
+    family, length, *_ = _RTMSG.unpack_from(message, HEADER_BYTES)
+    found = attributes(message, _WANTED, at=HEADER_BYTES + _RTMSG.size)
+    address, network, nowhere = _TYPES[family]
+    gateway, link = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
     return Route(
-        destination=ipaddress.ip_network(f"{destination}/{reply.field('dst_len')}"),
-        gateway=None if gateway is None else ipaddress.ip_address(gateway),
-        ifindex=reply.number("RTA_OIF"),
+        destination=network((found.get(_RTA_DST, nowhere), length)),
+        gateway=None if gateway is None else address(gateway),
+        through=tuple(_next_hops(found.get(_RTA_MULTIPATH, b""))) if link is None else (read_number(link),),
     )
+
+
+def _next_hops(packed: bytes) -> Iterator[int]:
+    """Indexes of the links in an attribute RTA_MULTIPATH."""
+    at = 0
+    while at + _RTNEXTHOP.size <= len(packed):
+        length, _, _, ifindex = _RTNEXTHOP.unpack_from(packed, at)
+        yield ifindex
+        at += length + 3 & ~3

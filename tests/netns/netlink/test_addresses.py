@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import importlib
 import ipaddress
+import socket
 import subprocess
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -172,3 +173,38 @@ def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) ->
         on_link_prefixes(session, link.ifindex)
     )
     assert prefixes == {ip_network("10.0.0.0/24"), ip_network("203.0.113.0/24"), ip_network("fd00::/64")}
+
+
+def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
+    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+    add_default_route(session, ip_address("fd00::1"), ifindex=link.ifindex)
+    for route in (
+        "198.51.100.0/24 via 10.0.0.1",
+        "203.0.113.7/32 dev v0",
+        "203.0.113.0/24 via inet6 fe80::1 dev v0",
+    ):
+        ip(session, "route", "add", *route.split())
+    ip(session, "route", "add", "192.0.2.0/24", "nexthop", "via", "10.0.0.1", "nexthop", "via", "10.0.0.2")
+    ip(session, "route", "add", "unreachable", "100.64.0.0/10")
+    ip(session, "route", "add", "100.65.0.0/16", "via", "10.0.0.1", "table", "100")
+    codec = importlib.import_module("pyroute2.netlink.rtnl.rtmsg").rtmsg
+    wanted = []
+    for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
+        for data in session.request_all("list routes", Rtm.GETROUTE, bytes([family]) + bytes(11)):
+            message = codec(data)
+            message.decode()
+            if (message["table"], message["type"]) == (254, 1):
+                nowhere = "0.0.0.0" if version == 4 else "::"
+                text = f"{message.get_attr('RTA_DST') or nowhere}/{message['dst_len']}"
+                gateway = message.get_attr("RTA_GATEWAY")
+                next_hop = None if gateway is None else ip_address(gateway)
+                hops = message.get_attr("RTA_MULTIPATH") or []
+                through = [hop["oif"] for hop in hops] or [message.get_attr("RTA_OIF")]
+                wanted.append((ip_network(text), next_hop, tuple(through)))
+    found = list_routes(session)
+    assert [(each.destination, each.gateway, each.through) for each in found] == wanted
+    assert (link.ifindex, link.ifindex) in {each.through for each in found}
+    own = [each for each in found if link.ifindex in each.through]
+    assert own == list_routes(session, ifindex=link.ifindex)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long it takes to read and delete many endpoints: ``chrt -f 10 python -m tests.bench.endpoints``, one core.
+
+Containers have a namespace each; with 16 namespaces, one holds many endpoints. What the kernel allows is in
+``tests/bench/links.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import mizarnet as mz
+
+HOST = 4_096
+"""Endpoints that a host has room for."""
+DELETED = 320
+
+
+def median_of(call: Callable[[], object], rounds: int = 5) -> float:
+    taken: list[float] = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def specs(lab: mz.Lab, count: int, namespaces: int) -> list[mz.EndpointSpec]:
+    names = [lab.container(f"s{n}") for n in range(namespaces)]
+    return [
+        mz.EndpointSpec(
+            vni=7,
+            ip=f"10.{n >> 8}.{n & 255}.1/8",
+            netns=names[n % namespaces],
+            ifname=f"e{n // namespaces}",
+            gateway=(),
+        )
+        for n in range(count)
+    ]
+
+
+def report(what: str, seconds: float) -> None:
+    print(f"{what:60} {seconds:7.3f} s", flush=True)
+
+
+def read_all(lab: mz.Lab) -> None:
+    agent = lab.hosts[0].agent
+    wanted = specs(lab, HOST, 16)
+    report(f"create_many() of {HOST:,}", timed(partial(mz.Endpoint.create_many, agent, wanted)))
+    report(f"list() of {HOST:,}", median_of(partial(mz.Endpoint.list, agent)))
+    report(f"state_all() of {HOST:,}, in 16 namespaces", median_of(partial(mz.Endpoint.state_all, agent)))
+    report(f"stats_all() of {HOST:,}", median_of(partial(mz.Endpoint.stats_all, agent)))
+    report(f"detach(force=True) of {HOST:,}", timed(partial(agent.detach, force=True)))
+
+
+def delete_some(lab: mz.Lab, namespaces: int) -> None:
+    agent = lab.hosts[0].agent
+    wanted = specs(lab, DELETED, namespaces)
+    names = [spec.name for spec in wanted]
+
+    def once() -> float:
+        mz.Endpoint.create_many(agent, wanted)
+        return timed(partial(mz.Endpoint.delete_many, agent, names))
+
+    taken = statistics.median(once() for _ in range(3))
+    report(f"delete_many() of {DELETED} in {namespaces} namespaces", taken)
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> int:
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    for namespaces in (16, DELETED):
+        with mz.Lab(name="many", hosts=2) as lab:
+            delete_some(lab, namespaces)
+    with mz.Lab(name="many", hosts=2) as lab:
+        read_all(lab)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
