@@ -98,7 +98,11 @@ class Judge:
         self._make_ground, self._verb, self._tally = make_ground, verb, tally
         self._random = random.Random(seed)
         self._ground = make_ground()
-        self.reference = refer(self._ground, verb)
+        try:
+            self.reference = refer(self._ground, verb)
+        except BaseException:
+            self._ground.close()
+            raise
 
     def close(self) -> None:
         """End it: the bystanders say what they lost."""
