@@ -60,15 +60,25 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
 
     Returns:
         Names of the namespaces that were removed.
+
+    Raises:
+        KernelError: The kernel refused to remove one; the others were removed.
+        PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
     """
     removed: list[str] = []
+    refused: list[MizarnetError] = []
     for name in list_netns(_PREFIX):
         owner = _owner(name)
-        if owner is not None and is_gone(*owner):
-            with suppress(MizarnetError):  # another process removed it first
-                delete_netns(name)
+        if owner is None or not is_gone(*owner):
+            continue
+        try:
+            if delete_netns(name):  # else another process removed it first
                 removed.append(name)
                 log.info("namespace %s removed: its tunnel is gone", name)
+        except MizarnetError as error:
+            refused.append(error)
+    if refused:
+        raise refused[0]
     return removed
 
 

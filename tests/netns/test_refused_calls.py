@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import pytest
 
 from tests.crash.ground import Ground
@@ -58,6 +59,23 @@ def test_a_refused_call_leaves_nothing_and_says_why(
             chosen = [each for each in trials if each.what.startswith(call)][:count]
             assert chosen, f"{verb} makes no call of {call}"
             judge.try_all(chosen)
+    finally:
+        judge.close()
+    assert tally.violations == 0, capsys.readouterr().out
+
+
+def test_a_namespace_that_cannot_be_removed_is_told(
+    injector: Injector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was left without a word; a new tunnel of that name finds it, since there is no handle of the old one."""
+    verb = VERBS["Tunnel.delete(force)"]
+    tally = Tally(verb.name, seed=0)
+    judge = Judge(lambda: Ground(injector, tmp_path), verb, tally, "")
+    try:
+        trials = MODES["error"](judge.reference.listed, [*verb.again])
+        judge.try_all(
+            [attrs.evolve(each, way="by name") for each in trials if each.what.startswith("umount")]
+        )
     finally:
         judge.close()
     assert tally.violations == 0, capsys.readouterr().out
