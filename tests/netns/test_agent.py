@@ -110,7 +110,7 @@ def test_open_says_all_that_is_wrong_and_attach_mends_it(host: Host) -> None:
 def test_an_agent_whose_end_has_begun_is_made_anew(host: Host) -> None:
     maps, before = host.agent._datapath.maps, host.agent._datapath.meta_id
     maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.DELETING).pack())
-    with pytest.raises(mz.AgentNotFoundError, match=r"is being detached.*attaches another"):
+    with pytest.raises(mz.AgentNotFoundError, match=r"is being detached.*removes what is left"):
         mz.TransitAgent.open(host.tunnel)
     with mz.TransitAgent.attach(host.tunnel) as again:
         assert again.created

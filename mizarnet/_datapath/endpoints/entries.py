@@ -25,7 +25,7 @@ from mizarnet._model.log import log
 from mizarnet._model.specs import MacAddress
 from mizarnet.errors import CapacityError, EndpointNotFoundError, EntryNotFoundError, ExistsError
 
-_GUESSES = 16
+_GUESSES = 20
 
 
 def publish(maps: Maps, record: Record) -> None:
@@ -223,10 +223,12 @@ def _explained(what: str, holder: str) -> Generator[None, None, None]:
 def _claim_slot(maps: Maps, record: Record) -> int:
     """Claim an index into ``traffic`` that no endpoint has, and return it.
 
-    Most of the time the first guess is free; only in a table that is nearly full all claims are read.
+    Guesses among twice as many each time keep the indices small, and find one without reading the claims; only in a
+    table that is nearly full all of them are read.
     """
     room = maps.slots.max_entries
-    for guess in (secrets.randbelow(room) for _ in range(_GUESSES)):
+    for doubled in range(_GUESSES):
+        guess = secrets.randbelow(min(1 << doubled, room))
         if _claimed(maps, guess, record):
             return guess
     while True:
