@@ -30,6 +30,9 @@ from mizarnet.errors import KernelError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_LATE = 0.1
+"""Time in seconds by which a signal's handler may be late during a call, at most."""
+
 
 @attrs.frozen
 class _Order:
@@ -128,29 +131,45 @@ def _run(work: Callable[[], T], caller: FrameType | None) -> T:
     if sys.is_finalizing():  # no other thread runs any more
         return _ordered(work, caller)()
     job: Job[T] = Job()
-    ended = threading.Lock()
-    ended.acquire()
+    gate = _Gate()
     try:
         try:
-            job.begin(work, ended.release, caller=caller)
+            job.begin(work, gate.open, caller=caller)
         except KernelError:  # too many threads, or the interpreter is about to end
             return _ordered(work, caller)()
-        _pass(ended)
+        gate.wait()
         return job.outcome.result()
     except BaseException as error:
         if not (job.outcome.done() and job.outcome.exception() is error):  # it is a signal's
             job.abandon()
             if not job.outcome.cancelled():
-                _pass(ended)
+                gate.wait()
         raise
     finally:
         del job  # the error's traceback refers to this frame
 
 
-def _pass(gate: threading.Lock) -> None:
-    """Wait until the lock is free. As opposed to a ``Condition``, it is never left locked by a signal's exception."""
-    with gate:
-        pass
+class _Gate:
+    """What the main thread waits at until a call has ended, whatever signals come.
+
+    As opposed to a ``Condition``, nothing is left locked by the exception of a signal handler. The wait has a limit
+    since Python does not wake the main thread for a signal that comes at the moment when it falls asleep.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Let the main thread pass; once."""
+        self._is_open = True
+        self._lock.release()
+
+    def wait(self) -> None:
+        """Wait until it is open."""
+        while not self._is_open:
+            self._lock.acquire(timeout=_LATE)
 
 
 def _discard(outcome: Future[Any]) -> None:

@@ -11,9 +11,8 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,13 +29,6 @@ def where() -> threading.Thread:
 
 def _alive() -> int:
     return sum(thread.name == runners.NAME for thread in threading.enumerate())
-
-
-def _signal_until(condition: Callable[[], bool]) -> None:
-    """Python does not wake the main thread for a signal that comes at the moment when it falls asleep."""
-    while not condition():
-        os.kill(os.getpid(), signal.SIGUSR1)
-        time.sleep(0.02)
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +67,8 @@ def test_a_call_of_a_signal_handler_during_a_call_has_a_thread_of_its_own() -> N
 
     @whole
     def outer() -> threading.Thread:
-        _signal_until(answered.is_set)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert answered.wait(10)
         return threading.current_thread()
 
     before = signal.signal(signal.SIGUSR1, handler)
@@ -90,7 +83,6 @@ class Stop(Exception):
 
 
 def test_what_a_second_signal_leaves_running_ends_by_itself_and_is_closed() -> None:
-    came: list[int] = []
     go, closed = threading.Event(), threading.Event()
 
     class Handle:
@@ -98,14 +90,13 @@ def test_what_a_second_signal_leaves_running_ends_by_itself_and_is_closed() -> N
             closed.set()
 
     def handler(number: int, frame: object) -> None:
-        came.append(number)
-        if len(came) <= 2:
-            raise Stop
+        raise Stop
 
     @whole
     def slow() -> Handle:
-        _signal_until(stopping)
-        _signal_until(lambda: len(came) > 1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        wait_until(stopping)
+        os.kill(os.getpid(), signal.SIGUSR1)
         assert go.wait(10)
         return Handle()
 
