@@ -247,12 +247,12 @@ class LocalEndpoints:
         self.remove([record])
         return True
 
-    def evict(self, holder: Record | None, what: str) -> None:
+    def evict(self, holder: Record | None, what: str, *, wait: float = _OTHER_NAME) -> None:
         """Remove an endpoint that holds ``what`` and is not live; raises ``ExistsError`` if it is, or may become so."""
         if holder is None:
             return
         if not self.is_present(holder):
-            with self._name_of(holder) as still:
+            with self._name_of(holder, wait=wait) as still:
                 if still is None:
                     return
                 if not self.is_present(still):
@@ -266,7 +266,7 @@ class LocalEndpoints:
         )
 
     @contextmanager
-    def _name_of(self, record: Record, *, wait: float = _OTHER_NAME) -> Generator[Record | None, None, None]:
+    def _name_of(self, record: Record, *, wait: float) -> Generator[Record | None, None, None]:
         """Hold the lock of another endpoint's name; its record then, None if it is gone.
 
         Two callers may hold each the name that the other one wants, so the wait is short.
@@ -289,7 +289,7 @@ class LocalEndpoints:
         if holder is None:
             return True
         try:
-            self.evict(holder, "the address")
+            self.evict(holder, "the address", wait=0)  # other writers of tables wait for this one
         except ExistsError:
             return False
         return True

@@ -126,8 +126,8 @@ def complete(maps: Maps, record: Record) -> None:
     try:
         publish(maps, record)
     except EndpointNotFoundError:
-        silence(maps, record)
-        give_up_claims(maps, record)
+        give_up_addresses(maps, record)
+        give_up_slot(maps, record)
         raise
     log.info("endpoint %r completed: %s", record.spec.name, messages(lost))
 
@@ -343,14 +343,19 @@ def begin_deletion(maps: Maps, record: Record, maker: int) -> Record:
     return doomed
 
 
-def give_up_claims(maps: Maps, record: Record) -> None:
-    """Remove the claims: those to addresses first, since no process restores an entry without a claim.
+def give_up_addresses(maps: Maps, record: Record) -> None:
+    """Make the endpoint unreachable and unable to send, and remove its claims to addresses, which are free then.
 
-    The claim to the index is removed last, since by it the endpoint's own entries are recognised.
+    The claims go before the entries are looked at again, since no process restores an entry without a claim.
     """
+    silence(maps, record)
     for key, claim in record.pack_addresses().items():
         take_own(maps.addresses, key, claim.__eq__)
     silence(maps, record)
+
+
+def give_up_slot(maps: Maps, record: Record) -> None:
+    """Remove the claim to the index, the last one, since by it the endpoint's own entries are recognised."""
     for key in _slots_of(maps, record):
         take_own(maps.slots, key, record.pack_slot().__eq__)
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Removing endpoints: many of them wait for the kernel's grace periods together.
 
-An endpoint is made unreachable first, then unable to send. Its record says from the beginning that its end has begun,
-and is removed last: if this process dies, whoever comes next finds by it what is left.
+An endpoint is made unreachable first, then unable to send; from then on its addresses are free for others. Its record
+says from the beginning that its end has begun, and is removed last: if this process dies, whoever comes next finds by
+it what is left.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Removal:
 
     def _silence(self, record: Record) -> Record:
         doomed = entries.begin_deletion(self.maps, record, self.hooks.host.lock_id)
-        entries.silence(self.maps, doomed)
+        entries.give_up_addresses(self.maps, doomed)
         return doomed
 
     def _end_devices(self, records: list[Record]) -> None:
@@ -111,7 +112,10 @@ class Removal:
         """Remove what is left of an endpoint; its record if another process changed that meanwhile, else None."""
         if record.private:
             delete_netns(record.spec.netns or "")
-        entries.give_up_claims(self.maps, record)
+        entries.give_up_addresses(
+            self.maps, record
+        )  # a maker that does not see the lock may have written them again
+        entries.give_up_slot(self.maps, record)
         taken = entries.take_record(self.maps, record)
         if taken is not None:
             log.info("endpoint %r deleted: %s", record.spec.name, text_of(record.spec))

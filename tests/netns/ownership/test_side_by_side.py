@@ -13,6 +13,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._datapath import lock
 from mizarnet._datapath.lock import HOST, SHARED_HOST, endpoint_writer, locked, of_name, of_names
+from tests.support.agreement import disagreements
 from tests.support.process import heard, start_python
 from tests.support.traffic import assert_ping
 from tests.world import Container, World
@@ -89,6 +90,12 @@ def test_who_is_stopped_while_deleting_blocks_its_own_name_alone(world: World) -
             for n in range(1, 4)
         ]
         mz.Endpoint.delete_many(agent, [each.name for each in made])
+        agent.endpoints[7, "10.0.0.77"] = mz.Remote("192.0.2.2")  # its address is free already
+        heir = mz.Endpoint.create(agent, name="heir", vni=7, ip="10.0.0.77/24", netns=others.name)
+        assert agent.endpoints[7, "10.0.0.77"] == mz.Local(heir.mac, heir._record.slot)
+    mz.Endpoint.delete_many(agent, ["slow"])
+    assert disagreements(agent, [space.name, others.name]) == []
+    heir.delete()
     again = mz.Endpoint.create(agent, name="slow", vni=7, ip="10.0.0.77/24", netns=space.name)
     assert again.created
 
