@@ -152,7 +152,7 @@ class Maps:
 
     def add_peers(self, prefixes: Iterable[IPNetwork]) -> None:
         """Add prefixes to the peers; raises ``CapacityError``, with nothing added, if they do not fit."""
-        write(self.peers, {pack_peer_key(prefix): pack_peer() for prefix in prefixes})
+        write(self.peers, {pack_peer_key(prefix): pack_peer(prefix) for prefix in prefixes})
 
     def read_peers(self) -> frozenset[IPNetwork]:
         """Prefixes of the peers, for a caller that holds the host's lock."""

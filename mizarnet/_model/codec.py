@@ -17,6 +17,7 @@ import attrs
 from mizarnet._model import layouts
 from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
+from mizarnet._model.layout import Layout
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     DefaultRoute,
@@ -159,11 +160,30 @@ _NETWORK_KEY_FIXED = 8 * (layouts.NETWORK_KEY.offset("ip.words") - layouts.NETWO
 _PEER_KEY_FIXED = 8 * (layouts.PEER_KEY.offset("ip.words") - layouts.PEER_KEY.offset("ip.family"))
 
 
+def _is_of(key: Layout, value: Layout) -> Callable[[bytes, bytes], bool]:
+    asked, found = key.reader("prefix_length"), value.reader("prefix_length")
+    return lambda packed_key, packed_value: bool(asked(packed_key) == found(packed_value))
+
+
+is_network_of: Callable[[bytes, bytes], bool] = _is_of(layouts.NETWORK_KEY, layouts.NETWORK)
+"""Whether the ``mzn_network`` that was found for a ``mzn_network_key`` is of that very prefix, not of a shorter one."""
+
+is_peer_of: Callable[[bytes, bytes], bool] = _is_of(layouts.PEER_KEY, layouts.PEER)
+"""Whether the ``mzn_peer`` that was found for a ``mzn_peer_key`` is of that very prefix, not of a shorter one."""
+
+
+def _network_length(key: NetworkKey) -> int:
+    return _NETWORK_KEY_FIXED + _mapped_length(key.prefix)
+
+
+def _peer_length(prefix: IPNetwork) -> int:
+    return _PEER_KEY_FIXED + _mapped_length(prefix)
+
+
 def pack_network_key(key: NetworkKey) -> bytes:
     """A key of ``networks``, packed as ``mzn_network_key``: VNI and family are always compared whole."""
-    length = _NETWORK_KEY_FIXED + _mapped_length(key.prefix)
     ip = ip_fields(key.prefix.network_address)
-    return layouts.NetworkKey(prefix_length=length, vni=key.vni, ip=ip).pack()
+    return layouts.NetworkKey(prefix_length=_network_length(key), vni=key.vni, ip=ip).pack()
 
 
 def unpack_network_key(data: bytes) -> NetworkKey:
@@ -184,11 +204,15 @@ network_vni: Callable[[bytes], int] = layouts.NETWORK_KEY.reader("vni")
 """The VNI of a packed ``mzn_network_key``."""
 
 
-def pack_network(value: Network, *, feed: int = 0) -> bytes:
-    """An entry of ``networks``, packed as ``mzn_network``; ``feed`` is the number of its writer."""
-    switches = b"".join(map(host_words, value.switches))
-    gateway, count = ip_fields(value.gateway), len(value.switches)
-    return layouts.Network(gateway=gateway, switch_count=count, switches=switches, feed=feed).pack()
+def pack_network(key: NetworkKey, value: Network, *, feed: int = 0) -> bytes:
+    """The entry of a key of ``networks``, packed as ``mzn_network``; ``feed`` is the number of its writer."""
+    return layouts.Network(
+        prefix_length=_network_length(key),
+        gateway=ip_fields(value.gateway),
+        switch_count=len(value.switches),
+        switches=b"".join(map(host_words, value.switches)),
+        feed=feed,
+    ).pack()
 
 
 def unpack_network(data: bytes) -> Network:
@@ -202,15 +226,15 @@ peer_feed: Callable[[bytes], int] = layouts.PEER.reader("feed")
 """The number of the feed that wrote a packed ``mzn_peer``."""
 
 
-def pack_peer(*, feed: int = 0) -> bytes:
-    """An entry of ``peers``, packed as ``mzn_peer``; programs read only that it is there."""
-    return layouts.PEER.pack(feed)
+def pack_peer(prefix: IPNetwork, *, feed: int = 0) -> bytes:
+    """The entry of a prefix of ``peers``, packed as ``mzn_peer``; programs read only that it is there."""
+    return layouts.Peer(prefix_length=_peer_length(prefix), feed=feed).pack()
 
 
 def pack_peer_key(prefix: IPNetwork) -> bytes:
     """A key of ``peers``, packed as ``mzn_peer_key``."""
-    length, ip = _PEER_KEY_FIXED + _mapped_length(prefix), ip_fields(prefix.network_address)
-    return layouts.PeerKey(prefix_length=length, ip=ip).pack()
+    ip = ip_fields(prefix.network_address)
+    return layouts.PeerKey(prefix_length=_peer_length(prefix), ip=ip).pack()
 
 
 def unpack_peer_key(data: bytes) -> IPNetwork:

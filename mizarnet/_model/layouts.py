@@ -112,6 +112,7 @@ class NetworkKey(NamedTuple):
 
 NETWORK: Final = Layout(
     "mzn_network",
+    ("prefix_length", "I"),
     ("gateway", IP),
     ("switch_count", "I"),
     ("switches", f"{16 * Limit.SWITCHES}s"),
@@ -122,6 +123,7 @@ NETWORK: Final = Layout(
 class Network(NamedTuple):
     """The members of ``mzn_network``."""
 
+    prefix_length: int
     gateway: Ip
     switch_count: int
     switches: bytes
@@ -130,12 +132,14 @@ class Network(NamedTuple):
     @classmethod
     def unpack(cls, data: Packed) -> Network:
         """Of the bytes in a map."""
-        gateway_family, gateway_words, switch_count, switches, feed = NETWORK.unpack(data)
-        return new(Network, (new(Ip, (gateway_family, gateway_words)), switch_count, switches, feed))
+        prefix_length, gateway_family, gateway_words, switch_count, switches, feed = NETWORK.unpack(data)
+        return new(
+            Network, (prefix_length, new(Ip, (gateway_family, gateway_words)), switch_count, switches, feed)
+        )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return NETWORK.pack(*self.gateway, self.switch_count, self.switches, self.feed)
+        return NETWORK.pack(self.prefix_length, *self.gateway, self.switch_count, self.switches, self.feed)
 
 
 PEER_KEY: Final = Layout("mzn_peer_key", ("prefix_length", "I"), ("ip", IP))
@@ -158,7 +162,23 @@ class PeerKey(NamedTuple):
         return PEER_KEY.pack(self.prefix_length, *self.ip)
 
 
-PEER: Final = Layout("mzn_peer", ("feed", "I"))
+PEER: Final = Layout("mzn_peer", ("prefix_length", "I"), ("feed", "I"))
+
+
+class Peer(NamedTuple):
+    """The members of ``mzn_peer``."""
+
+    prefix_length: int
+    feed: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Peer:
+        """Of the bytes in a map."""
+        return new(cls, PEER.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return PEER.pack(*self)
 
 
 OWN_ADDRESS: Final = Layout("mzn_own_address", ("ip", IP), ("prefix_length", "I"))

@@ -168,19 +168,16 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
         writer: Feed,
         argument: str,
     ) -> dict[bytes, bytes]:
-        return {
-            self._pack_key(key): self._pack_network(key, value, writer)
-            for key, value in pairs(entries, argument=argument)
-        }
+        given = ((NetworkKey.parse(key), value) for key, value in pairs(entries, argument=argument))
+        return {codec.pack_network_key(key): self._pack_network(key, value, writer) for key, value in given}
 
-    def _pack_network(self, key: object, value: Network, writer: Feed) -> bytes:
+    def _pack_network(self, key: NetworkKey, value: Network, writer: Feed) -> bytes:
         if not isinstance(value, Network):
             raise InvalidTypeError(f"an entry is a Network, not {type(value).__name__}", argument="value")
-        prefix = NetworkKey.parse(key).prefix
-        if value.gateway is not None and value.gateway not in prefix:
+        if value.gateway is not None and value.gateway not in key.prefix:
             raise InvalidValueError(
-                f"gateway {value.gateway} is not in {prefix}", argument="gateway", value=value.gateway
+                f"gateway {value.gateway} is not in {key.prefix}", argument="gateway", value=value.gateway
             )
         for host in value.switches:
             self._check_host(host, "switches")
-        return codec.pack_network(value, feed=writer.number)
+        return codec.pack_network(key, value, feed=writer.number)

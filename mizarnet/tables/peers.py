@@ -138,8 +138,8 @@ class PeerSet(Prefixes[IPNetwork], collections.abc.Set[IPNetwork]):
         return self._apply(self._pack_all(put, writer, "put"), keys, writer)
 
     def _pack_all(self, prefixes: Iterable[PrefixLike], writer: Feed, argument: str) -> dict[bytes, bytes]:
-        given = check_items(prefixes, argument=argument, what="prefixes")
-        return {self._pack_key(each): codec.pack_peer(feed=writer.number) for each in given}
+        given = map(check_prefix, check_items(prefixes, argument=argument, what="prefixes"))
+        return {codec.pack_peer_key(each): codec.pack_peer(each, feed=writer.number) for each in given}
 
     def _log_change(self, edit: Edit, feed: Feed) -> None:
         by = f" by feed {feed.name!r}" if feed.name else ""

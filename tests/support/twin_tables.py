@@ -62,10 +62,15 @@ def pack_endpoint(place: Place) -> bytes:
     return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0).pack()
 
 
-def pack_network(network: Network) -> bytes:
-    """``mzn_network``."""
-    switches = b"".join(map(words, network.switches))
-    return layouts.Network(_ip(network.gateway), len(network.switches), switches, 0).pack()
+def _entry(vni: int, prefix: Prefix, network: Network) -> tuple[bytes, bytes]:
+    length, switches = _NETWORK_BITS + _bits(prefix), b"".join(map(words, network.switches))
+    value = layouts.Network(length, _ip(network.gateway), len(network.switches), switches, 0)
+    return layouts.NetworkKey(length, vni, _ip(prefix[0])).pack(), value.pack()
+
+
+def _peer(prefix: Prefix) -> tuple[bytes, bytes]:
+    length = _PEER_BITS + _bits(prefix)
+    return layouts.PeerKey(length, _ip(prefix[0])).pack(), layouts.Peer(length, 0).pack()
 
 
 def tables(state: State) -> dict[str, dict[bytes, bytes]]:
@@ -76,14 +81,8 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
             layouts.EndpointKey(vni, _ip(ip)).pack(): pack_endpoint(place)
             for (vni, ip), place in state.endpoints.items()
         },
-        "networks": {
-            layouts.NetworkKey(_NETWORK_BITS + _bits(prefix), vni, _ip(prefix[0])).pack(): pack_network(known)
-            for (vni, prefix), known in state.networks.items()
-        },
-        "peers": {
-            layouts.PeerKey(_PEER_BITS + _bits(prefix), _ip(prefix[0])).pack(): codec.pack_peer()
-            for prefix in state.peers
-        },
+        "networks": dict(_entry(vni, prefix, known) for (vni, prefix), known in state.networks.items()),
+        "peers": dict(map(_peer, state.peers)),
     }
 
 

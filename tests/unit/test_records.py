@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
 
@@ -15,6 +15,7 @@ from tests.support import filled
 
 MAC = MacAddress.parse("02:00:00:00:00:01")
 ADDRESSES = ["10.0.0.5", "255.255.255.254", "fd00::5", "::1.2.3.4"]
+NETWORK_KEY = NetworkKey(7, ip_network("10.0.0.0/24"))
 PREFIXES = ["0.0.0.0/0", "10.0.0.0/24", "10.0.0.5/32", "::/0", "fd00::/64", "fd00::5/128"]
 
 
@@ -67,7 +68,21 @@ def test_keys_of_different_networks_differ() -> None:
     ],
 )
 def test_a_network_comes_back(network: Network) -> None:
-    assert codec.unpack_network(codec.pack_network(network)) == network
+    assert codec.unpack_network(codec.pack_network(NETWORK_KEY, network)) == network
+
+
+@pytest.mark.parametrize("prefix", [*map(ip_network, PREFIXES)], ids=str)
+def test_an_entry_of_a_prefix_tells_its_key_from_those_of_other_lengths(
+    prefix: IPv4Network | IPv6Network,
+) -> None:
+    """As long as one of them contains the other: these are all that a look-up takes for one another."""
+    network, peer = codec.pack_network(NetworkKey(7, prefix), Network()), codec.pack_peer(prefix)
+    own = prefix.network_address
+    for length in range(prefix.max_prefixlen + 1):
+        other = ip_network((own, length), strict=False)
+        is_own = length == prefix.prefixlen
+        assert codec.is_network_of(codec.pack_network_key(NetworkKey(7, other)), network) is is_own
+        assert codec.is_peer_of(codec.pack_peer_key(other), peer) is is_own
 
 
 @pytest.mark.parametrize("name", ["", "plan:web", "directory", "ä" * 15 + "x"])
@@ -75,8 +90,8 @@ def test_an_entry_says_which_feed_wrote_it(name: str) -> None:
     number = codec.feed_number(name)
     packed = {
         codec.endpoint_feed: codec.pack_endpoint(Remote("192.0.2.1"), feed=number),
-        codec.network_feed: codec.pack_network(Network(gateway="10.0.0.1"), feed=number),
-        codec.peer_feed: codec.pack_peer(feed=number),
+        codec.network_feed: codec.pack_network(NETWORK_KEY, Network(gateway="10.0.0.1"), feed=number),
+        codec.peer_feed: codec.pack_peer(ip_network("192.0.2.0/24"), feed=number),
     }
     assert {owner(value) for owner, value in packed.items()} == {number}
     assert (number == 0) == (name == "")

@@ -130,7 +130,12 @@ struct mzn_network_key {
 	struct mzn_ip ip;
 };
 
+/*
+ * A look-up in a prefix table finds the longest prefix that is not longer than the key's. So each of its values says how
+ * long its own key is: if as long as the key that was asked for, it is that very key's. No program reads it.
+ */
 struct mzn_network {
+	__u32 prefix_length; /* of its key */
 	struct mzn_ip gateway;
 	__u32 switch_count;
 	__u32 switches[MZN_LIMIT_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
@@ -143,6 +148,7 @@ struct mzn_peer_key {
 };
 
 struct mzn_peer {
+	__u32 prefix_length; /* of its key */
 	__u32 feed; /* as of an endpoint */
 };
 

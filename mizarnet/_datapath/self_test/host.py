@@ -128,10 +128,10 @@ class Host:
             maps.senders.update(codec.mac_key(record.mac), record.pack_sender())
         for key, place in self._endpoints().items():
             maps.endpoints.update(codec.pack_endpoint_key(key), codec.pack_endpoint(place))
-        switched = codec.pack_network(Network(switches=[self.third]))
-        for prefix in _SWITCHED:
-            maps.networks.update(codec.pack_network_key(NetworkKey(VNI, prefix)), switched)
-        maps.peers.update(codec.pack_peer_key(self.peers), codec.pack_peer())
+        switched = Network(switches=[self.third])
+        for network in (NetworkKey(VNI, prefix) for prefix in _SWITCHED):
+            maps.networks.update(codec.pack_network_key(network), codec.pack_network(network, switched))
+        maps.peers.update(codec.pack_peer_key(self.peers), codec.pack_peer(self.peers))
 
     def _endpoints(self) -> dict[EndpointKey, Local | Remote]:
         found: dict[EndpointKey, Local | Remote] = {}
