@@ -52,6 +52,20 @@ struct {
 	__type(value, __u32);
 } device SEC(".maps");
 
+struct prefix {
+	__u32 length; /* in bits */
+	__u8 address[4];
+};
+
+/* Prefixes of one address, with their lengths as values; used by no program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 2);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct prefix);
+	__type(value, __u32);
+} prefixes SEC(".maps");
+
 static __always_inline bool is_test_frame(struct __sk_buff *skb)
 {
 	return skb->protocol == TEST_FRAME;

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the kernel is relied on to do and promises nowhere: each behaviour with a self-test that can say no.
 
-A self-test sends a few frames, or ends a device, in a namespace made for it and thrown away. The programs are in
-``csrc/bpf/behaviours.bpf.c``.
+A self-test sends a few frames, ends a device or asks a map, in a namespace made for it and thrown away. The programs
+and maps are in ``csrc/bpf/behaviours.bpf.c``.
 """
 
 from __future__ import annotations
@@ -59,6 +59,13 @@ _BROADCAST = ("192.0.2.255", 9)  # needs no neighbour
 _ORIGIN = struct.Struct("=IIQ8x")  # struct origin, less its last member
 _FROM_DEVICE = 1  # ORIGIN_DEVICE
 _BOTH = u32(0), u32(1)
+_PREFIX = struct.Struct("=I4s")  # struct prefix
+_FOUND = {
+    8: 0,
+    16: 16,
+    24: 16,
+    32: 32,
+}  # lengths of prefixes, asked for and found, of 16 and 32 bits that are there
 _XDP_PASS = 2
 
 _REPORT = "nothing: it is relied on, so report this kernel and keep tenants off it"
@@ -335,6 +342,14 @@ def _redirected(ground: Ground, counters: str, what: str) -> str:
     return "" if whole == _FRAMES else f"{whole} of {_FRAMES} redirected frames came with {what}"
 
 
+def _trie_respects_length(ground: Ground) -> str:
+    prefixes, keys = ground.map("prefixes"), {length: _PREFIX.pack(length, bytes(4)) for length in _FOUND}
+    for length in (16, 32):
+        prefixes.update(keys[length], u32(length))
+    found = {length: read_number(prefixes.lookup(key) or b"") for length, key in keys.items()}
+    return "" if found == _FOUND else f"of prefixes of 16 and 32 bits, look-ups found {found}"
+
+
 # -- the list ----------------------------------------------------------------------------------------------
 
 
@@ -398,6 +413,11 @@ BEHAVIOURS = (
         "local_redirect_keeps_mark",
         "A redirect from egress to the ingress of the same device keeps the mark.",
         _local_redirect_keeps_mark,
+    ),
+    Behaviour(
+        "trie_respects_length",
+        "A look-up in an LPM trie finds the longest prefix that contains the key's, and none that is longer.",
+        _trie_respects_length,
     ),
 )
 """Every behaviour that is relied on."""

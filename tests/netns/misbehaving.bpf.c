@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* In the place of programs of csrc/bpf/behaviours.bpf.c: what they would show on a kernel that does not behave. */
+/* In the place of programs and maps of csrc/bpf/behaviours.bpf.c: what they would show on a kernel that does not behave. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
@@ -11,6 +11,14 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } number SEC(".maps");
+
+/* Knows its keys, and no prefix. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2);
+	__type(key, __u64);
+	__type(value, __u32);
+} very_keys SEC(".maps");
 
 /* The chain goes on. */
 SEC("tc")

@@ -139,6 +139,7 @@ def assert_no(feature: Feature, behaviour: Behaviour, reason: str) -> None:
         ("devmap_follows_device", {"sees_device": "sees_number", "device": "number"}, "still there"),
         ("bounce_keeps_signature", {"bounces": "bounces_bare"}, "0 of 3 redirected frames"),
         ("local_redirect_keeps_mark", {"turns_in": "turns_in_bare"}, "0 of 3 redirected frames"),
+        ("trie_respects_length", {"prefixes": "very_keys"}, "found {8: 0, 16: 16, 24: 0, 32: 32}"),
     ],
 )
 def test_no_with_a_stand_in(
