@@ -20,6 +20,8 @@ from mizarnet._model.codec import (
     claimant,
     instance_claiming,
     instance_of,
+    is_network_of,
+    is_peer_of,
     pack_peer,
     pack_peer_key,
     unpack_peer_key,
@@ -48,6 +50,8 @@ _SHAPES = {
 """Type of each map, and the sizes of its key and value in bytes, by the map's name in the kernel."""
 _SIZED_BY = {"endpoints": "max_endpoints", "senders": "max_local"}
 """Argument of ``TransitAgent.attach()`` that sets a map's size."""
+_IS_OF = {"networks": is_network_of, "peers": is_peer_of}
+"""Tells from key and value whether an entry that an LPM trie found is the very one, by the map's name."""
 
 
 @attrs.frozen
@@ -182,8 +186,8 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
     The kernel keeps no count of a table's entries. Whether a few new ones fit into a hash table is seen by adding them,
-    before anything else is written; if they do not, they are removed again. Many are counted before, and all of a
-    prefix table, from which no entry can be taken in one step.
+    before anything else is written; if they do not, they are removed again. Before many are added, or any to an LPM
+    trie, from which no entry can be taken in one step, those that are there are counted.
 
     Args:
         target: Hash table or LPM trie.
@@ -197,9 +201,10 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
     left = {key: before[key] for key in leaving if key in before}
     new = {key: value for key, value in entries.items() if key not in before}
     if len(new) > FEW or target.type is MapType.LPM_TRIE:
-        used = target.count() - len(left)
-        if used + len(new) > target.max_entries:
-            raise _unfit(target, entries, used)
+        if new:
+            used = target.count() - len(left)
+            if used + len(new) > target.max_entries:
+                raise _unfit(target, entries, used)
         target.delete_many(left)
         target.update_many(entries.items())
         return
@@ -246,12 +251,24 @@ FEW = 4096
 """Number of keys up to which each is looked up; for more keys the whole table is read."""
 
 
+def find(table: Map, key: bytes) -> bytes | None:
+    """The entry of that very key of a hash table or LPM trie; it needs no lock.
+
+    An LPM trie finds the longest prefix that contains the key's. To write it, the kernel puts new nodes in the place of
+    old ones, and frees these after all look-ups that may have reached them. So one look-up finds an entry that stays;
+    only a walk from node to node may step past it.
+    """
+    value = table.lookup(key)
+    if value is None or table.type is not MapType.LPM_TRIE:
+        return value
+    return value if _IS_OF[table.name](key, value) else None
+
+
 def present(table: Map, keys: Set[bytes]) -> dict[bytes, bytes]:
-    """The entries that a table has of some keys."""
-    # The look-up in a prefix table finds the longest prefix that matches, not the very one.
-    if len(keys) > FEW or table.type is MapType.LPM_TRIE:
+    """The entries that a table has of some keys, for a caller that holds the tables' lock."""
+    if len(keys) > FEW:
         return {key: value for key, value in table.items() if key in keys}
-    found = ((key, table.lookup(key)) for key in keys)
+    found = ((key, find(table, key)) for key in keys)
     return {key: value for key, value in found if value is not None}
 
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar, cast
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import BY_HAND, Edit, Feed, refuse_twin, register
 from mizarnet._datapath.lock import TABLE_WRITER
-from mizarnet._datapath.maps import Maps, present, write
+from mizarnet._datapath.maps import Maps, find, present, write
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.jobs import whole
 from mizarnet._model.arguments import check_items
@@ -68,7 +68,7 @@ class Owned(Generic[K]):
     # -- read
 
     def _find(self, packed: bytes) -> bytes | None:
-        return self._map(self._datapath.maps).lookup(packed)
+        return find(self._map(self._datapath.maps), packed)
 
     def _entries(self) -> list[tuple[bytes, bytes]]:
         return list(self._map(self._datapath.maps).items())

@@ -14,11 +14,10 @@ K = TypeVar("K")
 
 @public
 class Prefixes(Owned[K]):
-    """An LPM trie of the agent. It is read under the host's lock: a change moves nodes, and a walk could miss some."""
+    """An LPM trie of the agent.
 
-    def _find(self, packed: bytes) -> bytes | None:
-        # The kernel's look-up finds the longest prefix that matches; a table must find this very prefix.
-        return dict(self._entries()).get(packed)
+    All of it is read under the host's lock: a change moves nodes, and a walk along them could miss an entry.
+    """
 
     @whole
     def _entries(self) -> list[tuple[bytes, bytes]]:

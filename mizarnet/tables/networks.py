@@ -28,14 +28,14 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
     """``agent.networks``: prefixes of each VNI, with gateway and transit switches.
 
     Keys are pairs of VNI and prefix, such as ``(7, "10.0.0.0/24")``. Each entry belongs to the feed that wrote it, as
-    in :class:`EndpointTable`. Every call but :meth:`find` holds the host's lock, reading calls too: a change moves
-    nodes of the LPM trie, and a walk along them could miss an entry. So each call reads the whole table.
+    in :class:`EndpointTable`. Every write holds the host's lock, and so does every call that reads all entries: a
+    change moves nodes of the LPM trie, and a walk along them could miss an entry. One entry is read without the lock.
 
     Each call also raises what :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another
     process.
 
     Raises:
-        LockTimeoutError: In each call but :meth:`find`: another process held the host's lock for 10 s.
+        LockTimeoutError: In each call that writes or reads all entries: another process held the host's lock for 10 s.
     """
 
     _what = "network"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import collections.abc
 from collections.abc import Iterable, Iterator
+from ipaddress import ip_network
 from typing import Any, cast
 
 from mizarnet._datapath.feeds import Edit, Feed
@@ -26,12 +27,12 @@ class PeerSet(Prefixes[IPNetwork], collections.abc.Set[IPNetwork]):
     """``agent.peers``: underlay prefixes that tunnel packets are accepted from.
 
     Each prefix belongs to the feed that added it, as entries do in :class:`EndpointTable`; those that
-    ``TransitAgent.attach()`` added count as added by hand. Every call holds the host's lock, for the reason that
-    :class:`NetworkTable` gives. Each call also raises what :class:`mizarnet.TransitAgent` raises for a handle that is
-    closed, stale or of another process.
+    ``TransitAgent.attach()`` added count as added by hand. Every write holds the host's lock, and so does every call
+    that reads all prefixes, for the reason that :class:`NetworkTable` gives. Each call also raises what
+    :class:`mizarnet.TransitAgent` raises for a handle that is closed, stale or of another process.
 
     Raises:
-        LockTimeoutError: In each call: another process held the host's lock for 10 s.
+        LockTimeoutError: In each call that writes or reads all prefixes: another process held the host's lock for 10 s.
     """
 
     _what = "peer"
@@ -151,8 +152,8 @@ class PeerSet(Prefixes[IPNetwork], collections.abc.Set[IPNetwork]):
 
     def covers(self, address: AddressLike) -> bool:
         """Whether any prefix of the set contains ``address``, so that tunnel packets from there are accepted."""
-        ip = check_address(address, argument="address")
-        return any(ip.version == prefix.version and ip in prefix for prefix in self)
+        key = codec.pack_peer_key(ip_network(check_address(address, argument="address")))
+        return self._map(self._datapath.maps).lookup(key) is not None
 
     def to_dict(self) -> dict[str, Any]:
         """The prefixes as text, sorted, under the one key ``"peers"``."""

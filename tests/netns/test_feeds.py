@@ -518,6 +518,48 @@ def test_a_change_costs_the_same_in_any_table(host: Host, monkeypatch: pytest.Mo
     assert update["endpoints.update_many"] == 1
 
 
+@pytest.mark.parametrize("size", [1, 3000])
+@pytest.mark.parametrize("name", ["networks", "peers"])
+def test_a_change_of_prefixes_costs_the_same_in_any_table(
+    agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch, name: str, size: int
+) -> None:
+    """All are read only to see whether there is room, where a prefix is new."""
+    table, given = getattr(agent, name), Ground(agent, name).given
+
+    def key(text: str) -> Any:
+        return ip_network(text) if name == "peers" else NetworkKey(9, ip_network(text))
+
+    table.update(
+        given({key(f"11.{n >> 8}.{n & 255}.0/24"): Network() for n in range(size)}), feed="directory"
+    )
+    few = given({key(f"12.0.{n}.0/24"): Network() for n in range(8)})
+    table.update(given({key("0.0.0.0/0"): Network()}))
+    table.update(few, feed="plan:web")
+    new, calls = key("12.0.8.0/24"), watched(monkeypatch)
+
+    def cost(call: Callable[[], object]) -> dict[str, int]:
+        calls.clear()
+        call()
+        counts = {each.partition(".")[2]: calls[each] for each in calls if each.startswith(f"{name}.")}
+        return {each: count for each, count in counts.items() if count}
+
+    # The kernel finds 0.0.0.0/0 for a prefix that is not there.
+    assert cost(lambda: new in table) == {"lookup": 1}
+    assert cost(lambda: table.feed_of(next(iter(few)))) == {"lookup": 1}
+    # Whose each is; once more for those that are written.
+    assert cost(lambda: table.apply(few, feed="directory")) == {"lookup": 8}
+    assert cost(lambda: table.apply(few, feed="directory", take=True)) == {"lookup": 16, "update_many": 8}
+    assert cost(lambda: table.update(few, feed="directory")) == {"lookup": 8}
+    assert cost(lambda: table.apply([], [new])) == {"lookup": 1}
+    assert cost(lambda: table.update(given({new: Network()}))) == {"lookup": 2, "read": 1, "update_many": 1}
+    if name == "peers":
+        assert cost(lambda: table.discard(new)) == {"lookup": 2, "delete_many": 1}
+    else:
+        assert cost(lambda: table.__delitem__(new)) == {"lookup": 2, "delete_many": 1}
+    assert cost(lambda: table.apply([], few, feed="directory")) == {"lookup": 16, "delete_many": 8}
+    assert cost(lambda: table.sync([], feed="plan:web"))["read"] == 1
+
+
 def test_a_name_is_written_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = watched(monkeypatch)
     for number in range(3):

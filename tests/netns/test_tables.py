@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
+from mizarnet._datapath import lock
+from mizarnet._datapath.maps import find
 from mizarnet._kernel.bpf import _batch
 from mizarnet._model import codec
 from mizarnet.errors import LayoutError
@@ -34,10 +37,8 @@ def agent(module_agent: mz.TransitAgent) -> Iterator[mz.TransitAgent]:
     """An agent with one local endpoint and no other entries."""
     yield module_agent
     module_agent.endpoints.sync({})
-    for key in module_agent.networks:
-        del module_agent.networks[key]
-    for peer in list(module_agent.peers):
-        module_agent.peers.discard(peer)
+    module_agent.networks.apply({}, list(module_agent.networks), take=True)
+    module_agent.peers.apply([], list(module_agent.peers), take=True)
 
 
 # -- endpoints ---------------------------------------------------------------------------------------------
@@ -286,26 +287,129 @@ def test_a_network_is_looked_up_by_its_very_prefix(agent: mz.TransitAgent) -> No
     assert agent.networks[7, "10.0.0.0/24"] == narrow
 
 
+# A prefix and what it is taken for: prefixes around it that are there, and others that are not.
+AROUND = [
+    (
+        "10.0.0.0/24",
+        ["10.0.0.0/16", "10.0.0.0/32", "10.0.0.0/8"],
+        ["10.0.0.0/17", "10.0.0.0/31", "0.0.0.0/0"],
+    ),
+    ("fd00::/64", ["fd00::/48", "fd00::/128", "::/0"], ["fd00::/63", "fd00::/127", "0.0.0.0/0"]),
+    ("0.0.0.0/0", ["::/0", "0.0.0.0/1"], ["0.0.0.0/2", "::/1"]),
+]
+
+
+@pytest.mark.vm
+@pytest.mark.parametrize("name", ["networks", "peers"])
+@pytest.mark.parametrize(("asked", "there", "others"), AROUND)
+def test_a_prefix_is_not_taken_for_another(
+    agent: mz.TransitAgent, name: str, asked: str, there: list[str], others: list[str]
+) -> None:
+    """The kernel's look-up finds the longest prefix that contains the one that is asked for."""
+    table: Any = getattr(agent, name)
+    key = (lambda prefix: prefix) if name == "peers" else (lambda prefix: (7, prefix))
+    given = (lambda keys: keys) if name == "peers" else (lambda keys: dict.fromkeys(keys, Network()))
+    keys = list(map(key, there))
+    table.update(given(keys[:1]), feed="directory")
+    table.update(given(keys[1:]))
+    for missing in map(key, [asked, *others]):
+        with unchanged(agent):
+            assert missing not in table
+            assert table.apply([], [missing], take=True) == Changes(0, 0, 0)
+            with pytest.raises(mz.EntryNotFoundError):
+                table.feed_of(missing)
+    if name == "networks":
+        with unchanged(agent), pytest.raises(mz.EntryNotFoundError):
+            del agent.networks[7, asked]
+    else:
+        with unchanged(agent):
+            agent.peers.discard(asked)
+    # It is new, although an entry of another feed contains it.
+    assert table.apply(given([key(asked)])) == Changes(added=1, changed=0, removed=0)
+    assert [table.feed_of(each) for each in (key(asked), *keys)] == ["", "directory", *[""] * len(keys[1:])]
+    assert table.apply([], [key(asked)]) == Changes(added=0, changed=0, removed=1)
+    assert all(each in table for each in keys)
+    assert key(asked) not in table
+
+
+@pytest.mark.parametrize("name", ["networks", "peers"])
+def test_one_prefix_is_read_while_another_caller_writes(
+    agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """All of them are not: a walk could miss an entry."""
+    agent.networks[7, "10.0.0.0/24"] = Network()
+    agent.peers.add("10.0.0.0/24")
+    table: Any = getattr(agent, name)
+    key = "10.0.0.0/24" if name == "peers" else (7, "10.0.0.0/24")
+    monkeypatch.setattr(lock, "TIMEOUT", 0.05)
+    with agent._datapath.host.locked(*lock.TABLE_WRITER):
+        assert key in table
+        assert table.feed_of(key) == ""
+        assert agent.networks[7, "10.0.0.0/24"] == agent.networks.find(7, "10.0.0.9") == Network()
+        assert agent.peers.covers("10.0.0.9")
+        for call in (lambda: list(table), lambda: len(table), table.feeds, table.to_dict):
+            with pytest.raises(mz.LockTimeoutError):
+                call()
+
+
 def test_a_network_that_stays_is_found_while_others_come_and_go(agent: mz.TransitAgent) -> None:
     staying = {(8, f"10.{number}.0.0/16"): Network() for number in range(0, 200, 2)}
     agent.networks.update(staying)
-    stop = threading.Event()
 
     def disturb() -> None:
-        while not stop.is_set():
-            agent.networks.update({(8, f"10.{number}.0.0/16"): Network() for number in range(1, 200, 2)})
-            for number in range(1, 200, 2):
-                del agent.networks[8, f"10.{number}.0.0/16"]
+        agent.networks.update({(8, f"10.{number}.0.0/16"): Network() for number in range(1, 200, 2)})
+        for number in range(1, 200, 2):
+            del agent.networks[8, f"10.{number}.0.0/16"]
 
-    thread = threading.Thread(target=disturb)
-    thread.start()
-    try:
+    with repeated(disturb):
         for _ in range(50):
             assert (8, "10.100.0.0/16") in agent.networks
             assert sum(key.prefix.network_address.packed[1] % 2 == 0 for key in agent.networks) == 100
+
+
+@pytest.mark.vm
+def test_a_look_up_needs_no_lock(agent: mz.TransitAgent) -> None:
+    """Whatever becomes of the nodes around an entry: 20,000 look-ups find it, beside a writer."""
+    table = agent._datapath.maps.networks
+
+    def packed(prefixes: Iterable[str]) -> dict[bytes, bytes]:
+        keys = [NetworkKey.parse((8, prefix)) for prefix in prefixes]
+        return {codec.pack_network_key(key): codec.pack_network(key, Network()) for key in keys}
+
+    staying = packed(f"10.{number}.0.0/16" for number in range(0, 200, 2))
+    # Beside them, above and below: nodes are put between others, replaced and removed.
+    coming = packed(f"10.{number}.0.0/16" for number in range(1, 200, 2))
+    coming |= packed(f"10.{number}.0.0/{number.bit_length() + 8}" for number in (64, 96, 100))
+    coming |= packed(f"10.{number}.{number}.0/24" for number in range(0, 200, 2))
+    table.update_many([*staying.items(), *coming.items()])
+
+    def disturb() -> None:
+        table.delete_many(coming)
+        table.update_many(coming.items())
+
+    with repeated(disturb):
+        for _ in range(200):
+            assert [key for key, value in staying.items() if find(table, key) != value] == []
+
+
+@contextmanager
+def repeated(call: Callable[[], object]) -> Generator[None, None, None]:
+    """Make a call again and again on another thread."""
+    stop, times = threading.Event(), [0]
+
+    def repeat() -> None:
+        while not stop.is_set():
+            call()
+            times[0] += 1
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
     finally:
         stop.set()
         thread.join()
+    assert times[0] > 1
 
 
 def test_an_address_finds_the_longest_prefix_of_its_vni(agent: mz.TransitAgent) -> None:
