@@ -250,8 +250,8 @@ class TransitAgent(Described, Closing):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
-        device = device_of(self.tunnel)
-        with device.host.locked():
+        with device_of(self.tunnel).host.locked():
+            device = device_of(self.tunnel)  # under the lock: another thread may have reopened the handle
             try:
                 install.remove(device, self._datapath, force=force)
             except StaleHandleError:

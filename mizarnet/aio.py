@@ -19,7 +19,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, ParamSpec, TypeVar
 
-from mizarnet._kernel.jobs import Job
+from mizarnet._kernel.jobs import Job, is_whole
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError
 
@@ -41,8 +41,8 @@ def call(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coro
 
     A task that is cancelled, also by ``asyncio.timeout`` or by the end of ``asyncio.run``, gets its ``CancelledError``
     when the call has ended. A call that still waits for its turn never begins. One that waits for the host's lock gives
-    up. ``Endpoint.create_many`` and ``delete_many`` end after the endpoint that they are at. Any other call comes to
-    its end. What it returned, such as the handle of a tunnel, is closed if it can be.
+    up. ``Endpoint.create_many`` ends after the endpoint that it is at, ``delete_many`` after up to 256 that it deletes
+    together. Any other call comes to its end. What it returned, such as the handle of a tunnel, is closed if it can be.
 
     Args:
         function: Any function or method that blocks.
@@ -66,7 +66,8 @@ def call(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coro
 
 
 async def _call(work: Callable[[], T], caller: FrameType | None) -> T:
-    loop, room = asyncio.get_running_loop(), _room
+    # A call that itself uses asyncio has a place already; if all of them had to wait for another, none would go on.
+    loop, room = asyncio.get_running_loop(), _Room(1) if is_whole() else _room
     await room.enter(loop)
     job: Job[T] = Job()
     ended: asyncio.Future[None] = loop.create_future()

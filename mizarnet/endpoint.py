@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, final, overload
 import attrs
 
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device, life_of
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration, life_of
 from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
 from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
@@ -40,6 +40,7 @@ from mizarnet.errors import (
     EndpointNotFoundError,
     InvalidTypeError,
     InvalidValueError,
+    LockTimeoutError,
     MizarnetError,
     NetnsNotFoundError,
     StaleHandleError,
@@ -390,7 +391,7 @@ class Endpoint(Described):
             EndpointNotFoundError: The endpoint was deleted.
         """
         record, hooks = self._current(), self._datapath.hooks
-        link = device.find(record, hooks)
+        link = LocalEndpoints.of(self._datapath).device(record)
         with suppress(NetnsNotFoundError):  # the namespace ends just now
             return _state(record, None if link is None else configuration.read(record, link, hooks))
         return _state(record, None)
@@ -404,7 +405,7 @@ class Endpoint(Described):
         """
         endpoints = LocalEndpoints.of(datapath_of(agent))
         records, hooks = endpoints.recorded(), endpoints.datapath.hooks
-        found = configuration.read_all(records, device.find_all(records, hooks), hooks)
+        found = configuration.read_all(records, endpoints.devices(records), hooks)
         return {record.spec.name: _state(record, found.get(record.instance)) for record in records}
 
     @whole
@@ -505,17 +506,30 @@ def _state(record: Record, found: configuration.Configuration | None) -> Endpoin
 
 _TOGETHER = 256
 """Number of endpoints that are deleted under one lock."""
+_SHORT = 0.2
+"""Time to wait for the locks of many names, in seconds."""
 
 
 def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, Exception]:
-    """Delete endpoints; the errors, by name, of those that were not deleted."""
+    """Delete endpoints; the errors, by name, of those that were not deleted.
+
+    If another call holds the lock of one of the names, each is deleted by itself, so that the others do not wait.
+    """
+    alone = len(names) == 1
     try:
-        with datapath.writing(SHARED_HOST, *of_names(names)) as maps:
+        with datapath.writing(SHARED_HOST, *of_names(names), timeout=None if alone else _SHORT) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             found = [endpoints.named(name) for name in names]
             return endpoints.remove_many(record for record in found if record is not None)
+    except LockTimeoutError as busy:
+        if alone:
+            return {names[0]: busy}
     except MizarnetError as error:
         return dict.fromkeys(names, error)
+    failed: dict[str, Exception] = {}
+    for name in names:
+        failed.update(_delete_together(datapath, [name]))
+    return failed
 
 
 def _specification(spec: EndpointSpec | None, fields: Mapping[str, Any]) -> EndpointSpec:

@@ -10,7 +10,7 @@ from typing import Literal, Self, final
 import attrs
 
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.tunnel_device import TunnelDevice, find_or_make
+from mizarnet._datapath.tunnel_device import TunnelDevice, delete_named, find_or_make
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
@@ -213,18 +213,30 @@ class Tunnel(Described, Closing):
         return TunnelState(up=link.up, mtu=link.mtu, mac=mac, qdisc=link.qdisc, silent=link.silent)
 
     @whole
-    def delete(self, *, force: bool = False) -> None:
+    def delete(self: Tunnel | str, *, force: bool = False, netns: NetnsLike | None = None) -> None:
         """Delete the device, and with it the transit agent if one is attached; succeeds if it is gone already.
+
+        ``Tunnel.delete("tunnel0")`` needs nothing but the name. It also removes what a call that was ended halfway left
+        of tunnels that are gone: a transit switch, private namespaces of VMs.
 
         Args:
             force: Whether to delete the endpoints on the tunnel as well.
+            netns: Host namespace of a tunnel given by name; None: the calling thread's.
 
         Raises:
             InUseError: Endpoints exist, and ``force`` is not given.
             LayoutError: Another version of this package attached the tunnel's agent, and ``force`` is not given.
             ExistsError: Programs of two agents are on the tunnel's hooks, and ``force`` is not given.
+            TunnelNotFoundError: A device of that name is no mizarnet tunnel.
             PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
         """
+        if isinstance(self, str):
+            arguments.check_device_name(self)
+            with Host.open(None if netns is None else arguments.check_netns(netns)) as host, host.locked():
+                delete_named(host, self, force=force)
+            return
+        if netns is not None:
+            raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
         with self._host.locked():
             self._device.delete(force=force)
 

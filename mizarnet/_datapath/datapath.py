@@ -152,9 +152,10 @@ class DataPath:
         middle, and no descriptor is closed under a reader.
         """
         before, self._opened = self._opened, other._opened
-        before.maps.retire()
         if self._closed:  # by another thread meanwhile
             self._maps.close()
+        else:
+            before.maps.retire()
 
     def close(self) -> None:
         """Close the descriptors of the maps; the programs on the hooks keep the maps."""
@@ -217,11 +218,12 @@ class DataPath:
         return found
 
     @contextmanager
-    def writing(self, *sections: Section) -> Generator[Maps, None, None]:
+    def writing(self, *sections: Section, timeout: float | None = None) -> Generator[Maps, None, None]:
         """The maps under the host's lock, with a program at every place.
 
         Args:
             sections: Sections of the lock that the caller's changes need; without one, the host alone.
+            timeout: Time to wait for them, in seconds; None: 10.
 
         Raises:
             LockTimeoutError: Another process held a section for 10 s.
@@ -230,7 +232,7 @@ class DataPath:
         """
         self._refuse_unusable()
         with ExitStack() as held:
-            held.enter_context(self.host.locked(*sections))
+            held.enter_context(self.host.locked(*sections, timeout=timeout))
             while sections and self._lacks_something():
                 held.close()
                 with self.host.locked():

@@ -28,7 +28,6 @@ from mizarnet._model.enumerations import Limit, State
 from mizarnet._model.finding import FindingKind
 from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
 from mizarnet.errors import (
-    InUseError,
     InvalidValueError,
     KernelError,
     NotFoundError,
@@ -196,7 +195,7 @@ def _look_again(endpoints: LocalEndpoints) -> None:
     """Refuse again: a process that does not see the lock may have made an endpoint before ``meta`` was written."""
     try:
         endpoints.refuse_in_use()
-    except InUseError:
+    except BaseException:
         _set_state(endpoints.maps, State.LIVE)
         raise
 

@@ -125,6 +125,7 @@ def _acquire(path: Path, sections: tuple[Section, ...], timeout: float) -> int:
         descriptor = _open_own(path)
         with ExitStack() as undo:
             if descriptor is not None:
+                _held.add(descriptor)
                 undo.callback(_let_go, descriptor)
                 for section in sections:
                     _take(descriptor, section, path, deadline, timeout)
@@ -136,10 +137,24 @@ def _acquire(path: Path, sections: tuple[Section, ...], timeout: float) -> int:
             raise _overdue(path, HOST.gate, timeout)
 
 
+_held: set[int] = set()
+
+
 def _let_go(descriptor: int) -> None:
-    # A child forked meanwhile shares the open file, so closing the descriptor alone would leave it locked.
-    _set(descriptor, fcntl.F_UNLCK, 0, 0)
-    os.close(descriptor)
+    if descriptor in _held:  # else this is a child, which was forked inside of the block
+        _held.remove(descriptor)
+        # A child forked meanwhile shares the open file until it runs, so closing alone might leave that locked.
+        _set(descriptor, fcntl.F_UNLCK, 0, 0)
+        os.close(descriptor)
+
+
+def _forget_held() -> None:
+    """Close a parent's descriptors in a child: it shares the open files, which would stay locked if the parent dies."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_forget_held)
 
 
 def _take(descriptor: int, section: Section, path: Path, deadline: float, timeout: float) -> None:
@@ -252,7 +267,7 @@ def _refusal(operation: str, path: Path, refused: OSError) -> MizarnetError:
 
 
 def _overdue(path: Path, offset: int, timeout: float) -> LockTimeoutError:
-    holder = _holder(path, offset)
+    holder = _holder(path, offset) if timeout else None  # who does not wait goes on without it
     who, hint = "another process", f"try again; fuser {path} names those who use it"
     if holder == os.getpid():
         who, hint = "another thread of this process", "try again once its call has ended"

@@ -281,6 +281,18 @@ class TunnelDevice:
         )
 
 
+def delete_named(host: Host, name: str, *, force: bool) -> None:
+    """Delete the tunnel of that name, and what is left of tunnels that are gone; raises as ``TunnelDevice.delete``.
+
+    Raises:
+        TunnelNotFoundError: The device of that name is no mizarnet tunnel.
+    """
+    if get_link(host, name) is None:
+        leftovers.clear_host(host)
+    else:
+        TunnelDevice.open(host, name).delete(force=force)
+
+
 def port_holders(host: Host, port: int) -> list[Link]:
     """VXLAN and Geneve devices of the host that use a UDP port, tunnels of ours and others."""
     return [link for kind in Encap for link in dump_links(host, kind=kind.value) if link.port == port]

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from functools import partial
 from types import FrameType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -47,16 +47,34 @@ class _Order:
     stop: threading.Event
 
 
-_order: ContextVar[_Order | None] = ContextVar("order", default=None)
+class _Here(threading.local):
+    """What the calling thread works under: of the thread, and not of a context, which others may copy and keep."""
+
+    order: _Order | None = None
+
+
+_here = _Here()
+
+
+def _under(order: _Order | None, work: Callable[[], T]) -> T:
+    before, _here.order = _here.order, order
+    try:
+        return work()
+    finally:
+        _here.order = before
 
 
 def _ordered(
     work: Callable[[], T], caller: FrameType | None, stop: threading.Event | None = None
 ) -> Callable[[], T]:
     """``work`` as it is to be called, in a copy of the caller's context."""
-    context = copy_context()
-    context.run(_order.set, _Order(caller, stop or threading.Event()))
-    return partial(context.run, work)
+    order = _Order(caller, stop or threading.Event())
+    return partial(_under, order, partial(copy_context().run, work))
+
+
+def carried(work: Callable[[], T]) -> Callable[[], T]:
+    """``work`` for another thread, as a part of the call that the calling thread works for."""
+    return partial(_under, _here.order, work)
 
 
 class Job(Generic[T]):
@@ -112,18 +130,18 @@ def whole(function: Callable[P, T]) -> Callable[P, T]:
 
 def is_whole() -> bool:
     """Whether this is part of a call that is not ended halfway, so that each of its steps is waited for to its end."""
-    return _order.get() is not None
+    return _here.order is not None
 
 
 def stopping() -> bool:
     """Whether the caller of the present job wants no more than its end: long ones end early, with nothing half done."""
-    order = _order.get()
+    order = _here.order
     return order is not None and order.stop.is_set()
 
 
 def calling_frame() -> FrameType | None:
     """Frame of the call that the present job is for; None outside of a job."""
-    order = _order.get()
+    order = _here.order
     return None if order is None else order.caller
 
 

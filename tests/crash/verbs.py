@@ -75,20 +75,16 @@ def _open_tunnel(ground: Ground) -> mz.Tunnel:
     return mz.Tunnel.open(OTHER, netns=ground.host)
 
 
-def _delete_opened(force: bool) -> Step:
+def _delete_made(force: bool) -> Step:
     def delete(ground: Ground) -> None:
-        with _open_tunnel(ground) as tunnel:
+        with ground.tunnel() as tunnel:
             tunnel.delete(force=force)
 
     return delete
 
 
 def _delete_named(force: bool) -> Step:
-    def delete(ground: Ground) -> None:
-        with ground.tunnel() as tunnel:
-            tunnel.delete(force=force)
-
-    return delete
+    return lambda ground: mz.Tunnel.delete(OTHER, netns=ground.host, force=force)
 
 
 def _attach_opened(ground: Ground) -> None:
@@ -125,7 +121,7 @@ def _tunnel_verbs() -> Iterator[Verb]:
             before=before,
             prepare=_open_tunnel,
             call=lambda tunnel, force=force: tunnel.delete(force=force),
-            again={"by handle": _delete_opened(force), "by name": _delete_named(force)},
+            again={"by handle": _delete_made(force), "by name": _delete_named(force)},
             undo=undo,
             rolls_back=False,
         )

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mizarnet as mz
-from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link
+from mizarnet._datapath.endpoints import removal
+from mizarnet._kernel.netlink import Session, create_netns, create_veth, delete_netns, dump_links, get_link
 from tests.support.agreement import disagreements
 from tests.support.process import finish, start_python
 from tests.support.traffic import assert_no_ping, assert_ping
@@ -21,7 +23,7 @@ DEATHS = {
     "before the device": ("device._create = lambda *_: os._exit(9)", mz.Life.MAKING),
     "before the device is recorded": ("entries.publish = lambda *_: os._exit(9)", mz.Life.MAKING),
     "before others can reach it": ("entries.Record.pack_endpoint = lambda *_: os._exit(9)", mz.Life.MAKING),
-    "before the device is deleted": ("removal.delete_link = lambda *_, **__: os._exit(9)", mz.Life.DELETING),
+    "before the device is deleted": ("removal.delete_links = lambda *_, **__: os._exit(9)", mz.Life.DELETING),
     "before the record is deleted": ("entries.take_record = lambda *_: os._exit(9)", mz.Life.DELETING),
 }
 CREATE = """
@@ -60,6 +62,52 @@ def test_what_is_left_of_an_endpoint_is_named_and_deleted_by_a_handle(world: Wor
     mz.Endpoint.open(host.agent, "web", dead=True).delete()
     assert mz.Endpoint.list(host.agent, dead=True) == []
     assert disagreements(host.agent, [namespace.name]) == []
+
+
+def test_what_is_left_of_a_name_does_not_lead_to_its_successor(world: World) -> None:
+    """Same VNI, address, MAC and namespace: the one that was never whole has no device of its own any more."""
+    host, namespace = world.hosts[0], world.namespace("web")
+    namespace.run("ip", "route", "add", "default", "dev", "lo")
+    program = """
+        from mizarnet._datapath.endpoints import entries
+        entries.take_record = lambda *_: os._exit(9)
+        agent = mz.TransitAgent.open("tunnel0", netns=sys.argv[1])
+        mz.Endpoint.create(agent, name="first", vni=7, ip="10.0.0.1/24", netns=sys.argv[2], gateway="10.0.0.254")
+    """
+    assert finish(start_python(program, host.namespace.name, namespace.name))[0] == 9
+    second = mz.Endpoint.create(host.agent, name="second", vni=7, ip="10.0.0.1/24", netns=namespace.name)
+    assert mz.Endpoint.open(host.agent, "first", dead=True).state().life is mz.Life.DELETING
+    mz.Endpoint.delete_many(host.agent, ["first"])
+    assert second.state().life is mz.Life.LIVE
+    assert disagreements(host.agent, [namespace.name]) == []
+
+
+def test_a_namespace_that_came_after_the_look_at_its_name_keeps_its_devices(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its engine deletes a container and makes another of the same name while the endpoints are deleted."""
+    agent, names = world.hosts[0].agent, [world.namespace(f"c{n}").name for n in range(2)]
+    made = [
+        mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{n}/24", netns=names[n > 2], ifname=f"e{n}")
+        for n in (1, 2, 3)
+    ]
+
+    def renew(host: Session, works: Any) -> None:
+        for name in names:
+            delete_netns(name)
+            create_netns(name)
+            with Session.open(name) as session:
+                for n in range(1, 4):
+                    create_veth(session, f"e{n}", peer=f"p{n}")
+        really(host, works)
+
+    really = removal.side_by_side
+    monkeypatch.setattr(removal, "side_by_side", renew)
+    mz.Endpoint.delete_many(agent, [each.name for each in made])
+    assert mz.Endpoint.list(agent, dead=True) == []
+    for name in names:
+        with Session.open(name) as session:
+            assert len(dump_links(session)) == 7
 
 
 @pytest.mark.parametrize("point", DEATHS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 import attrs
 
@@ -93,7 +94,7 @@ class LocalEndpoints:
     def lives(self, records: Iterable[Record]) -> Iterator[tuple[Record, Life]]:
         """Endpoints with how far each has come, from few messages to the kernel."""
         given = list(records)
-        links = device.find_all(given, self.datapath.hooks)
+        links = self.devices(given)
         for record in given:
             yield record, life_of(record, links.get(record.instance))
 
@@ -103,7 +104,11 @@ class LocalEndpoints:
 
     def device(self, record: Record) -> Link | None:
         """The endpoint's device; None if it is gone."""
-        return device.find(record, self.datapath.hooks)
+        return device.find(record, self.datapath.hooks, partial(entries.owner_of, self.maps))
+
+    def devices(self, records: Iterable[Record]) -> dict[int, Link]:
+        """The devices of endpoints that have one, by the endpoint's instance."""
+        return device.find_all(records, self.datapath.hooks, partial(entries.owner_of, self.maps))
 
     def losses(self, record: Record) -> list[Finding]:
         """Findings for which an endpoint counts as absent; none if it is finished and its device exists."""
@@ -205,7 +210,7 @@ class LocalEndpoints:
         self._check_free(making.record.spec)
         entries.claim_name(self.maps, making.record)
         try:
-            making.run(self.with_mac)
+            making.run()
         except BaseException as error:
             self._undo(making.record, error)
             raise

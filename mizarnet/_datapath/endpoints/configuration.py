@@ -149,9 +149,12 @@ def inside(record: Record, host: Session, netns: str | None = None) -> Session:
     """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
     name = netns or record.spec.netns or ""
     with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(name) as found:
-        if found.netns.identity != record.netns_id:
-            raise NetnsNotFoundError(f"namespace {name} is another one by now")
-        return Session.open(found)
+        session = Session.open(found)
+    # The file of a namespace that ended may be given to another; its cookie never is.
+    if (session.identity, session.cookie) != (record.netns_id, record.netns_cookie):
+        session.close()
+        raise NetnsNotFoundError(f"namespace {name} is another one by now")
+    return session
 
 
 def _routes(session: Session, link: Link) -> tuple[Route, ...]:

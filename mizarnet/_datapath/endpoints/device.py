@@ -41,40 +41,47 @@ from mizarnet.errors import (
     UntrustedNamespaceError,
 )
 
-OwnerOf = Callable[[MacAddress], "Record | None"]
+OwnerOf = Callable[[MacAddress], int | None]
+"""Finds the instance of the endpoint that a MAC on the tunnel belongs to; None: nobody's."""
+_KINDS = {kind.value for kind in Kind}
 _TEARDOWN = 2.0
 """Time in seconds that the kernel may take to delete the devices of a namespace that ended."""
 
 
-def find(record: Record, tunnel: TunnelHooks) -> Link | None:
+def find(record: Record, tunnel: TunnelHooks, owner_of: OwnerOf) -> Link | None:
     """The endpoint's device, looked at from the host's namespace; None when it is gone.
 
-    A record without an index is of a device that was being made when its maker died, and may not have its name yet.
+    A record without an index is of a device that was being made when its maker died, and may not have its name yet. It
+    does not have the endpoint's MAC any more if that belongs to another one by now.
     """
     if record.ifindex:
         link = get_link(tunnel.host, ifindex=record.ifindex, nsid=record.nsid)
-        return link if link is not None and _is_of(link, record, tunnel) else None
-    if not record.may_have_device:
+        return link if link is not None and is_of(link, record, tunnel) else None
+    if not record.may_have_device or owner_of(record.mac) not in (None, record.instance):
         return None
     links = dump_links(tunnel.host, kind=record.spec.kind.value, nsid=record.nsid)
     named = [link for link in links if link.name == record.spec.ifname or link.name.startswith(UNNAMED)]
-    return next((link for link in named if _is_of(link, record, tunnel)), None)
+    return next((link for link in named if is_of(link, record, tunnel)), None)
 
 
-def find_all(records: Iterable[Record], tunnel: TunnelHooks) -> dict[int, Link]:
+def find_all(records: Iterable[Record], tunnel: TunnelHooks, owner_of: OwnerOf) -> dict[int, Link]:
     """The devices of endpoints that have one, by the endpoint's instance, from few messages to the kernel."""
     given = list(records)
     places = [(record.nsid, record.ifindex) for record in given if record.ifindex]
     links = read_links(tunnel.host, places) if places else {}
     found: dict[int, Link] = {}
     for record in given:
-        link = links.get((record.nsid, record.ifindex)) if record.ifindex else find(record, tunnel)
-        if link is not None and _is_of(link, record, tunnel):
+        if not record.ifindex:
+            link = find(record, tunnel, owner_of)
+        else:
+            link = links.get((record.nsid, record.ifindex))
+            link = link if link is not None and is_of(link, record, tunnel) else None
+        if link is not None:
             found[record.instance] = link
     return found
 
 
-def _is_of(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
+def is_of(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
     """Whether a device is the one of a record.
 
     The id of a namespace that ended may be given to another, and an endpoint of another tunnel may have the same MAC:
@@ -140,7 +147,7 @@ def make(
         tunnel: Hooks of the tunnel that the device is made on.
         target: Session of the endpoint's namespace.
         record: Record of the endpoint, with MAC, MTU and gateways.
-        owner_of: Finds the record of the endpoint that a MAC belongs to.
+        owner_of: Finds the instance of the endpoint that a MAC belongs to.
         gateways_given: Whether the caller gave the gateways of the record; else they are the networks', and existing
             default routes are kept.
 
@@ -210,12 +217,12 @@ def _removed_orphans(
     if refused.errno == errno.EEXIST:
         link = get_link(target, record.spec.ifname)
         owner = None if link is None else owner_of(MacAddress.parse(link.mac or ""))
-        own = owner is None or owner.instance == record.instance
-        return link is not None and own and _removed_from(tunnel, target, link)
+        return link is not None and owner in (None, record.instance) and _removed_from(tunnel, target, link)
     removed = False
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
         for nsid, link in upper_links(tunnel.host, tunnel.ifindex):
-            if link.mac == str(record.mac):
+            # Unless another process, which does not see the lock, has removed this endpoint meanwhile.
+            if link.mac == str(record.mac) and owner_of(record.mac) == record.instance:
                 log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
                 removed |= delete_link(tunnel.host, link.ifindex, nsid=nsid)
     return removed
@@ -223,7 +230,8 @@ def _removed_orphans(
 
 def _removed_from(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
     """Remove a device of a namespace if it is on our tunnel; whether it was."""
-    if (link.parent_ifindex, link.parent_nsid) != (tunnel.ifindex, _parent_nsid(tunnel.host, target)):
+    parent = (link.parent_ifindex, link.parent_nsid)
+    if link.kind not in _KINDS or parent != (tunnel.ifindex, _parent_nsid(tunnel.host, target)):
         return False
     log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
     return delete_link(target, link.ifindex)

@@ -281,6 +281,13 @@ def drop_orphan_sender(maps: Maps, mac: MacAddress) -> None:
         take_own(maps.slots, index, slot.__eq__)
 
 
+def owner_of(maps: Maps, mac: MacAddress) -> int | None:
+    """Instance of the endpoint that a MAC belongs to; None: nobody's."""
+    sender = maps.senders.lookup(codec.mac_key(mac))
+    slot = None if sender is None else maps.slots.lookup(codec.u32(codec.slot_of(sender)))
+    return None if slot is None else codec.instance_in_slot(slot)
+
+
 def drop_orphan_slots(maps: Maps) -> int:
     """Remove the claims to indices whose records are gone; how many."""
     orphans = [

@@ -6,13 +6,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 
 import attrs
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import device, entries
-from mizarnet._datapath.endpoints.device import OwnerOf
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import SAME_NAMESPACE, get_link
 from mizarnet._model import codec
@@ -61,12 +61,8 @@ class Making:
         )
         return cls(datapath, maps, spec.gateway is not None, record)
 
-    def run(self, owner_of: OwnerOf) -> None:
-        """Make everything but the record, which is there, and finish that.
-
-        Args:
-            owner_of: Finds the record of the endpoint that a MAC belongs to.
-        """
+    def run(self) -> None:
+        """Make everything but the record, which is there, and finish that."""
         hooks, host = self.datapath.hooks, self.datapath.host
         with ExitStack() as stack:
             if self.record.private:
@@ -80,7 +76,12 @@ class Making:
                 attrs.evolve(self.record, netns_cookie=target.cookie, netns_id=target.identity, nsid=nsid),
             )
             ifindex, routed = target.run(
-                device.make, hooks, target, self.record, owner_of, gateways_given=self.gateways_given
+                device.make,
+                hooks,
+                target,
+                self.record,
+                partial(entries.owner_of, self.maps),
+                gateways_given=self.gateways_given,
             )
             self.record = attrs.evolve(self.record, ifindex=ifindex, routed=routed, state=State.LIVE)
             entries.publish(self.maps, self.record)

@@ -21,10 +21,13 @@ from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.bpf import UpdateMode
 from mizarnet._kernel.netlink import (
     SAME_NAMESPACE,
+    Link,
     Session,
     delete_link,
     delete_links,
     delete_netns,
+    get_link,
+    read_links,
     side_by_side,
 )
 from mizarnet._model import codec
@@ -32,6 +35,19 @@ from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointSpec
 from mizarnet.errors import ExistsError, MizarnetError, NetnsNotFoundError
+
+
+@attrs.frozen
+class _Device:
+    """The device of an endpoint, in the endpoint's namespace."""
+
+    record: Record
+    ifindex: int
+
+    def is_like(self, link: Link | None, tunnel_ifindex: int) -> bool:
+        """Whether a device of that namespace is this one still; which namespace that is, is known."""
+        wanted = (self.record.spec.kind.value, str(self.record.mac), tunnel_ifindex)
+        return link is not None and (link.kind, link.mac, link.parent_ifindex) == wanted
 
 
 @attrs.frozen
@@ -82,31 +98,47 @@ class Removal:
 
         The end of a device takes the kernel a grace period. So it is waited for on other threads than the host's own.
         """
-        links = device.find_all(records, self.hooks)
-        together: defaultdict[int, list[Record]] = defaultdict(list)
-        for record in records:
-            if record.instance in links:
-                together[record.nsid].append(record)
-        works = [
-            partial(self._end_together, each, [links[record.instance].ifindex for record in each])
-            for each in together.values()
-        ]
-        side_by_side(self.hooks.host, works)
-
-    def _end_together(self, records: list[Record], ifindexes: list[int], session: Session) -> None:
-        """End the devices of one namespace: from inside it, where its name leads there, since a group takes that."""
         try:
-            if records[0].nsid == SAME_NAMESPACE:
-                delete_links(session, ifindexes)
-                return
-            if len(records) > 1:
-                with suppress(NetnsNotFoundError), configuration.inside(records[0], session) as target:
-                    delete_links(target, ifindexes)
-                    return
-            for ifindex in ifindexes:
-                delete_link(session, ifindex, nsid=records[0].nsid)
+            links = device.find_all(records, self.hooks, partial(entries.owner_of, self.maps))
+            together: defaultdict[int, list[_Device]] = defaultdict(list)
+            for record in records:
+                if record.instance in links:
+                    together[record.nsid].append(_Device(record, links[record.instance].ifindex))
+            side_by_side(self.hooks.host, [partial(self._end_together, each) for each in together.values()])
         except MizarnetError as error:
             self.failed.update({record.spec.name: error for record in records})
+
+    def _end_together(self, devices: list[_Device], session: Session) -> None:
+        """End the devices of one namespace, from inside it where its name leads there.
+
+        Since the look at them their namespace may have ended, and another have got its id, with devices of the same
+        indexes. Whoever is inside keeps the namespace; from outside each device is looked at again right before.
+        """
+        first = devices[0].record
+        try:
+            if first.nsid == SAME_NAMESPACE:
+                self._end_inside(devices, session)
+                return
+            with suppress(NetnsNotFoundError), configuration.inside(first, session) as target:
+                self._end_inside(devices, target)
+                return
+            for each in devices:
+                link = get_link(session, ifindex=each.ifindex, nsid=first.nsid)
+                if link is not None and device.is_of(link, each.record, self.hooks):
+                    delete_link(session, each.ifindex, nsid=first.nsid)
+        except MizarnetError as error:
+            self.failed.update({each.record.spec.name: error for each in devices})
+
+    def _end_inside(self, devices: list[_Device], target: Session) -> None:
+        links = read_links(target, [(SAME_NAMESPACE, each.ifindex) for each in devices])
+        delete_links(
+            target,
+            [
+                each.ifindex
+                for each in devices
+                if each.is_like(links.get((SAME_NAMESPACE, each.ifindex)), self.hooks.ifindex)
+            ],
+        )
 
     def _forget(self, record: Record) -> Record | None:
         """Remove what is left of an endpoint; its record if another process changed that meanwhile, else None."""

@@ -60,8 +60,10 @@ class Fd(Owner):
 
         Another thread may have the number in hand: its call fails (EINVAL).
         """
+        if self._closed:
+            return
         with suppress(OSError), open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), self.fileno(), inheritable=False)
+            os.dup2(nothing.fileno(), self._number, inheritable=False)
 
     def retire(self) -> None:
         """Let go of what is behind it, and close it with the last reference to this object, which every call holds."""

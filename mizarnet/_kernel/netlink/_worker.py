@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from mizarnet._kernel.jobs import is_whole
+from mizarnet._kernel.jobs import carried, is_whole
 from mizarnet._kernel.netlink._syscalls import enter_netns
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
 from mizarnet._kernel.rtnetlink import Rtnl
@@ -81,7 +81,7 @@ class Worker:
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""
         future: Future[T] = Future()
-        self._jobs.put(partial(fulfil, future, partial(function, *args, **kwargs)))
+        self._jobs.put(partial(fulfil, future, carried(partial(function, *args, **kwargs))))
         return future
 
     def stop(self) -> None:

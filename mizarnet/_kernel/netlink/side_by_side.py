@@ -30,8 +30,7 @@ def side_by_side(session: Session, works: Iterable[Callable[[Session], None]]) -
         lanes = [stack.enter_context(lane) for lane in _lanes(session, min(len(queue), _MOST))]
         begun = [lane.begin(_drain, queue, lane) for lane in lanes]
         errors = [future.exception() for future in begun]
-        if queue:
-            session.run(_drain, queue, session)
+        _drain(queue, session)  # nothing is left for it, unless there is no lane
         for error in filter(None, errors):
             raise error
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -143,6 +144,39 @@ def test_a_fork_while_a_thread_holds_it_keeps_nothing(host: Host) -> None:
     host.agent.peers.add("203.0.113.0/24")
     os.close(writing)
     os.waitpid(child, 0)
+
+
+def test_a_child_of_a_killed_holder_keeps_nothing() -> None:
+    program = """
+        import threading
+        from mizarnet._datapath.lock import locked
+        inside = threading.Event()
+        def hold():
+            with locked(int(sys.argv[1])):
+                inside.set()
+                threading.Event().wait()
+        threading.Thread(target=hold, daemon=True).start()
+        inside.wait()
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        print(child, flush=True)
+        signal.pause()
+    """
+    process = start_python(program, str(COOKIE), talk=True)
+    child = int(heard(process))
+    try:
+        with pytest.raises(mz.LockTimeoutError) as caught:
+            take(0.05)
+        assert caught.value.pid == process.pid
+        process.kill()
+        process.wait()
+        os.kill(child, 0)
+        take(1)
+    finally:
+        process.kill()
+        os.kill(child, signal.SIGKILL)
+        process.communicate()
 
 
 def test_a_lock_file_is_never_removed(host: Host) -> None:

@@ -82,7 +82,7 @@ def test_who_is_stopped_while_making_blocks_its_own_name_alone(
 def test_who_is_stopped_while_deleting_blocks_its_own_name_alone(world: World) -> None:
     agent, space = world.hosts[0].agent, world.namespace("space")
     mz.Endpoint.create(agent, name="slow", vni=7, ip="10.0.0.77/24", netns=space.name)
-    with stopped(world, "removal", "delete_link", DELETE):
+    with stopped(world, "removal", "delete_links", DELETE):
         assert mz.Endpoint.open(agent, "slow", dead=True).state().life is mz.Life.DELETING
         others = world.namespace("others")
         made = [
@@ -105,13 +105,13 @@ def test_deleting_goes_on_side_by_side_in_one_process(web: Container, db: Contai
     from mizarnet._datapath.endpoints import removal
 
     both = threading.Barrier(2, timeout=30)
-    really = removal.delete_link
+    really = removal.delete_links
 
     def meet(*arguments: object, **keywords: object) -> None:
         both.wait()
         really(*arguments, **keywords)  # type: ignore[arg-type]
 
-    removal.delete_link = meet  # type: ignore[assignment]
+    removal.delete_links = meet  # type: ignore[assignment]
     try:
         threads = [threading.Thread(target=each.endpoint.delete) for each in (web, db)]
         for thread in threads:
@@ -119,7 +119,7 @@ def test_deleting_goes_on_side_by_side_in_one_process(web: Container, db: Contai
         for thread in threads:
             thread.join()
     finally:
-        removal.delete_link = really
+        removal.delete_links = really
     assert mz.Endpoint.list(web.host.agent, dead=True) == []
 
 
