@@ -19,12 +19,12 @@ from mizarnet._model.log import log
 from mizarnet._model.public import public
 from mizarnet._model.specs import EndpointKey
 from mizarnet.errors import (
-    CapacityError,
     EntryNotFoundError,
     ForeignEntryError,
     InvalidTypeError,
     InvalidValueError,
     LocalEndpointError,
+    MizarnetError,
 )
 from mizarnet.tables._changes import Changes
 
@@ -171,13 +171,13 @@ class Owned(Generic[K]):
         if put.keys() - edit.foreign.keys() - held:
             register(maps, feed)
         edit = edit.without(held)
-        lost = self._write(maps, edit)
+        lost = self._write(maps, edit, there)
         self._log_change(edit, feed)
         if lost and not partly:
             raise self._local_error(lost)
         return self._changes(edit.without(lost), held | lost)
 
-    def _write(self, maps: Maps, edit: Edit) -> set[bytes]:
+    def _write(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> set[bytes]:
         """Write and delete; the written keys that endpoints of this host got meanwhile, and have back.
 
         A process that does not see the lock may have made one.
@@ -186,11 +186,24 @@ class Owned(Generic[K]):
             return set()
         try:
             write(self._map(maps), edit.put, leaving=edit.gone)
-        except CapacityError:
-            self._reclaimed(maps, [*edit.put, *edit.gone])
+            self._reclaimed(maps, edit.gone)
+            return self._reclaimed(maps, list(edit.put))
+        except MizarnetError as failure:
+            try:
+                self._put_back(maps, edit, there)
+            except MizarnetError as refused:
+                failure.add_note(
+                    f"some entries of {self._map(maps).name} are as the call wrote them: {refused}"
+                )
             raise
-        self._reclaimed(maps, edit.gone)
-        return self._reclaimed(maps, list(edit.put))
+
+    def _put_back(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> None:
+        """Make the entries of a change as they were before it."""
+        table, keys = self._map(maps), [*edit.put, *edit.gone]
+        before = {key: there[key] for key in keys if key in there}
+        table.delete_many(key for key in edit.put if key not in before)
+        table.update_many(before.items())
+        self._reclaimed(maps, keys)
 
     def _changes(self, edit: Edit, local: Set[bytes]) -> Changes[K]:
         names = {number: self._name_of(number) for number in set(edit.foreign.values())}

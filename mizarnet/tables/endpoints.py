@@ -97,7 +97,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             ForeignEntryError: An entry belongs to another feed; nothing was written.
             InvalidValueError: A host's address is not of the underlay's address family, or is this host's.
             CapacityError: The entries do not fit, or 16 other feeds have entries; nothing was written.
-            BpfError: The kernel refused an entry; the message says how many were written before it.
+            BpfError: The kernel refused an entry; nothing was changed.
         """
         writer = Feed.of(feed, take=take)
         self._update(self._pack_all(entries, writer, "entries"), writer)

@@ -95,7 +95,7 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
                 underlay's address family.
             InvalidTypeError: A value is no ``Network``.
             CapacityError: The entries do not fit, or 16 other feeds have entries; nothing was written.
-            BpfError: The kernel refused an entry; the message says how many were written before it.
+            BpfError: The kernel refused an entry; nothing was changed.
         """
         writer = Feed.of(feed, take=take)
         self._update(self._pack_all(entries, writer, "entries"), writer)
