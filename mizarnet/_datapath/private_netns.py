@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
@@ -19,6 +18,7 @@ from mizarnet._kernel.netlink import (
     dump_links,
     get_link,
     list_netns,
+    read_unmounted,
 )
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
@@ -84,11 +84,17 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
 
 def _owner(name: str) -> tuple[int, int] | None:
     """Host's cookie and tunnel's index of a private namespace; None if it is not private, or has a MACVTAP."""
-    with suppress(NetnsNotFoundError), Session.open(name) as session:
+    try:
+        mark = _mark_inside(name)
+    except NetnsNotFoundError:  # whoever made or deleted it died in between
+        mark = read_unmounted(name)
+    known = _MARK.fullmatch(mark or "")
+    return None if known is None else (int(known["cookie"], 16), int(known["ifindex"]))
+
+
+def _mark_inside(name: str) -> str | None:
+    with Session.open(name) as session:
         if dump_links(session, kind="macvtap"):
             return None
         link = get_link(session, ifindex=LOOPBACK_IFINDEX)
-        known = _MARK.fullmatch(link.alias) if link is not None else None
-        if known is not None:
-            return int(known["cookie"], 16), int(known["ifindex"])
-    return None
+        return None if link is None else link.alias

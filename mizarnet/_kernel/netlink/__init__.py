@@ -42,6 +42,7 @@ from mizarnet._kernel.netlink.named import (
     delete_netns,
     delete_unmounted,
     list_netns,
+    read_unmounted,
 )
 from mizarnet._kernel.netlink.netns import (
     Netns,
@@ -109,6 +110,7 @@ __all__ = [
     "primary_address",
     "read_links",
     "read_sysctl",
+    "read_unmounted",
     "resolve",
     "set_link",
     "side_by_side",

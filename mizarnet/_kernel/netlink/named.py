@@ -21,13 +21,16 @@ from mizarnet._kernel.threads import call_in_thread
 from mizarnet._model.arguments import NETNS_DIRECTORY
 from mizarnet.errors import ExistsError, InvalidValueError, KernelError
 
+_LONGEST = 254  # bytes of an alias
+
 
 def create_netns(name: str, *, alias: str | None = None) -> Netns:
     """Create a named network namespace with lo up, without forking. On failure nothing is left behind.
 
     Args:
         name: A name under ``/run/netns``.
-        alias: Free text for lo. It is there before the name is: whoever finds the namespace finds it marked.
+        alias: Free text for lo. It is there before the name is: whoever finds the namespace finds it marked. It also
+            stands in the file that the namespace is mounted on, for whoever finds that alone.
 
     Raises:
         ExistsError: The name is taken.
@@ -39,7 +42,7 @@ def create_netns(name: str, *, alias: str | None = None) -> Netns:
         with Session.open(handle) as session:
             set_link(session, LOOPBACK_IFINDEX, up=True, alias=alias)
         with _locked_directory():
-            _claim(path)
+            _claim(path, alias or "")
             try:
                 mount(f"/proc/self/fd/{handle.fileno()}", path, MS_BIND)
             except BaseException:
@@ -110,12 +113,13 @@ def delete_unmounted(name: str) -> bool:
 
 
 def _is_unmounted(path: str) -> bool:
-    """Whether there is no more than the empty file that a namespace is to be mounted on."""
+    """Whether there is no more than the file that a namespace is to be mounted on."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:
         return False
-    return stat.S_ISREG(found.st_mode) and not found.st_size and not stat.S_IMODE(found.st_mode)
+    # A namespace's own file, which hides it, has mode 0444.
+    return stat.S_ISREG(found.st_mode) and found.st_size <= _LONGEST and not stat.S_IMODE(found.st_mode)
 
 
 def _path(name: str) -> str:
@@ -152,9 +156,26 @@ def _share_directory() -> None:
         mount("", NETNS_DIRECTORY, MS_SHARED | MS_REC)
 
 
-def _claim(path: str) -> None:
+def _claim(path: str, alias: str) -> None:
     with explained(f"create {path}", capability="CAP_DAC_OVERRIDE"):
         try:
-            os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0)
         except FileExistsError:
             raise ExistsError(f"the network namespace {path} exists", holder=path) from None
+        try:
+            os.write(fd, alias.encode())
+        finally:
+            os.close(fd)
+
+
+def read_unmounted(name: str) -> str | None:
+    """The alias in the file of a name without a namespace: its maker, or deleter, died halfway through.
+
+    None when the name means a namespace, or something else, or is gone.
+    """
+    path = _path(name)
+    with _locked_directory(), explained(f"read {path}", capability="CAP_DAC_OVERRIDE"):
+        if not _is_unmounted(path):
+            return None
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(_LONGEST)
