@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import gc
 import os
@@ -16,8 +17,9 @@ from collections.abc import Iterator
 
 import pytest
 
+import mizarnet as mz
 from mizarnet._kernel import runners
-from mizarnet._kernel.jobs import Job, stopping, whole
+from mizarnet._kernel.jobs import Job, carried, is_whole, stopping, whole
 from tests.support.process import in_child
 from tests.support.wait import wait_until
 
@@ -210,3 +212,34 @@ def test_calls_at_the_end_of_the_interpreter(when: str) -> None:
     )
     expected = {"atexit": "during at exit", "module": "during after "}[when]
     assert (done.returncode, done.stdout, done.stderr) == (0, expected, "")
+
+
+def test_what_a_call_works_under_is_of_its_thread_and_of_those_that_work_for_it() -> None:
+    """A context is copied by whoever makes a task or a callback, and kept long after the call."""
+    contexts: list[contextvars.Context] = []
+    elsewhere: list[bool] = []
+
+    @whole
+    def call() -> None:
+        contexts.append(contextvars.copy_context())
+        for work in (is_whole, carried(is_whole)):
+            thread = threading.Thread(target=lambda work=work: elsewhere.append(work()))
+            thread.start()
+            thread.join()
+
+    call()
+    assert elsewhere == [False, True]
+    assert not is_whole()
+    assert not contexts[0].run(is_whole)
+
+
+def test_calls_from_asyncio_may_use_asyncio_themselves() -> None:
+    """More of them than there are threads: the inner ones need none of the places that the outer ones have."""
+
+    def facade() -> int:
+        return asyncio.run(mz.aio.call(os.getpid))
+
+    async def main() -> list[int]:
+        return await asyncio.gather(*(mz.aio.call(facade) for _ in range(2 * mz.aio.MOST)))
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == [os.getpid()] * 2 * mz.aio.MOST
