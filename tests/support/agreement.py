@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 
@@ -37,9 +37,9 @@ class Tables:
             endpoints=dict(maps.endpoints.items()),
         )
 
-    def wanted(self) -> Tables:
-        """What the records say the other tables must hold; of endpoints, the local ones."""
-        each = self.records.values()
+    def wanted(self, halves: Collection[str]) -> Tables:
+        """What the records say the other tables must hold, ``halves`` left out; of endpoints, the local ones."""
+        each = [record for record in self.records.values() if record.spec.name not in halves]
         return Tables(
             records={codec.record_key(record.spec.name): record for record in each},
             slots={codec.u32(record.slot): record.pack_slot() for record in each},
@@ -49,27 +49,36 @@ class Tables:
         )
 
 
-def disagreements(agent: mz.TransitAgent, namespaces: Iterable[str]) -> list[str]:
+def disagreements(
+    agent: mz.TransitAgent, namespaces: Iterable[str], *, halves: Collection[str] = ()
+) -> list[str]:
     """What is wrong, in words.
 
     Args:
         agent: Of the host.
         namespaces: Names of those that endpoints may live in, the host's left out.
+        halves: Names of endpoints that are not live: anything of them may be missing.
     """
     tables = Tables.read(agent._datapath.maps)
+    whole = [record for record in tables.records.values() if record.spec.name not in halves]
+    rest = [record for record in tables.records.values() if record.spec.name in halves]
     return [
-        *_between_tables(tables),
-        *_shared(tables),
-        *_devices(agent, tables.records.values(), namespaces),
+        *_between_tables(tables, rest),
+        *_shared(whole),
+        *_devices(agent, whole, rest, namespaces),
     ]
 
 
-def _between_tables(tables: Tables) -> Iterator[str]:
+def _between_tables(tables: Tables, halves: Collection[Record]) -> Iterator[str]:
     local = {key: value for key, value in tables.endpoints.items() if codec.is_local(value)}
-    there, wanted = attrs.evolve(tables, endpoints=local), tables.wanted()
+    there, wanted = attrs.evolve(tables, endpoints=local), tables.wanted([each.spec.name for each in halves])
     for table in attrs.fields_dict(Tables):
         found, should = getattr(there, table), getattr(wanted, table)
-        yield from (f"{table} has {key.hex()}, which no record owns" for key in found.keys() - should.keys())
+        yield from (
+            f"{table} has {key.hex()}, which no record owns"
+            for key in found.keys() - should.keys()
+            if not any(_may_have(each, table, key, found[key]) for each in halves)
+        )
         yield from (f"{table} lacks {key.hex()}" for key in should.keys() - found.keys())
         yield from (
             f"{table} has another value at {key.hex()}"
@@ -78,9 +87,21 @@ def _between_tables(tables: Tables) -> Iterator[str]:
         )
 
 
-def _shared(tables: Tables) -> Iterator[str]:
+def _may_have(half: Record, table: str, key: bytes, value: bytes | Record) -> bool:
+    """Whether an entry may be of an endpoint that is half made, or half deleted."""
+    name, claims = codec.record_key(half.spec.name), half.pack_addresses()
+    if isinstance(value, Record):
+        return key == name
+    return {
+        "slots": value == half.pack_slot(),
+        "addresses": claims.get(key) == value,
+        "senders": key == codec.mac_key(half.mac) and codec.record_of(value) == name,
+        "endpoints": key in claims,
+    }[table]
+
+
+def _shared(each: Collection[Record]) -> Iterator[str]:
     """What two endpoints may not share."""
-    each = tables.records.values()
     yield from _twice("slot", (record.slot for record in each))
     yield from _twice("MAC", (record.mac for record in each))
     yield from _twice("address", (key for record in each for key in record.pack_addresses()))
@@ -92,18 +113,22 @@ def _twice(what: str, values: Iterable[object]) -> Iterator[str]:
     )
 
 
-def _devices(agent: mz.TransitAgent, known: Iterable[Record], namespaces: Iterable[str]) -> Iterator[str]:
+def _devices(
+    agent: mz.TransitAgent, whole: Iterable[Record], halves: Collection[Record], namespaces: Iterable[str]
+) -> Iterator[str]:
     unowned: dict[tuple[int, int], str] = {}
     for name in (agent._datapath.host, *namespaces):
         unowned.update(_endpoint_devices(name))
-    for record in known:
+    for record in whole:
         if record.state is not State.LIVE:
             yield f"{record.spec.name} is {record.state.name}"
         if unowned.pop((record.netns_cookie, record.ifindex), None) != str(record.mac):
             yield f"the device of {record.spec.name} is gone"
+    owned = {(record.netns_cookie, str(record.mac)) for record in halves}
     yield from (
         f"device {index} of namespace {cookie:x} with {mac} is nobody's"
         for (cookie, index), mac in unowned.items()
+        if (cookie, mac) not in owned
     )
 
 
