@@ -34,7 +34,7 @@ from mizarnet._model import codec
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointSpec
-from mizarnet.errors import ExistsError, MizarnetError, NetnsNotFoundError
+from mizarnet.errors import ExistsError, KernelError, MizarnetError, NetnsNotFoundError, PrivilegeError
 
 
 @attrs.frozen
@@ -119,8 +119,10 @@ class Removal:
             if first.nsid == SAME_NAMESPACE:
                 self._end_inside(devices, session)
                 return
-            with suppress(NetnsNotFoundError), configuration.inside(first, session) as target:
-                self._end_inside(devices, target)
+            target = _entered(first, session)
+            if target is not None:
+                with target:
+                    self._end_inside(devices, target)
                 return
             for each in devices:
                 link = get_link(session, ifindex=each.ifindex, nsid=first.nsid)
@@ -144,9 +146,8 @@ class Removal:
         """Remove what is left of an endpoint; its record if another process changed that meanwhile, else None."""
         if record.private:
             delete_netns(record.spec.netns or "")
-        entries.give_up_addresses(
-            self.maps, record
-        )  # a maker that does not see the lock may have written them again
+        # A maker that does not see the lock may have written some of it again.
+        entries.give_up_addresses(self.maps, record)
         entries.give_up_slot(self.maps, record)
         taken = entries.take_record(self.maps, record)
         if taken is not None:
@@ -156,6 +157,13 @@ class Removal:
         with suppress(ExistsError):
             self.maps.records.update(codec.record_key(record.spec.name), taken, mode=UpdateMode.NOEXIST)
         return Record.unpack(taken)
+
+
+def _entered(record: Record, host: Session) -> Session | None:
+    """A session of an endpoint's namespace; None where no name leads there, or nothing is left to enter it with."""
+    with suppress(NetnsNotFoundError, PrivilegeError, KernelError):
+        return configuration.inside(record, host)
+    return None
 
 
 def text_of(spec: EndpointSpec) -> str:
