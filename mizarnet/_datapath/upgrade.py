@@ -9,7 +9,8 @@ work, and the next call replaces the rest. The caller holds the host's lock.
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 
 import attrs
 
@@ -23,7 +24,7 @@ from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
 from mizarnet._model.log import log
-from mizarnet.errors import NotFoundError, StaleHandleError
+from mizarnet.errors import ExistsError, MizarnetError, NotFoundError, StaleHandleError
 
 
 def upgrade(datapath: DataPath) -> None:
@@ -39,6 +40,7 @@ def upgrade(datapath: DataPath) -> None:
     if not outdated and not datapath.outdated():
         return
     self_test.check()
+    build = installed_build()
     names = [GUARD, AGENT, *([SWITCH] if outdated else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
         swap = _Swap(datapath, loaded, opened, roll_back)
@@ -47,13 +49,13 @@ def upgrade(datapath: DataPath) -> None:
             swap.at(place)
         for switch in outdated:
             swap.switch(switch)
+        _note_build(maps, build)
         roll_back.pop_all()
-    _note_build(maps)
 
 
-def _note_build(maps: Maps) -> None:
+def _note_build(maps: Maps, build: int) -> None:
     meta = maps.read_meta()
-    head = attrs.evolve(meta.head, build=installed_build())
+    head = attrs.evolve(meta.head, build=build)
     maps.meta.update(FIRST, attrs.evolve(meta, head=head).pack())
 
 
@@ -81,8 +83,8 @@ class _Swap:
         old, new = self._open(standing), self.loaded.programs[place.program]
         if old is None:
             raise StaleHandleError(f"another program took {place} off {self.datapath.name} meanwhile")
+        self.roll_back.callback(self._put_back, place, old, new)  # first: it may fail with the place changed
         self.datapath.hooks.replace(place, new, expected=old)
-        self.roll_back.callback(self._put_back, place, old, new)
         there = self.datapath.survey().standing.get(place)
         if there is None or there.program_id != new.id:
             raise StaleHandleError(
@@ -90,7 +92,7 @@ class _Swap:
             )
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
-        with suppress(StaleHandleError, NotFoundError):  # another process changed the place
+        with _rolling_back(str(place)):
             self.datapath.hooks.replace(place, old, expected=new)
 
     def switch(self, switch: StandingSwitch) -> None:
@@ -100,18 +102,29 @@ class _Swap:
             return
         host, hook = self.datapath.host, XdpHook(switch.link.ifindex)
         mode = switch.mode
+        self.roll_back.callback(self._put_switch_back, switch, old, new)
         host.run(hook.replace, new, expected=old, mode=mode)
         log.info("transit switch on %s: program %d in place of %d", switch.link.name, new.id, old.id)
-        self.roll_back.callback(self._put_switch_back, switch, old, new)
         noted = self.datapath.maps.read_switching()
         again = attrs.evolve(noted, generation=noted.generation + 1)
         self.datapath.maps.switching.update(FIRST, again.pack())
 
     def _put_switch_back(self, switch: StandingSwitch, old: Program, new: Program) -> None:
-        with suppress(StaleHandleError, NotFoundError):  # another program has the place now
+        with _rolling_back(f"the switch on {switch.link.name}"):
             hook = XdpHook(switch.link.ifindex)
             switch.host.run(hook.replace, old, expected=new, mode=switch.mode)
 
     def _open(self, standing: Standing | None) -> Program | None:
         program = None if standing is None else Program.open_id(standing.program_id)
         return None if program is None else self.opened.enter_context(program)
+
+
+@contextmanager
+def _rolling_back(what: str) -> Generator[None, None, None]:
+    """Let the error that made the roll-back needed be the one that is raised."""
+    try:
+        yield
+    except (StaleHandleError, NotFoundError, ExistsError):
+        pass  # another process changed the place, or the old program still has it
+    except MizarnetError as refused:
+        log.warning("%s keeps the new program, which could not be replaced again: %s", what, refused)
