@@ -320,13 +320,15 @@ def silence(maps: Maps, record: Record) -> None:
 def _take_sender(maps: Maps, record: Record) -> None:
     """Remove the sender's entry if it is this endpoint's.
 
-    It holds name and index, which a later endpoint of the same name may have too: the claim in ``slots`` decides.
+    It holds name and index, which a later endpoint of the same name may have too: the claim in ``slots`` decides. If an
+    endpoint of another name has the index by now, the entry is left of this one.
     """
     key, slot = codec.mac_key(record.mac), codec.u32(record.slot)
+    own, claim = codec.record_key(record.spec.name), record.pack_slot()
     taken = take_own(maps.senders, key, record.is_sender)
     while taken is not None:
         holder = maps.slots.lookup(slot)
-        if holder is None or holder == record.pack_slot():
+        if holder is None or holder == claim or codec.slot_holder(holder) != own:
             return
         with suppress(ExistsError):
             maps.senders.update(key, taken, mode=UpdateMode.NOEXIST)
