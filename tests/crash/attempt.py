@@ -229,6 +229,7 @@ def _followed(verb: Verb, handle: Any) -> tuple[Ended, object]:
         begin()
         found = ended(lambda: verb.call(handle), by=BaseException)
         end()
+        signal.signal(signal.SIGINT, lambda *_: None)  # one that comes later has nothing to interrupt
     except KeyboardInterrupt as late:
         end()
         return Ended.by(late), None
