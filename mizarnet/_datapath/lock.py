@@ -35,8 +35,9 @@ DIRECTORY = Path("/run/mizarnet")
 TIMEOUT = 10.0
 """Time that a writer waits for a lock, in seconds."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# Time between two attempts, in seconds: so short that whoever waits finds the moment between two holders.
-_PAUSE = 0.001
+# Time between two attempts, in seconds: so short that whoever waits finds the moment between two holders. Who comes
+# first is chance, and that of whoever waits grows: after the time _HASTE by as many attempts as at the beginning.
+_PAUSE, _LEAST_PAUSE, _HASTE = 0.001, 0.0001, 0.05
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock, with 64-bit offsets
 
 
@@ -159,11 +160,14 @@ os.register_at_fork(after_in_child=_forget_held)
 
 def _take(descriptor: int, section: Section, path: Path, deadline: float, timeout: float) -> None:
     kind = fcntl.F_RDLCK if section.shared else fcntl.F_WRLCK
+    begun = time.monotonic()
     for offset in (section.gate, section.gate + 1):
         while not _try(descriptor, kind, offset, path):
-            if time.monotonic() > deadline or stopping():
+            now = time.monotonic()
+            if now > deadline or stopping():
                 raise _overdue(path, offset, timeout)
-            time.sleep(_PAUSE * random.uniform(0.5, 1.5))
+            pause = max(_LEAST_PAUSE, _PAUSE / (1 + (now - begun) / _HASTE))
+            time.sleep(pause * random.uniform(0.5, 1.5))
     _set(descriptor, fcntl.F_UNLCK, section.gate)
 
 
