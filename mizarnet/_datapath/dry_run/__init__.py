@@ -21,6 +21,7 @@ from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import FrameRunner, Object
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX
+from mizarnet._kernel.refusals import explained
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program, Verdict
 from mizarnet._model.layout import new
@@ -110,7 +111,8 @@ class DryRun(Closing):
         with ExitStack() as undo:
             undo.enter_context(loaded)
             self.maps: Maps = Maps.of(loaded)
-            self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
+            with explained("map the memory of a trial run"):
+                self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
             undo.callback(self._memory.close)
             self._runners = tuple(_runner(loaded, each) for each in Program)
             self.set_tunnel(there=True)
