@@ -13,7 +13,7 @@ import attrs
 
 import mizarnet as mz
 from tests.support.crowd import Crowd
-from tests.world import World
+from tests.world import World, quiet
 
 PROCESSES, THREADS = 12, 2
 WRITERS = PROCESSES * THREADS
@@ -36,21 +36,22 @@ class Written:
         return "\n".join(["writers of           calls  longest", *rows])
 
 
-def _write_entries(agent: mz.TransitAgent, number: int) -> None:
+def _write_entries(agent: mz.TransitAgent, number: int, _: str) -> None:
     agent.endpoints.update({(8, f"10.8.0.{number + 1}"): mz.Remote("192.0.2.9")}, feed=f"writer{number % 4}")
 
 
-def _change_endpoints(agent: mz.TransitAgent, number: int) -> None:
-    name = f"writer{number}"
-    mz.Endpoint.create(agent, name=name, vni=9, ip=f"10.9.0.{number + 1}/24", kind="macvtap")
+def _change_endpoints(agent: mz.TransitAgent, number: int, netns: str) -> None:
+    # No VM's: the kernel keeps all of rtnetlink waiting until a thread of its own has made the VM's device node.
+    name, ip = f"writer{number}", f"10.9.0.{number + 1}/24"
+    mz.Endpoint.create(agent, name=name, vni=9, ip=ip, netns=netns, ifname=f"e{number}")
     mz.Endpoint.delete_many(agent, [name])
 
 
-def _attach_again(agent: mz.TransitAgent, number: int) -> None:
+def _attach_again(agent: mz.TransitAgent, number: int, _: str) -> None:
     mz.TransitAgent.attach(agent.tunnel).close()
 
 
-KINDS: dict[str, Callable[[mz.TransitAgent, int], None]] = {
+KINDS: dict[str, Callable[[mz.TransitAgent, int, str], None]] = {
     "entries": _write_entries,
     "endpoints": _change_endpoints,
     "the agent": _attach_again,
@@ -59,24 +60,26 @@ KINDS: dict[str, Callable[[mz.TransitAgent, int], None]] = {
 
 def write_for(world: World, seconds: float) -> Written:
     """Let all of them write on the first host for so long."""
+    space = world.namespace("writers")
+    quiet(space)
 
     def act(agent: mz.TransitAgent, process: int, _: object) -> list[Written]:
         numbers = range(process * THREADS, (process + 1) * THREADS)
         with ThreadPoolExecutor(THREADS) as pool:
-            return [*pool.map(lambda number: _write(agent, number, seconds), numbers)]
+            return [*pool.map(lambda number: _write(agent, number, space.name, seconds), numbers)]
 
     with ExitStack() as stack:
         crowd = stack.enter_context(Crowd(world.hosts[0], PROCESSES, act))
         return _together([each for told in crowd.at_once() for each in told])
 
 
-def _write(agent: mz.TransitAgent, number: int, seconds: float) -> Written:
+def _write(agent: mz.TransitAgent, number: int, netns: str, seconds: float) -> Written:
     kind = [*KINDS][number % len(KINDS)]
     calls, longest = Counter[str](), 0.0
     end = time.monotonic() + seconds
     while (begun := time.monotonic()) < end:
         try:
-            KINDS[kind](agent, number)
+            KINDS[kind](agent, number, netns)
             calls[f"{kind}: done"] += 1
         except mz.MizarnetError as error:
             calls[f"{kind}: {type(error).__name__}: {error}"] += 1
