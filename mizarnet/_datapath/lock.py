@@ -161,8 +161,9 @@ os.register_at_fork(after_in_child=_forget_held)
 def _take(descriptor: int, section: Section, path: Path, deadline: float, timeout: float) -> None:
     kind = fcntl.F_RDLCK if section.shared else fcntl.F_WRLCK
     begun = time.monotonic()
-    for offset in (section.gate, section.gate + 1):
-        while not _try(descriptor, kind, offset, path):
+    # The gate is taken alone by everybody: those who share the lock would else keep it from whoever wants that alone.
+    for offset, how in ((section.gate, fcntl.F_WRLCK), (section.gate + 1, kind)):
+        while not _try(descriptor, how, offset, path):
             now = time.monotonic()
             if now > deadline or stopping():
                 raise _overdue(path, offset, timeout)
