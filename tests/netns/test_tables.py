@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -361,8 +362,8 @@ def test_a_network_that_stays_is_found_while_others_come_and_go(agent: mz.Transi
         for number in range(1, 200, 2):
             del agent.networks[8, f"10.{number}.0.0/16"]
 
-    with repeated(disturb):
-        for _ in range(50):
+    with repeated(disturb) as looks:
+        for _ in looks:
             assert (8, "10.100.0.0/16") in agent.networks
             assert sum(key.prefix.network_address.packed[1] % 2 == 0 for key in agent.networks) == 100
 
@@ -387,15 +388,21 @@ def test_a_look_up_needs_no_lock(agent: mz.TransitAgent) -> None:
         table.delete_many(coming)
         table.update_many(coming.items())
 
-    with repeated(disturb):
-        for _ in range(200):
+    with repeated(disturb) as looks:
+        for _ in looks:
             assert [key for key, value in staying.items() if find(table, key) != value] == []
 
 
 @contextmanager
-def repeated(call: Callable[[], object]) -> Generator[None, None, None]:
-    """Make a call again and again on another thread."""
+def repeated(call: Callable[[], object]) -> Generator[Iterator[int], None, None]:
+    """Make a call again and again on another thread: for 100 looks at least, and twice as the least."""
     stop, times = threading.Event(), [0]
+
+    def looks() -> Iterator[int]:
+        for number in itertools.count():
+            if number >= 100 and (times[0] > 1 or not thread.is_alive()):
+                return
+            yield number
 
     def repeat() -> None:
         while not stop.is_set():
@@ -405,7 +412,7 @@ def repeated(call: Callable[[], object]) -> Generator[None, None, None]:
     thread = threading.Thread(target=repeat)
     thread.start()
     try:
-        yield
+        yield looks()
     finally:
         stop.set()
         thread.join()
