@@ -53,8 +53,11 @@ class Rtm(enum.IntEnum):
     GETADDR = 22
     NEWROUTE = 24
     GETROUTE = 26
+    GETNEIGH = 30
+    DELQDISC = 37
     GETQDISC = 38
     GETTFILTER = 46
+    GETNEIGHTBL = 66
     NEWNSID = 88
     GETNSID = 90
 

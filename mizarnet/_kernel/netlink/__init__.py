@@ -30,10 +30,13 @@ from mizarnet._kernel.netlink.links import (
     LOOPBACK_IFINDEX,
     SAME_NAMESPACE,
     delete_link,
+    delete_root_qdisc,
     dump_links,
     get_link,
     read_links,
+    read_statistics,
     set_link,
+    set_macvlan_mode,
 )
 from mizarnet._kernel.netlink.macvtap import VNET_HEADER_BYTES, macvtap_holders, open_macvtap
 from mizarnet._kernel.netlink.named import (
@@ -43,6 +46,12 @@ from mizarnet._kernel.netlink.named import (
     delete_unmounted,
     list_netns,
     read_unmounted,
+)
+from mizarnet._kernel.netlink.neighbours import (
+    Neighbour,
+    NeighbourTable,
+    list_neighbours,
+    neighbour_tables,
 )
 from mizarnet._kernel.netlink.netns import (
     Netns,
@@ -56,10 +65,12 @@ from mizarnet._kernel.netlink.netns import (
 from mizarnet._kernel.netlink.nsid import nsid_of, own_nsid, upper_links
 from mizarnet._kernel.netlink.routes import (
     Route,
+    Way,
     add_default_route,
     add_on_link_route,
     has_default_route,
     list_routes,
+    look_up_ways,
     on_link_prefixes,
 )
 from mizarnet._kernel.netlink.session import Session
@@ -73,10 +84,13 @@ __all__ = [
     "VNET_HEADER_BYTES",
     "Address",
     "Link",
+    "Neighbour",
+    "NeighbourTable",
     "Netns",
     "NetnsHandle",
     "Route",
     "Session",
+    "Way",
     "add_address",
     "add_default_route",
     "add_on_link_route",
@@ -90,6 +104,7 @@ __all__ = [
     "delete_link",
     "delete_links",
     "delete_netns",
+    "delete_root_qdisc",
     "delete_unmounted",
     "dump_links",
     "get_link",
@@ -98,9 +113,12 @@ __all__ = [
     "identity_of",
     "is_current",
     "list_addresses",
+    "list_neighbours",
     "list_netns",
     "list_routes",
+    "look_up_ways",
     "macvtap_holders",
+    "neighbour_tables",
     "netns_path",
     "nsid_of",
     "on_link_prefixes",
@@ -109,10 +127,12 @@ __all__ = [
     "owner_is_initial",
     "primary_address",
     "read_links",
+    "read_statistics",
     "read_sysctl",
     "read_unmounted",
     "resolve",
     "set_link",
+    "set_macvlan_mode",
     "side_by_side",
     "silence",
     "upper_links",

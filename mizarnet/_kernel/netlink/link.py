@@ -16,6 +16,7 @@ from mizarnet._model.layout import read_number
 IFF_UP = 0x1
 IFF_NOARP = 0x80
 IFF_MULTICAST = 0x1000
+_IFF_LOWER_UP = 0x10000
 
 IFINFOMSG = struct.Struct("=BxHiII")
 """``struct ifinfomsg``: family, type, ifindex, flags, and which of the flags to change."""
@@ -107,6 +108,11 @@ class Link:
     def up(self) -> bool:
         """Whether it is administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def has_carrier(self) -> bool:
+        """Whether the device below, the cable or the other end is there."""
+        return bool(self.flags & _IFF_LOWER_UP)
 
     @property
     def silent(self) -> bool:

@@ -22,7 +22,7 @@ from mizarnet._kernel.netlink.link import (
     decode_link,
 )
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import Answer, Refusal, Rtm, attribute
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Answer, Refusal, Rtm, attribute, attributes
 from mizarnet.errors import NetlinkError
 
 LOOPBACK_IFINDEX = 1
@@ -77,6 +77,80 @@ def read_links(session: Session, places: Iterable[tuple[int, int]]) -> dict[tupl
     answers = session.request_each("read links", Rtm.GETLINK, bodies, reads=True)
     links = [_found(answer, nsid) for answer, (nsid, _) in zip(answers, wanted, strict=True)]
     return {place: link for place, link in zip(wanted, links, strict=True) if link is not None}
+
+
+_IFLA_STATS64 = 23
+STATISTICS = (
+    "rx_packets",
+    "tx_packets",
+    "rx_bytes",
+    "tx_bytes",
+    "rx_errors",
+    "tx_errors",
+    "rx_dropped",
+    "tx_dropped",
+    "multicast",
+    "collisions",
+    "rx_length_errors",
+    "rx_over_errors",
+    "rx_crc_errors",
+    "rx_frame_errors",
+    "rx_fifo_errors",
+    "rx_missed_errors",
+    "tx_aborted_errors",
+    "tx_carrier_errors",
+    "tx_fifo_errors",
+    "tx_heartbeat_errors",
+    "tx_window_errors",
+    "rx_compressed",
+    "tx_compressed",
+    "rx_nohandler",
+    "rx_otherhost_dropped",
+)
+"""Members of ``struct rtnl_link_stats64`` in their order; the last is of kernel 5.19."""
+
+
+def read_statistics(session: Session, ifindex: int) -> dict[str, int]:
+    """Counters of a link by their names in ``STATISTICS``; none when there is no such link.
+
+    Raises:
+        NetlinkError: The kernel refused, for a reason other than absence.
+    """
+    body = IFINFOMSG.pack(0, 0, ifindex, 0, 0)
+    (answer,) = session.request_each(f"read counters of link {ifindex}", Rtm.GETLINK, [body], reads=True)
+    if not isinstance(answer, bytes):
+        if is_absence(answer, SAME_NAMESPACE):
+            return {}
+        raise answer.error()
+    packed = attributes(answer, {_IFLA_STATS64}, at=HEADER_BYTES + IFINFOMSG.size).get(_IFLA_STATS64, b"")
+    return dict(zip(STATISTICS, memoryview(packed).cast("Q"), strict=False))
+
+
+def set_macvlan_mode(session: Session, ifindex: int, *, kind: str, mode: str) -> None:
+    """Change the mode of a MACVLAN or MACVTAP; traffic goes on.
+
+    Raises:
+        NetlinkError: The kernel refused (EINVAL: to or from passthru).
+    """
+    info = nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", nested((f"IFLA_{kind.upper()}_MODE", mode))))
+    request = Request(Rtm.NEWLINK, fields={"index": ifindex}, attributes=[("IFLA_LINKINFO", info)])
+    session.request(f"change the mode of link {ifindex}", request)
+
+
+_TCMSG = struct.Struct("=BxxxiIII")
+_TC_H_ROOT = 0xFFFFFFFF
+
+
+def delete_root_qdisc(session: Session, ifindex: int) -> None:
+    """Delete the queueing discipline of a link, which then has the default one of its kind of device.
+
+    Raises:
+        NetlinkError: The kernel refused (ENOENT: it has the default one).
+    """
+    body = _TCMSG.pack(0, ifindex, 0, _TC_H_ROOT, 0)
+    (answer,) = session.request_each(f"delete the qdisc of link {ifindex}", Rtm.DELQDISC, [body])
+    if not isinstance(answer, bytes):
+        raise answer.error()
 
 
 def _question(ifindex: int, nsid: int) -> bytes:
@@ -154,12 +228,12 @@ def set_link(
         ("IFLA_IFALIAS", alias),
         ("IFLA_MASTER", master),
     )
-    attributes: list[Attribute] = [(key, value) for key, value in values if value is not None]
+    given: list[Attribute] = [(key, value) for key, value in values if value is not None]
     if address_generation is not None:
         inet6 = nested(("IFLA_INET6_ADDR_GEN_MODE", ADDRGENMODE_NONE))
-        attributes.append(("IFLA_AF_SPEC", nested(("AF_INET6", inet6))))
+        given.append(("IFLA_AF_SPEC", nested(("AF_INET6", inet6))))
     fields = {"index": ifindex, "flags": flags, "change": change}
-    session.request(f"change link {ifindex}", Request(Rtm.SETLINK, fields=fields, attributes=attributes))
+    session.request(f"change link {ifindex}", Request(Rtm.SETLINK, fields=fields, attributes=given))
 
 
 def _flag_bits(wanted: dict[int, bool | None]) -> tuple[int, int]:

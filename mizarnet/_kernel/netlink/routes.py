@@ -26,7 +26,10 @@ _RTNH_F_ONLINK = 4
 _RTMSG = struct.Struct("=BBBBBBBBI")
 """``struct rtmsg``: family, bits of destination and source, TOS, table, protocol, scope, type and flags."""
 _RTNEXTHOP = struct.Struct("=HBBi")
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH = 1, 4, 5, 9
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_MULTIPATH = 1, 2, 4, 5, 8, 9
+_RTA_VIA = 18
+_RTAX_MTU = 2
+_RTN_LOCAL = 2
 _WANTED = {_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH}
 _TYPES: Mapping[int, tuple[Callable[[bytes], IPAddress], Callable[[tuple[bytes, int]], IPNetwork], bytes]] = {
     socket.AF_INET: (ipaddress.IPv4Address, ipaddress.IPv4Network, bytes(4)),
@@ -113,6 +116,79 @@ def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
         replies = session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body)
         routes += map(decode_route, filter(_is_main_unicast, replies))
     return routes
+
+
+@attrs.frozen
+class Way:
+    """How the kernel would send a packet to one destination.
+
+    Attributes:
+        ifindex: Index of the link that it would leave through.
+        gateway: Next hop; None when the destination itself is.
+        mtu: MTU of the route in bytes, as an administrator or path MTU discovery set it; None: that of the link.
+        local: Whether the destination is an address of the namespace itself.
+    """
+
+    ifindex: int
+    gateway: IPAddress | None
+    mtu: int | None
+    local: bool
+
+
+def look_up_ways(
+    session: Session, destinations: Sequence[IPAddress], *, source: IPAddress | None
+) -> dict[IPAddress, Way | None]:
+    """How the kernel would send to each of many destinations; None: it has no route there.
+
+    One request each, many to a datagram.
+
+    Args:
+        session: Session of the namespace.
+        destinations: Addresses, all of one IP version.
+        source: Source address of the packets, one of the namespace; None: the kernel's choice.
+
+    Raises:
+        NetlinkError: The socket failed.
+    """
+    answers = session.request_each(
+        "look up routes", Rtm.GETROUTE, [_way_question(each, source) for each in destinations], reads=True
+    )
+    return {
+        destination: decode_way(answer) if isinstance(answer, bytes) else None
+        for destination, answer in zip(destinations, answers, strict=True)
+    }
+
+
+def _way_question(destination: IPAddress, source: IPAddress | None) -> bytes:
+    length = destination.max_prefixlen
+    body = _RTMSG.pack(FAMILIES[destination.version], length, length if source else 0, 0, 0, 0, 0, 0, 0)
+    body += attribute(_RTA_DST, destination.packed)
+    return body + (attribute(_RTA_SRC, source.packed) if source else b"")
+
+
+def decode_way(message: bytes) -> Way | None:
+    """The way that the answer to one look-up, its header included, describes; None: an unreachable one."""
+    family, *_, kind, _ = _RTMSG.unpack_from(message, HEADER_BYTES)
+    found = attributes(message, at=HEADER_BYTES + _RTMSG.size)
+    if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found:
+        return None
+    address, _, _ = _TYPES[family]
+    gateway, via = found.get(_RTA_GATEWAY), found.get(_RTA_VIA)
+    mtu = attributes(found.get(_RTA_METRICS, b"")).get(_RTAX_MTU)
+    return Way(
+        ifindex=read_number(found[_RTA_OIF]),
+        gateway=address(gateway) if gateway else _via(via),
+        mtu=None if mtu is None else read_number(mtu),
+        local=kind == _RTN_LOCAL,
+    )
+
+
+def _via(packed: bytes | None) -> IPAddress | None:
+    """Next hop of another family than the route's, in an attribute RTA_VIA: the family, then the address."""
+    if packed is None:
+        return None
+    address, _, _ = _TYPES[read_number(packed[:2])]
+    return address(packed[2:])
 
 
 def has_default_route(session: Session, version: int) -> bool:
