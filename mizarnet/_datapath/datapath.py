@@ -26,7 +26,7 @@ from mizarnet._kernel.closing import refuse_forked
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import State
-from mizarnet._model.finding import Finding, FindingKind, Subject, messages, of_kind
+from mizarnet._model.finding import Cure, Finding, FindingKind, Subject, messages, of_kind
 from mizarnet._model.log import log
 from mizarnet.errors import (
     AgentNotFoundError,
@@ -295,37 +295,60 @@ class DataPath:
         """Findings about attached programs of another build than this package; reads the package's object file."""
         wanted = installed_build()
         return [
-            Finding(
+            self.finding(
                 FindingKind.PROGRAM_OUTDATED,
-                self.subject,
                 build_text(wanted),
                 build_text(build),
                 f"programs of build {build_text(build)} are attached",
+                "TransitAgent.upgrade() replaces them",
             )
             for build in self.survey().builds - {wanted}
         ]
+
+    def finding(
+        self,
+        kind: FindingKind,
+        wanted: object,
+        found: object,
+        text: str,
+        remedy: str = "",
+        cure: Cure | None = None,
+    ) -> Finding:
+        """A finding about this data path."""
+        return Finding(
+            kind,
+            self.subject,
+            wanted,
+            found,
+            text,
+            remedy,
+            self.name,
+            self.meta_id,
+            cure=cure,
+        )
 
     def _of_meta(self, meta: Meta) -> Iterator[Finding]:
         if meta.state is not State.LIVE:
             making = meta.state is State.MAKING
             kind = FindingKind.UNFINISHED if making else FindingKind.ENDING
             text = f"it is being {'attached' if making else 'detached'}, or the process that did it died"
-            yield Finding(kind, self.subject, State.LIVE.name, meta.state.name, text)
+            cure = Cure.EITHER if making else Cure.COLLECT
+            yield self.finding(kind, State.LIVE.name, meta.state.name, text, _UNUSABLE[kind], cure)
         cookie, here = meta.head.netns_cookie, self.host.cookie
         if cookie != here:
             text = "its tunnel was moved here from another network namespace"
-            yield Finding(FindingKind.MOVED, self.subject, cookie, here, text)
+            yield self.finding(FindingKind.MOVED, cookie, here, text, _UNUSABLE[FindingKind.MOVED])
 
     def _of_hooks(self, found: Survey, meta: Meta) -> Iterator[Finding]:
         for place in found.missing(meta.layers):
             text = f"no program of mizarnet is attached at {place}"
-            yield Finding(FindingKind.PROGRAM_MISSING, self.subject, str(place), None, text)
+            yield self.finding(FindingKind.PROGRAM_MISSING, str(place), None, text)
 
     def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
         # The kernel deletes the entry when the device leaves its namespace.
         if meta.state is not State.DELETING and self._maps.lifeline.lookup(FIRST) is None:
             text = "its lifeline is empty, so a transit switch passes every packet"
-            yield Finding(FindingKind.LIFELINE_MISSING, self.subject, self.hooks.ifindex, None, text)
+            yield self.finding(FindingKind.LIFELINE_MISSING, self.hooks.ifindex, None, text)
 
     def refuse(self, findings: list[Finding]) -> None:
         """Raises ``AgentNotFoundError``, with all findings, if one of them makes the data path unusable."""

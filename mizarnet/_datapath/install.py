@@ -61,7 +61,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
             if found is not None:
                 if found.maps.read_meta().state is not State.DELETING:
                     _compare(tunnel, found.maps, spec)
-                    return _complete(tunnel, found)
+                    return complete(tunnel, found)
                 remove(tunnel, found, force=True)
             else:
                 leftovers.clear_host(tunnel.host)
@@ -94,7 +94,7 @@ def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
     )
 
 
-def _complete(tunnel: TunnelDevice, found: DataPath) -> bool:
+def complete(tunnel: TunnelDevice, found: DataPath) -> bool:
     """Repair every finding except programs of another build; whether the data path had been unfinished."""
     findings = [*found.findings(), *tunnel.findings()]
     kinds = {finding.kind for finding in findings}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import attrs
+
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     Session,
@@ -25,7 +27,9 @@ from mizarnet._model.log import log
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
 _PREFIX = "mizarnet-"
-_MARK = re.compile(r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10}) endpoint=[0-9a-f]+")
+_MARK = re.compile(
+    r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10}) endpoint=(?P<endpoint>[0-9a-f]+)"
+)
 
 
 def name_of(instance: int) -> str:
@@ -50,6 +54,28 @@ def make(record: Record, cookie: int, ifindex: int) -> None:
     log.info("namespace %s made", name)
 
 
+@attrs.frozen
+class PrivateNetns:
+    """A private namespace, as its mark describes it.
+
+    Attributes:
+        name: Name of the namespace.
+        cookie: Cookie of the host's namespace that it was made for.
+        ifindex: Index of the tunnel's device.
+        instance: Random id of the endpoint.
+    """
+
+    name: str
+    cookie: int
+    ifindex: int
+    instance: int
+
+
+def empty() -> list[PrivateNetns]:
+    """The private namespaces without a MACVTAP: left behind, or about to get one."""
+    return [each for name in list_netns(_PREFIX) if (each := _described(name)) is not None]
+
+
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     """Remove private namespaces whose host or tunnel is gone.
 
@@ -67,14 +93,13 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     """
     removed: list[str] = []
     refused: list[MizarnetError] = []
-    for name in list_netns(_PREFIX):
-        owner = _owner(name)
-        if owner is None or not is_gone(*owner):
+    for each in empty():
+        if not is_gone(each.cookie, each.ifindex):
             continue
         try:
-            if delete_netns(name):  # else another process removed it first
-                removed.append(name)
-                log.info("namespace %s removed: its tunnel is gone", name)
+            if delete_netns(each.name):  # else another process removed it first
+                removed.append(each.name)
+                log.info("namespace %s removed: its tunnel is gone", each.name)
         except MizarnetError as error:
             refused.append(error)
     if refused:
@@ -82,14 +107,16 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     return removed
 
 
-def _owner(name: str) -> tuple[int, int] | None:
-    """Host's cookie and tunnel's index of a private namespace; None if it is not private, or has a MACVTAP."""
+def _described(name: str) -> PrivateNetns | None:
+    """The private namespace of a name; None if it is not private, or has a MACVTAP."""
     try:
         mark = _mark_inside(name)
     except NetnsNotFoundError:  # whoever made or deleted it died in between
         mark = read_unmounted(name)
     known = _MARK.fullmatch(mark or "")
-    return None if known is None else (int(known["cookie"], 16), int(known["ifindex"]))
+    if known is None:
+        return None
+    return PrivateNetns(name, int(known["cookie"], 16), int(known["ifindex"]), int(known["endpoint"], 16))
 
 
 def _mark_inside(name: str) -> str | None:

@@ -60,7 +60,8 @@ class StandingSwitch:
         if build == wanted:
             return []
         subject, text = Subject("switch", self.link.name), f"its program is of build {build}"
-        return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text)]
+        remedy = "TransitAgent.upgrade() replaces it"
+        return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text, remedy)]
 
     def has_owner(self) -> bool:
         """Whether the switch's tunnel is on this host, with programs of the same data path."""

@@ -158,6 +158,16 @@ class TunnelDevice:
             return None
         return link
 
+    def is_same(self, other: TunnelDevice) -> bool:
+        """Whether both are one tunnel, found at two moments, with the same name and underlay."""
+        return attrs.evolve(self, host=other.host, link=other.link) == other and (
+            self.name,
+            self.ifindex,
+        ) == (
+            other.name,
+            other.ifindex,
+        )
+
     def current(self) -> Link:
         """The device as it is now; raises ``TunnelNotFoundError`` if it is gone."""
         link = self.find()
@@ -171,11 +181,15 @@ class TunnelDevice:
         if link is not None and link.up:
             return []
         found = "gone" if link is None else "down"
-        return [
-            Finding(
-                FindingKind.TUNNEL_DOWN, Subject("tunnel", self.name), "up", found, f"its device is {found}"
-            )
-        ]
+        return [self.finding(FindingKind.TUNNEL_DOWN, "up", found, f"its device is {found}")]
+
+    def finding(
+        self, kind: FindingKind, wanted: object, found: object, text: str, remedy: str = ""
+    ) -> Finding:
+        """A finding about this tunnel."""
+        return Finding(
+            kind, Subject("tunnel", self.name), wanted, found, text, remedy, self.name, self.ifindex
+        )
 
     def refuse_unfit(self) -> None:
         """Refuse a tunnel that cannot work as it was made, since its underlay has changed.
@@ -254,13 +268,14 @@ class TunnelDevice:
         """
         if self.find() is not None:
             if not force:
-                self._refuse_in_use()
+                self.refuse_in_use()
             # The kernel deletes the MACVLANs with the device, and after them the programs, which guard it to the end.
             delete_link(self.host, self.ifindex)
             log.info("%s deleted", self.name)
         leftovers.clear_host(self.host)
 
-    def _refuse_in_use(self) -> None:
+    def refuse_in_use(self) -> None:
+        """Raises ``InUseError`` if there are live endpoints; other errors as for :meth:`delete`."""
         found = DataPath.find(self.hooks)
         if found is None:
             refuse_users(self.name, [link.name for _, link in upper_links(self.host, self.ifindex)])

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar, cast
 from mizarnet._model.enumerations import Limit
 from mizarnet.errors import InvalidTypeError, InvalidValueError
 
+_T = TypeVar("_T")
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
@@ -77,6 +78,17 @@ def check_items(values: _I, *, argument: str, what: str) -> _I:
             f"{argument} must be a sequence of {what}, not {type(values).__name__}", argument=argument
         )
     return values
+
+
+def check_all(values: Iterable[object], kind: type[_T], *, argument: str) -> list[_T]:
+    """All items, each of which must be of a kind."""
+    given = list(values)
+    for each in given:
+        if not isinstance(each, kind):
+            raise InvalidTypeError(
+                f"{argument} must have {kind.__name__} objects, not {type(each).__name__}", argument=argument
+            )
+    return cast("list[_T]", given)
 
 
 def check_vni(vni: int) -> int:

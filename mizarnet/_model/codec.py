@@ -135,6 +135,7 @@ endpoint_vni: Callable[[bytes], int] = layouts.ENDPOINT_KEY.reader("vni")
 """The VNI of a packed ``mzn_endpoint_key``."""
 
 _place_of = layouts.ENDPOINT.reader("place")
+_host_of = layouts.ENDPOINT.reader("host")
 
 
 def is_local(data: bytes) -> bool:
@@ -254,6 +255,11 @@ def _prefix(mapped_length: int, ip: layouts.Ip) -> IPNetwork:
 def mac_key(mac: MacAddress) -> bytes:
     """A key of ``senders``, packed as ``mzn_mac``."""
     return layouts.MAC.pack(mac.packed)
+
+
+def mac_from(key: bytes) -> MacAddress:
+    """The reverse of :func:`mac_key`."""
+    return MacAddress(key[:6])
 
 
 record_of: Callable[[bytes], bytes] = layouts.SENDER.reader("record")
@@ -575,6 +581,7 @@ class Meta:
         underlay: Name of the underlay when it was written.
         generation: How often the programs were replaced.
         feeds: Names of the writers of entries, without those by hand.
+        changed: Time at which it was written, in nanoseconds of the boot clock.
     """
 
     head: Head
@@ -589,6 +596,7 @@ class Meta:
     underlay: str
     generation: int = 0
     feeds: tuple[str, ...] = ()
+    changed: int = attrs.field(default=0, eq=False)
 
     def pack(self) -> bytes:
         """The bytes of ``mzn_meta``."""
@@ -626,6 +634,7 @@ class Meta:
             underlay=_text(fields.underlay),
             generation=fields.generation,
             feeds=_unpack_feeds(fields.feeds),
+            changed=fields.changed,
         )
 
 
@@ -652,6 +661,17 @@ class Switching:
         """The reverse of :meth:`pack`."""
         fields = layouts.Switching.unpack(data)
         return cls(ifindex=fields.ifindex, flags=fields.flags, generation=fields.generation)
+
+
+def tunnel_mac(config: bytes) -> MacAddress:
+    """MAC address of the tunnel in packed constants, of which the rest are secrets."""
+    return MacAddress.parse(layouts.Config.unpack(config).tunnel_mac)
+
+
+def remote_hosts(values: Iterable[bytes]) -> set[IPAddress]:
+    """Underlay addresses of the other hosts that packed values of ``endpoints`` lead to."""
+    found = {_host_of(value) for value in values if not is_local(value)}
+    return set(map(_host_from, found))
 
 
 @attrs.frozen(kw_only=True)

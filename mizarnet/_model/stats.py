@@ -98,6 +98,26 @@ class Stats(Described):
         return table("Verdicts", ("program", "verdict", "packets", "bytes"), rows)
 
 
+LOSSES: Mapping[str, str] = {
+    "tx_carrier_errors": "no route to the other host, or no answer from its next hop",
+    "collisions": "the way to the other host leads back into the tunnel",
+    "tx_aborted_errors": "the tunnel key was missing, or of the wrong family",
+    "tx_errors": "the kernel could not send them",
+    "tx_dropped": "the kernel discarded them on the way out",
+    "tx_fifo_errors": "no room to send them",
+    "rx_errors": "their tunnel header was wrong",
+    "rx_frame_errors": "their inner frame was wrong",
+    "rx_dropped": "the kernel discarded them on the way in",
+    "rx_nohandler": "the device was down for them",
+    "rx_otherhost_dropped": "no device on the tunnel has their destination's MAC: it is gone, down, or has another",
+}
+"""Counters of a tunnel's device for packets that agent or guard let pass, and what each counts.
+
+The names are those of ``struct rtnl_link_stats64`` (``ip -s -s link``). A packet may be counted by more than one of
+them. ``rx_otherhost_dropped`` needs kernel 5.19.
+"""
+
+
 def unpack_stats(words: Sequence[int]) -> Stats:
     """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn."""
     counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]

@@ -9,13 +9,13 @@ device whether it still exists.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 import attrs
 
+from mizarnet._datapath import age
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import comparison, configuration, device, entries
 from mizarnet._datapath.endpoints.making import Making
@@ -33,8 +33,6 @@ from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointKey, EndpointSpec, Life, MacAddress
 from mizarnet.errors import CapacityError, ExistsError, InUseError, LockTimeoutError, MizarnetError
 
-ABANDONED = 60
-"""Time in seconds after which an unfinished endpoint counts as abandoned, whatever lock its maker holds."""
 _OTHER_NAME = 2.0
 """Time in seconds to wait for whoever makes or deletes an endpoint of another name."""
 
@@ -112,17 +110,30 @@ class LocalEndpoints:
 
     def losses(self, record: Record) -> list[Finding]:
         """Findings for which an endpoint counts as absent; none if it is finished and its device exists."""
-        subject = Subject("endpoint", record.spec.name)
-        if record.state is State.LIVE:
-            if self.device(record) is not None:
-                return []
-            where = record.spec.netns or "the host's namespace"
-            text = f"its device {record.spec.ifname} is gone from {where}, or has another MAC"
-            return [Finding(FindingKind.DEVICE_GONE, subject, str(record.mac), None, text)]
+        if record.state is not State.LIVE:
+            return [self.unfinished(record)]
+        if self.device(record) is not None:
+            return []
+        where = record.spec.netns or "the host's namespace"
+        text = f"its device {record.spec.ifname} is gone from {where}, or has another MAC"
+        return [self.finding(record, FindingKind.DEVICE_GONE, str(record.mac), None, text)]
+
+    def unfinished(self, record: Record) -> Finding:
+        """The finding for an endpoint that was begun, or whose end was."""
         making = record.state is State.MAKING
         kind = FindingKind.UNFINISHED if making else FindingKind.ENDING
         text = f"it is being {'made' if making else 'deleted'}, or the process that did it died"
-        return [Finding(kind, subject, State.LIVE.name, record.state.name, text)]
+        remedy = "Endpoint.create() makes it again" if making else "Endpoint.delete_many() goes on"
+        return self.finding(record, kind, State.LIVE.name, record.state.name, text, remedy)
+
+    def finding(
+        self, record: Record, kind: FindingKind, wanted: object, found: object, text: str, remedy: str = ""
+    ) -> Finding:
+        """A finding about an endpoint."""
+        subject = Subject("endpoint", record.spec.name)
+        return Finding(
+            kind, subject, wanted, found, text, remedy, self.datapath.name, instance=record.instance
+        )
 
     def is_in_other_hands(self, record: Record) -> bool:
         """Whether another process may be making or deleting an endpoint now, for a caller with the lock of its name.
@@ -130,9 +141,7 @@ class LocalEndpoints:
         If that was begun under the caller's lock file, the process that did it has died. A process with a ``/run`` of
         its own holds another lock file, and may be alive.
         """
-        if record.state is State.LIVE or record.maker == self.host.lock_id:
-            return False
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - record.changed / 1e9 < ABANDONED
+        return record.maker != self.host.lock_id and age.is_young(record.state, record.changed)
 
     def refuse_other_hands(self, record: Record) -> None:
         """Raises ``ExistsError`` if another process may be making or deleting an endpoint now."""
@@ -141,7 +150,7 @@ class LocalEndpoints:
             raise ExistsError(
                 f"endpoint {record.spec.name!r} is being {doing} by a process that has a /run of its own",
                 holder=record.spec.name,
-                hint=f"wait for it, or {ABANDONED} s if it died",
+                hint=f"wait for it, or {age.ABANDONED:.0f} s if it died",
             )
 
     def refuse_in_use(self) -> None:

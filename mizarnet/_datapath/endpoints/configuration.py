@@ -161,29 +161,46 @@ def _routes(session: Session, link: Link) -> tuple[Route, ...]:
     return tuple(Route(each.destination, each.gateway) for each in list_routes(session, ifindex=link.ifindex))
 
 
-def findings(record: Record, found: Configuration) -> list[Finding]:
+def findings(record: Record, found: Configuration, *, tunnel: str) -> list[Finding]:
     """What a device lacks of its record's specification; routes out of reach are taken to be there.
 
     A MACVTAP has no addresses here, since the VM has them, and is up while a process has it open.
+
+    Args:
+        record: Record of the endpoint.
+        found: What its device has.
+        tunnel: Name of the tunnel that the endpoint is on.
     """
-    return list(_findings(record, found))
+    return [
+        Finding(
+            kind,
+            Subject("endpoint", record.spec.name),
+            wanted,
+            there,
+            text,
+            tunnel=tunnel,
+            instance=record.instance,
+        )
+        for kind, wanted, there, text in _differences(record, found)
+    ]
 
 
-def _findings(record: Record, found: Configuration) -> Iterator[Finding]:
-    subject, spec, name = Subject("endpoint", record.spec.name), record.spec, record.spec.ifname
+def _differences(record: Record, found: Configuration) -> Iterator[tuple[FindingKind, object, object, str]]:
+    """Kind, what is wanted, what is there, and the sentence, of each difference."""
+    spec, name = record.spec, found.link.name
     if found.link.mtu != found.mtu:
         text = f"the MTU of {name} is {found.link.mtu}, not {found.mtu}"
-        yield Finding(FindingKind.MTU_DIFFERS, subject, found.mtu, found.link.mtu, text)
+        yield FindingKind.MTU_DIFFERS, found.mtu, found.link.mtu, text
     if spec.kind is Kind.MACVTAP:
         return
     if not found.link.up:
-        yield Finding(FindingKind.DEVICE_DOWN, subject, "up", "down", f"{name} is down")
+        yield FindingKind.DEVICE_DOWN, "up", "down", f"{name} is down"
     for address in _lost_addresses(record, found):
         text = f"{name} has lost the address {address}"
-        yield Finding(FindingKind.ADDRESS_LOST, subject, address, None, text)
+        yield FindingKind.ADDRESS_LOST, address, None, text
     for route in _lost_routes(record, found):
         text = f"{name} has lost its route to {route.prefix}"
-        yield Finding(FindingKind.ROUTE_LOST, subject, route, None, text)
+        yield FindingKind.ROUTE_LOST, route, None, text
 
 
 def _lost_addresses(record: Record, found: Configuration) -> list[IPInterface]:
@@ -225,7 +242,7 @@ def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | No
     if record.spec.kind is Kind.MACVTAP and link.mtu == record.mtu:
         return
     found = read(record, link, tunnel, netns=netns)
-    lost = findings(record, found)
+    lost = findings(record, found, tunnel=tunnel.name)
     if not lost:
         return
     with inside(record, tunnel.host, netns) as session:

@@ -87,13 +87,14 @@ def is_of(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
     The id of a namespace that ended may be given to another, and an endpoint of another tunnel may have the same MAC:
     kind, MAC and the device below tell. The alias does not: whoever may change the device may write into it.
     """
+    return link.mac == str(record.mac) and is_above(link, record, tunnel)
+
+
+def is_above(link: Link, record: Record, tunnel: TunnelHooks) -> bool:
+    """Whether a device that is where a record says is of its kind, and on its tunnel, whatever its MAC is."""
     parent_nsid = None if record.nsid == SAME_NAMESPACE else tunnel.host.own_nsid
-    return (link.kind, link.mac, link.parent_ifindex, link.parent_nsid) == (
-        record.spec.kind.value,
-        str(record.mac),
-        tunnel.ifindex,
-        parent_nsid,
-    )
+    wanted = (record.spec.kind.value, tunnel.ifindex, parent_nsid)
+    return (link.kind, link.parent_ifindex, link.parent_nsid) == wanted
 
 
 def open_namespace(spec: EndpointSpec, host: Host) -> Session:

@@ -84,17 +84,27 @@ def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
         yield _Entry(maps.endpoints, key, record.pack_endpoint(), None)
 
 
-def findings(maps: Maps, record: Record) -> list[Finding]:
-    """Findings for the entries of an endpoint that are missing, or not as its record says."""
-    subject = Subject("endpoint", record.spec.name)
-    found = [(entry, entry.table.lookup(entry.key)) for entry in _needed(maps, record)]
+def findings(
+    maps: Maps, record: Record, *, tunnel: str, read: Callable[[Map, bytes], bytes | None] = Map.lookup
+) -> list[Finding]:
+    """Findings for the entries of an endpoint that are missing, or not as its record says.
+
+    Args:
+        maps: Maps of the data path.
+        record: Record of the endpoint.
+        tunnel: Name of the tunnel that it is on.
+        read: Finds the value of a key in a map: of many endpoints, in what was read of the whole map.
+    """
+    found = [(entry, read(entry.table, entry.key)) for entry in _needed(maps, record)]
     return [
         Finding(
             FindingKind.ENTRY_DIFFERS,
-            subject,
-            entry.value,
-            there,
+            Subject("endpoint", record.spec.name),
+            f"{entry.table.name}[{entry.key.hex()}] = {entry.value.hex()}",
+            None if there is None else there.hex(),
             f"its entry of {entry.table.name} {'is missing' if there is None else 'differs'}",
+            tunnel=tunnel,
+            instance=record.instance,
         )
         for entry, there in found
         if there != entry.value
@@ -108,7 +118,7 @@ def complete(maps: Maps, record: Record) -> None:
         ExistsError: Another endpoint has one of the entries.
         EndpointNotFoundError: Another process deleted the endpoint meanwhile.
     """
-    lost = findings(maps, record)
+    lost = findings(maps, record, tunnel="")
     if not lost:
         return
     own = codec.record_key(record.spec.name)
@@ -179,7 +189,7 @@ def claim_slot(maps: Maps, record: Record) -> Record:
     """Claim an index into ``traffic``; returns the record with it, which was written again."""
     record = attrs.evolve(record, slot=_claim_slot(maps, record))
     try:
-        _rewrite(maps, record)
+        rewrite(maps, record)
         maps.traffic.update(codec.u32(record.slot), bytes(maps.traffic.slot_size))
     except BaseException:
         take_own(maps.slots, codec.u32(record.slot), record.pack_slot().__eq__)
@@ -200,11 +210,11 @@ def claim(maps: Maps, record: Record) -> Record:
             maps.addresses.update(address, claim, mode=new)
     with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
         maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=new)
-    _rewrite(maps, record)
+    rewrite(maps, record)
     return record
 
 
-def _rewrite(maps: Maps, record: Record) -> None:
+def rewrite(maps: Maps, record: Record) -> None:
     """Write the record again; raises ``EndpointNotFoundError`` if another process deletes the endpoint meanwhile."""
     with _unless_deleted(record):
         _refuse_other_life(maps, record)
@@ -279,6 +289,29 @@ def drop_orphan_sender(maps: Maps, mac: MacAddress) -> None:
         drop_orphan(maps, address)
     if slot is not None and not _has_record(maps, codec.slot_holder(slot), codec.instance_in_slot(slot)):
         take_own(maps.slots, index, slot.__eq__)
+
+
+def drop_left(maps: Maps, table: str, key: bytes) -> None:
+    """Remove an entry of a table of local endpoints if it belongs to none that exists.
+
+    Args:
+        maps: Maps of the data path.
+        table: Name of the map.
+        key: Packed key of the entry.
+    """
+    if table == "slots":
+        claim = maps.slots.lookup(key)
+        if claim is not None and not _has_record(
+            maps, codec.slot_holder(claim), codec.instance_in_slot(claim)
+        ):
+            take_own(maps.slots, key, claim.__eq__)
+    elif table == "addresses":
+        drop_orphan(maps, key)
+    elif table == "senders":
+        drop_orphan_sender(maps, codec.mac_from(key))
+    elif maps.addresses.lookup(key) is None:
+        take_own(maps.endpoints, key, codec.is_local)
+        maps.restore_local(key)  # another process may have claimed it in between
 
 
 def owner_of(maps: Maps, mac: MacAddress) -> int | None:

@@ -12,15 +12,15 @@ import attrs
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import device, entries
+from mizarnet._datapath.endpoints import configuration, device, entries
 from mizarnet._datapath.maps import Maps
-from mizarnet._kernel.netlink import SAME_NAMESPACE, get_link
+from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, get_link
 from mizarnet._model import codec
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import NO_SLOT, Record
 from mizarnet._model.enumerations import State
-from mizarnet._model.specs import EndpointSpec, Kind, MacAddress
-from mizarnet.errors import MtuError
+from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, MacAddress
+from mizarnet.errors import MizarnetError, MtuError
 
 
 @attrs.define
@@ -87,6 +87,52 @@ class Making:
             entries.publish(self.maps, self.record)
         # A process that detaches the agent writes so into meta before it looks for endpoints.
         self.datapath.refuse_detached()
+
+
+def make_device_again(datapath: DataPath, maps: Maps, record: Record) -> Record:
+    """Make the device of an endpoint that lost it, in the same namespace; the caller holds the lock of its name.
+
+    Claims, MAC, index and counters stay the endpoint's. Routes are what ``configuration.complete`` gives back.
+
+    Returns:
+        The record, with the index of the new device.
+
+    Raises:
+        NetnsNotFoundError: The namespace has ended, or no known name leads to it.
+        ExistsError: The device's name or MAC is taken.
+        EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
+    """
+    host, owner_of = datapath.host, partial(entries.owner_of, maps)
+    plain = attrs.evolve(record.spec, default_route=DefaultRoute.NEVER)
+    with configuration.inside(record, host) as target:
+        begun = attrs.evolve(record, ifindex=0, state=State.MAKING, maker=host.lock_id, changed=0)
+        entries.rewrite(maps, begun)
+        try:
+            ifindex, _ = target.run(
+                device.make,
+                datapath.hooks,
+                target,
+                attrs.evolve(begun, spec=plain),
+                owner_of,
+                gateways_given=False,
+            )
+            made = attrs.evolve(record, ifindex=ifindex, changed=0)
+            entries.publish(maps, made)
+        except BaseException as error:
+            _put_back(datapath, maps, record, begun, error)
+            raise
+    return made
+
+
+def _put_back(datapath: DataPath, maps: Maps, record: Record, begun: Record, error: BaseException) -> None:
+    """Undo the making of a device; the error that was met first is the one to raise."""
+    try:
+        link = device.find(begun, datapath.hooks, partial(entries.owner_of, maps))
+        if link is not None:
+            delete_link(datapath.host, link.ifindex, nsid=record.nsid)
+        entries.rewrite(maps, record)
+    except MizarnetError as left:
+        error.add_note(f"Host.gc() removes what is left of endpoint {record.spec.name!r}: {left}")
 
 
 def _filled_in(spec: EndpointSpec, maps: Maps, largest: int) -> EndpointSpec:
