@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from mizarnet._datapath.loader import Capacity as Capacity
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
+    from mizarnet._model.finding import Cure as Cure
+    from mizarnet._model.finding import Finding as Finding
+    from mizarnet._model.finding import FindingKind as FindingKind
+    from mizarnet._model.finding import Health as Health
+    from mizarnet._model.finding import Report as Report
+    from mizarnet._model.finding import Severity as Severity
+    from mizarnet._model.finding import Subject as Subject
     from mizarnet._model.specs import DefaultRoute as DefaultRoute
     from mizarnet._model.specs import Encap as Encap
     from mizarnet._model.specs import EndpointKey as EndpointKey
@@ -73,6 +80,7 @@ if TYPE_CHECKING:
     from mizarnet.features import Feature as Feature
     from mizarnet.features import Features as Features
     from mizarnet.features import probe as probe
+    from mizarnet.host import Host as Host
     from mizarnet.lab import Lab as Lab
     from mizarnet.lab import LabHost as LabHost
     from mizarnet.switch import SwitchState as SwitchState
@@ -96,6 +104,7 @@ __all__ = [
     "Changes",
     "ClosedError",
     "Counter",
+    "Cure",
     "DefaultRoute",
     "Encap",
     "Endpoint",
@@ -109,9 +118,13 @@ __all__ = [
     "ExistsError",
     "Feature",
     "Features",
+    "Finding",
+    "FindingKind",
     "ForeignEntryError",
     "ForkedError",
+    "Health",
     "Hook",
+    "Host",
     "InUseError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -140,10 +153,13 @@ __all__ = [
     "PrivilegeError",
     "Program",
     "Remote",
+    "Report",
     "Route",
     "SelfTestError",
+    "Severity",
     "StaleHandleError",
     "Stats",
+    "Subject",
     "SwitchNotFoundError",
     "SwitchState",
     "Tap",
@@ -167,6 +183,7 @@ __all__ = [
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict",
+    "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Life Local MacAddress"
     " MacvlanMode Network NetworkKey Remote Route XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
@@ -174,6 +191,7 @@ _HOMES = {
     "mizarnet.deletion": "deleting",
     "mizarnet.endpoint": "Endpoint EndpointState",
     "mizarnet.features": "Feature Features probe",
+    "mizarnet.host": "Host",
     "mizarnet.lab": "Lab LabHost",
     "mizarnet.switch": "SwitchState TransitSwitch",
     "mizarnet.tables": "Changes EndpointTable NetworkTable PeerSet",

@@ -9,7 +9,10 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import install, switches
+from mizarnet._datapath import health, install, switches
+from mizarnet._datapath.checks import look_at_agent
+from mizarnet._datapath.checks.confirm import confirmed
+from mizarnet._datapath.checks.losses import Watch
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
@@ -21,6 +24,7 @@ from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.described import Described
+from mizarnet._model.finding import Finding, Health, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
@@ -91,6 +95,7 @@ class TransitAgent(Described, Closing):
         self.tunnel: Tunnel = tunnel
         self.created: bool = False
         self._datapath = datapath
+        self._watch = Watch(datapath.host)
         self.hook: Hook = _hook(datapath)
         self.capacity: Capacity = capacity_of(datapath.maps)
         place = place_of(tunnel)
@@ -195,6 +200,24 @@ class TransitAgent(Described, Closing):
             memory=sum(each.memory for each in maps.all()),
             ahead=tuple(_named(found.ahead)),
         )
+
+    def check(self) -> list[Finding]:
+        """What about the agent is not as it should be, the worst first; none is the good case.
+
+        It covers programs and constants, the switch, entries of endpoints that do not exist, and the ways to the hosts
+        that the tables name. A read without a lock; each finding was seen twice, 0.1 s apart. An agent or a tunnel that
+        is gone is a finding, too.
+        """
+        return worst_first(confirmed(self._look))
+
+    def _look(self) -> list[Finding]:
+        return look_at_agent(device_of(self.tunnel), self._datapath)
+
+    def health(self) -> Health:
+        """Whether agent and tunnel work, for a probe: what :meth:`Host.health` says of them alone."""
+        device = device_of(self.tunnel)
+        self._watch.look([device])
+        return health.of([device], self._watch.rates)
 
     @property
     def build(self) -> str:

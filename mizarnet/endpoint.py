@@ -9,6 +9,8 @@ from typing import Any, Literal, Self, final, overload
 
 import attrs
 
+from mizarnet._datapath.checks.confirm import confirmed
+from mizarnet._datapath.checks.endpoints import endpoint_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, life_of
 from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
@@ -17,7 +19,7 @@ from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record, u32
 from mizarnet._model.described import Described, Listing
-from mizarnet._model.finding import messages
+from mizarnet._model.finding import Findings, messages, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import (
@@ -395,6 +397,19 @@ class Endpoint(Described):
         with suppress(NetnsNotFoundError):  # the namespace ends just now
             return _state(record, None if link is None else configuration.read(record, link, hooks))
         return _state(record, None)
+
+    def check(self) -> Findings:
+        """What about the endpoint is not as it should be, the worst first; none is the good case.
+
+        It covers the entries in the tables and the device with its addresses and routes. A read without a lock; each
+        finding was seen twice, 0.1 s apart.
+
+        Raises:
+            EndpointNotFoundError: The endpoint was deleted.
+        """
+        return worst_first(
+            confirmed(lambda: endpoint_findings(LocalEndpoints.of(self._datapath), self._current()))
+        )
 
     @staticmethod
     def state_all(agent: TransitAgent) -> Mapping[str, EndpointState]:

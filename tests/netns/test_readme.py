@@ -17,7 +17,9 @@ from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER, SECOND, FEEDS, JOIN = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+HOST_1, HOST_2, LATER, SECOND, FEEDS, WHOLE, JOIN = re.findall(
+    r"```python\n(.*?)```", README.read_text(), re.DOTALL
+)
 
 
 @pytest.fixture
@@ -98,6 +100,20 @@ def test_a_feed_beside_a_script(
     assert changes.startswith("Changes(added=1, changed=0, removed=1, local=(), refused={})")
     assert changes.endswith("{'directory': 2, '': 2}") or changes.endswith("{'': 2, 'directory': 2}")
     assert feed == "directory"
+
+
+def test_what_changed_behind_its_back_is_told_and_mended(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]
+) -> None:
+    for host, code in zip(hosts, (HOST_1, HOST_2), strict=True):
+        _run(host, code)
+    containers[0].run("ip", "address", "flush", "dev", "eth0")
+    printed = _run(hosts[0], WHOLE)
+    comment = re.search(r"# (error: endpoint .*) \.\.\.", WHOLE)
+    assert comment
+    assert comment[1] in printed
+    assert printed.endswith("\n\nok\n")
+    assert ping(containers[0], "10.0.0.2")
 
 
 def test_ten_lines_show_both_hosts() -> None:

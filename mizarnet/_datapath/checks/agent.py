@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent must be: its programs on the hooks, its switch, and tables without entries of what is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mizarnet._datapath import forwarding, switches
+from mizarnet._datapath.age import is_young
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._kernel.bpf import with_program
+from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
+from mizarnet.errors import NotFoundError
+
+
+def agent_findings(datapath: DataPath) -> Iterator[Finding]:
+    """Findings about the programs and constants of a data path, and about its switch."""
+    yield from datapath.findings()
+    yield from _ahead(datapath)
+    yield from datapath.outdated()
+    yield from switch_findings(datapath)
+
+
+def is_being_changed(datapath: DataPath) -> bool:
+    """Whether a call may be attaching or detaching the agent just now."""
+    meta = datapath.maps.read_meta()
+    return is_young(meta.state, meta.changed)
+
+
+def _ahead(datapath: DataPath) -> Iterator[Finding]:
+    for side, program_id in datapath.survey().ahead:
+        name = with_program(program_id, lambda program: program.name) if program_id else None
+        what = (
+            f"program {name or 'without a name'} (id {program_id})"
+            if program_id
+            else "a filter without a program"
+        )
+        ours = "guard" if side == "ingress" else "agent"
+        yield datapath.finding(
+            FindingKind.PROGRAM_AHEAD,
+            f"{ours} first, without {program_id}",
+            what,
+            f"{what} of other software runs on {side} before the {ours}, and can let frames past it",
+            "detach it, or attach it behind ours",
+        )
+
+
+def switch_findings(datapath: DataPath) -> Iterator[Finding]:
+    """Findings about the switch of a data path."""
+    noted = datapath.maps.read_switching()
+    standing = switches.own(datapath)
+    if not standing:
+        if noted.ifindex:
+            text = "its program was taken off, and forwarding that was turned on for it may still be on"
+            yield _of_switch(datapath, FindingKind.SWITCH_GONE, str(noted.ifindex), noted.ifindex, None, text)
+        return
+    for each in standing:
+        link = each.link
+        if not noted.ifindex:
+            text = "it is being attached or detached, or the process that did it died"
+            yield _of_switch(
+                datapath, FindingKind.UNFINISHED, link.name, link.ifindex, None, text, cure=Cure.EITHER
+            )
+        elif not _forwards(datapath, link.name):
+            text = f"{link.name} does not forward, so that every packet takes the slow way through the guard"
+            yield _of_switch(datapath, FindingKind.FORWARDING_OFF, link.name, True, False, text)
+        yield from each.outdated()
+
+
+def _forwards(datapath: DataPath, device: str) -> bool:
+    try:
+        return forwarding.is_on(datapath.host, device, datapath.local.version)
+    except NotFoundError:
+        return False
+
+
+def _of_switch(
+    datapath: DataPath,
+    kind: FindingKind,
+    name: str,
+    wanted: object,
+    found: object,
+    text: str,
+    cure: Cure | None = None,
+) -> Finding:
+    subject = Subject("switch", name)
+    return Finding(
+        kind, subject, wanted, found, text, tunnel=datapath.name, instance=datapath.meta_id, cure=cure
+    )

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is left on a host of tunnels and endpoints that are gone, and that the kernel does not delete with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from mizarnet._datapath import switches
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.private_netns import PrivateNetns
+from mizarnet._model.finding import Finding, FindingKind, Subject
+
+
+def left_switches(host: Host) -> Iterator[Finding]:
+    """Findings for transit switches whose tunnels are gone."""
+    for each in switches.find(host):
+        if not each.has_owner():
+            text = f"a transit switch's program is on {each.link.name}, and its tunnel is gone"
+            yield Finding(
+                FindingKind.SWITCH_LEFT,
+                Subject("switch", each.link.name),
+                None,
+                each.standing.program_id,
+                text,
+                "TransitSwitch.detach() by the device's name removes it",
+                instance=each.standing.meta_id,
+            )
+
+
+def left_namespaces(
+    host: Host, empty: Iterable[PrivateNetns], instances: Mapping[int, Collection[int] | None]
+) -> Iterator[Finding]:
+    """Findings for private namespaces whose endpoints are gone.
+
+    Args:
+        host: Host that they were made for.
+        empty: Private namespaces without a device, read before the records of endpoints were.
+        instances: Instances of the endpoints of each tunnel, by the index of its device; None: they are not known.
+    """
+    for each in empty:
+        known = instances.get(each.ifindex, ())
+        if each.cookie == host.cookie and known is not None and each.instance not in known:
+            text = "it was made for the endpoint of a VM that is gone"
+            subject = Subject("namespace", each.name)
+            yield Finding(FindingKind.NAMESPACE_LEFT, subject, None, each.name, text, instance=each.instance)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever is done to a host behind mizarnet's back is told with object and remedy, and mended where it can be."""
+
+from __future__ import annotations
+
+import pytest
+
+import mizarnet as mz
+from tests.netns.check.conftest import Scene
+from tests.netns.check.tamperings import TAMPERINGS, Found, Tampering
+
+
+def told(findings: list[mz.Finding], wanted: Found) -> Found:
+    """Kinds and objects of findings; an object that ``wanted`` leaves open is None."""
+    open_kinds = {kind for kind, name in wanted if name is None}
+    return {(each.kind, None if each.kind in open_kinds else str(each.object)) for each in findings}
+
+
+def _assert_mended(scene: Scene, found: list[mz.Finding], tampering: Tampering) -> None:
+    report = scene.seen.repair(found) if tampering.cure == "repair" else scene.seen.gc()
+    if tampering.cure == "repair" and not report:  # of what cannot be mended, the rest is collected
+        assert all(each.collectable for each in report.left), str(report)
+        report = scene.seen.gc()
+    assert report, str(report)
+    assert scene.seen.check() == []
+
+
+@pytest.mark.parametrize("name", TAMPERINGS)
+def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
+    tampering = TAMPERINGS[name]
+    assert scene.seen.check() == []
+    indexes = {each.name: each.ifindex for each in mz.Endpoint.list(scene.agent)}
+    tampering.do(scene)
+    found = scene.seen.check()
+    assert told(found, tampering.found) == tampering.found, "\n".join(map(str, found))
+    assert tampering.words in " ".join(each.message for each in found)
+    assert all(bool(tampering.cure) or not (each.repairable or each.collectable) for each in found)
+    if not tampering.cure:
+        assert not scene.seen.repair(found)
+        assert told(scene.seen.check(), tampering.found) == tampering.found
+        return
+    _assert_mended(scene, found, tampering)
+    if not name.startswith(("tunnel: deleted", "switch: its", "agent: all")):
+        left = {each.name: each.ifindex for each in mz.Endpoint.list(scene.agent)}
+        gone = {K for K in indexes if left.get(K) != indexes[K]}
+        assert gone <= (
+            {"web", "vm"} if "deleted" in name or "moved" in name or name == "entry: records" else set()
+        )
+        if "web" in left:
+            scene.assert_works()
