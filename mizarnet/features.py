@@ -13,7 +13,14 @@ from mizarnet._kernel import behaviours, bpf
 from mizarnet._kernel.bpf import YES, XdpHook
 from mizarnet._kernel.bpf import Feature as Feature
 from mizarnet._kernel.capabilities import missing_capabilities, way_to_gain
-from mizarnet._kernel.netlink import Session, anonymous_netns, create_macvlan, create_tunnel, create_veth
+from mizarnet._kernel.netlink import (
+    Session,
+    anonymous_netns,
+    create_macvlan,
+    create_tunnel,
+    create_veth,
+    neighbour_tables,
+)
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
@@ -28,6 +35,10 @@ _NEEDED = (
     "CAP_PERFMON",  # reading kernel structures in programs
     "CAP_BPF",  # maps and programs
 )
+
+
+_NEIGHBOURS = 8192
+"""Neighbours that a host with many endpoints should have room for; the kernel's usual 1,024 are few."""
 
 
 @public
@@ -45,6 +56,8 @@ class Features(Described):
         tcx: Programs on the tcx hooks (kernel 6.6), which run before the filters of a clsact.
         route_identity: Programs that know a sender by the device its packets were routed through (kernel 6.2).
         native_xdp: XDP programs in a driver; tried on a veth, other drivers may differ.
+        neighbours: Limits of the kernel's tables of neighbours, which all namespaces share: most entries of IPv4 and
+            IPv6 (``net.ipv4.neigh.default.gc_thresh3`` and its like). Each endpoint that another one talks to is one.
         missing_privileges: Names of the capabilities that this thread lacks.
         behaviours: Behaviours of the kernel that mizarnet relies on, by name; sentences that describe them are in
             ``mizarnet._kernel.behaviours.BEHAVIOURS``.
@@ -59,6 +72,7 @@ class Features(Described):
     tcx: Feature
     route_identity: Feature
     native_xdp: Feature
+    neighbours: Mapping[int, int]
     missing_privileges: tuple[str, ...]
     behaviours: Mapping[str, Feature]
 
@@ -67,6 +81,12 @@ class Features(Described):
         for name, value in {**offered, **self.behaviours}.items():
             if isinstance(value, Feature):
                 yield name, value.answer, value.reason, value.instead
+        for version, limit in self.neighbours.items():
+            name = f"net.ipv{version}.neigh.default.gc_thresh3"
+            instead = (
+                f"sysctl -w {name}={_NEIGHBOURS}, in the initial namespace" if limit < _NEIGHBOURS else ""
+            )
+            yield f"neighbours of IPv{version}", str(limit), "of all namespaces together", instead
         for name in self.missing_privileges:
             yield name, "no", "this thread lacks it", way_to_gain()
 
@@ -97,6 +117,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
     missing = missing_capabilities(*_NEEDED)
     with Session.open(where) as session:
         tcx = session.run(bpf.has_tcx)
+        neighbours = {each.version: each.limit for each in neighbour_tables(session)}
     return Features(
         kernel=os.uname().release,
         btf=bpf.has_btf(),
@@ -105,6 +126,7 @@ def probe(netns: NetnsLike | None = None) -> Features:
             has_route_identity(),
             "source MAC and source address only: a container with raw sockets can imitate an endpoint of its host",
         ),
+        neighbours=neighbours,
         missing_privileges=missing,
         **_try_devices(missing),
         behaviours=_try_behaviours(missing),

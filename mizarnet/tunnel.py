@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Literal, Self, final
 
@@ -12,6 +13,7 @@ import attrs
 from mizarnet._datapath.checks import found_datapath, look_at_tunnel
 from mizarnet._datapath.checks.agent import is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
+from mizarnet._datapath.checks.losses import read_losses
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice, delete_named, find_or_make
 from mizarnet._kernel.closing import Closing
@@ -37,6 +39,10 @@ class TunnelState(Described):
         qdisc: Queueing discipline of the device: ``"noqueue"``; any other would mix up destinations, see
             ``docs/design.md``.
         silent: Whether ARP and multicast are off, as the device was created.
+        lost: Packets that the device lost behind the verdicts of agent and guard, by the kernel's names of its
+            counters (``ip -s -s link``), without those that are 0. Some of them: ``tx_carrier_errors``, no route to
+            the other host, or no answer from its next hop; ``rx_otherhost_dropped`` (kernel 5.19), no device on the
+            tunnel has the destination's MAC, as when it is down.
     """
 
     up: bool
@@ -44,6 +50,7 @@ class TunnelState(Described):
     mac: MacAddress
     qdisc: str
     silent: bool
+    lost: Mapping[str, int]
 
 
 @public
@@ -214,7 +221,14 @@ class Tunnel(Described, Closing):
         """
         link = self._device.current()
         mac = MacAddress.parse(link.mac or b"")
-        return TunnelState(up=link.up, mtu=link.mtu, mac=mac, qdisc=link.qdisc, silent=link.silent)
+        return TunnelState(
+            up=link.up,
+            mtu=link.mtu,
+            mac=mac,
+            qdisc=link.qdisc,
+            silent=link.silent,
+            lost=read_losses(self._device),
+        )
 
     def check(self) -> Findings:
         """What about the device and its underlay is not as it should be, the worst first; none is the good case.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -118,7 +118,9 @@ class FindingKind(enum.Enum):
     """The device of a transit switch does not forward, so that every packet takes the way through the guard."""
 
 
-class Subject(NamedTuple):
+@public
+@attrs.frozen(order=True)
+class Subject(Described):
     """The thing that a finding is about, such as ``Subject("endpoint", "web")``.
 
     Attributes:
@@ -133,9 +135,6 @@ class Subject(NamedTuple):
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
 
-    def to_dict(self) -> dict[str, str]:
-        """The attributes in a form that JSON can hold."""
-        return {"kind": self.kind, "name": self.name}
 
 
 class Cure(enum.Enum):

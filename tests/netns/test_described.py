@@ -61,6 +61,10 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
     yield agent.endpoints.sync(
         {key: value for key, value in agent.endpoints.items() if isinstance(value, mz.Remote)}
     )
+    lab.run("e1", "ip", "link", "set", "eth0", "mtu", "1000")
+    with mz.Host.open(netns=host.netns) as seen:
+        (finding,) = seen.check()
+        yield from (seen, finding, finding.object, seen.health(), seen.repair([finding]))
     with mz.Endpoint.open(agent, "vm").open_tap() as tap:
         yield tap
 

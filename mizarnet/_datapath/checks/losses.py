@@ -55,6 +55,12 @@ class _Look:
     counters: Mapping[str, int]
 
 
+def read_losses(device: TunnelDevice) -> dict[str, int]:
+    """Packets that a tunnel's device lost, by the names of the counters in ``LOSSES``, without those that are 0."""
+    found = read_statistics(device.host, device.ifindex)
+    return {name: found[name] for name in LOSSES if found.get(name)}
+
+
 class Watch:
     """Looks at the counters of a host again and again.
 
