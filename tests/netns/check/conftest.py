@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import pytest
@@ -87,6 +87,10 @@ class Scene:
         """Record of an endpoint."""
         return mz.Endpoint.open(self.agent, name, dead=True)._record
 
+    def check(self) -> list[mz.Finding]:
+        """Findings about the host."""
+        return of_host(self.seen.check())
+
     def assert_works(self) -> None:
         """Endpoints of both hosts reach each other."""
         assert_ping(self.web.namespace, self.db.ip)
@@ -95,6 +99,11 @@ class Scene:
     def ip(self, *words: str) -> None:
         """Run ``ip`` in the host's namespace."""
         self.space.run("ip", *words)
+
+
+def of_host(findings: Iterable[mz.Finding]) -> list[mz.Finding]:
+    """Findings without those about the whole machine, whose neighbours are also those of other tests."""
+    return [each for each in findings if each.object.kind != "kernel"]
 
 
 @pytest.fixture

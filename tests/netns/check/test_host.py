@@ -17,7 +17,7 @@ from mizarnet._kernel.netlink import Session, create_bridge, read_sysctl, set_li
 from mizarnet._model import codec
 from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import State
-from tests.netns.check.conftest import Scene
+from tests.netns.check.conftest import Scene, of_host
 from tests.netns.check.tamperings import offered, take
 from tests.netns.test_foreign_hooks import stranger
 from tests.support.leaks import descriptors
@@ -98,12 +98,12 @@ def test_handles_follow_a_tunnel_that_was_made_again(world: World) -> None:
 def test_a_program_ahead_is_told(scene: Scene, side: Direction, ours: str) -> None:
     tunnel = scene.host.tunnel
     with stranger() as program, at_the_head(tunnel._host, tunnel.ifindex, program, side):
-        (found,) = scene.seen.check()
+        (found,) = scene.check()
         assert (found.kind, found.severity) == (K.PROGRAM_AHEAD, mz.Severity.CRITICAL)
         assert f"runs on {side.value} before the {ours}" in found.message
         assert not found.repairable
         assert not scene.seen.health().ok
-    assert scene.seen.check() == []
+    assert scene.check() == []
 
 
 def test_a_tunnel_that_was_moved_is_told_where_it_is(scene: Scene) -> None:
@@ -115,7 +115,7 @@ def test_a_tunnel_that_was_moved_is_told_where_it_is(scene: Scene) -> None:
         assert not other.health().ok
         assert K.MOVED in kinds(list(other.repair(found).left))
         assert other.gc()
-    assert kinds(scene.seen.check()) == set()
+    assert kinds(scene.check()) == set()
 
 
 def test_a_bridge_that_takes_the_tunnel_is_told_and_released(world: World) -> None:
@@ -124,10 +124,10 @@ def test_a_bridge_that_takes_the_tunnel_is_told_and_released(world: World) -> No
         created = create_bridge(session, "br0")
         set_link(session, first.tunnel.ifindex, master=created.ifindex)
     with mz.Host.open(netns=first.namespace.name) as seen:
-        (found,) = seen.check()
+        (found,) = of_host(seen.check())
         assert (found.kind, found.found) == (K.MASTER_SET, "br0")
         assert seen.repair([found])
-        assert seen.check() == []
+        assert of_host(seen.check()) == []
     assert mz.Endpoint.create(first.agent, vni=7, ip="10.0.0.1/24", ifname="e0").created
 
 
@@ -136,7 +136,7 @@ def test_an_underlay_or_tunnel_with_another_name_is_no_finding(scene: Scene) -> 
     scene.ip("link", "set", UNDERLAY, "name", "uplink")
     scene.ip("link", "set", "uplink", "up")
     scene.ip("link", "set", TUNNEL, "alias", "of somebody else")
-    assert scene.seen.check() == []
+    assert scene.check() == []
     scene.assert_works()
 
 
@@ -144,8 +144,8 @@ def test_a_next_hop_that_does_not_answer_is_told_with_its_counters(scene: Scene)
     scene.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")
     scene.agent.peers.add("192.0.2.77")
     assert not ping(scene.web.namespace, "10.0.0.9", timeout=0.2)
-    wait_until(lambda: kinds(scene.seen.check()) >= {K.NEIGHBOUR_FAILED}, "the kernel gives up")
-    found = next(each for each in scene.seen.check() if each.kind is K.NEIGHBOUR_FAILED)
+    wait_until(lambda: kinds(scene.check()) >= {K.NEIGHBOUR_FAILED}, "the kernel gives up")
+    found = next(each for each in scene.check() if each.kind is K.NEIGHBOUR_FAILED)
     assert str(found.object) == "host 192.0.2.77"
     assert "ip neighbour show 192.0.2.77" in found.message
 
@@ -164,7 +164,7 @@ def test_losses_behind_the_verdict_are_told_as_rates(scene: Scene) -> None:
     assert scene.seen.health().ok
     scene.ip("route", "add", "unreachable", "192.0.2.2/32")
     assert not ping(scene.web.namespace, scene.db.ip, timeout=0.2)
-    (found,) = [each for each in scene.seen.check() if each.kind is K.NO_ROUTE]
+    (found,) = [each for each in scene.check() if each.kind is K.NO_ROUTE]
     assert found.evidence[f"{TUNNEL}.tx_carrier_errors"] > 0
     assert "tx_carrier_errors +" in found.message
     assert not ping(scene.web.namespace, scene.db.ip, timeout=0.2)
@@ -182,9 +182,9 @@ def test_a_table_that_is_nearly_full_is_told() -> None:
         assert seen.health().filled["tunnel0.endpoints"] == 0.8
         assert seen.health().ok
         agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
-        (found,) = seen.health().reasons
+        (found,) = of_host(seen.health().reasons)
         assert (found.kind, str(found.object)) == (K.TABLE_NEARLY_FULL, "table endpoints of tunnel0")
-        assert agent.health().reasons == (found,)
+        assert of_host(agent.health().reasons) == [found]
 
 
 # -- what is not finished ----------------------------------------------------------------------------------
@@ -202,14 +202,14 @@ def test_what_is_not_finished_is_left_alone_for_a_minute(
     scene: Scene, state: State, kind: K, request: pytest.FixtureRequest
 ) -> None:
     age_record(scene, "web", state)
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert scene.seen.gc()
     assert scene.web.endpoint.state().up
     request.getfixturevalue("no_minute")
-    (found,) = scene.seen.check()
+    (found,) = scene.check()
     assert (found.kind, str(found.object), found.collectable) == (kind, "endpoint web", True)
     assert scene.seen.gc().done == (found,)
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert [each.name for each in mz.Endpoint.list(scene.agent, dead=True)] == ["app", "vm"]
     assert links(scene.web.namespace) == ["lo"]
 
@@ -220,13 +220,13 @@ def test_an_agent_that_is_not_finished_is_left_alone_for_a_minute(
 ) -> None:
     meta = attrs.evolve(scene.maps.read_meta(), state=state)
     scene.maps.meta.update(FIRST, meta.pack())
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert scene.seen.gc()
     assert scene.host.tunnel.state().up
     request.getfixturevalue("no_minute")
-    assert str(scene.seen.check()[0].object) == "agent tunnel0"
+    assert str(scene.check()[0].object) == "agent tunnel0"
     assert scene.seen.gc()
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert links(scene.web.namespace) == ["lo"]
     assert not scene.host.tunnel.state().up
 
@@ -240,17 +240,17 @@ def test_a_finding_is_seen_twice(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(confirm, "time", SimpleNamespace(sleep=mend))
     scene.web.namespace.run("ip", "link", "set", "eth0", "mtu", "900")
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert naps == [confirm.PAUSE]
 
 
 def test_a_check_changes_nothing_and_needs_no_lock(scene: Scene) -> None:
     before = {each.name: sorted(each.items()) for each in scene.maps.all() if each.name not in ("lifeline",)}
     with scene.host.tunnel._host.locked():
-        assert scene.seen.check() == []
+        assert scene.check() == []
         assert scene.seen.health().ok
         for each in (scene.agent, scene.host.tunnel, scene.web.endpoint):
-            assert each.check() == []
+            assert of_host(each.check()) == []
     after = {each.name: sorted(each.items()) for each in scene.maps.all() if each.name not in ("lifeline",)}
     assert after == before
 
@@ -266,15 +266,15 @@ def test_each_object_tells_its_own_findings(scene: Scene) -> None:
     scene.web.namespace.run("ip", "link", "set", "eth0", "mtu", "900")
     take(scene.host, [PLACES[0]])
     assert kinds(switch.check()) == {K.FORWARDING_OFF}
-    assert kinds(scene.host.tunnel.check()) == {K.NOT_SILENT}
+    assert kinds(of_host(scene.host.tunnel.check())) == {K.NOT_SILENT}
     assert kinds(scene.web.endpoint.check()) == {K.MTU_DIFFERS}
     assert kinds(scene.agent.check()) == {K.PROGRAM_MISSING, K.FORWARDING_OFF}
-    assert kinds(list(scene.agent.health().reasons)) == {K.PROGRAM_MISSING, K.FORWARDING_OFF, K.NOT_SILENT}
+    assert kinds(of_host(scene.agent.health().reasons)) == {K.PROGRAM_MISSING, K.FORWARDING_OFF, K.NOT_SILENT}
     found = scene.web.endpoint.check()
     assert scene.seen.repair(found)  # as every writer does, it puts back the guard
-    assert kinds(scene.seen.check()) == {K.FORWARDING_OFF, K.NOT_SILENT}
+    assert kinds(scene.check()) == {K.FORWARDING_OFF, K.NOT_SILENT}
     assert scene.seen.repair()
-    assert scene.seen.check() == []
+    assert scene.check() == []
 
 
 def test_an_open_handle_tells_that_its_tunnel_is_gone(scene: Scene) -> None:
@@ -304,7 +304,7 @@ def test_a_repair_keeps_connections(scene: Scene) -> None:
 
 def test_a_repair_leaves_a_later_endpoint_of_the_name_alone(scene: Scene) -> None:
     scene.web.namespace.run("ip", "link", "set", "eth0", "mtu", "900")
-    found = scene.seen.check()
+    found = scene.check()
     spec = scene.web.endpoint.spec
     scene.web.endpoint.delete()
     again = mz.Endpoint.create(scene.agent, spec)
@@ -316,7 +316,7 @@ def test_a_repair_leaves_a_later_endpoint_of_the_name_alone(scene: Scene) -> Non
 def test_what_fails_to_be_repaired_says_why_and_keeps_what_there_is(scene: Scene) -> None:
     scene.web.namespace.run("ip", "link", "delete", "eth0")
     scene.web.namespace.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
-    (found,) = scene.seen.check()
+    (found,) = scene.check()
     report = scene.seen.repair([found])
     assert not report
     assert report.left == (found,)
@@ -336,7 +336,7 @@ def test_findings_of_another_type_are_refused(scene: Scene) -> None:
 def test_findings_and_reports_can_be_shown(scene: Scene) -> None:
     take(scene.host, [PLACES[0]])
     found = scene.seen.check()
-    (each,) = found
+    (each,) = of_host(found)
     assert each.to_dict() == {
         "kind": "program missing",
         "object": {"kind": "agent", "name": TUNNEL},
@@ -370,7 +370,7 @@ def test_clear_refuses_live_endpoints_and_then_leaves_nothing(scene: Scene) -> N
     assert sorted(caught.value.users) == ["app", "vm", "web"]
     scene.assert_works()
     scene.seen.clear(force=True)
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert set(links(scene.space)) == {"lo", UNDERLAY}
     assert links(scene.web.namespace) == links(scene.app.namespace) == ["lo"]
     assert read_sysctl(scene.host.tunnel._host, f"ipv4/conf/{UNDERLAY}/forwarding") == "0"

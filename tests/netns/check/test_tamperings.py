@@ -22,22 +22,22 @@ def _assert_mended(scene: Scene, found: list[mz.Finding], tampering: Tampering) 
         assert all(each.collectable for each in report.left), str(report)
         report = scene.seen.gc()
     assert report, str(report)
-    assert scene.seen.check() == []
+    assert scene.check() == []
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     tampering = TAMPERINGS[name]
-    assert scene.seen.check() == []
+    assert scene.check() == []
     indexes = {each.name: each.ifindex for each in mz.Endpoint.list(scene.agent)}
     tampering.do(scene)
-    found = scene.seen.check()
+    found = scene.check()
     assert told(found, tampering.found) == tampering.found, "\n".join(map(str, found))
     assert tampering.words in " ".join(each.message for each in found)
     assert all(bool(tampering.cure) or not (each.repairable or each.collectable) for each in found)
     if not tampering.cure:
         assert not scene.seen.repair(found)
-        assert told(scene.seen.check(), tampering.found) == tampering.found
+        assert told(scene.check(), tampering.found) == tampering.found
         return
     _assert_mended(scene, found, tampering)
     if not name.startswith(("tunnel: deleted", "switch: its", "agent: all")):
