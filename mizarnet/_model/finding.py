@@ -136,7 +136,6 @@ class Subject(Described):
         return f"{self.kind} {self.name}"
 
 
-
 class Cure(enum.Enum):
     """What can be done about a finding."""
 

@@ -83,6 +83,7 @@ def _apart(arguments: argparse.Namespace, verb: str) -> int:
     command += ["--every"] if arguments.every else []
     for mode in arguments.mode or ():
         command += ["--mode", mode]
+    command += ["--way", arguments.way] if arguments.way else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     print(done.stdout, end="", flush=True)
     return done.returncode

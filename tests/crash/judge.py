@@ -9,13 +9,15 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import attrs
 
+import mizarnet as mz
+from mizarnet._datapath import age
 from tests.crash.attempt import Attempt, Ended, ended
 from tests.crash.ground import Ground
-from tests.crash.plan import SAME, UNDO, Listed, Trial
+from tests.crash.plan import COLLECT, LEAVE, SAME, UNDO, Listed, Trial
 from tests.crash.report import Complaint, Tally
 from tests.crash.state import State, difference
 from tests.crash.verbs import Verb
@@ -161,6 +163,8 @@ class Case:
         left: What the call left: "old", "new" or "between".
         raised: Whether it raised an error.
         repeated: Whether the same call was made again and gave what it should.
+        collected: Whether gc was called and gave what it should.
+        repaired: Whether something had to be repaired after that.
     """
 
     def __init__(
@@ -169,6 +173,7 @@ class Case:
         self._ground, self._verb, self._reference = ground, verb, reference
         self._trial, self._attempt = trial, attempt
         self.happened, self.left, self.raised, self.repeated = True, "", False, False
+        self.collected = self.repaired = False
 
     def run(self, chance: random.Random) -> Iterator[tuple[Complaint, str]]:
         """What is wrong."""
@@ -237,12 +242,18 @@ class Case:
     def _of_next(self, after: State) -> Iterator[tuple[Complaint, str]]:
         if self._trial.way == UNDO:
             return
+        if self._trial.way == COLLECT:
+            yield from self._of_collection()
+            return
+        if self._trial.way == LEAVE:
+            yield from self._of_the_minute(after)
         full = self._reference.full
         result: object = None
         if self._trial.way == SAME:
             second = self._attempt.again()
         else:
-            second, result = ended(lambda: self._verb.again[self._trial.way](self._ground))
+            way = next(iter(self._verb.again)) if self._trial.way == LEAVE else self._trial.way
+            second, result = ended(lambda: self._verb.again[way](self._ground))
         state = self._ground.settled(full)
         _close(result)
         if second is None:
@@ -253,6 +264,57 @@ class Case:
             yield Complaint.AGAIN, f"it gives something else: {_shown(difference(full, state))}"
         else:
             self.repeated = True
+
+    # -- of a collection
+
+    def _of_collection(self) -> Iterator[tuple[Complaint, str]]:
+        """After gc a check finds nothing, and there is what was before the call, or what it gives."""
+        with _minute_over(), mz.Host.open(netns=self._ground.host) as host:
+            report = host.gc()
+            if not report:
+                yield Complaint.NOT_CLEAN, str(report)
+            found = _wrong(host)
+            if found and all(each.repairable for each in found):
+                self.repaired = True
+                host.repair(found)
+                found = _wrong(host)
+            if found:
+                yield Complaint.NOT_CLEAN, _shown([*map(str, found)])
+        wanted = (self._reference.before, self._reference.full)
+        state = self._ground.settled(wanted[self.left == "new"])
+        if state in wanted:
+            self.collected = True
+        elif not (self._verb.bulk or self._verb.keeps_part):
+            nearest = min(wanted, key=lambda each: len(each ^ state))
+            yield Complaint.NOT_COLLECTED, _shown(difference(nearest, state))
+
+    def _of_the_minute(self, after: State) -> Iterator[tuple[Complaint, str]]:
+        """Within the minute gc leaves alone what a call may be making."""
+        with mz.Host.open(netns=self._ground.host) as host:
+            host.gc()
+        state = self._ground.read()
+        if any(" making" in fact or " deleting" in fact for fact in after) and state != after:
+            yield Complaint.NOT_LEFT, _shown(difference(after, state))
+
+
+@contextmanager
+def _minute_over() -> Iterator[None]:
+    """As if a minute had gone by since the last step of whoever died."""
+    before, age.ABANDONED = age.ABANDONED, 0.0
+    try:
+        yield
+    finally:
+        age.ABANDONED = before
+
+
+def _wrong(host: mz.Host) -> list[mz.Finding]:
+    """What a check finds, but for what is of the whole machine, or of another build."""
+    found = host.check()
+    return [
+        each
+        for each in found
+        if each.object.kind != "kernel" and each.kind is not mz.FindingKind.PROGRAM_OUTDATED
+    ]
 
 
 def _close(result: object) -> None:

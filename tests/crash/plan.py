@@ -16,9 +16,12 @@ from tests.support.injector import Calls, Fault
 T = TypeVar("T")
 
 SAME, UNDO = "by the same process", "undone"
+COLLECT, LEAVE = "collected", "left alone by gc"
+"""What ``Host.gc`` does when the minute that a dead maker has is over, and before."""
 _DELAY = 12.0  # seconds: the library's own limit is 10
 _FORKING = 0.05  # seconds that a call is held while the process forks
 _INSTANTS = 24
+_LEFT_ALONE = 4  # at one call of so many gc is called before the minute is over, too
 _BTF = "open /sys/kernel/btf"
 
 _OF_CHANGES = {
@@ -89,27 +92,27 @@ class Listed:
 def kills(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     """Killed in front of each call, and behind the last; each way on."""
     for point, what in _points(listed.changing):
-        for way in (*ways, UNDO):
+        for way in (*ways, COLLECT, *([LEAVE] if point % _LEFT_ALONE == 0 else []), UNDO):
             yield Trial("kill", point, what, way, Fault(point, signal=signal.SIGKILL))
 
 
 def instants(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     """Killed at random instants, which need not be between two calls."""
     for number in range(1, _INSTANTS + 1):
-        yield Trial("instant", number, "a random instant", _turn(number, (*ways, UNDO)), None)
+        yield Trial("instant", number, "a random instant", _turn(number, (*ways, COLLECT, UNDO)), None)
 
 
 def interrupts(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     """The process gets a SIGINT in front of each call, and lives on."""
     for point, what in _points(listed.changing[:-1]):
-        way = _turn(point, (SAME, *ways, UNDO))
+        way = _turn(point, (SAME, *ways, COLLECT, UNDO))
         yield Trial("interrupt", point, what, way, Fault(point, signal=signal.SIGINT))
 
 
 def forks(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     """The process forks while a call is held in front of each change; the child lives on."""
     for point, what in _points(listed.changing[:-1]):
-        way = _turn(point, (*ways, SAME, UNDO))
+        way = _turn(point, (*ways, SAME, COLLECT, UNDO))
         yield Trial("fork", point, what, way, Fault(point, signal=signal.SIGUSR1, hold=_FORKING))
 
 
@@ -117,7 +120,9 @@ def delays(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     """The kernel takes longer than the library waits, as when another process holds the rtnl lock."""
     for point, what in _points(listed.changing):
         if what.startswith("netlink"):
-            yield Trial("delay", point, what, _turn(point, (*ways, SAME, UNDO)), Fault(point, hold=_DELAY))
+            yield Trial(
+                "delay", point, what, _turn(point, (*ways, SAME, COLLECT, UNDO)), Fault(point, hold=_DELAY)
+            )
 
 
 def errors(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
@@ -138,7 +143,7 @@ def persistences(listed: Listed, ways: Sequence[str]) -> Iterator[Trial]:
     for point, what in _points(listed.changing[:-1]):
         if _word(what) in _OF_CHANGES:
             fault = Fault(point, errno=_turn(point, (errno.ENOMEM, errno.EPERM)), lasting=True)
-            yield Trial("persist", point, what, _turn(point, (SAME, *ways, UNDO)), fault)
+            yield Trial("persist", point, what, _turn(point, (SAME, *ways, COLLECT, UNDO)), fault)
 
 
 MODES = {
@@ -164,7 +169,7 @@ def _failing(
     for point, what in _points(listed):
         for number in () if what.startswith(_BTF) else numbers.get(_word(what), ()):
             turn += 1
-            way = _turn(turn, (SAME, *ways, UNDO))
+            way = _turn(turn, (SAME, *ways, COLLECT, UNDO))
             yield Trial(mode, point, what, way, Fault(point, calls, errno=number))
 
 

@@ -29,9 +29,12 @@ class Complaint(enum.Enum):
     LEAKS = "the failed call left descriptors or threads behind"
     DIED = "the process died"
     HANGS = "it hangs"
+    NOT_CLEAN = "a check finds something after gc"
+    NOT_COLLECTED = "gc leaves neither what was before nor the full result"
+    NOT_LEFT = "gc does not leave it alone for a minute"
 
 
-_COLUMNS = ("trials", "missed", "old", "new", "between", "raised", "again ok")
+_COLUMNS = ("trials", "missed", "old", "new", "between", "raised", "again ok", "collected", "repaired")
 
 
 class Tally:
@@ -57,6 +60,8 @@ class Tally:
         counts["missed"] += not case.happened
         counts["raised"] += case.raised
         counts["again ok"] += case.repeated
+        counts["collected"] += case.collected
+        counts["repaired"] += case.repaired
         counts[case.left] += 1
 
     def complain(self, trial: Trial | None, complaint: Complaint, why: str) -> None:

@@ -39,6 +39,7 @@ class Verb:
         undo: The way back, from wherever the call ended, to nobody but the bystanders.
         rolls_back: Whether an error leaves everything as it was; else the call can be finished by the same call.
         bulk: Whether it is several calls in one, some of which may be done when it ends early.
+        keeps_part: Whether the part that a killed call had written stays: entries by hand, which gc leaves alone.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Verb:
     undo: Step
     rolls_back: bool = True
     bulk: bool = False
+    keeps_part: bool = False
 
 
 def _nothing(ground: Ground) -> None:
@@ -425,6 +427,10 @@ def _table_verbs() -> Iterator[Verb]:
 
 VERBS = {
     verb.name: verb
-    for verbs in (_tunnel_verbs, _switch_verbs, _endpoint_verbs, _table_verbs)
-    for verb in verbs()
+    for verb in (
+        *_tunnel_verbs(),
+        *_switch_verbs(),
+        *_endpoint_verbs(),
+        *(attrs.evolve(verb, keeps_part=True) for verb in _table_verbs()),
+    )
 }

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
 from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entries
-from mizarnet._datapath.checks.leftovers import left_namespaces, left_switches
+from mizarnet._datapath.checks.leftovers import left_namespaces, left_switches, left_tunnels
 from mizarnet._datapath.checks.tunnel import tunnel_findings
 from mizarnet._datapath.checks.underlay import host_findings, known_hosts, underlay_findings
 from mizarnet._datapath.datapath import DataPath
@@ -101,6 +101,7 @@ def _look_at_host(host: Host) -> Iterator[Finding]:
                 yield from look_at_agent(device, found, tables)
                 if is_usable(found):
                     yield from all_findings(LocalEndpoints.of(found), tables)
+    yield from left_tunnels(host)
     yield from left_switches(host)
     yield from left_namespaces(host, spaces, instances)
 

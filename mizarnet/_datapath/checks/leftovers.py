@@ -8,7 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from mizarnet._datapath import switches
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.private_netns import PrivateNetns
+from mizarnet._kernel.netlink import UNFINISHED, get_link
 from mizarnet._model.finding import Finding, FindingKind, Subject
+from mizarnet._model.specs import Encap
+
+_TUNNELS = {encap.value for encap in Encap}
 
 
 def left_switches(host: Host) -> Iterator[Finding]:
@@ -25,6 +29,15 @@ def left_switches(host: Host) -> Iterator[Finding]:
                 "TransitSwitch.detach() by the device's name removes it",
                 instance=each.standing.meta_id,
             )
+
+
+def left_tunnels(host: Host) -> Iterator[Finding]:
+    """A finding for the device of a tunnel whose maker died before it had its name."""
+    link = get_link(host, UNFINISHED)
+    if link is not None and link.kind in _TUNNELS:
+        text = "it was to become a tunnel, and its maker died"
+        subject = Subject("device", link.name)
+        yield Finding(FindingKind.DEVICE_LEFT, subject, None, link.ifindex, text, instance=link.ifindex)
 
 
 def left_namespaces(

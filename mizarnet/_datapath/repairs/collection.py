@@ -9,6 +9,7 @@ from mizarnet._datapath import install, private_netns, switches
 from mizarnet._datapath.checks import found_datapath
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.checks.endpoints import devices_above, endpoint_findings, strangers
+from mizarnet._datapath.checks.leftovers import left_tunnels
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, entries
 from mizarnet._datapath.host import Host
@@ -64,6 +65,16 @@ def _holds(datapath: DataPath, finding: Finding) -> bool:
 
 
 def _device(host: Host, finding: Finding) -> None:
+    if finding.tunnel:
+        _device_above(host, finding)
+        return
+    with host.locked():  # whoever makes a tunnel holds the lock
+        if finding.key in {each.key for each in left_tunnels(host)}:
+            delete_link(host, int(finding.found))
+            log.info("%s removed: its maker died", finding.object.name)
+
+
+def _device_above(host: Host, finding: Finding) -> None:
     with host.locked():
         tunnel = TunnelDevice.open(host, finding.tunnel)
         with found_datapath(tunnel) as found:

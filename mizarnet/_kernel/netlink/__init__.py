@@ -16,6 +16,7 @@ from mizarnet._kernel.netlink.addresses import (
     wait_for_address,
 )
 from mizarnet._kernel.netlink.create import (
+    UNFINISHED,
     UNNAMED,
     create_bridge,
     create_macvlan,
@@ -80,6 +81,7 @@ from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 __all__ = [
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
+    "UNFINISHED",
     "UNNAMED",
     "VNET_HEADER_BYTES",
     "Address",

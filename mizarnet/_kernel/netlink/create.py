@@ -21,8 +21,8 @@ from mizarnet._model.arguments import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
 _MACVLAN_PRIVATE = "private"
-# A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole.
-_UNFINISHED = "mizarnet-new"
+UNFINISHED = "mizarnet-new"
+"""A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole."""
 UNNAMED = "mz"
 """Beginning of a device's name while it is made, if its own is free in its namespace and not beside its parent."""
 
@@ -53,11 +53,11 @@ def create_tunnel(
 def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
     own_nsid(session)  # the earlier, the cheaper will all be to read that stands on the tunnel
     queues: list[Attribute] = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
-    leftover = get_link(session, _UNFINISHED)
+    leftover = get_link(session, UNFINISHED)
     if leftover is not None:
         delete_link(session, leftover.ifindex)
     data = _tunnel_data(kind, port)
-    link = _create(session, _UNFINISHED, kind, data=data, attributes=queues, final_name=name)
+    link = _create(session, UNFINISHED, kind, data=data, attributes=queues, final_name=name)
     with _deleted_on_failure(session, ifindex=link.ifindex):
         silence(session, link, mtu=mtu, alias=alias, name=name)
         return _read_back(session, name)

@@ -136,6 +136,11 @@ DEVICES: dict[str, Tampering] = {
         {(K.DEVICE_LEFT, "device x")},
         cure="gc",
     ),
+    "a tunnel whose maker died": Tampering(
+        lambda s: s.ip("link", "add", "mizarnet-new", "type", "vxlan", "external", "dstport", "7777"),
+        {(K.DEVICE_LEFT, "device mizarnet-new")},
+        cure="gc",
+    ),
     "a bridging device of a container on the tunnel": Tampering(
         lambda s: s.ip(
             "link",
