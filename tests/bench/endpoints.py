@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long it takes to read and delete many endpoints: ``chrt -f 10 python -m tests.bench.endpoints``, one core.
+"""How long it takes to read, check and delete many endpoints: ``chrt -f 10 python -m tests.bench.endpoints``, one core.
 
 Containers have a namespace each; with 16 namespaces, one holds many endpoints. What the kernel allows is in
 ``tests/bench/links.py``.
@@ -55,6 +55,10 @@ def read_all(lab: mz.Lab) -> None:
     report(f"list() of {HOST:,}", median_of(partial(mz.Endpoint.list, agent)))
     report(f"state_all() of {HOST:,}, in 16 namespaces", median_of(partial(mz.Endpoint.state_all, agent)))
     report(f"stats_all() of {HOST:,}", median_of(partial(mz.Endpoint.stats_all, agent)))
+    with mz.Host.open(netns=lab.hosts[0].netns) as host:
+        assert host.check() == []
+        report(f"Host.check() with {HOST:,}", median_of(host.check))
+        report(f"Host.health() with {HOST:,}", median_of(host.health))
     report(f"detach(force=True) of {HOST:,}", timed(partial(agent.detach, force=True)))
 
 
