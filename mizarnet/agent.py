@@ -16,6 +16,7 @@ from mizarnet._datapath.checks.losses import Watch
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
+from mizarnet._datapath.lock import SHARED_HOST
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel import bpf
@@ -146,6 +147,10 @@ class TransitAgent(Described, Closing):
             max_local=_room(max_local, argument="max_local", most=MOST_LOCAL),
             peers=None if peers is None else _prefixes(peers),
         )
+        # Those who only look again do not keep out the writers of endpoints, nor wait for them.
+        with device.host.locked(SHARED_HOST):
+            if install.stands(device, spec):
+                return cls.open(tunnel)
         with device.host.locked():
             created = install.install(device, spec)
             try:

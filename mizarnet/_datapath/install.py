@@ -9,7 +9,7 @@ correctness does not depend on it: the process that attaches first has made the 
 from __future__ import annotations
 
 import secrets
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 
 import attrs
 
@@ -60,7 +60,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
         try:
             if found is not None:
                 if found.maps.read_meta().state is not State.DELETING:
-                    _compare(tunnel, found.maps, spec)
+                    _compare(found, spec)
                     return complete(tunnel, found)
                 remove(tunnel, found, force=True)
             else:
@@ -75,23 +75,46 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
     raise StaleHandleError(f"other processes kept attaching and detaching the transit agent of {tunnel.name}")
 
 
-def _compare(tunnel: TunnelDevice, maps: Maps, spec: AgentSpec) -> None:
+def stands(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
+    """Whether a whole data path as specified is on the tunnel, so that :func:`install` has nothing to do.
+
+    Nothing is changed, so the caller may share the host. Raises as :func:`install` does for what it finds there.
+    """
+    choose_layers(spec.hook)
+    tunnel.refuse_unfit()
+    found = DataPath.find(tunnel.hooks)
+    if found is None:
+        return False
+    with closing(found), suppress(StaleHandleError):  # a process that does not see the lock may detach it
+        if found.maps.read_meta().state is State.LIVE:
+            _compare(found, spec)
+            return not [*found.findings(), *tunnel.findings()]
+    return False
+
+
+def _compare(found: DataPath, spec: AgentSpec) -> None:
     """Raises ``ExistsError`` unless the existing data path is as specified."""
+    maps = found.maps
     capacity = capacity_of(maps)
     existing = {
         "hook": deciding_hook(maps.read_meta().layers).value,
         "max_endpoints": capacity.max_endpoints,
         "max_local": capacity.max_local,
-        "peers": maps.read_peers(),
+        "peers": None if spec.peers is None else _peers(found),
     }
     wanted = {**attrs.asdict(spec, recurse=False), "hook": spec.hook and spec.hook.value}
     refuse_differences(
-        f"the transit agent of {tunnel.name}",
+        f"the transit agent of {found.name}",
         wanted,
         existing,
-        holder=tunnel.name,
+        holder=found.name,
         hint="leave the argument out; agent.peers changes the peers, the rest needs agent.detach() first",
     )
+
+
+def _peers(found: DataPath) -> frozenset[IPNetwork]:
+    with found.reading() as maps:
+        return maps.read_peers()
 
 
 def complete(tunnel: TunnelDevice, found: DataPath) -> bool:

@@ -12,11 +12,20 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._datapath import lock
-from mizarnet._datapath.lock import HOST, SHARED_HOST, endpoint_writer, locked, of_name, of_names
+from mizarnet._datapath.lock import (
+    HOST,
+    SHARED_HOST,
+    TABLE_WRITER,
+    endpoint_writer,
+    locked,
+    of_name,
+    of_names,
+)
+from mizarnet._model.codec import FIRST
 from tests.support.agreement import disagreements
 from tests.support.process import heard, start_python
 from tests.support.traffic import assert_ping
-from tests.world import Container, World
+from tests.world import Container, Host, World
 
 COOKIE = 0x6D7B
 """Of no namespace."""
@@ -98,6 +107,33 @@ def test_who_is_stopped_while_deleting_blocks_its_own_name_alone(world: World) -
     heir.delete()
     again = mz.Endpoint.create(agent, name="slow", vni=7, ip="10.0.0.77/24", netns=space.name)
     assert again.created
+
+
+def test_attaching_again_waits_for_makers_only_where_something_is_missing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie, maps = host.agent._datapath.host.cookie, host.agent._datapath.maps
+    monkeypatch.setattr(lock, "TIMEOUT", 0.1)
+    with locked(cookie, *endpoint_writer("slow")):
+        for arguments in ({}, {"peers": [*host.agent.peers]}):
+            with mz.TransitAgent.attach(host.tunnel, **arguments) as again:
+                assert not again.created
+        with pytest.raises(mz.ExistsError, match="max_local"):
+            mz.TransitAgent.attach(host.tunnel, max_local=1)
+        maps.lifeline.delete(FIRST)
+        with pytest.raises(mz.LockTimeoutError):
+            mz.TransitAgent.attach(host.tunnel)
+    with mz.TransitAgent.attach(host.tunnel) as again:
+        assert not again.created
+        assert again._datapath.findings() == []
+
+
+def test_peers_are_not_compared_while_they_are_written(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a prefix that stays may be missing among those that were read."""
+    peers = [*host.agent.peers]
+    monkeypatch.setattr(lock, "TIMEOUT", 0.1)
+    with locked(host.agent._datapath.host.cookie, *TABLE_WRITER), pytest.raises(mz.LockTimeoutError):
+        mz.TransitAgent.attach(host.tunnel, peers=peers)
 
 
 def test_deleting_goes_on_side_by_side_in_one_process(web: Container, db: Container) -> None:
