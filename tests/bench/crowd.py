@@ -5,8 +5,8 @@
 namespaces of their own. To delete a device the kernel waits for a grace period, in which the others go on: so there is
 to be more than one process's work, on two CPUs at least 1.8 times as much. Single and crowd take turns.
 
-Then 24 writers write as often as they can for half a minute: entries, endpoints, and the agent, which takes the host
-alone. Nobody's call is to take 2 s.
+Then 24 writers write as often as they can for half a minute: entries, endpoints, VMs, the agent, and the switch,
+which takes the host alone. Nobody's call is to take 2 s.
 
 The exit status is 1 if any of this is missed.
 """

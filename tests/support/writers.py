@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writers of every kind that write as often as they can: entries, endpoints, and the agent itself."""
+"""Writers of every kind that write as often as they can: entries, endpoints, VMs, agent and switch."""
 
 from __future__ import annotations
 
@@ -41,10 +41,21 @@ def _write_entries(agent: mz.TransitAgent, number: int, _: str) -> None:
 
 
 def _change_endpoints(agent: mz.TransitAgent, number: int, netns: str) -> None:
-    # No VM's: the kernel keeps all of rtnetlink waiting until a thread of its own has made the VM's device node.
     name, ip = f"writer{number}", f"10.9.0.{number + 1}/24"
     mz.Endpoint.create(agent, name=name, vni=9, ip=ip, netns=netns, ifname=f"e{number}")
     mz.Endpoint.delete_many(agent, [name])
+
+
+def _change_vms(agent: mz.TransitAgent, number: int, _: str) -> None:
+    # The kernel keeps all of rtnetlink waiting until a thread of its own has made, or removed, a VM's device node.
+    name, ip = f"writer{number}", f"10.9.0.{number + 1}/24"
+    mz.Endpoint.create(agent, name=name, vni=9, ip=ip, kind="macvtap")
+    mz.Endpoint.delete_many(agent, [name])
+
+
+def _change_switch(agent: mz.TransitAgent, _: int, __: str) -> None:
+    # Both steps take the host alone.
+    mz.TransitSwitch.attach(agent, mode="generic").detach()
 
 
 def _attach_again(agent: mz.TransitAgent, number: int, _: str) -> None:
@@ -54,7 +65,9 @@ def _attach_again(agent: mz.TransitAgent, number: int, _: str) -> None:
 KINDS: dict[str, Callable[[mz.TransitAgent, int, str], None]] = {
     "entries": _write_entries,
     "endpoints": _change_endpoints,
+    "VMs": _change_vms,
     "the agent": _attach_again,
+    "the switch": _change_switch,
 }
 
 
