@@ -507,15 +507,15 @@ def _state(record: Record, found: configuration.Configuration | None) -> Endpoin
     if found is None:
         life = life_of(record, None)
         return EndpointState(life=life, up=False, mtu=0, mac=record.mac, mode=None, addresses=(), routes=())
-    link, seen = found.link, found.without_link_local(record)
+    link = found.link
     return EndpointState(
         life=life_of(record, link),
         up=link.up,
         mtu=link.mtu,
-        mac=MacAddress.parse(link.mac or b""),
+        mac=record.mac,  # by which the device was found
         mode=MacvlanMode(link.mode),
-        addresses=seen.addresses,
-        routes=seen.routes,
+        addresses=found.addresses,
+        routes=found.routes,
     )
 
 

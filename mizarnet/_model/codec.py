@@ -10,14 +10,14 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 
 import attrs
 
 from mizarnet._model import layouts
 from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
-from mizarnet._model.layout import Layout
+from mizarnet._model.layout import Layout, checked
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     DefaultRoute,
@@ -390,23 +390,26 @@ class Record:
 
     @classmethod
     def unpack(cls, data: bytes) -> Record:
-        """The reverse of :meth:`pack`."""
+        """The reverse of :meth:`pack`; the values were checked before that."""
         fields = layouts.Record.unpack(data)
-        spec = EndpointSpec(
+        flags = fields.flags
+        spec = checked(
+            EndpointSpec,
             name=_text(fields.name),
             vni=fields.vni,
-            ip=list(_interfaces(fields.addresses)),
+            ip=tuple(_interfaces(fields.addresses)),
             netns=_text(fields.netns) or None,
             ifname=_text(fields.ifname),
-            mac=fields.mac,
-            kind=Kind[KindNumber(fields.kind).name],
-            gateway=[ip for ip in map(ip_from, fields.gateways) if ip is not None],
-            default_route=_default_route(fields.flags),
+            mac=checked(MacAddress, packed=fields.mac),
+            kind=_KINDS[fields.kind],
+            gateway=tuple(ip for ip in map(ip_from, fields.gateways) if ip is not None),
+            default_route=_default_route(flags),
             mtu=fields.mtu,
-            forwarding=bool(fields.flags & SenderFlag.FORWARDING),
-            trust_user_namespace=bool(fields.flags & SenderFlag.TRUSTED_NETNS),
+            forwarding=bool(flags & SenderFlag.FORWARDING),
+            trust_user_namespace=bool(flags & SenderFlag.TRUSTED_NETNS),
         )
-        return cls(
+        return checked(
+            cls,
             spec=spec,
             instance=fields.instance,
             slot=fields.slot,
@@ -417,8 +420,8 @@ class Record:
             maker=fields.maker,
             state=State(fields.state),
             changed=fields.changed,
-            private=bool(fields.flags & SenderFlag.PRIVATE_NETNS),
-            routed=frozenset(version for version, flag in _ROUTED_FLAGS.items() if fields.flags & flag),
+            private=bool(flags & SenderFlag.PRIVATE_NETNS),
+            routed=frozenset(version for version, flag in _ROUTED_FLAGS.items() if flags & flag),
         )
 
     def _own_flags(self) -> int:
@@ -477,6 +480,7 @@ def _default_route(flags: int) -> DefaultRoute:
     return DefaultRoute.IF_NONE if flags & SenderFlag.ROUTE_IF_NONE else DefaultRoute.ALWAYS
 
 
+_KINDS = {number.value: Kind[number.name] for number in KindNumber}
 _ROUTED_FLAGS = {4: SenderFlag.ROUTED_IPV4, 6: SenderFlag.ROUTED_IPV6}
 _ROUTE_FLAGS = {
     DefaultRoute.ALWAYS: 0,
@@ -495,10 +499,11 @@ def _gateways(given: Sequence[IPAddress]) -> tuple[layouts.Ip, ...]:
 
 
 def _interfaces(own: Sequence[layouts.OwnAddress]) -> Iterator[IPInterface]:
-    for each in own:
-        address = ip_from(each.ip)
-        if address is not None:
-            yield ip_interface((address, each.prefix_length))
+    for (family, words), length in own:
+        if family == 4:
+            yield IPv4Interface((words.removeprefix(_MAPPED), length))
+        elif family == 6:
+            yield IPv6Interface((words, length))
 
 
 def _text(data: bytes) -> str:

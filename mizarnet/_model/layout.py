@@ -21,6 +21,19 @@ new: _New = cast("Any", tuple).__new__
 """A maker of named tuples from values that are right, in half the time that their class takes."""
 
 
+def checked(kind: type[T], /, **values: Any) -> T:
+    """An instance of an attrs class from values that passed its checks before, in a tenth of the time these take.
+
+    Args:
+        kind: The class.
+        values: A value for each of its attributes.
+    """
+    made = object.__new__(kind)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
 def u32(number: int) -> bytes:
     """``__u32``: the key of an array, or a value that is a number, in this machine's byte order."""
     return number.to_bytes(4, sys.byteorder)

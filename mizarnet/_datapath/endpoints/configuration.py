@@ -18,8 +18,10 @@ from ipaddress import IPv4Network, IPv6Network
 import attrs
 
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._kernel import netlink
 from mizarnet._kernel.netlink import (
     SAME_NAMESPACE,
+    Address,
     Link,
     Session,
     add_address,
@@ -46,7 +48,7 @@ _DEFAULTS: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("
 
 @attrs.frozen
 class Configuration:
-    """What a device has.
+    """What a device has, without what the kernel adds to any device: link-local ones that are not the endpoint's own.
 
     Attributes:
         link: The device.
@@ -59,20 +61,6 @@ class Configuration:
     mtu: int
     addresses: tuple[IPInterface, ...]
     routes: tuple[Route, ...] | None
-
-    def without_link_local(self, record: Record) -> Configuration:
-        """The same without what the kernel adds to any device; link-local addresses of the endpoint's own stay."""
-        networks = {address.network for address in record.spec.ip}
-        routes = self.routes
-        return attrs.evolve(
-            self,
-            addresses=tuple(
-                each for each in self.addresses if each in record.spec.ip or not each.is_link_local
-            ),
-            routes=None
-            if routes is None
-            else tuple(each for each in routes if each.prefix in networks or not each.prefix.is_link_local),
-        )
 
 
 def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None = None) -> Configuration:
@@ -88,11 +76,10 @@ def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None =
         NetnsNotFoundError: The namespace has ended, or is ending.
     """
     addresses = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
-    found = tuple(address.interface for address in addresses)
     routes = None
     with suppress(NetnsNotFoundError), inside(record, tunnel.host, netns) as session:
-        routes = _routes(session, link)
-    return Configuration(link, _mtu(record, link, tunnel), found, routes)
+        routes = list_routes(session, ifindex=link.ifindex)
+    return _configuration(record, link, tunnel, addresses, routes)
 
 
 def read_all(
@@ -119,22 +106,58 @@ def read_all(
 def _read_together(
     records: list[Record], links: Mapping[int, Link], tunnel: TunnelHooks
 ) -> Iterator[tuple[int, Configuration]]:
-    addresses: defaultdict[int, list[IPInterface]] = defaultdict(list)
+    addresses: defaultdict[int, list[Address]] = defaultdict(list)
     for address in list_addresses(tunnel.host, nsid=records[0].nsid):
-        addresses[address.ifindex].append(address.interface)
-    routes: defaultdict[int, list[Route]] | None = None
+        addresses[address.ifindex].append(address)
+    routes: defaultdict[int, list[netlink.Route]] | None = None
     with suppress(NetnsNotFoundError), inside(records[0], tunnel.host) as session:
         routes = defaultdict(list)
         for route in list_routes(session):
             for ifindex in set(route.through):
-                routes[ifindex].append(Route(route.destination, route.gateway))
+                routes[ifindex].append(route)
     for record in records:
         link = links[record.instance]
-        through = None if routes is None else tuple(routes[link.ifindex])
-        yield (
-            record.instance,
-            Configuration(link, _mtu(record, link, tunnel), tuple(addresses[link.ifindex]), through),
-        )
+        through = None if routes is None else routes[link.ifindex]
+        yield record.instance, _configuration(record, link, tunnel, addresses[link.ifindex], through)
+
+
+def _configuration(
+    record: Record,
+    link: Link,
+    tunnel: TunnelHooks,
+    addresses: Iterable[Address],
+    routes: Iterable[netlink.Route] | None,
+) -> Configuration:
+    return Configuration(
+        link=link,
+        mtu=_mtu(record, link, tunnel),
+        addresses=tuple(_addresses(record, addresses)),
+        routes=None if routes is None else tuple(_routes(record, routes)),
+    )
+
+
+# Objects of the record's own addresses and networks are there already, and making one takes as long as all the rest.
+
+
+def _addresses(record: Record, found: Iterable[Address]) -> Iterator[IPInterface]:
+    own = {(each.packed, each.network.prefixlen): each for each in record.spec.ip}
+    for address in found:
+        known = own.get((address.packed, address.prefix_length))
+        if known is not None:
+            yield known
+        elif not address.is_link_local:
+            yield address.interface
+
+
+def _routes(record: Record, found: Iterable[netlink.Route]) -> Iterator[Route]:
+    networks = (address.network for address in record.spec.ip)
+    own = {(each.network_address.packed, each.prefixlen): each for each in networks}
+    for route in found:
+        known = own.get((route.packed, route.prefix_length))
+        if known is not None:
+            yield Route(known, route.gateway)
+        elif not (destination := route.destination).is_link_local:
+            yield Route(destination, route.gateway)
 
 
 def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
@@ -155,10 +178,6 @@ def inside(record: Record, host: Session, netns: str | None = None) -> Session:
         session.close()
         raise NetnsNotFoundError(f"namespace {name} is another one by now")
     return session
-
-
-def _routes(session: Session, link: Link) -> tuple[Route, ...]:
-    return tuple(Route(each.destination, each.gateway) for each in list_routes(session, ifindex=link.ifindex))
 
 
 def findings(record: Record, found: Configuration, *, tunnel: str) -> list[Finding]:
@@ -259,7 +278,9 @@ def _configure(record: Record, session: Session, found: Configuration) -> None:
     for address in _lost_addresses(record, found):
         with _unless_there():
             give_address(session, found.link, address)
-    now = attrs.evolve(found, routes=_routes(session, found.link))  # with the addresses came their routes
+    # With the addresses came their routes.
+    routes = tuple(_routes(record, list_routes(session, ifindex=found.link.ifindex)))
+    now = attrs.evolve(found, routes=routes)
     for route in _lost_routes(record, now):
         with _unless_there():
             if route.gateway is None:

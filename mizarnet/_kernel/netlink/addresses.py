@@ -36,8 +36,8 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_TARGET_NETNSID = 1, 2, 8, 10
 _WANTED = {_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS}
 _INTERFACES: Mapping[int, Callable[[tuple[bytes, int]], IPInterface]] = {
-    socket.AF_INET: ipaddress.IPv4Interface,
-    socket.AF_INET6: ipaddress.IPv6Interface,
+    4: ipaddress.IPv4Interface,
+    16: ipaddress.IPv6Interface,
 }
 _SCOPE_GLOBAL = 0
 _RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
@@ -48,16 +48,28 @@ class Address:
     """An address of a link.
 
     Attributes:
-        interface: Address with prefix length.
+        packed: The address, in network byte order.
+        prefix_length: Length of its prefix, in bits.
         ifindex: Index of the link.
         scope: Scope of the address: 0 is global, 253 link, 254 host.
         flags: Bits of IFA_F_*.
     """
 
-    interface: IPInterface
+    packed: bytes
+    prefix_length: int
     ifindex: int
     scope: int
     flags: int
+
+    @property
+    def interface(self) -> IPInterface:
+        """Address with prefix length: made when asked for, since that takes longer than all the rest."""
+        return _INTERFACES[len(self.packed)]((self.packed, self.prefix_length))
+
+    @property
+    def is_link_local(self) -> bool:
+        """Whether it is one that every link may have: of fe80::/10, or of 169.254.0.0/16."""
+        return is_link_local(self.packed)
 
     @property
     def is_global(self) -> bool:
@@ -190,13 +202,21 @@ def primary_address(session: Session, ifindex: int, *, version: Literal[4, 6]) -
 
 def decode_address(message: bytes) -> Address:
     """The address that an RTM_NEWADDR message, its header included, describes."""
-    family, prefix_length, flags, scope, ifindex = _IFADDRMSG.unpack_from(message, HEADER_BYTES)
+    _, prefix_length, flags, scope, ifindex = _IFADDRMSG.unpack_from(message, HEADER_BYTES)
     found = attributes(message, _WANTED, at=HEADER_BYTES + _IFADDRMSG.size)
     # On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
     packed = found.get(_IFA_LOCAL) or found[_IFA_ADDRESS]
     return Address(
-        interface=_INTERFACES[family]((packed, prefix_length)),
+        packed=packed,
+        prefix_length=prefix_length,
         ifindex=ifindex,
         scope=scope,
         flags=read_number(found[_IFA_FLAGS]) if _IFA_FLAGS in found else flags,
     )
+
+
+def is_link_local(packed: bytes) -> bool:
+    """Whether the bytes of an address are of fe80::/10 or 169.254.0.0/16."""
+    if len(packed) == 4:
+        return packed.startswith(b"\xa9\xfe")
+    return packed[0] == 0xFE and packed[1] & 0xC0 == 0x80

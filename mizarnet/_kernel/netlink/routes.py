@@ -31,10 +31,12 @@ _RTA_VIA = 18
 _RTAX_MTU = 2
 _RTN_LOCAL = 2
 _WANTED = {_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH}
-_TYPES: Mapping[int, tuple[Callable[[bytes], IPAddress], Callable[[tuple[bytes, int]], IPNetwork], bytes]] = {
-    socket.AF_INET: (ipaddress.IPv4Address, ipaddress.IPv4Network, bytes(4)),
-    socket.AF_INET6: (ipaddress.IPv6Address, ipaddress.IPv6Network, bytes(16)),
+_NOWHERE = {int(socket.AF_INET): bytes(4), int(socket.AF_INET6): bytes(16)}
+_NETWORKS: Mapping[int, Callable[[tuple[bytes, int]], IPNetwork]] = {
+    4: ipaddress.IPv4Network,
+    16: ipaddress.IPv6Network,
 }
+_ADDRESSES: Mapping[int, Callable[[bytes], IPAddress]] = {4: ipaddress.IPv4Address, 16: ipaddress.IPv6Address}
 
 
 @attrs.frozen
@@ -42,14 +44,21 @@ class Route:
     """A unicast route of the main table.
 
     Attributes:
-        destination: Prefix that it leads to.
+        packed: Address of the prefix that it leads to, in network byte order.
+        prefix_length: Length of that prefix, in bits.
         gateway: Next hop; None when the destination is on the link, or there are several next hops.
         through: Indexes of the links that it leaves through: one for each next hop.
     """
 
-    destination: IPNetwork
+    packed: bytes
+    prefix_length: int
     gateway: IPAddress | None
     through: tuple[int, ...]
+
+    @property
+    def destination(self) -> IPNetwork:
+        """Prefix that it leads to: made when asked for, since that takes longer than all the rest."""
+        return _NETWORKS[len(self.packed)]((self.packed, self.prefix_length))
 
 
 def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onlink: bool = False) -> None:
@@ -112,7 +121,8 @@ def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
     routes: list[Route] = []
     through = b"" if ifindex is None else attribute(_RTA_OIF, struct.pack("=I", ifindex))
     for version, family in FAMILIES.items():
-        body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + through
+        # The kernel leaves out the other types: there are more of them than of these.
+        body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, _RTN_UNICAST, 0) + through
         replies = session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body)
         routes += map(decode_route, filter(_is_main_unicast, replies))
     return routes
@@ -168,16 +178,15 @@ def _way_question(destination: IPAddress, source: IPAddress | None) -> bytes:
 
 def decode_way(message: bytes) -> Way | None:
     """The way that the answer to one look-up, its header included, describes; None: an unreachable one."""
-    family, *_, kind, _ = _RTMSG.unpack_from(message, HEADER_BYTES)
+    *_, kind, _ = _RTMSG.unpack_from(message, HEADER_BYTES)
     found = attributes(message, at=HEADER_BYTES + _RTMSG.size)
     if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found:
         return None
-    address, _, _ = _TYPES[family]
     gateway, via = found.get(_RTA_GATEWAY), found.get(_RTA_VIA)
     mtu = attributes(found.get(_RTA_METRICS, b"")).get(_RTAX_MTU)
     return Way(
         ifindex=read_number(found[_RTA_OIF]),
-        gateway=address(gateway) if gateway else _via(via),
+        gateway=_ADDRESSES[len(gateway)](gateway) if gateway else _via(via),
         mtu=None if mtu is None else read_number(mtu),
         local=kind == _RTN_LOCAL,
     )
@@ -187,8 +196,7 @@ def _via(packed: bytes | None) -> IPAddress | None:
     """Next hop of another family than the route's, in an attribute RTA_VIA: the family, then the address."""
     if packed is None:
         return None
-    address, _, _ = _TYPES[read_number(packed[:2])]
-    return address(packed[2:])
+    return _ADDRESSES[len(packed) - 2](packed[2:])
 
 
 def has_default_route(session: Session, version: int) -> bool:
@@ -221,11 +229,11 @@ def decode_route(message: bytes) -> Route:
     """The route that an RTM_NEWROUTE message, its header included, describes."""
     family, length, *_ = _RTMSG.unpack_from(message, HEADER_BYTES)
     found = attributes(message, _WANTED, at=HEADER_BYTES + _RTMSG.size)
-    address, network, nowhere = _TYPES[family]
     gateway, link = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
     return Route(
-        destination=network((found.get(_RTA_DST, nowhere), length)),
-        gateway=None if gateway is None else address(gateway),
+        packed=found.get(_RTA_DST) or _NOWHERE[family],
+        prefix_length=length,
+        gateway=None if gateway is None else _ADDRESSES[len(gateway)](gateway),
         through=tuple(_next_hops(found.get(_RTA_MULTIPATH, b""))) if link is None else (read_number(link),),
     )
 

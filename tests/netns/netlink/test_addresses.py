@@ -102,7 +102,8 @@ def as_pyroute2_says(data: bytes) -> Address:
     message.decode()
     text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     return Address(
-        interface=ip_interface(f"{text}/{message['prefixlen']}"),
+        packed=ip_address(text).packed,
+        prefix_length=message["prefixlen"],
         ifindex=message["index"],
         scope=message["scope"],
         flags=message.get_attr("IFA_FLAGS"),
@@ -129,6 +130,12 @@ def test_every_field_is_as_pyroute2_says(session: Session, link: Link) -> None:
     assert {address.scope for address in found} == {0, 253, 254}
     assert {str(address.interface.ip) for address in found} >= {"192.0.2.1", "2001:db8::1", "127.0.0.1"}
     assert {address.ifindex for address in found} == {1, link.ifindex, link.parent_ifindex}
+    interfaces = [address.interface for address in found]
+    assert [(each.packed, each.network.prefixlen) for each in interfaces] == [
+        (address.packed, address.prefix_length) for address in found
+    ]
+    assert [each.is_link_local for each in interfaces] == [address.is_link_local for address in found]
+    assert {address.is_link_local for address in found} == {False, True}
 
 
 def test_point_to_point_shows_the_near_end(session: Session, link: Link) -> None:
