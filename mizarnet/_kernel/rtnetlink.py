@@ -179,8 +179,7 @@ class Rtnl(Closing):
         )
         answers: dict[int, Answer] = {}
         while len(answers) < len(bodies):
-            for message in _split(self._socket.recv(_RECEIVE_BYTES)):
-                _, kind_of_reply, _, number, _ = _HEADER.unpack_from(message)
+            for kind_of_reply, _, number, message in _split(self._socket.recv(_RECEIVE_BYTES)):
                 if number in numbers:
                     refusal = _refusal(operation, message) if kind_of_reply == _NLMSG_ERROR else None
                     answers[number] = refusal or message
@@ -205,8 +204,7 @@ class Rtnl(Closing):
         replies: list[bytes] = []
         interrupted = 0
         while True:
-            for message in _split(self._socket.recv(_RECEIVE_BYTES)):
-                _, kind_of_reply, flags_of_reply, sequence, _ = _HEADER.unpack_from(message)
+            for kind_of_reply, flags_of_reply, sequence, message in _split(self._socket.recv(_RECEIVE_BYTES)):
                 if sequence != number:
                     continue
                 interrupted |= flags_of_reply & _DUMP_INTERRUPTED
@@ -245,11 +243,12 @@ def _message(kind: Rtm, flags: int, number: int, body: bytes) -> bytes:
     return _HEADER.pack(HEADER_BYTES + len(body), kind, flags, number, 0) + body
 
 
-def _split(datagram: bytes) -> Iterator[bytes]:
+def _split(datagram: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+    """The messages of a datagram: type, flags and sequence number of each, and all of its bytes."""
     at = 0
     while at + HEADER_BYTES <= len(datagram):
-        length, *_ = _HEADER.unpack_from(datagram, at)
-        yield datagram[at : at + length]
+        length, kind, flags, number, _ = _HEADER.unpack_from(datagram, at)
+        yield kind, flags, number, datagram[at : at + length]
         at += _aligned(length)
 
 

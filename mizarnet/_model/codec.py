@@ -351,7 +351,7 @@ class Record:
     @property
     def mac(self) -> MacAddress:
         """MAC of the device."""
-        return MacAddress.parse(self.spec.mac or bytes(6))
+        return self.spec.mac or MacAddress.parse(bytes(6))
 
     @property
     def mtu(self) -> int:
@@ -408,8 +408,7 @@ class Record:
             forwarding=bool(flags & SenderFlag.FORWARDING),
             trust_user_namespace=bool(flags & SenderFlag.TRUSTED_NETNS),
         )
-        return checked(
-            cls,
+        return cls(
             spec=spec,
             instance=fields.instance,
             slot=fields.slot,
