@@ -116,8 +116,7 @@ CALLS: dict[str, Callable[[Host], object]] = {
 
 
 def test_each_verb_names_the_process_it_waited_for(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = lock.locked.__wrapped__  # type: ignore[attr-defined]
-    monkeypatch.setitem(waiting.__kwdefaults__, "timeout", 0.02)
+    monkeypatch.setattr(lock, "TIMEOUT", 0.02)
     before, open_before = links(host.namespace), descriptors()
     with holder(host.agent._datapath.host.cookie) as other:
         for name, call in CALLS.items():
