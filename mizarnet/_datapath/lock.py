@@ -35,32 +35,36 @@ DIRECTORY = Path("/run/mizarnet")
 TIMEOUT = 10.0
 """Time that a writer waits for a lock, in seconds."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
-# Time between two attempts, in seconds: so short that whoever waits finds the moment between two holders. Who comes
-# first is chance, and that of whoever waits grows: after the time _HASTE by as many attempts as at the beginning.
-_PAUSE, _LEAST_PAUSE, _HASTE = 0.001, 0.0001, 0.05
+_PAUSE = 0.0005
+"""Mean time between two attempts, in seconds."""
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock, with 64-bit offsets
+_QUEUE_BYTES = 1 << 58
 
 
 @attrs.frozen
 class Section:
-    """A part of a host that is locked by itself: two bytes of the file, the gate and the lock.
+    """A part of a host that is locked by itself: a byte of the file, and the places of those who wait for it.
 
-    Whoever waits holds the gate, so that those who share the lock cannot keep out one who wants it alone.
+    Whoever waits locks the byte of the microsecond at which it came, in the way in which it wants the section: the
+    kernel tells the others that it is there, until it dies. So all come in turn, and those who share a section cannot
+    keep out one who wants it alone.
 
     Attributes:
-        gate: Offset of the gate; the lock is the byte behind it.
+        offset: Offset of the section's lock.
+        queue: Offset of the first place; 0: there are none, as few ever wait at one time.
         shared: Whether others may share it.
     """
 
-    gate: int
+    offset: int
+    queue: int = 0
     shared: bool = False
 
 
-HOST = Section(0)
-SHARED_HOST = Section(0, shared=True)
-TABLES = Section(2)
+HOST = Section(1, queue=1 << 60)
+SHARED_HOST = attrs.evolve(HOST, shared=True)
+TABLES = Section(3, queue=HOST.queue + _QUEUE_BYTES)
 """Of the tables that users write: endpoints of other hosts, networks, peers."""
-SHARED_TABLES = Section(2, shared=True)
+SHARED_TABLES = attrs.evolve(TABLES, shared=True)
 TABLE_WRITER = (SHARED_HOST, TABLES)
 _FIRST_NAME = 1 << 32
 
@@ -73,12 +77,12 @@ def endpoint_writer(name: str) -> tuple[Section, Section]:
 def of_name(name: str) -> Section:
     """The section of the endpoints that have a name, whatever their tunnel."""
     digest = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
-    return Section(_FIRST_NAME + 2 * digest)
+    return Section(_FIRST_NAME + digest)
 
 
 def of_names(names: Iterable[str]) -> list[Section]:
     """The sections of several names, in the one order in which all callers take them."""
-    return sorted({of_name(name) for name in names}, key=lambda section: section.gate)
+    return sorted({of_name(name) for name in names}, key=lambda section: section.offset)
 
 
 @contextmanager
@@ -135,7 +139,7 @@ def _acquire(path: Path, sections: tuple[Section, ...], timeout: float) -> int:
                     undo.pop_all()
                     return descriptor
         if time.monotonic() > deadline:
-            raise _overdue(path, HOST.gate, timeout)
+            raise _overdue(path, HOST.offset, timeout)
 
 
 _held: set[int] = set()
@@ -160,16 +164,40 @@ os.register_at_fork(after_in_child=_forget_held)
 
 def _take(descriptor: int, section: Section, path: Path, deadline: float, timeout: float) -> None:
     kind = fcntl.F_RDLCK if section.shared else fcntl.F_WRLCK
-    begun = time.monotonic()
-    # The gate is taken alone by everybody: those who share the lock would else keep it from whoever wants that alone.
-    for offset, how in ((section.gate, fcntl.F_WRLCK), (section.gate + 1, kind)):
-        while not _try(descriptor, how, offset, path):
-            now = time.monotonic()
-            if now > deadline or stopping():
-                raise _overdue(path, offset, timeout)
-            pause = max(_LEAST_PAUSE, _PAUSE / (1 + (now - begun) / _HASTE))
-            time.sleep(pause * random.uniform(0.5, 1.5))
-    _set(descriptor, fcntl.F_UNLCK, section.gate)
+    place = 0
+    while not (
+        _is_next(descriptor, kind, section, place, path) and _try(descriptor, kind, section.offset, path)
+    ):
+        if time.monotonic() > deadline or stopping():
+            raise _overdue(path, section.offset, timeout)
+        if section.queue and not place:
+            place = _queue_up(descriptor, kind, section, path)
+        time.sleep(_PAUSE * random.uniform(0.5, 1.5))
+    if place:
+        _set(descriptor, fcntl.F_UNLCK, place)
+
+
+def _is_next(descriptor: int, kind: int, section: Section, place: int, path: Path) -> bool:
+    """Whether nobody waits whom to let pass: for one who shares, those who want the section alone."""
+    if not section.queue:
+        return True
+    before = place - section.queue if place else _QUEUE_BYTES
+    asked = _FLOCK.pack(kind, os.SEEK_SET, section.queue, before, 0)
+    try:
+        answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    except OSError as refused:
+        raise _refusal("lock", path, refused) from None
+    found: int = _FLOCK.unpack(answer)[0]
+    return found == fcntl.F_UNLCK
+
+
+def _queue_up(descriptor: int, kind: int, section: Section, path: Path) -> int:
+    """Take a place behind all who wait; its offset."""
+    # The one clock that is the same in all time namespaces. Where it is set, some come out of turn.
+    place = section.queue + time.time_ns() // 1000
+    while not _try(descriptor, kind, place, path):
+        place += 1  # another one came in the same microsecond
+    return place
 
 
 def _try(descriptor: int, kind: int, offset: int, path: Path) -> bool:

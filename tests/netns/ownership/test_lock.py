@@ -72,18 +72,6 @@ def test_who_waits_gets_it_when_the_holder_dies() -> None:
         killer.join()
 
 
-def test_who_waits_long_looks_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that nobody among many is unlucky again and again."""
-    pauses: list[float] = []
-    monkeypatch.setattr(lock.random, "uniform", lambda low, high: 1.0)
-    with holder(COOKIE):
-        monkeypatch.setattr(lock.time, "sleep", pauses.append)
-        with pytest.raises(mz.LockTimeoutError):
-            take(0.3)
-    assert pauses[0] > 5 * pauses[-1]
-    assert pauses == sorted(pauses, reverse=True)
-
-
 def take(timeout: float) -> None:
     with locked(COOKIE, timeout=timeout):
         pass
