@@ -420,7 +420,7 @@ class Record:
             state=State(fields.state),
             changed=fields.changed,
             private=bool(flags & SenderFlag.PRIVATE_NETNS),
-            routed=frozenset(version for version, flag in _ROUTED_FLAGS.items() if flags & flag),
+            routed=_routed(flags),
         )
 
     def _own_flags(self) -> int:
@@ -479,8 +479,16 @@ def _default_route(flags: int) -> DefaultRoute:
     return DefaultRoute.IF_NONE if flags & SenderFlag.ROUTE_IF_NONE else DefaultRoute.ALWAYS
 
 
+def _routed(flags: int) -> frozenset[int]:
+    if not flags & _ANY_ROUTED:
+        return _NOT_ROUTED
+    return frozenset(version for version, flag in _ROUTED_FLAGS.items() if flags & flag)
+
+
 _KINDS = {number.value: Kind[number.name] for number in KindNumber}
 _ROUTED_FLAGS = {4: SenderFlag.ROUTED_IPV4, 6: SenderFlag.ROUTED_IPV6}
+_ANY_ROUTED = SenderFlag.ROUTED_IPV4 | SenderFlag.ROUTED_IPV6
+_NOT_ROUTED: frozenset[int] = frozenset()
 _ROUTE_FLAGS = {
     DefaultRoute.ALWAYS: 0,
     DefaultRoute.IF_NONE: SenderFlag.ROUTE_IF_NONE,

@@ -10,9 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
-
-import attrs
+from typing import Literal, NamedTuple
 
 from mizarnet._kernel.netlink._messages import Attribute, Request
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, no_namespace
@@ -43,8 +41,7 @@ _SCOPE_GLOBAL = 0
 _RTF_LOCAL = 0x80000000  # <linux/ipv6_route.h>
 
 
-@attrs.frozen
-class Address:
+class Address(NamedTuple):
     """An address of a link.
 
     Attributes:

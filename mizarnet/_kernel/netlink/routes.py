@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -39,8 +40,7 @@ _NETWORKS: Mapping[int, Callable[[tuple[bytes, int]], IPNetwork]] = {
 _ADDRESSES: Mapping[int, Callable[[bytes], IPAddress]] = {4: ipaddress.IPv4Address, 16: ipaddress.IPv6Address}
 
 
-@attrs.frozen
-class Route:
+class Route(NamedTuple):
     """A unicast route of the main table.
 
     Attributes:
