@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mizarnet._datapath.loader import Capacity as Capacity
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
+    from mizarnet._model.enumerations import VerdictKind as VerdictKind
     from mizarnet._model.finding import Cure as Cure
     from mizarnet._model.finding import Finding as Finding
     from mizarnet._model.finding import FindingKind as FindingKind
@@ -172,6 +173,7 @@ __all__ = [
     "UnsupportedError",
     "UntrustedNamespaceError",
     "Verdict",
+    "VerdictKind",
     "VerifierError",
     "XdpMode",
     "__version__",
@@ -182,7 +184,7 @@ __all__ = [
 # Where the names are that are no errors.
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
-    "mizarnet._model.enumerations": "Program Verdict",
+    "mizarnet._model.enumerations": "Program Verdict VerdictKind",
     "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Life Local MacAddress"
     " MacvlanMode Network NetworkKey Remote Route XdpMode",

@@ -7,6 +7,7 @@ Its enumerations become mizarnet/_model/enumerations.py, its structures mizarnet
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -21,6 +22,9 @@ LAYOUTS = ROOT / "mizarnet/_model/layouts.py"
 
 ENUM = re.compile(r"enum mzn_(\w+) \{(.*?)\};", re.DOTALL)
 MEMBER = re.compile(r"(MZN_\w+) = (\w+), /\* (.*?) \*/", re.DOTALL)
+# In front of a verdict: its kind, what brings it about, and what to do then.
+MEANING = re.compile(r"/\*(?P<text>(?:(?!\*/).)*)\*/\s*(?P<member>MZN_\w+) = ", re.DOTALL)
+PARTS = re.compile(r"(?P<kind>\w+): (?P<cause>.+?\.) Remedy: (?P<remedy>.+\.)")
 
 
 class Group(NamedTuple):
@@ -57,13 +61,42 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 '''
-DROPPED = '''
+KINDS = {
+    "passed": "The frame went on.",
+    "chatter": "What every network stack says of itself, and the overlay does not carry: nothing is wrong.",
+    "tenant": "A container or VM does what it may not, by mistake or not.",
+    "operator": "The hosts were not told, or not set up, as they should be.",
+    "attack": "What no network stack sends: somebody forges frames.",
+    "kernel": "The kernel refused what was asked of it.",
+}
+PROPERTIES = '''
     @property
     def dropped(self) -> bool:
         """Whether the frame ended here."""
         return self >= Limit.FIRST_DROP
+
+    @property
+    def kind(self) -> VerdictKind:
+        """Whose concern it is; of what may have several causes, that of the usual one."""
+        return _MEANINGS[self].kind
+
+    @property
+    def cause(self) -> str:
+        """What usually brings it about, in a sentence."""
+        return _MEANINGS[self].cause
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in a sentence or two."""
+        return _MEANINGS[self].remedy
+
+
+class _Meaning(NamedTuple):
+    kind: VerdictKind
+    cause: str
+    remedy: str
 '''
 
 
@@ -95,7 +128,32 @@ def render_class(group: Group, members: list[Member]) -> str:
     for _, name, number, comment in members:
         text = comment.replace("`", "``")
         lines += [f"    {name}{kind} = {number}", f'    """{text[0].upper()}{text[1:]}"""']
-    return "\n".join(lines) + ("\n" + DROPPED if group.name == "Verdict" else "\n")
+    return "\n".join(lines) + ("\n" + PROPERTIES if group.name == "Verdict" else "\n")
+
+
+def render_kinds() -> str:
+    lines = ["class VerdictKind(enum.Enum):", '    """Whose concern a verdict is."""', ""]
+    for kind, summary in KINDS.items():
+        lines += [f'    {kind.upper()} = "{kind}"', f'    """{summary}"""']
+    return "\n".join([*lines, ""])
+
+
+def render_meanings(header: str, verdicts: list[Member]) -> str:
+    """The meaning of each verdict, from the comment in front of it."""
+    comments = {found["member"]: found["text"] for found in MEANING.finditer(header)}
+    lines = ["_MEANINGS: Final[Mapping[Verdict, _Meaning]] = {"]
+    for each in verdicts:
+        text = comments.get(each.c_name, "").replace("\n\t * ", " ")
+        found = PARTS.fullmatch(" ".join(text.split()))
+        if found is None or found["kind"] not in KINDS:
+            raise SystemExit(f"in front of {each.c_name}: /* KIND: cause. Remedy: what to do. */ is missing")
+        if (found["kind"] == "passed") != each.c_name.startswith("MZN_PASS_"):
+            raise SystemExit(f"{each.c_name} is of the wrong kind: {found['kind']}")
+        lines.append(f"    Verdict.{each.name}: _Meaning(")
+        lines.append(f"        VerdictKind.{found['kind'].upper()},")
+        lines += [f"        {json.dumps(found[part])}," for part in ("cause", "remedy")]
+        lines.append("    ),")
+    return "\n".join([*lines, "}", ""])
 
 
 def render_index(enums: dict[str, list[Member]]) -> str:
@@ -116,7 +174,8 @@ def render_numbers(header: str) -> str:
     enums = {name: members_of(GROUPS[name], body) for name, body in found.items()}
     check_verdicts(enums)
     bodies = [render_class(GROUPS[name], members) for name, members in enums.items()]
-    return HEAD + "\n\n" + "\n\n".join([*bodies, render_index(enums)])
+    meanings = render_meanings(dict(ENUM.findall(header))["verdict"], enums["verdict"])
+    return HEAD + "\n\n" + "\n\n".join([render_kinds(), *bodies, meanings, render_index(enums)])
 
 
 def check_verdicts(enums: dict[str, list[Member]]) -> None:

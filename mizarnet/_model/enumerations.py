@@ -6,7 +6,24 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
+
+
+class VerdictKind(enum.Enum):
+    """Whose concern a verdict is."""
+
+    PASSED = "passed"
+    """The frame went on."""
+    CHATTER = "chatter"
+    """What every network stack says of itself, and the overlay does not carry: nothing is wrong."""
+    TENANT = "tenant"
+    """A container or VM does what it may not, by mistake or not."""
+    OPERATOR = "operator"
+    """The hosts were not told, or not set up, as they should be."""
+    ATTACK = "attack"
+    """What no network stack sends: somebody forges frames."""
+    KERNEL = "kernel"
+    """The kernel refused what was asked of it."""
 
 
 class Limit:
@@ -162,6 +179,27 @@ class Verdict(enum.IntEnum):
         """Whether the frame ended here."""
         return self >= Limit.FIRST_DROP
 
+    @property
+    def kind(self) -> VerdictKind:
+        """Whose concern it is; of what may have several causes, that of the usual one."""
+        return _MEANINGS[self].kind
+
+    @property
+    def cause(self) -> str:
+        """What usually brings it about, in a sentence."""
+        return _MEANINGS[self].cause
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it, in a sentence or two."""
+        return _MEANINGS[self].remedy
+
+
+class _Meaning(NamedTuple):
+    kind: VerdictKind
+    cause: str
+    remedy: str
+
 
 class Place(enum.IntEnum):
     """Where an endpoint lives, seen from this host."""
@@ -240,6 +278,260 @@ class Layer(enum.IntEnum):
     """Agent and guard stand on tcx."""
     CLSACT = 2
     """They stand as filters of a clsact."""
+
+
+_MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
+    Verdict.ENCAPSULATED: _Meaning(
+        VerdictKind.PASSED,
+        "The destination lives on another host, or behind a transit switch.",
+        "None needed.",
+    ),
+    Verdict.DELIVERED_LOCALLY: _Meaning(
+        VerdictKind.PASSED,
+        "The destination lives on this host.",
+        "None needed.",
+    ),
+    Verdict.NEIGHBOUR_ANSWERED: _Meaning(
+        VerdictKind.PASSED,
+        "An endpoint asked for the MAC of an address that is known.",
+        "None needed.",
+    ),
+    Verdict.GATEWAY_ANSWERED: _Meaning(
+        VerdictKind.PASSED,
+        "An endpoint asked for its gateway's echo, or sent a packet that expired there.",
+        "None needed.",
+    ),
+    Verdict.BOUNCE_ADMITTED: _Meaning(
+        VerdictKind.PASSED,
+        "The guard sends a packet on to the host that has its destination.",
+        "None needed.",
+    ),
+    Verdict.ACCEPTED: _Meaning(
+        VerdictKind.PASSED,
+        "A packet of another host is for an endpoint of this one.",
+        "None needed.",
+    ),
+    Verdict.ACCEPTED_LOCALLY: _Meaning(
+        VerdictKind.PASSED,
+        "The agent handed over a frame for an endpoint of this host.",
+        "None needed.",
+    ),
+    Verdict.BOUNCED: _Meaning(
+        VerdictKind.PASSED,
+        "The sending host does not know that the destination lives elsewhere, or relies on this transit switch.",
+        "None needed on a transit switch. On any other host tell the sender's agent where it lives: agent.endpoints.update().",
+    ),
+    Verdict.PASSED: _Meaning(
+        VerdictKind.PASSED,
+        "The packet is none that the transit switch sends on.",
+        "None needed.",
+    ),
+    Verdict.PASSED_NO_NEIGHBOUR: _Meaning(
+        VerdictKind.PASSED,
+        "The kernel does not know the MAC of the next hop yet, so the slower guard sends the packet on.",
+        "None needed for the first packets. If it keeps growing, the host of the destination does not answer: ping it.",
+    ),
+    Verdict.PASSED_FORWARDING_OFF: _Meaning(
+        VerdictKind.PASSED,
+        "Forwarding was turned off on the underlay's device, so the slower guard sends the packet on.",
+        "Attach the switch again, which turns it on: TransitSwitch.attach().",
+    ),
+    Verdict.PASSED_OTHER_INTERFACE: _Meaning(
+        VerdictKind.PASSED,
+        "The next hop is behind another device than the one that the packet came in by, so the slower guard sends it on.",
+        "Attach the switch to the device that leads to the hosts, or leave it to the guard: TransitSwitch.detach().",
+    ),
+    Verdict.PASSED_CHECKSUM: _Meaning(
+        VerdictKind.PASSED,
+        "The sender fills in the outer UDP checksum, which cannot be changed on a generic hook, so the slower guard sends the packet on.",
+        "Attach the switch with mode=\"native\", or let the sender's tunnel leave the checksum zero, as mizarnet's does.",
+    ),
+    Verdict.PASSED_NO_ROUTE: _Meaning(
+        VerdictKind.PASSED,
+        "The host has no route to the next hop, so the packet is left to the guard, which will fail as well.",
+        "Add a route to the host of the destination, or correct its address: agent.endpoints.update().",
+    ),
+    Verdict.COPIED: _Meaning(
+        VerdictKind.PASSED,
+        "The frame came from a socket that the kernel shares between namespaces, so a copy without it was delivered.",
+        "None needed.",
+    ),
+    Verdict.TRUNCATED: _Meaning(
+        VerdictKind.TENANT,
+        "A raw socket or a VM sent a frame that ends within its headers.",
+        "Correct the program that makes the frames.",
+    ),
+    Verdict.VLAN_TAGGED: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM has a VLAN device on its endpoint, or sends tagged frames.",
+        "Remove the VLAN inside, and make an endpoint in a VNI of its own for each: Endpoint.create(vni=).",
+    ),
+    Verdict.UNKNOWN_ETHERTYPE: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM speaks a protocol that is neither IPv4 nor IPv6 nor ARP, such as LLDP, STP or PPPoE.",
+        "Switch that protocol off inside.",
+    ),
+    Verdict.BAD_IPV4: _Meaning(
+        VerdictKind.TENANT,
+        "A raw socket or a VM sent an IPv4 header that contradicts its frame, or \"BIG TCP\" is on.",
+        "Correct the program that makes the frames; keep gso_ipv4_max_size of the device at 65536 or less.",
+    ),
+    Verdict.BAD_IPV6: _Meaning(
+        VerdictKind.TENANT,
+        "A raw socket or a VM sent an IPv6 header that contradicts its frame, or \"BIG TCP\" is on.",
+        "Correct the program that makes the frames; keep gso_max_size of the device at 65536 or less.",
+    ),
+    Verdict.BAD_ARP: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sent an ARP message that is no request for IPv4, such as an announcement as a reply; or another host sent ARP.",
+        "None needed for announcements: an address is told by agent.endpoints.update(). Hosts with other software than mizarnet must not send ARP through the tunnel.",
+    ),
+    Verdict.TUNNEL_OWN: _Meaning(
+        VerdictKind.OPERATOR,
+        "A program of the host sends through the tunnel's device, such as a daemon that manages all devices.",
+        "Exempt the device from that daemon, until tunnel.state() says that it is silent again.",
+    ),
+    Verdict.UNKNOWN_SENDER: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sends from another MAC than its endpoint's: it was changed inside, or a bridge or a nested VM is behind it.",
+        "Give the device the MAC of endpoint.mac again, or make an endpoint with the MAC that is used: Endpoint.create(mac=).",
+    ),
+    Verdict.FOREIGN_DEVICE: _Meaning(
+        VerdictKind.ATTACK,
+        "A container routed a packet with the MAC of another endpoint through its own device.",
+        "Look for raw sockets and rewritten headers in the containers of this host: this one used the MAC of the endpoint named by the frame.",
+    ),
+    Verdict.FOREIGN_SOCKET: _Meaning(
+        VerdictKind.ATTACK,
+        "A raw socket, or a tap that was opened in another namespace, sent from the MAC of an endpoint.",
+        "Open a MACVTAP with endpoint.open_tap(). If none is there, look for raw sockets in the containers of this host.",
+    ),
+    Verdict.REFLECTED: _Meaning(
+        VerdictKind.ATTACK,
+        "A container sent a received frame back, by a traffic control action or a program of its own.",
+        "Take CAP_NET_ADMIN over its namespace from the container.",
+    ),
+    Verdict.NO_ORIGIN: _Meaning(
+        VerdictKind.TENANT,
+        "A container forwards frames that it did not send itself, from a bridge or a device behind its own.",
+        "Route in the container in place of bridging, with Endpoint.create(forwarding=True).",
+    ),
+    Verdict.FOREIGN_SOURCE: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sends from an address that its endpoint does not have: changed inside, forwarded, or forged.",
+        "Make the endpoint with that address, or allow it to forward: Endpoint.create(ip=), Endpoint.create(forwarding=True).",
+    ),
+    Verdict.ARP_SPOOFED: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM speaks ARP from an address or MAC that its endpoint does not have: changed inside, or forged.",
+        "Set the address inside back to one of endpoint.addresses, or make the endpoint with it: Endpoint.create(ip=).",
+    ),
+    Verdict.OWN_ADDRESS_ASKED: _Meaning(
+        VerdictKind.CHATTER,
+        "An endpoint made sure that its address is its own, or announced it, as each stack does.",
+        "None needed.",
+    ),
+    Verdict.NEIGHBOUR_UNKNOWN: _Meaning(
+        VerdictKind.OPERATOR,
+        "This host was not told where the address lives that an endpoint asks for, or nobody has it.",
+        "If the address exists, tell this host: agent.endpoints.update(), or agent.networks.update() with transit switches.",
+    ),
+    Verdict.MULTICAST: _Meaning(
+        VerdictKind.CHATTER,
+        "Multicast or broadcast, which the overlay does not carry: router solicitations, group reports, DHCP, mDNS.",
+        "None needed. Give addresses with the endpoint, in place of DHCP: Endpoint.create(ip=).",
+    ),
+    Verdict.NO_DESTINATION: _Meaning(
+        VerdictKind.OPERATOR,
+        "This host was not told where the destination lives, or nobody has it; or it is a gateway, which answers echo alone.",
+        "If the address exists, tell this host: agent.endpoints.update(), or agent.networks.update() with transit switches.",
+    ),
+    Verdict.HAIRPIN: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sent a packet to its own address through the device.",
+        "Let it reach itself over its loopback device.",
+    ),
+    Verdict.HOP_LIMIT: _Meaning(
+        VerdictKind.TENANT,
+        "A routed packet had no hop left, and no answer could be sent: it is an error itself, or the sender has no gateway.",
+        "None needed for traceroute. Otherwise give the endpoint a gateway: Endpoint.create(gateway=).",
+    ),
+    Verdict.NO_SWITCH: _Meaning(
+        VerdictKind.OPERATOR,
+        "The network has no transit switch, or this host is one of them, and the address has no entry.",
+        "Tell this host where the address lives, or which switches know it: agent.endpoints.update(), agent.networks.update().",
+    ),
+    Verdict.TUNNEL_KEY_REFUSED: _Meaning(
+        VerdictKind.KERNEL,
+        "The kernel refused the outer headers, for lack of memory.",
+        "Look at the host's memory, and at the kernel's log.",
+    ),
+    Verdict.NO_TUNNEL_KEY: _Meaning(
+        VerdictKind.ATTACK,
+        "A frame came to the guard past the agent: another MACVLAN was set to bridge mode, or a program of the host redirects frames here.",
+        "Look at endpoint.state(), whose mode must be private, and at agent.state(), which names programs ahead of ours.",
+    ),
+    Verdict.FOREIGN_PEER: _Meaning(
+        VerdictKind.OPERATOR,
+        "A host that is not among the peers sent a tunnel packet: a new host, or a stranger.",
+        "If the host is yours, add its underlay prefix: agent.peers.add().",
+    ),
+    Verdict.FOREIGN_LOCAL: _Meaning(
+        VerdictKind.OPERATOR,
+        "A host sent to another address of this one than the tunnel's, since its entry names that.",
+        "Correct the entry on the sending host to the address of this host's tunnel: agent.endpoints.update().",
+    ),
+    Verdict.TUNNEL_MAC: _Meaning(
+        VerdictKind.ATTACK,
+        "A peer addressed the inner frame to the tunnel's own device, as no agent does.",
+        "Look at the peer, or remove it: agent.peers.discard().",
+    ),
+    Verdict.SOURCE_IS_LOCAL: _Meaning(
+        VerdictKind.OPERATOR,
+        "A peer speaks for an address or MAC that an endpoint of this host has: both hosts have it, or the peer forges it.",
+        "Delete the endpoint on the host that it left: Endpoint.delete_many(). If there is no other, look at the peer.",
+    ),
+    Verdict.UNREADABLE: _Meaning(
+        VerdictKind.KERNEL,
+        "The kernel had no memory for the headers, or may not change them: the sender left a checksum in them to the device.",
+        "Look at the host's memory.",
+    ),
+    Verdict.BAD_ND: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sent malformed neighbour discovery, or another host sent any.",
+        "Correct the program that makes the frames. Hosts with other software than mizarnet must not send it through the tunnel.",
+    ),
+    Verdict.ND_SPOOFED: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM claims an IPv6 address that its endpoint does not have, or to be a router: changed inside, or forged.",
+        "Make the endpoint with that address, and no router inside: Endpoint.create(ip=). For link-local addresses set addr_gen_mode to eui64.",
+    ),
+    Verdict.EXTENSION_HEADERS: _Meaning(
+        VerdictKind.TENANT,
+        "A container or VM sends IPv6 with more than six extension headers, or more than 128 bytes of them.",
+        "Correct the program that makes them.",
+    ),
+    Verdict.OUTER_HOP_LIMIT: _Meaning(
+        VerdictKind.OPERATOR,
+        "Hosts disagree on where the destination lives, and sent the packet on to each other until its outer hops were used up.",
+        "Compare the entry of the address on each of them, and correct it: agent.endpoints.update().",
+    ),
+    Verdict.GENEVE_OPTIONS: _Meaning(
+        VerdictKind.OPERATOR,
+        "A peer sent a Geneve control frame, or an option that must be understood: other software uses the tunnel's port.",
+        "Let that software use another port, or make the tunnel with one: Tunnel.create(port=).",
+    ),
+    Verdict.OVERSIZED: _Meaning(
+        VerdictKind.TENANT,
+        "A VM or a raw socket sent a frame that is longer than the tunnel's MTU.",
+        "Set the MTU inside to that of endpoint.state(), also in the guest.",
+    ),
+    Verdict.BAD_OFFLOAD: _Meaning(
+        VerdictKind.ATTACK,
+        "A VM or a raw socket asked the device to write a checksum over headers that were checked.",
+        "Look at what makes the frames: a guest's own network stack does not do this.",
+    ),
+}
 
 
 ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {

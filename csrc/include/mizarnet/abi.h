@@ -39,58 +39,262 @@ enum mzn_program {
 /*
  * What a program decided about a frame. A number, once published, keeps its meaning for good.
  * A frame that the stack segments later (GSO) is decided and counted once. What becomes of it is in bpf/lib/fate.h.
+ *
+ * In front of each: its kind (passed, chatter, tenant, operator, attack, kernel), what usually brings it about, and what
+ * to do then. Python's users read it as Verdict.X.kind, .cause and .remedy.
  */
 enum mzn_verdict {
+	/* passed: The destination lives on another host, or behind a transit switch. Remedy: None needed. */
 	MZN_PASS_ENCAPSULATED = 0, /* Agent: tunnel key set, leaves towards a host or transit switch. */
+	/* passed: The destination lives on this host. Remedy: None needed. */
 	MZN_PASS_DELIVERED_LOCALLY = 1, /* Agent: handed to the tunnel's own ingress for a local endpoint. */
+	/* passed: An endpoint asked for the MAC of an address that is known. Remedy: None needed. */
 	MZN_PASS_NEIGHBOUR_ANSWERED = 2, /* Agent: ARP request or neighbour solicitation answered. */
+	/*
+	 * passed: An endpoint asked for its gateway's echo, or sent a packet that expired there. Remedy: None
+	 * needed.
+	 */
 	MZN_PASS_GATEWAY_ANSWERED = 3, /* Agent: answered in the gateway's name (echo, time exceeded). */
+	/* passed: The guard sends a packet on to the host that has its destination. Remedy: None needed. */
 	MZN_PASS_BOUNCE_ADMITTED = 4, /* Agent: the guard's bounced frame let out. */
+	/* passed: A packet of another host is for an endpoint of this one. Remedy: None needed. */
 	MZN_PASS_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
+	/* passed: The agent handed over a frame for an endpoint of this host. Remedy: None needed. */
 	MZN_PASS_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
+	/*
+	 * passed: The sending host does not know that the destination lives elsewhere, or relies on this transit
+	 * switch. Remedy: None needed on a transit switch. On any other host tell the sender's agent where it
+	 * lives: agent.endpoints.update().
+	 */
 	MZN_PASS_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
+	/* passed: The packet is none that the transit switch sends on. Remedy: None needed. */
 	MZN_PASS_PASSED = 8, /* Switch: not its business, left to the kernel. */
+	/*
+	 * passed: The kernel does not know the MAC of the next hop yet, so the slower guard sends the packet on.
+	 * Remedy: None needed for the first packets. If it keeps growing, the host of the destination does not
+	 * answer: ping it.
+	 */
 	MZN_PASS_PASSED_NO_NEIGHBOUR = 9, /* Switch: next hop not resolved, left to the guard. */
+	/*
+	 * passed: Forwarding was turned off on the underlay's device, so the slower guard sends the packet on.
+	 * Remedy: Attach the switch again, which turns it on: TransitSwitch.attach().
+	 */
 	MZN_PASS_PASSED_FORWARDING_OFF = 10, /* Switch: forwarding is off on the underlay, left to the guard. */
+	/*
+	 * passed: The next hop is behind another device than the one that the packet came in by, so the slower
+	 * guard sends it on. Remedy: Attach the switch to the device that leads to the hosts, or leave it to the
+	 * guard: TransitSwitch.detach().
+	 */
 	MZN_PASS_PASSED_OTHER_INTERFACE = 11, /* Switch: next hop is behind another device, left to the guard. */
+	/*
+	 * passed: The sender fills in the outer UDP checksum, which cannot be changed on a generic hook, so the
+	 * slower guard sends the packet on. Remedy: Attach the switch with mode="native", or let the sender's
+	 * tunnel leave the checksum zero, as mizarnet's does.
+	 */
 	MZN_PASS_PASSED_CHECKSUM = 12, /* Switch: outer checksum on a generic hook, left to the guard. */
+	/*
+	 * passed: The host has no route to the next hop, so the packet is left to the guard, which will fail as
+	 * well. Remedy: Add a route to the host of the destination, or correct its address:
+	 * agent.endpoints.update().
+	 */
 	MZN_PASS_PASSED_NO_ROUTE = 13, /* Switch: no usable route to the next hop, left to the guard. */
+	/*
+	 * passed: The frame came from a socket that the kernel shares between namespaces, so a copy without it was
+	 * delivered. Remedy: None needed.
+	 */
 	MZN_PASS_COPIED = 14, /* Guard: a copy without the sender's socket replaces the agent's own frame. */
 
+	/*
+	 * tenant: A raw socket or a VM sent a frame that ends within its headers. Remedy: Correct the program that
+	 * makes the frames.
+	 */
 	MZN_DROP_TRUNCATED = 64, /* A header does not fit into the frame. */
+	/*
+	 * tenant: A container or VM has a VLAN device on its endpoint, or sends tagged frames. Remedy: Remove the
+	 * VLAN inside, and make an endpoint in a VNI of its own for each: Endpoint.create(vni=).
+	 */
 	MZN_DROP_VLAN_TAGGED = 65, /* A VLAN tag, in the bytes or beside them. */
+	/*
+	 * tenant: A container or VM speaks a protocol that is neither IPv4 nor IPv6 nor ARP, such as LLDP, STP or
+	 * PPPoE. Remedy: Switch that protocol off inside.
+	 */
 	MZN_DROP_UNKNOWN_ETHERTYPE = 66, /* Neither IPv4 nor IPv6 nor ARP. */
+	/*
+	 * tenant: A raw socket or a VM sent an IPv4 header that contradicts its frame, or "BIG TCP" is on. Remedy:
+	 * Correct the program that makes the frames; keep gso_ipv4_max_size of the device at 65536 or less.
+	 */
 	MZN_DROP_BAD_IPV4 = 67, /* IPv4 version, header length or total length. */
+	/*
+	 * tenant: A raw socket or a VM sent an IPv6 header that contradicts its frame, or "BIG TCP" is on. Remedy:
+	 * Correct the program that makes the frames; keep gso_max_size of the device at 65536 or less.
+	 */
 	MZN_DROP_BAD_IPV6 = 68, /* IPv6 version or payload length. */
+	/*
+	 * tenant: A container or VM sent an ARP message that is no request for IPv4, such as an announcement as a
+	 * reply; or another host sent ARP. Remedy: None needed for announcements: an address is told by
+	 * agent.endpoints.update(). Hosts with other software than mizarnet must not send ARP through the tunnel.
+	 */
 	MZN_DROP_BAD_ARP = 69, /* ARP for anything but IPv4 over Ethernet, or no request. */
+	/*
+	 * operator: A program of the host sends through the tunnel's device, such as a daemon that manages all
+	 * devices. Remedy: Exempt the device from that daemon, until tunnel.state() says that it is silent again.
+	 */
 	MZN_DROP_TUNNEL_OWN = 70, /* Sent by the tunnel device itself, which has nothing to say. */
+	/*
+	 * tenant: A container or VM sends from another MAC than its endpoint's: it was changed inside, or a bridge
+	 * or a nested VM is behind it. Remedy: Give the device the MAC of endpoint.mac again, or make an endpoint
+	 * with the MAC that is used: Endpoint.create(mac=).
+	 */
 	MZN_DROP_UNKNOWN_SENDER = 71, /* Source MAC without a record. */
+	/*
+	 * attack: A container routed a packet with the MAC of another endpoint through its own device. Remedy: Look
+	 * for raw sockets and rewritten headers in the containers of this host: this one used the MAC of the
+	 * endpoint named by the frame.
+	 */
 	MZN_DROP_FOREIGN_DEVICE = 72, /* Routed through a device that is not the sender's. */
+	/*
+	 * attack: A raw socket, or a tap that was opened in another namespace, sent from the MAC of an endpoint.
+	 * Remedy: Open a MACVTAP with endpoint.open_tap(). If none is there, look for raw sockets in the containers
+	 * of this host.
+	 */
 	MZN_DROP_FOREIGN_SOCKET = 73, /* Sent by a socket of another namespace. */
+	/*
+	 * attack: A container sent a received frame back, by a traffic control action or a program of its own.
+	 * Remedy: Take CAP_NET_ADMIN over its namespace from the container.
+	 */
 	MZN_DROP_REFLECTED = 74, /* Socket of a routed family without a route: a frame that was received before. */
+	/*
+	 * tenant: A container forwards frames that it did not send itself, from a bridge or a device behind its
+	 * own. Remedy: Route in the container in place of bridging, with Endpoint.create(forwarding=True).
+	 */
 	MZN_DROP_NO_ORIGIN = 75, /* Neither route nor socket, and not ARP. */
+	/*
+	 * tenant: A container or VM sends from an address that its endpoint does not have: changed inside,
+	 * forwarded, or forged. Remedy: Make the endpoint with that address, or allow it to forward:
+	 * Endpoint.create(ip=), Endpoint.create(forwarding=True).
+	 */
 	MZN_DROP_FOREIGN_SOURCE = 76, /* Source address that is not the sender's. */
+	/*
+	 * tenant: A container or VM speaks ARP from an address or MAC that its endpoint does not have: changed
+	 * inside, or forged. Remedy: Set the address inside back to one of endpoint.addresses, or make the endpoint
+	 * with it: Endpoint.create(ip=).
+	 */
 	MZN_DROP_ARP_SPOOFED = 77, /* ARP in another's name. */
+	/*
+	 * chatter: An endpoint made sure that its address is its own, or announced it, as each stack does. Remedy:
+	 * None needed.
+	 */
 	MZN_DROP_OWN_ADDRESS_ASKED = 78, /* Question about or announcement of the own address: consumed. */
+	/*
+	 * operator: This host was not told where the address lives that an endpoint asks for, or nobody has it.
+	 * Remedy: If the address exists, tell this host: agent.endpoints.update(), or agent.networks.update() with
+	 * transit switches.
+	 */
 	MZN_DROP_NEIGHBOUR_UNKNOWN = 79, /* Question about an address that nobody has. */
+	/*
+	 * chatter: Multicast or broadcast, which the overlay does not carry: router solicitations, group reports,
+	 * DHCP, mDNS. Remedy: None needed. Give addresses with the endpoint, in place of DHCP:
+	 * Endpoint.create(ip=).
+	 */
 	MZN_DROP_MULTICAST = 80, /* Multicast or broadcast destination. */
+	/*
+	 * operator: This host was not told where the destination lives, or nobody has it; or it is a gateway, which
+	 * answers echo alone. Remedy: If the address exists, tell this host: agent.endpoints.update(), or
+	 * agent.networks.update() with transit switches.
+	 */
 	MZN_DROP_NO_DESTINATION = 81, /* Neither an endpoint nor a network of the VNI. */
+	/*
+	 * tenant: A container or VM sent a packet to its own address through the device. Remedy: Let it reach
+	 * itself over its loopback device.
+	 */
 	MZN_DROP_HAIRPIN = 82, /* Destination is the sender. */
+	/*
+	 * tenant: A routed packet had no hop left, and no answer could be sent: it is an error itself, or the
+	 * sender has no gateway. Remedy: None needed for traceroute. Otherwise give the endpoint a gateway:
+	 * Endpoint.create(gateway=).
+	 */
 	MZN_DROP_HOP_LIMIT = 83, /* TTL or hop limit used up. */
+	/*
+	 * operator: The network has no transit switch, or this host is one of them, and the address has no entry.
+	 * Remedy: Tell this host where the address lives, or which switches know it: agent.endpoints.update(),
+	 * agent.networks.update().
+	 */
 	MZN_DROP_NO_SWITCH = 84, /* The network has no transit switch and no entry for the destination. */
+	/*
+	 * kernel: The kernel refused the outer headers, for lack of memory. Remedy: Look at the host's memory, and
+	 * at the kernel's log.
+	 */
 	MZN_DROP_TUNNEL_KEY_REFUSED = 85, /* The kernel did not take the tunnel key. */
+	/*
+	 * attack: A frame came to the guard past the agent: another MACVLAN was set to bridge mode, or a program of
+	 * the host redirects frames here. Remedy: Look at endpoint.state(), whose mode must be private, and at
+	 * agent.state(), which names programs ahead of ours.
+	 */
 	MZN_DROP_NO_TUNNEL_KEY = 86, /* Guard: no tunnel key and not marked by the agent. */
+	/*
+	 * operator: A host that is not among the peers sent a tunnel packet: a new host, or a stranger. Remedy: If
+	 * the host is yours, add its underlay prefix: agent.peers.add().
+	 */
 	MZN_DROP_FOREIGN_PEER = 87, /* Guard: outer source is no peer. */
+	/*
+	 * operator: A host sent to another address of this one than the tunnel's, since its entry names that. Remedy:
+	 * Correct the entry on the sending host to the address of this host's tunnel: agent.endpoints.update().
+	 */
 	MZN_DROP_FOREIGN_LOCAL = 88, /* Guard: outer destination is not the tunnel's address. */
+	/*
+	 * attack: A peer addressed the inner frame to the tunnel's own device, as no agent does. Remedy: Look at
+	 * the peer, or remove it: agent.peers.discard().
+	 */
 	MZN_DROP_TUNNEL_MAC = 89, /* Guard: addressed to the tunnel device itself. */
+	/*
+	 * operator: A peer speaks for an address or MAC that an endpoint of this host has: both hosts have it, or
+	 * the peer forges it. Remedy: Delete the endpoint on the host that it left: Endpoint.delete_many(). If
+	 * there is no other, look at the peer.
+	 */
 	MZN_DROP_SOURCE_IS_LOCAL = 90, /* Guard: a remote host speaks for an endpoint of this one. */
+	/*
+	 * kernel: The kernel had no memory for the headers, or may not change them: the sender left a checksum in
+	 * them to the device. Remedy: Look at the host's memory.
+	 */
 	MZN_DROP_UNREADABLE = 91, /* The kernel could not make the headers readable or writable. */
+	/*
+	 * tenant: A container or VM sent malformed neighbour discovery, or another host sent any. Remedy: Correct
+	 * the program that makes the frames. Hosts with other software than mizarnet must not send it through the
+	 * tunnel.
+	 */
 	MZN_DROP_BAD_ND = 92, /* Malformed neighbour discovery, or any from a remote host. */
+	/*
+	 * tenant: A container or VM claims an IPv6 address that its endpoint does not have, or to be a router:
+	 * changed inside, or forged. Remedy: Make the endpoint with that address, and no router inside:
+	 * Endpoint.create(ip=). For link-local addresses set addr_gen_mode to eui64.
+	 */
 	MZN_DROP_ND_SPOOFED = 93, /* Neighbour discovery in another's name, or in a router's. */
+	/*
+	 * tenant: A container or VM sends IPv6 with more than six extension headers, or more than 128 bytes of
+	 * them. Remedy: Correct the program that makes them.
+	 */
 	MZN_DROP_EXTENSION_HEADERS = 94, /* More IPv6 extension headers than are walked. */
+	/*
+	 * operator: Hosts disagree on where the destination lives, and sent the packet on to each other until its
+	 * outer hops were used up. Remedy: Compare the entry of the address on each of them, and correct it:
+	 * agent.endpoints.update().
+	 */
 	MZN_DROP_OUTER_HOP_LIMIT = 95, /* Guard: bounced too often. */
+	/*
+	 * operator: A peer sent a Geneve control frame, or an option that must be understood: other software uses
+	 * the tunnel's port. Remedy: Let that software use another port, or make the tunnel with one:
+	 * Tunnel.create(port=).
+	 */
 	MZN_DROP_GENEVE_OPTIONS = 96, /* Guard: a control frame, or an option that must be understood. */
+	/*
+	 * tenant: A VM or a raw socket sent a frame that is longer than the tunnel's MTU. Remedy: Set the MTU
+	 * inside to that of endpoint.state(), also in the guest.
+	 */
 	MZN_DROP_OVERSIZED = 97, /* Longer than the tunnel's MTU, and not to be segmented. */
+	/*
+	 * attack: A VM or a raw socket asked the device to write a checksum over headers that were checked. Remedy:
+	 * Look at what makes the frames: a guest's own network stack does not do this.
+	 */
 	MZN_DROP_BAD_OFFLOAD = 98, /* A checksum left to the device would change headers that were checked. */
 };
 
