@@ -110,4 +110,4 @@ def _onwards(case: Case, packet: Packet | None, sender: Sender, tables: Tables, 
 def _is_own_source(packet: Packet, sender: Sender) -> bool:
     if packet.source in sender.own or packet.source == sender.link_local:
         return True
-    return packet.source == bytes(16) and packet.is_multicast
+    return not any(packet.source) and packet.is_multicast

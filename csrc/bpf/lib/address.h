@@ -72,7 +72,7 @@ static __always_inline bool same_mac(const volatile void *one, const volatile vo
 
 static __always_inline bool is_unspecified(const struct mzn_ip *ip)
 {
-	return ip->family == 6 && !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);
+	return ip->family == 4 ? !ip->words[3] : !(ip->words[0] | ip->words[1] | ip->words[2] | ip->words[3]);
 }
 
 static __always_inline bool is_multicast_ip(const struct mzn_ip *ip)
