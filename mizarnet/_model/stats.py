@@ -10,7 +10,7 @@ import attrs
 
 from mizarnet._model import layouts
 from mizarnet._model.described import Described
-from mizarnet._model.enumerations import Limit, Program, Verdict
+from mizarnet._model.enumerations import Limit, Program, Verdict, VerdictKind
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 
@@ -33,6 +33,24 @@ class Counter(Described):
 def total(counters: Iterable[Counter]) -> Counter:
     """The sum of ``counters``."""
     return sum(counters, Counter())
+
+
+def without_chatter(verdicts: Mapping[Verdict, Counter]) -> Mapping[Verdict, Counter]:
+    """The drop reasons among ``verdicts`` that were counted and are no chatter."""
+    return {
+        verdict: counter
+        for verdict, counter in verdicts.items()
+        if counter.packets and verdict.dropped and verdict.kind is not VerdictKind.CHATTER
+    }
+
+
+def chatter_of(verdicts: Mapping[Verdict, Counter]) -> Mapping[Verdict, Counter]:
+    """The drop reasons among ``verdicts`` that were counted and are chatter."""
+    return {
+        verdict: counter
+        for verdict, counter in verdicts.items()
+        if counter.packets and verdict.kind is VerdictKind.CHATTER
+    }
 
 
 @public
@@ -60,15 +78,24 @@ class Stats(Described):
         )
 
     @property
+    def verdicts(self) -> Mapping[Verdict, Counter]:
+        """Every verdict, over all programs, with zeros."""
+        return {verdict: total(program[verdict] for program in self._programs()) for verdict in Verdict}
+
+    @property
     def drops(self) -> Mapping[Verdict, Counter]:
-        """The drop reasons that were counted, over all programs."""
-        sums = {verdict: total(program[verdict] for program in self._programs()) for verdict in Verdict}
-        return {verdict: counter for verdict, counter in sums.items() if verdict.dropped and counter.packets}
+        """The drop reasons that were counted and are no chatter, over all programs: what should be looked into."""
+        return without_chatter(self.verdicts)
+
+    @property
+    def chatter(self) -> Mapping[Verdict, Counter]:
+        """The drop reasons that were counted and are chatter, which healthy network stacks go on sending."""
+        return chatter_of(self.verdicts)
 
     @property
     def dropped(self) -> Counter:
-        """All frames that a program refused."""
-        return total(self.drops.values())
+        """All frames that a program refused, chatter included."""
+        return total(self.drops.values()) + total(self.chatter.values())
 
     def _programs(self) -> tuple[Mapping[Verdict, Counter], ...]:
         return self.agent, self.guard, self.switch
@@ -91,7 +118,8 @@ class Stats(Described):
         decided = (total(program.values()).packets for program in self._programs())
         names = (program.name.lower() for program in Program)
         listed = ", ".join(f"{name} {packets:,}" for name, packets in zip(names, decided, strict=True))
-        return f"<Stats: {listed} packets, of these {self.dropped.packets:,} dropped>"
+        dropped, chatter = (total(each.values()).packets for each in (self.drops, self.chatter))
+        return f"<Stats: {listed} packets, of these {dropped:,} dropped, and {chatter:,} of chatter>"
 
     def _repr_html_(self) -> str:
         rows = [(*names, f"{packets:,}", f"{size:,}") for *names, packets, size in self._rows()]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest without a machine: a namespace whose only NIC is the other side of a MACVTAP's descriptor.
+
+Its frames are those of a Linux guest with a virtio NIC, since the kernel's own stack makes and takes them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mizarnet as mz
+from mizarnet._kernel.netlink import Session, add_address, get_link
+from tests.support.namespace import Namespace
+
+NIC = "eth0"
+TUNSETIFF, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8  # <linux/if_tun.h>
+TAP, NO_PACKET_INFORMATION, VIRTIO_HEADER = 0x0002, 0x1000, 0x4000
+HEADER_BYTES = 12
+LARGEST = HEADER_BYTES + (1 << 16) + 14
+
+
+@contextmanager
+def guest(endpoint: mz.Endpoint, space: Namespace) -> Iterator[None]:
+    """A guest of an endpoint in a namespace, with the endpoint's MAC and addresses, as long as the block lasts."""
+    with endpoint.open_tap() as tap:
+        nic = space.call(_open_nic)
+        end, told = os.pipe()
+        pump = threading.Thread(target=_pump, args=(tap.fds[0], nic, end), name="guest")
+        pump.start()
+        try:
+            _configure(endpoint, space)
+            yield
+        finally:
+            os.close(told)
+            pump.join()
+            os.close(end)
+            os.close(nic)
+
+
+def _open_nic() -> int:
+    nic = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    flags = TAP | NO_PACKET_INFORMATION | VIRTIO_HEADER
+    fcntl.ioctl(nic, TUNSETIFF, struct.pack("16sH22x", NIC.encode(), flags))
+    fcntl.ioctl(nic, TUNSETVNETHDRSZ, struct.pack("i", HEADER_BYTES))
+    return nic
+
+
+def _configure(endpoint: mz.Endpoint, space: Namespace) -> None:
+    mtu = str(endpoint.state().mtu)
+    space.run("ip", "link", "set", NIC, "address", str(endpoint.mac), "mtu", mtu, "up")
+    with Session.open(space.name) as session:
+        link = get_link(session, NIC)
+        assert link is not None
+        for address in endpoint.addresses:
+            add_address(session, link.ifindex, address, dad=False)
+
+
+def _pump(one: int, other: int, end: int) -> None:
+    ways = {one: other, other: one}
+    while True:
+        ready, _, _ = select.select([*ways, end], [], [])
+        if end in ready:
+            return
+        for each in ready:
+            os.write(ways[each], os.read(each, LARGEST))
