@@ -12,12 +12,12 @@ import attrs
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.endpoints import endpoint_findings
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import LocalEndpoints, configuration, life_of
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration, counters, life_of
 from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
 from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import Record, u32
+from mizarnet._model.codec import Record
 from mizarnet._model.described import Described, Listing
 from mizarnet._model.finding import Findings, messages, worst_first
 from mizarnet._model.html import table
@@ -35,7 +35,7 @@ from mizarnet._model.specs import (
     NetnsLike,
     Route,
 )
-from mizarnet._model.stats import EndpointStats, split_endpoint_stats, unpack_endpoint_stats
+from mizarnet._model.stats import EndpointStats
 from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     BulkError,
@@ -366,25 +366,22 @@ class Endpoint(Described):
         )
 
     def stats(self) -> EndpointStats:
-        """Frames sent, received and refused, summed over the CPUs.
+        """Frames sent, received and refused, summed over the CPUs, and the reasons of what was refused.
 
         Raises:
             EndpointNotFoundError: The endpoint was deleted.
         """
         self._current()
-        slices = self._datapath.maps.traffic.lookup_per_cpu(u32(self._record.slot))
-        return unpack_endpoint_stats(slices or [])
+        return counters.read(self._datapath.maps, self._record.slot, self._record.instance)
 
     @staticmethod
     def stats_all(agent: TransitAgent) -> Mapping[str, EndpointStats]:
-        """Frames sent, received and refused of every endpoint of this host, by name, from few system calls.
+        """What :meth:`stats` is of every endpoint of this host, by name; from few system calls.
 
         Args:
             agent: Transit agent of the host.
         """
-        endpoints = LocalEndpoints.of(datapath_of(agent))
-        counted = split_endpoint_stats(endpoints.maps.traffic.sum_words()[1])
-        return {name: counted[slot] for name, slot in endpoints.slots().items()}
+        return {each.name: stats for each, stats in counters.read_all(datapath_of(agent).maps)}
 
     def state(self) -> EndpointState:
         """The endpoint's record and its device, read from the kernel.

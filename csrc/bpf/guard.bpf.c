@@ -61,7 +61,6 @@ static __always_inline const __u32 *next_stop(struct __sk_buff *skb, const struc
  */
 static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
 {
-	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
 	if (packet->to && packet->to->place == MZN_PLACE_LOCAL)
 		return MZN_PASS_ACCEPTED;
 	packet->host = next_stop(skb, packet);
@@ -77,8 +76,11 @@ static __always_inline int judge_received(struct __sk_buff *skb, struct packet *
 	packet->vni = outer->vni;
 	if (!refused)
 		refused = understand(skb, packet);
-	if (!refused)
-		refused = check_inner(skb, &packet->frame);
+	if (refused)
+		return refused;
+	/* Also of what is refused below: it is counted for the endpoint that it was for. ARP has no such address. */
+	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
+	refused = check_inner(skb, &packet->frame);
 	if (refused)
 		return refused;
 	return is_local_sender(packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);

@@ -38,6 +38,7 @@ _SHAPES = {
     "peers": (MapType.LPM_TRIE, layouts.PEER_KEY.size, layouts.PEER.size),
     "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, layouts.COUNTER.size),
     "traffic": (MapType.PERCPU_ARRAY, _NUMBER, layouts.TRAFFIC.size),
+    "drops": (MapType.LRU_HASH, layouts.DROP_KEY.size, layouts.COUNTER.size),
     "records": (MapType.HASH, layouts.RECORD_KEY.size, layouts.RECORD.size),
     "slots": (MapType.HASH, _NUMBER, layouts.SLOT.size),
     "addresses": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ADDRESS.size),
@@ -64,6 +65,7 @@ class Maps:
     peers: Map
     verdicts: Map
     traffic: Map
+    drops: Map
     records: Map
     slots: Map
     addresses: Map

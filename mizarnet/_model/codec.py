@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
+from typing import NamedTuple
 
 import attrs
 
@@ -298,13 +299,42 @@ def record_key(name: str) -> bytes:
     return blake2b(name.encode(), digest_size=16, person=b"mizarnet-name").digest()
 
 
+_vni_of_record: Callable[[bytes], int] = layouts.RECORD.reader("vni")
 _slot_of_record: Callable[[bytes], int] = layouts.RECORD.reader("slot")
 _name_of_record: Callable[[bytes], bytes] = layouts.RECORD.reader("name")
 
 
-def name_and_slot(data: bytes) -> tuple[str, int]:
-    """Name and index into ``traffic`` in a packed ``mzn_record``."""
-    return _text(_name_of_record(data)), _slot_of_record(data)
+class Counted(NamedTuple):
+    """An endpoint, as far as it takes to find its counters.
+
+    Attributes:
+        name: Name of the endpoint.
+        vni: VNI of the endpoint.
+        slot: Index into ``traffic``.
+        instance: Instance of the endpoint, by which ``drops`` knows it.
+    """
+
+    name: str
+    vni: int
+    slot: int
+    instance: int
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Counted:
+        """Of a packed ``mzn_record``."""
+        return cls(
+            _text(_name_of_record(data)), _vni_of_record(data), _slot_of_record(data), instance_of(data)
+        )
+
+
+def no_traffic(instance: int) -> bytes:
+    """An endpoint's counters on one CPU, packed as ``mzn_traffic``, before it has sent or received anything."""
+    return layouts.Traffic(instance, *[layouts.Counter(0, 0)] * 4).pack()
+
+
+def drop_key(instance: int, verdict: int) -> bytes:
+    """A key of ``drops``, packed as ``mzn_drop_key``."""
+    return layouts.DropKey(instance, verdict).pack()
 
 
 NO_SLOT = 0xFFFFFFFF

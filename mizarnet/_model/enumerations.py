@@ -29,7 +29,7 @@ class VerdictKind(enum.Enum):
 class Limit:
     """Sizes and bounds that programs and user space share."""
 
-    SCHEMA: Final = 1
+    SCHEMA: Final = 2
     """Version of the layouts in this file."""
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""
@@ -55,6 +55,8 @@ class Limit:
     """Room for verdicts of one program in the map ``verdicts``."""
     PROGRAMS: Final = 3
     """Programs that count verdicts."""
+    DROPS: Final = 16384
+    """Room for reasons of endpoints' drops in the map ``drops``."""
     FIRST_DROP: Final = 64
     """Verdicts from this number on are drop reasons; below it, frames went on."""
 
@@ -549,6 +551,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_LIMIT_GROUPS": Limit.GROUPS,
         "MZN_LIMIT_VERDICTS": Limit.VERDICTS,
         "MZN_LIMIT_PROGRAMS": Limit.PROGRAMS,
+        "MZN_LIMIT_DROPS": Limit.DROPS,
         "MZN_LIMIT_FIRST_DROP": Limit.FIRST_DROP,
     },
     "mzn_program": {

@@ -74,6 +74,7 @@ class Layout:
         self.size: int = self._struct.size
         self.pack: Callable[..., bytes] = self._struct.pack
         self.unpack: Callable[[bytes], tuple[Any, ...]] = self._struct.unpack
+        self.iter_unpack: Callable[[bytes], Iterator[tuple[Any, ...]]] = self._struct.iter_unpack
 
     def _codes(self) -> Iterator[str]:
         for field in self._fields:

@@ -272,30 +272,60 @@ class Counter(NamedTuple):
         return COUNTER.pack(*self)
 
 
-TRAFFIC: Final = Layout("mzn_traffic", ("sent", COUNTER), ("received", COUNTER), ("dropped", COUNTER))
+TRAFFIC: Final = Layout(
+    "mzn_traffic",
+    ("instance", "Q"),
+    ("sent", COUNTER),
+    ("received", COUNTER),
+    ("dropped", COUNTER),
+    ("undelivered", COUNTER),
+)
 
 
 class Traffic(NamedTuple):
     """The members of ``mzn_traffic``."""
 
+    instance: int
     sent: Counter
     received: Counter
     dropped: Counter
+    undelivered: Counter
 
     @classmethod
     def unpack(cls, data: Packed) -> Traffic:
         """Of the bytes in a map."""
         (
-            sent_packets, sent_bytes, received_packets, received_bytes, dropped_packets, dropped_bytes
+            instance, sent_packets, sent_bytes, received_packets, received_bytes, dropped_packets,
+            dropped_bytes, undelivered_packets, undelivered_bytes
         ) = TRAFFIC.unpack(data)
         return new(
-            Traffic, (new(Counter, (sent_packets, sent_bytes)), new(Counter, (received_packets,
-            received_bytes)), new(Counter, (dropped_packets, dropped_bytes)))
+            Traffic, (instance, new(Counter, (sent_packets, sent_bytes)), new(Counter, (received_packets,
+            received_bytes)), new(Counter, (dropped_packets, dropped_bytes)), new(Counter,
+            (undelivered_packets, undelivered_bytes)))
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return TRAFFIC.pack(*self.sent, *self.received, *self.dropped)
+        return TRAFFIC.pack(self.instance, *self.sent, *self.received, *self.dropped, *self.undelivered)
+
+
+DROP_KEY: Final = Layout("mzn_drop_key", ("instance", "Q"), ("verdict", "I"), ("pad", "4x"))
+
+
+class DropKey(NamedTuple):
+    """The members of ``mzn_drop_key``."""
+
+    instance: int
+    verdict: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> DropKey:
+        """Of the bytes in a map."""
+        return new(cls, DROP_KEY.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return DROP_KEY.pack(*self)
 
 
 RECORD_KEY: Final = Layout("mzn_record_key", ("digest", "16s"))
@@ -594,7 +624,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
         IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, SENDER, COUNTER,
-        TRAFFIC, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
+        TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

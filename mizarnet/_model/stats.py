@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -159,35 +160,82 @@ def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:
 @public
 @attrs.frozen
 class EndpointStats(Described):
-    """What one endpoint sent, received and was refused.
+    """What one endpoint sent and received, and what was refused of it and kept from it.
 
     Attributes:
         sent: Frames let out by the agent, and questions that it answered.
         received: Frames handed to the endpoint's device.
-        dropped: Frames of the endpoint that the agent refused.
+        dropped: Frames of the endpoint that the agent refused, chatter included.
+        undelivered: Frames for the endpoint that the guard refused, when it had read for whom they were.
+        reasons: Verdicts of the frames in ``dropped`` and ``undelivered`` that were counted for the endpoint, as far
+            as they are known: ``unexplained`` are those that are not.
     """
 
     sent: Counter
     received: Counter
     dropped: Counter
+    undelivered: Counter = Counter()
+    reasons: Mapping[Verdict, Counter] = attrs.field(factory=dict[Verdict, Counter])
+
+    @property
+    def drops(self) -> Mapping[Verdict, Counter]:
+        """The reasons that are no chatter: what should be looked into."""
+        return without_chatter(self.reasons)
+
+    @property
+    def chatter(self) -> Mapping[Verdict, Counter]:
+        """The reasons that are chatter, which healthy network stacks go on sending."""
+        return chatter_of(self.reasons)
+
+    @property
+    def unexplained(self) -> Counter:
+        """Frames whose reason is not known any more, since it made room for another one in the table of reasons.
+
+        It has room for 16,384, of all endpoints of the host. Those that were not counted for long go first.
+        """
+        known, counted = total(self.reasons.values()), self.dropped + self.undelivered
+        return Counter(max(0, counted.packets - known.packets), max(0, counted.bytes - known.bytes))
 
 
-def unpack_endpoint_stats(slices: Iterable[bytes]) -> EndpointStats:
+NOT_SUMMED = layouts.TRAFFIC.offset("sent.packets") // 8
+"""Words at the beginning of a value of ``traffic`` that are no counters."""
+_WORDS = layouts.TRAFFIC.size // 8
+_VERDICTS = {int(verdict): verdict for verdict in Verdict}
+
+
+def unpack_endpoint_stats(slices: Iterable[bytes], reasons: Mapping[Verdict, Counter]) -> EndpointStats:
     """From the map ``traffic``: one packed value per CPU."""
     cpus = [layouts.Traffic.unpack(data) for data in slices]
     return EndpointStats(
         sent=_sum(cpu.sent for cpu in cpus),
         received=_sum(cpu.received for cpu in cpus),
         dropped=_sum(cpu.dropped for cpu in cpus),
+        undelivered=_sum(cpu.undelivered for cpu in cpus),
+        reasons=reasons,
     )
 
 
-def split_endpoint_stats(words: Sequence[int]) -> list[EndpointStats]:
-    """From the whole map ``traffic``, summed over the CPUs: that of each index."""
-    counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
-    return [
-        EndpointStats(*three) for three in zip(counters[::3], counters[1::3], counters[2::3], strict=True)
-    ]
+def endpoint_stats_at(slot: int, words: Sequence[int], reasons: Mapping[Verdict, Counter]) -> EndpointStats:
+    """From the whole map ``traffic``, summed over the CPUs: that of one index."""
+    counters = words[slot * _WORDS + NOT_SUMMED : (slot + 1) * _WORDS]
+    sent, received, dropped, undelivered = map(Counter, counters[::2], counters[1::2])
+    return EndpointStats(sent, received, dropped, undelivered, reasons)
+
+
+def unpack_reason(data: bytes) -> Counter:
+    """Of a value of the map ``drops``."""
+    return Counter(*layouts.COUNTER.unpack(data))
+
+
+def unpack_reasons(keys: bytes, values: bytes) -> Mapping[int, Mapping[Verdict, Counter]]:
+    """From the whole map ``drops``: the reasons of each endpoint, by its instance."""
+    found: defaultdict[int, dict[Verdict, Counter]] = defaultdict(dict)
+    entries = zip(layouts.DROP_KEY.iter_unpack(keys), layouts.COUNTER.iter_unpack(values), strict=True)
+    for (instance, number), (packets, size) in entries:
+        verdict = _VERDICTS.get(number)  # None: a newer version's programs counted it
+        if verdict is not None and packets:
+            found[instance][verdict] = Counter(packets, size)
+    return found
 
 
 def _sum(counters: Iterable[layouts.Counter]) -> Counter:

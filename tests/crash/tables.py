@@ -22,7 +22,15 @@ Dump = Mapping[str, Mapping[bytes, bytes]]
 
 _LEFT_OUT = {"instance", "maker", "changed", "generation", "netns_device", "netns_inode", "nsid"}
 _PRIVATE = "mizarnet-"
-_LEFT_OUT_TABLES = {"verdicts", "traffic", "changes", ".rodata.config", ".rodata.build", "transit.rodata"}
+_LEFT_OUT_TABLES = {
+    "verdicts",
+    "traffic",
+    "drops",
+    "changes",
+    ".rodata.config",
+    ".rodata.build",
+    "transit.rodata",
+}
 
 
 def dump(map_ids: Mapping[str, int]) -> Dump:

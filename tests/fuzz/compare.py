@@ -11,14 +11,19 @@ from typing import Any, TypeAlias
 
 import attrs
 
+import mizarnet as mz
 from mizarnet import Verdict
+from mizarnet._model import layouts
 from mizarnet._model.enumerations import Limit, Program
+from mizarnet._model.stats import NOT_SUMMED
 from mizarnet.errors import BpfError
 from tests.fuzz.cases import PER_STATE, cases_of
 from tests.fuzz.states import state_of
 from tests.model import Model
 from tests.model.case import Case, Outcome, ProgramName
 from tests.support.twin import Twin
+
+WORDS = layouts.TRAFFIC.size // 8
 
 
 @attrs.frozen
@@ -108,17 +113,23 @@ class Account:
     def __init__(self) -> None:
         self._verdicts: Counts = defaultdict(_nothing)
         self._traffic: Counts = defaultdict(_nothing)
+        self._reasons: Counts = defaultdict(_nothing)
 
     def add(self, case: Case, outcome: Outcome) -> None:
         """Count a frame."""
         counted = self._verdicts[case.program, outcome.verdict]
         counted[0] += 1
         counted[1] += len(case.frame)
-        sent, received = outcome.sent, outcome.received
+        sent, received, undelivered = outcome.sent, outcome.received, outcome.undelivered
         if sent:
             _count(self._traffic[sent.number, "dropped" if sent.dropped else "sent"], sent.bytes)
+        if sent and sent.dropped:
+            _count(self._reasons[sent.number, outcome.verdict], sent.bytes)
         if received:
             _count(self._traffic[received.number, "received"], received.bytes)
+        if undelivered:
+            _count(self._traffic[undelivered.number, "undelivered"], undelivered.bytes)
+            _count(self._reasons[undelivered.number, outcome.verdict], undelivered.bytes)
 
     def verdicts(self) -> dict[tuple[ProgramName, Verdict], int]:
         """How often each was counted."""
@@ -129,6 +140,7 @@ class Account:
         verdicts, traffic = twin.counters()
         yield from _differences(self._verdicts, dict(_read_verdicts(verdicts)))
         yield from _differences(self._traffic, dict(_read_traffic(traffic)))
+        yield from _differences(self._reasons, dict(_read_reasons(twin.reasons())))
 
 
 Counts: TypeAlias = "defaultdict[tuple[Any, ...], list[int]]"
@@ -159,9 +171,16 @@ def _read_verdicts(words: array[int]) -> Iterator[tuple[tuple[object, ...], list
 
 
 def _read_traffic(words: array[int]) -> Iterator[tuple[tuple[object, ...], list[int]]]:
-    for at, counter in _counters(words):
-        number, kind = divmod(at, 3)
-        yield (number, ("sent", "received", "dropped")[kind]), counter
+    for number in range(len(words) // WORDS):
+        for kind, counter in _counters(words[number * WORDS + NOT_SUMMED : (number + 1) * WORDS]):
+            yield (number, ("sent", "received", "dropped", "undelivered")[kind]), counter
+
+
+def _read_reasons(
+    reasons: Mapping[int, Mapping[Verdict, mz.Counter]],
+) -> Iterator[tuple[tuple[object, ...], list[int]]]:
+    for number, counted in reasons.items():
+        yield from (((number, reason), [*attrs.astuple(counter)]) for reason, counter in counted.items())
 
 
 def _counters(words: array[int]) -> Iterator[tuple[int, list[int]]]:

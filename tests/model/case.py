@@ -176,7 +176,7 @@ class Sent:
 
 @attrs.frozen
 class Received:
-    """Counted for the receiving endpoint."""
+    """Counted for the receiving endpoint, or for the one that the frame was for."""
 
     number: int
     bytes: int
@@ -198,6 +198,7 @@ class Outcome:
         redirect: Where the frame goes on the tunnel instead of straight on.
         sent: What is counted for the sender.
         received: What is counted for the receiver.
+        undelivered: What is counted for the endpoint that does not get the frame, besides the sender.
         asked: Source and destination of the way a transit switch asked for.
     """
 
@@ -212,4 +213,5 @@ class Outcome:
     redirect: Literal["ingress", "egress"] | None = None
     sent: Sent | None = None
     received: Received | None = None
+    undelivered: Received | None = None
     asked: tuple[Ip, Ip] | None = None

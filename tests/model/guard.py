@@ -20,10 +20,16 @@ def judge(case: Case, tables: Tables) -> Outcome:
         if key is None:
             return _without_key(case, tables)
         _check_key(key, tables)
-        packet = _inner_packet(case, tables)
-        return _onwards(case, packet, key, tables)
+        packet = _inner_packet(case)
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT)
+    try:
+        _check_packet(case, packet, tables)
+        return _onwards(case, packet, key, tables)
+    except Refused as refused:
+        to = tables.local(key.vni, packet.destination)
+        undelivered = None if to is None else Received(to.number, len(case.frame))
+        return Outcome(verdict=refused.reason, action=TC_SHOT, undelivered=undelivered)
 
 
 def _without_key(case: Case, tables: Tables) -> Outcome:
@@ -50,17 +56,20 @@ def _are_harmless(options: bytes) -> bool:
     return at == len(options)
 
 
-def _inner_packet(case: Case, tables: Tables) -> Packet:
+def _inner_packet(case: Case) -> Packet:
     packet = understand(case.frame, case.tag)  # G6
     if packet is None:  # G7
         raise Refused(Verdict.BAD_ARP)
+    return packet
+
+
+def _check_packet(case: Case, packet: Packet, tables: Tables) -> None:
     if packet.is_neighbour_discovery:  # G8
         raise Refused(Verdict.BAD_ND)
     if packet.is_multicast:  # G9
         raise Refused(Verdict.MULTICAST)
     if case.frame[0:6] == tables.config.tunnel_mac:  # G10
         raise Refused(Verdict.TUNNEL_MAC)
-    return packet
 
 
 def _onwards(case: Case, packet: Packet, key: TunnelKey, tables: Tables) -> Outcome:

@@ -16,14 +16,15 @@ from mizarnet import Verdict
 from mizarnet._datapath import hooks, loader, maps
 from mizarnet._kernel.bpf import MapType
 from mizarnet._model.codec import FIRST
-from tests.frames import Outer
+from mizarnet._model.enumerations import Limit
+from tests.frames import Outer, datagram
 from tests.support.builds import OTHER_TTL, compile_second, installed
 from tests.support.depth import depth
 from tests.support.flow import Probe
 from tests.support.process import finish, start_python
 from tests.support.standing import program_ids
 from tests.support.tables import contents
-from tests.support.traffic import Capture, assert_ping
+from tests.support.traffic import Capture, assert_ping, send_frame
 from tests.world import BLUE, UNDERLAY, Container, Host, Subnet, World, common_tests
 
 TIMES = {"auto": depth(6, 1000), "clsact": depth(6, 200), "switch": depth(6, 200)}
@@ -81,6 +82,8 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
 ) -> None:
     one, near, far = pair
     agent = world.hosts[0].agent
+    frame = datagram(one.mac, one.ip, "10.0.0.99", destination_mac=one.mac)
+    send_frame(one.namespace, one.endpoint.ifname, frame)
     before, memory, programs = contents(agent), agent.state().memory, agent.state().programs
     assert not agent.outdated
     assert outer_ttl(world, one, far) == TTL
@@ -93,6 +96,8 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
         assert all(state.attached.values())
         assert not set(state.programs.values()) & set(programs.values())
         assert (contents(agent), state.memory) == (before, memory)
+        send_frame(one.namespace, one.endpoint.ifname, frame)
+        assert one.endpoint.stats().reasons == {Verdict.NO_DESTINATION: mz.Counter(2, 2 * len(frame))}
     assert agent.outdated, "for the first package the second one's programs are"
     upgrade(world.hosts[0])
     assert outer_ttl(world, one, far) == TTL
@@ -124,7 +129,7 @@ def test_another_schema_is_named_with_ours_and_nothing_is_touched(world: World) 
     meta = living.read_meta()
     living.meta.update(FIRST, attrs.evolve(meta, head=attrs.evolve(meta.head, schema=9)).pack())
     for call in (mz.TransitAgent.attach, mz.TransitAgent.open, mz.Tunnel.delete):
-        with pytest.raises(mz.LayoutError, match=r"schema 9, this one has 1"):
+        with pytest.raises(mz.LayoutError, match=rf"schema 9, this one has {Limit.SCHEMA}"):
             call(host.tunnel)
     living.meta.update(FIRST, meta.pack())
     assert host.agent.state().programs == programs

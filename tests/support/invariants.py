@@ -11,13 +11,15 @@ import ctypes
 import math
 import os
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import attrs
 
-from mizarnet import LayoutError, NetnsNotFoundError, Stats, TransitAgent, Verdict
+from mizarnet import EndpointStats, LayoutError, NetnsNotFoundError, Stats, TransitAgent, Verdict
+from mizarnet._datapath.endpoints import counters
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing
 from mizarnet._kernel import bpf
@@ -65,6 +67,7 @@ class Account:
     head: Head
     runs: Mapping[Program, int]
     stats: Stats
+    endpoints: Mapping[str, EndpointStats]
 
     def errors(self) -> Iterator[str]:
         """What does not add up."""
@@ -77,10 +80,24 @@ class Account:
         lost = redirected - guard[Verdict.ACCEPTED_LOCALLY].packets
         if lost and not 0 < lost <= dropped_by_tunnel(self.head):
             yield f"of {redirected} frames that the agent redirected the guard accepted {redirected - lost}"
+        yield from self._reasons()
         # Nothing is lost here: the frame goes from the one program to the other within one call.
         bounced, admitted = guard[Verdict.BOUNCED].packets, agent[Verdict.BOUNCE_ADMITTED].packets
         if bounced != admitted:
             yield f"of {bounced} frames that the guard bounced the agent admitted {admitted}"
+
+    def _reasons(self) -> Iterator[str]:
+        """What was dropped of an endpoint has its reasons, and the programs counted at least as much of each."""
+        together: Counter[Verdict] = Counter()
+        for name, each in self.endpoints.items():
+            together.update({reason: counter.packets for reason, counter in each.reasons.items()})
+            refused = each.dropped.packets + each.undelivered.packets
+            explained = sum(counter.packets for counter in each.reasons.values())
+            if explained != refused:
+                yield f"of {refused} frames of {name} that were refused {explained} have a reason"
+        for reason, packets in together.items():
+            if packets > self.stats.verdicts[reason].packets:
+                yield f"endpoints have {packets} drops for {reason.name}, the programs fewer"
 
 
 def accounts() -> Iterator[tuple[Head, Account | None]]:
@@ -101,9 +118,10 @@ def account(programs: Mapping[int, Standing]) -> Account | None:
         runs = {} if replaced or not _counting else dict(_runs(programs, stack))
         if Program.SWITCH in runs and maps.read_switching().generation > 1:
             del runs[Program.SWITCH]
+        endpoints = {each.name: stats for each, stats in counters.read_all(maps)}
         if maps.verdicts.sum_words() == before:
             head = next(iter(programs.values())).head
-            return Account(head, runs, unpack_stats(before[1]))
+            return Account(head, runs, unpack_stats(before[1]), endpoints)
     return None
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from mizarnet import Verdict
+from mizarnet import Counter, Verdict
 from mizarnet._datapath.dry_run import DEVICE, Context, DryRun, object_path
 from mizarnet._datapath.dry_run import Outcome as Ran
 from mizarnet._datapath.dry_run.facts import NO_MAC, Asked, Facts, Key, Origin
+from mizarnet._model import codec
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program
+from mizarnet._model.stats import NOT_SUMMED, unpack_reasons
 from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, SentBy, TunnelKey
 from tests.model.state import Config, Ip, State
 from tests.support.twin_tables import pack_config, pack_switching, tables, words
@@ -22,6 +25,7 @@ from tests.support.twin_tables import pack_config, pack_switching, tables, words
 PROGRAMS = {"agent": Program.AGENT, "guard": Program.GUARD, "switch": Program.SWITCH}
 _VERDICTS = {int(verdict): verdict for verdict in Verdict}
 _OTHER_DEVICE = DEVICE + 1
+_ODD = 0x9E3779B97F4A7C15
 _WITH_TOKEN = (Verdict.BOUNCED, Verdict.BOUNCE_ADMITTED)
 # tunnel_flags as BPF_F_TUNINFO_FLAGS gives them, read as a number in the order of this machine.
 _DONT_FRAGMENT, _CONTROL, _CRITICAL, _OPTIONS = (
@@ -62,14 +66,24 @@ class Twin:
         self._known = wanted
         self._maps["switching"].update(FIRST, pack_switching(state))
         self._dry_run.set_tunnel(there=state.tunnel)
-        for name in ("verdicts", "traffic"):
-            counters = self._maps[name]
-            zero = bytes(counters.slot_size)
-            counters.update_many((u32(key), zero) for key in range(counters.max_entries))
+        verdicts, traffic, drops = (self._maps[name] for name in ("verdicts", "traffic", "drops"))
+        zero, cpus = bytes(verdicts.slot_size), traffic.slot_size // traffic.value_size
+        verdicts.update_many((u32(key), zero) for key in range(verdicts.max_entries))
+        traffic.update_many(
+            (u32(slot), cpus * codec.no_traffic(_instance(slot))) for slot in range(traffic.max_entries)
+        )
+        drops.delete_many(list(drops.keys()))
 
     def counters(self) -> tuple[array[int], array[int]]:
         """The words of ``verdicts`` and of ``traffic`` since the tables were filled."""
-        return self._maps["verdicts"].sum_words()[1], self._maps["traffic"].sum_words()[1]
+        words = (self._maps["verdicts"].sum_words(), self._maps["traffic"].sum_words(skip=NOT_SUMMED))
+        return words[0][1], words[1][1]
+
+    def reasons(self) -> dict[int, Mapping[Verdict, Counter]]:
+        """What was dropped since then, by the number of the endpoint that it was counted for."""
+        keys, values, _ = self._maps["drops"].lookup_all()
+        found = unpack_reasons(keys, values)
+        return {number: found[_instance(number)] for number in map(_number, found)}
 
     def run(self, case: Case) -> Outcome:
         """Run a program on a frame; raises `BpfError` if the kernel refused it before the program saw it."""
@@ -88,6 +102,16 @@ class Twin:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _instance(slot: int) -> int:
+    """As random as those of endpoints are, and as long."""
+    return slot * _ODD % (1 << 64)
+
+
+def _number(instance: int) -> int:
+    """The reverse."""
+    return instance * pow(_ODD, -1, 1 << 64) % (1 << 64)
 
 
 # -- facts in ----------------------------------------------------------------------------------------------
@@ -151,6 +175,7 @@ def _outcome(case: Case, ran: Ran) -> Outcome:
         tstamp=left.tstamp,
         sent=_sent(asked) if asked.sent else None,
         received=_received(asked) if asked.received else None,
+        undelivered=_undelivered(asked) if asked.undelivered else None,
         redirect=_redirect(asked) if asked.redirects else None,
         outer=_outer(asked) if asked.keys else None,
         asked=_way(asked) if asked.hops else None,
@@ -165,6 +190,12 @@ def _sent(asked: Asked) -> Sent:
 def _received(asked: Asked) -> Received:
     assert asked.received == 1, "received once"
     return Received(asked.received_slot, asked.received_length)
+
+
+def _undelivered(asked: Asked) -> Received:
+    assert asked.undelivered == 1, "undelivered once"
+    assert asked.undelivered_verdict == asked.verdict, "with its reason"
+    return Received(asked.undelivered_slot, asked.undelivered_length)
 
 
 def _redirect(asked: Asked) -> Literal["ingress", "egress"]:

@@ -41,9 +41,23 @@ static __always_inline void note_received(__u32 slot, __u32 bytes)
 	run->asked.received_length = bytes;
 }
 
+static __always_inline void note_undelivered(__u32 slot, __u32 verdict, __u32 bytes)
+{
+	struct dry_run *run = this_run();
+
+	if (!run)
+		return;
+	run->asked.undelivered += 1;
+	run->asked.undelivered_slot = slot;
+	run->asked.undelivered_verdict = verdict;
+	run->asked.undelivered_length = bytes;
+}
+
 #define count_verdict(program, verdict, bytes) \
 	(note_verdict(program, verdict, bytes), count_verdict(program, verdict, bytes))
 #define count_sent(slot, verdict, bytes) (note_sent(slot, verdict, bytes), count_sent(slot, verdict, bytes))
 #define count_received(slot, bytes) (note_received(slot, bytes), count_received(slot, bytes))
+#define count_undelivered(slot, verdict, bytes) \
+	(note_undelivered(slot, verdict, bytes), count_undelivered(slot, verdict, bytes))
 
 #endif

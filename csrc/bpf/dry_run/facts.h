@@ -47,6 +47,8 @@ struct dry_asked {
 	__u32 sent_slot, sent_verdict, sent_length;
 	__u32 received;
 	__u32 received_slot, received_length;
+	__u32 undelivered;
+	__u32 undelivered_slot, undelivered_verdict, undelivered_length;
 	__u32 redirects;
 	__u32 redirect_ifindex, redirect_flags;
 	__u32 keys;

@@ -66,6 +66,17 @@ struct {
 	__type(value, struct mzn_traffic);
 } traffic SEC(".maps");
 
+/*
+ * The reasons of what `traffic` counts as dropped and undelivered. One for all CPUs: a reason that was not counted for
+ * long makes room for another, and the sums in `traffic` tell that it did.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, MZN_LIMIT_DROPS);
+	__type(key, struct mzn_drop_key);
+	__type(value, struct mzn_counter);
+} drops SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);

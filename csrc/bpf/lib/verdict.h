@@ -33,7 +33,18 @@ static __always_inline int let_out(struct __sk_buff *skb, int verdict)
 	return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 }
 
-static __always_inline int let_in(struct __sk_buff *skb, int verdict)
+/*
+ * Refused by the guard: an endpoint of this host misses it. A frame that a copy replaces has no destination here. Not
+ * inline, for the same reason as count_refused.
+ */
+static __noinline int keep_out(const struct mzn_endpoint *to, __u32 verdict, __u32 bytes)
+{
+	if (to && to->place == MZN_PLACE_LOCAL)
+		count_undelivered(to->slot, verdict, bytes);
+	return TC_ACT_SHOT;
+}
+
+static __always_inline int let_in(struct __sk_buff *skb, const struct packet *packet, int verdict)
 {
 	switch (guard_fate(verdict)) {
 	case FATE_GO_ON:
@@ -43,17 +54,17 @@ static __always_inline int let_in(struct __sk_buff *skb, int verdict)
 		sign_bounced(skb);
 		return bpf_redirect(skb->ifindex, 0);
 	default:
-		return TC_ACT_SHOT;
+		return keep_out(packet->to, verdict, packet->bytes);
 	}
 }
 
-static __always_inline int act(void *context, enum mzn_program program, int verdict)
+static __always_inline int act(void *context, enum mzn_program program, const struct packet *packet, int verdict)
 {
 	switch (program) {
 	case MZN_PROGRAM_AGENT:
 		return let_out(context, verdict);
 	case MZN_PROGRAM_GUARD:
-		return let_in(context, verdict);
+		return let_in(context, packet, verdict);
 	case MZN_PROGRAM_SWITCH:
 		return switch_fate(verdict) == FATE_TURN ? XDP_TX : XDP_PASS;
 	}
@@ -75,7 +86,7 @@ static __always_inline int conclude(void *context, enum mzn_program program, con
 		count_sent(packet->sender->slot, verdict, packet->bytes);
 	if (is_received(program, verdict) && packet->to)
 		count_received(packet->to->slot, packet->bytes);
-	return act(context, program, verdict);
+	return act(context, program, packet, verdict);
 }
 
 #endif

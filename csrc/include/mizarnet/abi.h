@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 1, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 2, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
@@ -27,6 +27,7 @@ enum mzn_limit {
 	MZN_LIMIT_GROUPS = 8, /* Groups of maps that may be added to the first one. */
 	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
 	MZN_LIMIT_PROGRAMS = 3, /* Programs that count verdicts. */
+	MZN_LIMIT_DROPS = 16384, /* Room for reasons of endpoints' drops in the map `drops`. */
 	MZN_LIMIT_FIRST_DROP = 64, /* Verdicts from this number on are drop reasons; below it, frames went on. */
 };
 
@@ -390,9 +391,18 @@ struct mzn_counter {
 };
 
 struct mzn_traffic {
+	__u64 instance; /* of the record that has the index */
 	struct mzn_counter sent;
 	struct mzn_counter received;
-	struct mzn_counter dropped;
+	struct mzn_counter dropped; /* of the endpoint, by the agent */
+	struct mzn_counter undelivered; /* to the endpoint, by the guard */
+};
+
+/* Why an endpoint's frames were dropped. An instance is never given again, an index into `traffic` is. */
+struct mzn_drop_key {
+	__u64 instance; /* of the endpoint's record */
+	__u32 verdict; /* enum mzn_verdict */
+	__u32 pad;
 };
 
 /* The cold half of an endpoint: everything needed to adopt, compare or repair it. Read by no program. */

@@ -57,6 +57,10 @@ ASKED: Final = Layout(
     ("received", "I"),
     ("received_slot", "I"),
     ("received_length", "I"),
+    ("undelivered", "I"),
+    ("undelivered_slot", "I"),
+    ("undelivered_verdict", "I"),
+    ("undelivered_length", "I"),
     ("redirects", "I"),
     ("redirect_ifindex", "I"),
     ("redirect_flags", "I"),
@@ -167,6 +171,10 @@ class Asked(NamedTuple):
         received: Number of counts for a receiver.
         received_slot: Interface of the receiver.
         received_length: Frame length in bytes that was counted for the receiver.
+        undelivered: Number of counts for an endpoint that did not get the frame.
+        undelivered_slot: Interface of that endpoint.
+        undelivered_verdict: Verdict that was counted for that endpoint.
+        undelivered_length: Frame length in bytes that was counted for that endpoint.
         redirects: Number of redirects of the frame.
         redirect_ifindex: Index of the device that the frame was redirected to.
         redirect_flags: Flags of the redirect: ``BPF_F_INGRESS`` (1), or 0.
@@ -197,6 +205,10 @@ class Asked(NamedTuple):
     received: int = 0
     received_slot: int = 0
     received_length: int = 0
+    undelivered: int = 0
+    undelivered_slot: int = 0
+    undelivered_verdict: int = 0
+    undelivered_length: int = 0
     redirects: int = 0
     redirect_ifindex: int = 0
     redirect_flags: int = 0
@@ -223,4 +235,4 @@ class Asked(NamedTuple):
     @property
     def key(self) -> Key:
         """Tunnel key that was set last."""
-        return Key(*self[15:21])
+        return Key(*self[19:25])

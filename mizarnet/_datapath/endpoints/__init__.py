@@ -26,7 +26,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import Link
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import NO_SLOT, Record
+from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
@@ -83,11 +83,6 @@ class LocalEndpoints:
         """All records, sorted by name, whether their devices exist or not."""
         found = [Record.unpack(data) for _, data in self.maps.records.items()]
         return sorted(found, key=lambda record: record.spec.name)
-
-    def slots(self) -> dict[str, int]:
-        """Index into ``traffic`` of each endpoint that has one, by its name."""
-        found = (codec.name_and_slot(data) for _, data in self.maps.records.items())
-        return {name: slot for name, slot in found if slot != NO_SLOT}
 
     def lives(self, records: Iterable[Record]) -> Iterator[tuple[Record, Life]]:
         """Endpoints with how far each has come, from few messages to the kernel."""

@@ -133,6 +133,8 @@ def complete(maps: Maps, record: Record) -> None:
             f"an entry of endpoint {record.spec.name!r} belongs to another endpoint", record.spec.name
         ):
             entry.table.update(entry.key, entry.value, mode=mode)
+        if entry.table is maps.slots:
+            _begin_counting(maps, record)  # another endpoint may have had the index meanwhile
     try:
         publish(maps, record)
     except EndpointNotFoundError:
@@ -190,11 +192,17 @@ def claim_slot(maps: Maps, record: Record) -> Record:
     record = attrs.evolve(record, slot=_claim_slot(maps, record))
     try:
         rewrite(maps, record)
-        maps.traffic.update(codec.u32(record.slot), bytes(maps.traffic.slot_size))
+        _begin_counting(maps, record)
     except BaseException:
         take_own(maps.slots, codec.u32(record.slot), record.pack_slot().__eq__)
         raise
     return record
+
+
+def _begin_counting(maps: Maps, record: Record) -> None:
+    """Set the counters of an endpoint to zero, on each CPU, and let its drop reasons be counted for its instance."""
+    cpus = maps.traffic.slot_size // maps.traffic.value_size
+    maps.traffic.update(codec.u32(record.slot), cpus * codec.no_traffic(record.instance))
 
 
 def claim(maps: Maps, record: Record) -> Record:

@@ -230,15 +230,21 @@ def _refused(host: Host, inner: Addresses) -> Iterator[Canned]:
     accepted = Outcome(_TC_OK, own, Context(priority=2, tstamp=3), passed)
     yield _at_guard("from the agent", own, Key(), accepted, mark=known.MARK_LOCAL)
     local, key = ethernet(_VIRTUAL, _REMOTE, _packet(inner.web, inner.db)), _key_told(host, host.second)
-    for name, reason, at, told in (
-        ("without a tunnel key", Verdict.NO_TUNNEL_KEY, own, Key()),
-        ("from a stranger", Verdict.FOREIGN_PEER, frame, _key_told(host, host.stranger)),
-        ("of another tenant", Verdict.NO_DESTINATION, frame, key._replace(vni=OTHER_VNI)),
-        ("in a local endpoint's name", Verdict.SOURCE_IS_LOCAL, local, key),
-        ("to the tunnel itself", Verdict.TUNNEL_MAC, ethernet(_TUNNEL, _REMOTE, packet), key),
+    for name, reason, at, told, kept_from in (
+        ("without a tunnel key", Verdict.NO_TUNNEL_KEY, own, Key(), 0),
+        ("from a stranger", Verdict.FOREIGN_PEER, frame, _key_told(host, host.stranger), 0),
+        ("of another tenant", Verdict.NO_DESTINATION, frame, key._replace(vni=OTHER_VNI), 0),
+        ("in a local endpoint's name", Verdict.SOURCE_IS_LOCAL, local, key, known.DB_NUMBER),
+        (
+            "to the tunnel itself",
+            Verdict.TUNNEL_MAC,
+            ethernet(_TUNNEL, _REMOTE, packet),
+            key,
+            known.DB_NUMBER,
+        ),
     ):
-        dropped = Outcome(_TC_SHOT, None, NO_CONTEXT, _counted(Program.GUARD, reason, at))
-        yield _at_guard(name, at, told, dropped)
+        asked = _counted(Program.GUARD, reason, at, kept_from=kept_from)
+        yield _at_guard(name, at, told, Outcome(_TC_SHOT, None, NO_CONTEXT, asked))
 
 
 def _bounced_by_guard(host: Host, inner: Addresses) -> Canned:
@@ -306,11 +312,12 @@ def _counted(
     *,
     is_sent: bool = False,
     receiver: int = 0,
+    kept_from: int = 0,
     redirect: int | None = None,
     key: Key | None = None,
     way: tuple[IPAddress, IPAddress] | None = None,
 ) -> Asked:
-    """The record of a run with one verdict, counted also for sender and receiver, and the other calls."""
+    """The record of a run with one verdict, counted also for sender and (missed) receiver, and the other calls."""
     length, outer = len(frame), key or Key()
     source, destination = (ip.packed.ljust(len(NO_IP), b"\0") for ip in way) if way else (NO_IP, NO_IP)
     return Asked(
@@ -325,6 +332,10 @@ def _counted(
         received=int(bool(receiver)),
         received_slot=receiver,
         received_length=length if receiver else 0,
+        undelivered=int(bool(kept_from)),
+        undelivered_slot=kept_from,
+        undelivered_verdict=verdict if kept_from else 0,
+        undelivered_length=length if kept_from else 0,
         redirects=int(redirect is not None),
         redirect_ifindex=DEVICE if redirect is not None else 0,
         redirect_flags=redirect or 0,

@@ -184,16 +184,19 @@ class Map(Fd):
         keys, values, counts = zip(*chunks, strict=True) if chunks else ((), (), ())
         return b"".join(keys), b"".join(values), sum(counts)
 
-    def sum_words(self) -> tuple[bytes, array[int]]:
+    def sum_words(self, *, skip: int = 0) -> tuple[bytes, array[int]]:
         """Every key of a per-CPU map, packed, and its value summed over the CPUs, as 64-bit words.
 
         The value must consist of 64-bit counters: ``value_size // 8`` words for each key, in the keys' order.
+
+        Args:
+            skip: Words at the beginning of each value that are no counters; their sums are zero.
         """
         keys, slots, count = self.lookup_all()
         words, width = array("Q", slots), self._stride // 8
         totals = array("Q", bytes(count * self._stride))
         for cpu in range(self._cpus):
-            for word in range(width):
+            for word in range(skip, width):
                 of_cpu = words[cpu * width + word :: self._cpus * width]
                 totals[word::width] = array("Q", map(add, totals[word::width], of_cpu))
         return keys, totals
