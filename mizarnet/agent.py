@@ -12,7 +12,7 @@ import attrs
 from mizarnet._datapath import health, install, switches
 from mizarnet._datapath.checks import look_at_agent
 from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.losses import Watch
+from mizarnet._datapath.checks.losses import Watch, read_losses
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
@@ -189,8 +189,12 @@ class TransitAgent(Described, Closing):
             return agent
 
     def stats(self) -> Stats:
-        """Verdicts of each program since the agent was attached: packets and bytes, summed over the CPUs."""
-        return unpack_stats(self._datapath.maps.verdicts.sum_words()[1])
+        """Verdicts of each program since the agent was attached: packets and bytes, summed over the CPUs.
+
+        ``lost`` has what the tunnel's device lost behind them, since it was created.
+        """
+        words = self._datapath.maps.verdicts.sum_words()[1]
+        return unpack_stats(words, read_losses(device_of(self.tunnel)))
 
     def state(self) -> AgentState:
         """Programs, memory and hooks, read from the kernel."""

@@ -63,11 +63,13 @@ class Stats(Described):
         agent: The transit agent's verdicts, every one of them, with zeros.
         guard: The guard's verdicts.
         switch: The transit switch's verdicts; all zero on a host that has none.
+        lost: Packets that the tunnel's device lost behind a verdict that let them go on, as in ``TunnelState.lost``.
     """
 
     agent: Mapping[Verdict, Counter]
     guard: Mapping[Verdict, Counter]
     switch: Mapping[Verdict, Counter]
+    lost: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
 
     def since(self, earlier: Stats, /) -> Stats:
         """What was counted after ``earlier``."""
@@ -75,7 +77,12 @@ class Stats(Described):
             *(
                 MappingProxyType({verdict: now[verdict] - before[verdict] for verdict in Verdict})
                 for now, before in zip(self._programs(), earlier._programs(), strict=True)
-            )
+            ),
+            lost={
+                name: count - earlier.lost.get(name, 0)
+                for name, count in self.lost.items()
+                if count > earlier.lost.get(name, 0)
+            },
         )
 
     @property
@@ -111,9 +118,9 @@ class Stats(Described):
         ]
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()
-        )
+        lines = [f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()]
+        lines += [f"lost    {name:24} {count:>12}" for name, count in self.lost.items()]
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         decided = (total(program.values()).packets for program in self._programs())
@@ -147,10 +154,10 @@ them. ``rx_otherhost_dropped`` needs kernel 5.19.
 """
 
 
-def unpack_stats(words: Sequence[int]) -> Stats:
-    """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn."""
+def unpack_stats(words: Sequence[int], lost: Mapping[str, int] = MappingProxyType({})) -> Stats:
+    """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn; and what the tunnel's device lost."""
     counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
-    return Stats(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program))
+    return Stats(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program), lost=dict(lost))
 
 
 def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:

@@ -162,6 +162,8 @@ def test_a_full_table_of_neighbours_is_told(scene: Scene, monkeypatch: pytest.Mo
 
 def test_losses_behind_the_verdict_are_told_as_rates(scene: Scene) -> None:
     assert scene.seen.health().ok
+    before = scene.agent.stats()
+    assert before.lost == {}
     scene.ip("route", "add", "unreachable", "192.0.2.2/32")
     assert not ping(scene.web.namespace, scene.db.ip, timeout=0.2)
     (found,) = [each for each in scene.check() if each.kind is K.NO_ROUTE]
@@ -170,6 +172,13 @@ def test_losses_behind_the_verdict_are_told_as_rates(scene: Scene) -> None:
     assert not ping(scene.web.namespace, scene.db.ip, timeout=0.2)
     health = scene.seen.health()
     assert f"{TUNNEL}.tx_carrier_errors" in health.counters
+    assert (
+        scene.agent.stats().lost["tx_carrier_errors"]
+        == scene.host.tunnel.state().lost["tx_carrier_errors"]
+        == 2
+    )
+    assert scene.agent.stats().since(before).lost == scene.agent.stats().lost
+    assert "lost    tx_carrier_errors" in str(scene.agent.stats())
     lost = [each for each in health.reasons if each.kind is K.LOSS]
     assert any("no route to the other host" in each.message for each in lost)
     assert all(name in losses.LOSSES for name in ("tx_carrier_errors", "rx_otherhost_dropped"))
