@@ -35,6 +35,7 @@ def kinds(findings: list[mz.Finding]) -> set[K]:
 # -- opened ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.vm
 def test_an_empty_host_is_whole(bare: Namespace) -> None:
     with mz.Host.open(netns=bare.name) as host:
         assert (host.tunnels(), host.agents(), host.check()) == ([], [], [])
@@ -140,6 +141,7 @@ def test_an_underlay_or_tunnel_with_another_name_is_no_finding(scene: Scene) -> 
     scene.assert_works()
 
 
+@pytest.mark.vm
 def test_a_next_hop_that_does_not_answer_is_told_with_its_counters(scene: Scene) -> None:
     scene.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.77")
     scene.agent.peers.add("192.0.2.77")
@@ -160,6 +162,7 @@ def test_a_full_table_of_neighbours_is_told(scene: Scene, monkeypatch: pytest.Mo
     assert K.NEIGHBOURS_FULL in kinds(list(scene.seen.health().reasons))
 
 
+@pytest.mark.vm
 def test_losses_behind_the_verdict_are_told_as_rates(scene: Scene) -> None:
     assert scene.seen.health().ok
     before = scene.agent.stats()
@@ -253,6 +256,7 @@ def test_a_finding_is_seen_twice(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
     assert naps == [confirm.PAUSE]
 
 
+@pytest.mark.vm
 def test_a_check_changes_nothing_and_needs_no_lock(scene: Scene) -> None:
     before = {each.name: sorted(each.items()) for each in scene.maps.all() if each.name not in ("lifeline",)}
     with scene.host.tunnel._host.locked():
@@ -372,6 +376,7 @@ def test_findings_and_reports_can_be_shown(scene: Scene) -> None:
 # -- cleared -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.vm
 def test_clear_refuses_live_endpoints_and_then_leaves_nothing(scene: Scene) -> None:
     mz.TransitSwitch.attach(scene.agent)
     with pytest.raises(mz.InUseError, match="3 live endpoints") as caught:

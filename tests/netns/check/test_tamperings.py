@@ -16,6 +16,10 @@ def told(findings: list[mz.Finding], wanted: Found) -> Found:
     return {(each.kind, None if each.kind in open_kinds else str(each.object)) for each in findings}
 
 
+def test_those_for_the_emulated_kernels_exist() -> None:
+    assert TAMPERINGS.keys() >= ON_KERNELS
+
+
 def _assert_mended(scene: Scene, found: list[mz.Finding], tampering: Tampering) -> None:
     report = scene.seen.repair(found) if tampering.cure == "repair" else scene.seen.gc()
     if tampering.cure == "repair" and not report:  # of what cannot be mended, the rest is collected
@@ -25,7 +29,24 @@ def _assert_mended(scene: Scene, found: list[mz.Finding], tampering: Tampering) 
     assert scene.check() == []
 
 
-@pytest.mark.parametrize("name", TAMPERINGS)
+ON_KERNELS = {
+    "device: MAC changed",
+    "device: mode bridge",
+    "device: deleted",
+    "device: VM's device deleted",
+    "entry: senders",
+    "agent: guard/clsact taken off",
+    "tunnel: a qdisc",
+    "tunnel: deleted by hand",
+    "underlay: MTU lowered",
+    "switch: forwarding off",
+}
+"""Those that are done on the emulated kernels, too."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.vm] if each in ON_KERNELS else []) for each in TAMPERINGS]
+)
 def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     tampering = TAMPERINGS[name]
     assert scene.check() == []
