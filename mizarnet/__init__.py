@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mizarnet import aio as aio
+    from mizarnet import metrics as metrics
     from mizarnet._datapath.loader import Capacity as Capacity
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
@@ -202,7 +203,7 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 # Modules that are names of the root. ``from mizarnet import *`` leaves them out, since they import what few need.
-_MODULES = ["aio"]
+_MODULES = ["aio", "metrics"]
 
 
 def __getattr__(name: str) -> object:

@@ -176,7 +176,10 @@ class StaleHandleError(MizarnetError, RuntimeError):
 
 
 class MissingLibraryError(MizarnetError, ImportError):
-    """libbpf, or the extension that is compiled against it, cannot be loaded; raised by ``import mizarnet``."""
+    """libbpf, or the extension that is compiled against it, cannot be loaded; raised by the first use of the package.
+
+    For ``mizarnet.metrics`` it is ``prometheus_client`` that is missing.
+    """
 
 
 class PrivilegeError(MizarnetError, PermissionError):

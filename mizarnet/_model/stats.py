@@ -200,8 +200,12 @@ class EndpointStats(Described):
 
         It has room for 16,384, of all endpoints of the host. Those that were not counted for long go first.
         """
-        known, counted = total(self.reasons.values()), self.dropped + self.undelivered
-        return Counter(max(0, counted.packets - known.packets), max(0, counted.bytes - known.bytes))
+        packets = self.dropped.packets + self.undelivered.packets
+        size = self.dropped.bytes + self.undelivered.bytes
+        for known in self.reasons.values():
+            packets -= known.packets
+            size -= known.bytes
+        return Counter(max(0, packets), max(0, size))
 
 
 NOT_SUMMED = layouts.TRAFFIC.offset("sent.packets") // 8

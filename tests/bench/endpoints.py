@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from prometheus_client import CollectorRegistry, generate_latest
+
 import mizarnet as mz
 
 HOST = 4_096
 """Endpoints that a host has room for."""
 DELETED = 320
+SCRAPED = 1_000
 
 
 def median_of(call: Callable[[], object], rounds: int = 5) -> float:
@@ -62,6 +65,15 @@ def read_all(lab: mz.Lab) -> None:
     report(f"detach(force=True) of {HOST:,}", timed(partial(agent.detach, force=True)))
 
 
+def scrape(lab: mz.Lab) -> None:
+    """What a server for Prometheus does at each scrape."""
+    agent = lab.hosts[0].agent
+    mz.Endpoint.create_many(agent, specs(lab, SCRAPED, 16))
+    registry = CollectorRegistry()
+    registry.register(mz.metrics.Collector(agent))
+    report(f"scrape of {SCRAPED:,}", median_of(partial(generate_latest, registry), rounds=15))
+
+
 def delete_some(lab: mz.Lab, namespaces: int) -> None:
     agent = lab.hosts[0].agent
     wanted = specs(lab, DELETED, namespaces)
@@ -88,6 +100,8 @@ def main() -> int:
             delete_some(lab, namespaces)
     with mz.Lab(name="many", hosts=2) as lab:
         read_all(lab)
+    with mz.Lab(name="many", hosts=1) as lab:
+        scrape(lab)
     return 0
 
 

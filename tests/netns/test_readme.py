@@ -17,7 +17,7 @@ from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER, SECOND, FEEDS, WHOLE, JOIN = re.findall(
+HOST_1, HOST_2, LATER, SECOND, FEEDS, WHOLE, METRICS, JOIN = re.findall(
     r"```python\n(.*?)```", README.read_text(), re.DOTALL
 )
 
@@ -114,6 +114,16 @@ def test_what_changed_behind_its_back_is_told_and_mended(
     assert comment[1] in printed
     assert printed.endswith("\n\nok\n")
     assert ping(containers[0], "10.0.0.2")
+
+
+def test_metrics_are_served(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]
+) -> None:
+    _run(hosts[0], HOST_1)
+    scrape = "import urllib.request as u\nprint(u.urlopen('http://127.0.0.1:9464/metrics').read().decode())"
+    told = _run(hosts[0], f"{METRICS}\n{scrape}").splitlines()
+    assert 'mizarnet_up{tunnel="tunnel0"} 1.0' in told
+    assert 'mizarnet_endpoint_sent_packets_total{endpoint="7/10.0.0.1",tunnel="tunnel0",vni="7"} 0.0' in told
 
 
 def test_ten_lines_show_both_hosts() -> None:

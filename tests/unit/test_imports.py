@@ -46,6 +46,13 @@ def test_asyncio_is_imported_by_those_who_use_it() -> None:
     assert "asyncio" in _modules_after("import mizarnet as mz; mz.aio.call")
 
 
+def test_prometheus_is_imported_by_those_who_use_it() -> None:
+    assert "prometheus_client" not in _modules_after(
+        "from mizarnet import *; Tunnel.create, TransitAgent.attach"
+    )
+    assert "prometheus_client" in _modules_after("import mizarnet as mz; mz.metrics.Collector")
+
+
 def test_every_public_name_works_whatever_was_imported_before() -> None:
     """A module of the package that had the name of a function would take its place."""
     everything = """
@@ -55,7 +62,7 @@ def test_every_public_name_works_whatever_was_imported_before() -> None:
         for name in mizarnet.__all__:
             value = getattr(mizarnet, name)
             assert name == "__version__" or callable(value), name
-        assert dir(mizarnet) == sorted([*mizarnet.__all__, "aio"])
+        assert dir(mizarnet) == sorted([*mizarnet.__all__, "aio", "metrics"])
         assert mizarnet.__all__ == sorted(mizarnet.__all__)
     """
     _modules_after(textwrap.dedent(everything))

@@ -75,3 +75,12 @@ def test_a_tree_without_the_extension_says_how_to_get_it(package: Path) -> None:
     line, _context = use_of(package)
     assert "No module named 'mizarnet._kernel.bpf._ext'" in line
     assert line.endswith("; install mizarnet with pip, which compiles it")
+
+
+def test_the_extra_that_metrics_need_is_named() -> None:
+    code = "import sys; sys.modules['prometheus_client'] = None; import mizarnet as mz; mz.metrics"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("mizarnet.errors.MissingLibraryError: No module named 'prometheus_client.core'")
+    assert last.endswith("; pip install 'mizarnet[metrics]'")
