@@ -3,6 +3,7 @@
  * The guard: every frame on the ingress of the tunnel. A MACVLAN picks frames by MAC alone; what makes a
  * tenant's network is checked here: the VNI, the peer, the address, and the agent's mark on local frames.
  */
+#include "lib/answer.h"
 #include "lib/lookup.h"
 #include "lib/nd.h"
 #include "lib/outer.h"
@@ -21,16 +22,12 @@ static __always_inline int check_outer(struct __sk_buff *skb, const struct outer
 	return is_peer(&outer->remote) ? 0 : MZN_DROP_FOREIGN_PEER;
 }
 
-/*
- * A remote host must not speak for an endpoint of this one, by MAC or by address. The same MAC may exist in another
- * VNI elsewhere.
- */
-static __always_inline bool is_local_sender(const struct packet *packet)
+/* A remote host must not speak for an endpoint of this one. Its MAC says nothing: no frame goes on with one of afar. */
+static __always_inline bool is_local_source(const struct packet *packet)
 {
-	struct mzn_sender *known = bpf_map_lookup_elem(&senders, &packet->frame.source_mac);
-	struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
+	const struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
 
-	return (known && known->vni == packet->vni) || (from && from->place == MZN_PLACE_LOCAL);
+	return from && from->place == MZN_PLACE_LOCAL;
 }
 
 static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
@@ -83,7 +80,7 @@ static __always_inline int judge_received(struct __sk_buff *skb, struct packet *
 	refused = check_inner(skb, &packet->frame);
 	if (refused)
 		return refused;
-	return is_local_sender(packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
+	return is_local_source(packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
 }
 
 /*
@@ -111,10 +108,15 @@ static __always_inline int accept_locally(struct __sk_buff *skb)
 	return MZN_PASS_ACCEPTED_LOCALLY;
 }
 
+/* Both MACs, so that those which a sender on another host chose reach nobody. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *packet)
 {
+	struct macs macs;
+
+	set_mac(macs.destination, packet->to->mac.bytes);
+	set_virtual_mac(macs.source);
 	/* No checksum flag: at ingress skb->csum does not cover the Ethernet header. */
-	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), packet->to->mac.bytes, ETH_ALEN, 0))
+	if (bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
 		return MZN_DROP_UNREADABLE;
 	return MZN_PASS_ACCEPTED;
 }

@@ -490,7 +490,7 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
     ),
     Verdict.SOURCE_IS_LOCAL: _Meaning(
         VerdictKind.OPERATOR,
-        "A peer speaks for an address or MAC that an endpoint of this host has: both hosts have it, or the peer forges it.",
+        "A peer speaks for an address that an endpoint of this host has: both hosts have it, or the peer forges it.",
         "Delete the endpoint on the host that it left: Endpoint.delete_many(). If there is no other, look at the peer.",
     ),
     Verdict.UNREADABLE: _Meaning(

@@ -5,7 +5,7 @@ One endpoint sends broadcasts, then multicasts, then ARP requests for an address
 own and as fast as it can. A neighbour on its host pings an endpoint of that host and one of another host, one request
 after the other. Idle and storm take turns, so that whatever else the machine does meets both. A row has the rate of
 the storm, the median round trip without and with it, and how many of its frames any other endpoint received, by
-captures that look for the storm's source MAC.
+captures that look for the sender.
 
 Nothing is pinned to a CPU: the storm is dropped inside the call that sends, on the sender's own. On a machine without
 a second free CPU the ratio tells of the scheduler.
@@ -23,6 +23,7 @@ import struct
 import sys
 import time
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 import attrs
 
@@ -44,21 +45,16 @@ IDENTIFIER = os.getpid() & 0xFFFF
 
 
 class Ear:
-    """Counts the frames with a source MAC that a device receives."""
+    """Counts the frames of a sender that a device receives."""
 
-    def __init__(self, container: Container, mac: bytes) -> None:
+    def __init__(self, container: Container, sender: Container) -> None:
         """Start."""
         self._socket = container.namespace.socket(socket.AF_PACKET, socket.SOCK_RAW)
-        high, low = struct.unpack("!IH", mac)
-        # ldw [6]; jeq high, else 3; ldh [10]; jeq low, else 1; accept; refuse
-        code = (
-            (0x20, 0, 0, 6),
-            (0x15, 0, 3, high),
-            (0x28, 0, 0, 10),
-            (0x15, 0, 1, low),
-            (6, 0, 0, 64),
-            (6, 0, 0, 0),
-        )
+        # What comes from another host does not have the sender's MAC, only its address.
+        is_near = container.host is sender.host
+        at, known = (8, sender.mac[2:]) if is_near else (26, ip_address(sender.ip).packed)
+        # ldw [at]; jeq known, else 1; accept; refuse
+        code = ((0x20, 0, 0, at), (0x15, 0, 1, int.from_bytes(known, "big")), (6, 0, 0, 64), (6, 0, 0, 0))
         program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in code))
         self._socket.setsockopt(
             socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", len(code), ctypes.addressof(program))
@@ -197,7 +193,7 @@ def main() -> int:
     with World("vxlan") as world, ExitStack() as undo:
         crowd = Crowd.on(world)
         others = (crowd.neighbour, crowd.near, crowd.far, crowd.tenant)
-        ears = [Ear(each, crowd.flooder.mac) for each in others]
+        ears = [Ear(each, crowd.flooder) for each in others]
         for ear in ears:
             undo.callback(ear.close)
         assert_ears(crowd, ears)

@@ -7,7 +7,7 @@ from mizarnet import Verdict
 from tests.model.case import TC_OK, TC_REDIRECT, TC_SHOT, Case, Outcome, Outer, Received, TunnelKey
 from tests.model.packet import Packet, understand
 from tests.model.refused import Refused
-from tests.model.state import Local
+from tests.model.state import Local, Mac
 from tests.model.tables import Tables
 
 OPTION_BYTES = 4
@@ -73,12 +73,11 @@ def _check_packet(case: Case, packet: Packet, tables: Tables) -> None:
 
 
 def _onwards(case: Case, packet: Packet, key: TunnelKey, tables: Tables) -> Outcome:
-    sender = tables.senders.get(packet.source_mac)
-    if (sender is not None and sender.vni == key.vni) or tables.local(key.vni, packet.source):  # G11
+    if tables.local(key.vni, packet.source):  # G11
         raise Refused(Verdict.SOURCE_IS_LOCAL)
     endpoint = tables.local(key.vni, packet.destination)
     if endpoint is not None:  # G12
-        return _accepted(case, endpoint)
+        return _accepted(case, endpoint, tables.config.virtual_mac)
     host = tables.next_host(key.vni, packet.destination, case.flow_hash)
     if host is None:  # G13
         raise Refused(Verdict.NO_DESTINATION)
@@ -87,9 +86,9 @@ def _onwards(case: Case, packet: Packet, key: TunnelKey, tables: Tables) -> Outc
     return _bounced(case, Outer(key.vni, host, tables.config.local, key.ttl - 1), tables)  # G15
 
 
-def _accepted(case: Case, endpoint: Local) -> Outcome:
+def _accepted(case: Case, endpoint: Local, virtual_mac: Mac) -> Outcome:
     received = Received(endpoint.number, len(case.frame))
-    return _let_in(Verdict.ACCEPTED, case, endpoint.mac + case.frame[6:], received)
+    return _let_in(Verdict.ACCEPTED, case, endpoint.mac + virtual_mac + case.frame[12:], received)
 
 
 def _let_in(verdict: Verdict, case: Case, frame: bytes, received: Received | None = None) -> Outcome:

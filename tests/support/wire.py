@@ -100,7 +100,7 @@ class Wire:
         for which in ("all", UNDERLAY):
             first.namespace.run("sysctl", "-q", "-w", f"net.ipv4.conf.{which}.rp_filter=0")
         self.tunnel_mac = mac_of(first.namespace, TUNNEL)
-        self._cable = mac_of(first.namespace, UNDERLAY), mac_of(second.namespace, UNDERLAY)
+        self.cable = mac_of(first.namespace, UNDERLAY), mac_of(second.namespace, UNDERLAY)
         containers = (net.blue1, net.blue2, net.green1, net.red1, net.blue3, net.green3)
         with ExitStack() as undo:
             self.endpoints = {container: EndpointOnlooker(container) for container in containers}
@@ -125,7 +125,7 @@ class Wire:
     def outer(self, payload: bytes, *, source: str = PEER, destination: str = HOST, flags: int = 0) -> bytes:
         """The frame on the cable around a tunnel header and what follows it; ``flags`` of the outer header."""
         port = PORTS[self.net.world.encap]
-        to, sender = self._cable
+        to, sender = self.cable
         address = ip_address(destination)
         if address.is_multicast:
             to = b"\x01\x00\x5e" + address.packed[1:]

@@ -21,7 +21,7 @@ static __always_inline int make_room(struct __sk_buff *skb, const struct frame *
 	       bpf_skb_adjust_room(skb, -(__s32)kept, BPF_ADJ_ROOM_MAC, 0) || bpf_skb_change_tail(skb, length, 0);
 }
 
-/* The Ethernet addresses of an answer to the sender. */
+/* The Ethernet addresses of a frame. */
 struct macs {
 	__u16 destination[3], source[3];
 };

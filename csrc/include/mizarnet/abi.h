@@ -248,7 +248,7 @@ enum mzn_verdict {
 	 */
 	MZN_DROP_TUNNEL_MAC = 89, /* Guard: addressed to the tunnel device itself. */
 	/*
-	 * operator: A peer speaks for an address or MAC that an endpoint of this host has: both hosts have it, or
+	 * operator: A peer speaks for an address that an endpoint of this host has: both hosts have it, or
 	 * the peer forges it. Remedy: Delete the endpoint on the host that it left: Endpoint.delete_many(). If
 	 * there is no other, look at the peer.
 	 */

@@ -205,7 +205,7 @@ def _bounced_before(host: Host, inner: Addresses) -> Iterator[Canned]:
 def _received(host: Host, inner: Addresses) -> Iterator[Canned]:
     """Frames that an endpoint may receive."""
     packet = _packet(inner.remote, inner.db)
-    frame, delivered = ethernet(_VIRTUAL, _REMOTE, packet), ethernet(_DB, _REMOTE, packet)
+    frame, delivered = ethernet(_VIRTUAL, _REMOTE, packet), ethernet(_DB, _VIRTUAL, packet)
     asked = _counted(Program.GUARD, Verdict.ACCEPTED, frame, receiver=known.DB_NUMBER)
     yield _at_guard(
         f"IPv{inner.web.version} from another host",

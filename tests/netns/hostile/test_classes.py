@@ -190,21 +190,21 @@ def test_t2_of_the_hosts_own_user_namespace_is_not_told_apart(net: Tenants) -> N
 
 @pytest.mark.vm
 def test_limit_a_source_mode_device_gets_copies_of_what_others_receive(net: Tenants) -> None:
-    """Before any program runs on them again, and across VNIs: the kernel copies by the sender's MAC alone."""
+    """Behind all programs, and across VNIs: the kernel copies by the source MAC alone. From afar it is the virtual."""
     with tenant(net, Guise.ROOTLESS, vni=RED) as (root, _):
         root.must(
             "ip link add link eth0 name spy type macvlan mode source",
             f"ip link set link dev spy type macvlan macaddr add {net.blue1.endpoint.mac}",
-            f"ip link set link dev spy type macvlan macaddr add {net.blue3.endpoint.mac}",
+            f"ip link set link dev spy type macvlan macaddr add {VIRTUAL.hex(':')}",
             "ip link set spy up",
         )
         near = datagram(net.blue1.mac, net.blue1.ip, net.blue2.ip, destination_mac=net.blue2.mac)
         far = datagram(net.blue3.mac, net.blue3.ip, net.blue2.ip, destination_mac=VIRTUAL)
         with Capture(root.namespace, "spy") as spy:
-            for sender, frame in ((net.blue1, near), (net.blue3, far)):
+            for sender, source, frame in ((net.blue1, net.blue1.mac, near), (net.blue3, VIRTUAL, far)):
                 send_frame(sender.namespace, "eth0", frame)
-                copy = spy.until(lambda each, frame=frame: each[6:] == frame[6:])[-1]  # type: ignore[misc]
-                assert copy[:6] == net.blue2.mac
+                copy = spy.until(lambda each, frame=frame: each[12:] == frame[12:])[-1]  # type: ignore[misc]
+                assert copy[:12] == net.blue2.mac + source
 
 
 def test_limit_two_tenants_that_both_want_to_can_talk_past_the_agent(net: Tenants) -> None:

@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+from contextlib import closing
+
 import pytest
 
 from mizarnet import Verdict
-from tests.frames import datagram, geneve, geneve_option
+from tests.frames import BROADCAST, VIRTUAL, datagram, geneve, geneve_option
 from tests.netns.hostile.wire import inner, nested, outer
 from tests.support.counting import assert_counted
 from tests.support.flood import frame_count
+from tests.support.source_macs import OtherSources
+from tests.support.traffic import send_frame
 from tests.support.wait import wait_until
 from tests.support.wire import STRANGER, STRANGERS_IP, Kind, Packet, Wire
 from tests.world import BLUE, GREEN
@@ -52,6 +58,30 @@ def test_the_endpoint_is_found_by_its_address_and_not_by_the_mac(wire: Wire) -> 
     net = wire.net
     inner = datagram(STRANGER, STRANGERS_IP, net.blue1.ip, destination_mac=net.red1.mac)
     assert_accepted(wire, wire.packet(Verdict.ACCEPTED, inner))
+
+
+def macs_from_afar(wire: Wire) -> Iterator[Packet]:
+    """Of the endpoint itself, its neighbours, a stranger, the other tenants, the hosts, a group, and nobody."""
+    net = wire.net
+    known = [each.mac for each in (net.blue1, net.blue2, net.blue3, net.green1, net.red1)]
+    random_ones = [bytes([0x02, *random.Random(number).randbytes(5)]) for number in range(64)]
+    for source in (*known, STRANGER, VIRTUAL, bytes(6), BROADCAST, *wire.cable, *random_ones):
+        inner = datagram(source, STRANGERS_IP, net.blue1.ip, destination_mac=net.blue1.mac)
+        yield wire.packet(Verdict.ACCEPTED, inner)
+
+
+@pytest.mark.vm
+def test_no_mac_from_the_wire_reaches_an_endpoint(wire: Wire) -> None:
+    """Two hosts may have the same MAC: that of a frame from afar is not looked at, and goes no further."""
+    packets, count = list(macs_from_afar(wire)), frame_count()
+    with closing(OtherSources(wire.net.blue1, VIRTUAL)) as others:
+        wire.send(packets, count)
+        wire.assert_seen({wire.net.blue1: count})
+        assert others.count() == 0
+        neighbour, to = wire.net.blue2, wire.net.blue1
+        near = datagram(neighbour.mac, neighbour.ip, to.ip, destination_mac=to.mac)
+        send_frame(neighbour.namespace, "eth0", near)
+        wait_until(lambda: others.count() == 1, "a neighbour's frame has the neighbour's MAC")
 
 
 OPTIONS = {

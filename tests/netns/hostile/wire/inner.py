@@ -84,13 +84,7 @@ def the_tunnels_mac(wire: Wire) -> Iterator[Packet]:
 
 def an_endpoint_of_this_host(wire: Wire) -> Iterator[Packet]:
     to, other = wire.net.blue1, wire.net.blue2
-    for mac, address in (
-        (other.mac, other.ip),
-        (other.mac, STRANGERS_IP),
-        (STRANGER, other.ip),
-        (STRANGER, to.ip),
-        (to.mac, to.ip),
-    ):
+    for mac, address in ((other.mac, other.ip), (STRANGER, other.ip), (STRANGER, to.ip), (to.mac, to.ip)):
         frame = datagram(mac, address, to.ip, destination_mac=to.mac)
         yield wire.packet(Verdict.SOURCE_IS_LOCAL, frame)
 
