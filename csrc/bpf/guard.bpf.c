@@ -53,8 +53,8 @@ static __always_inline const __u32 *next_stop(struct __sk_buff *skb, const struc
 }
 
 /*
- * The outer TTL ends the journey of a frame between hosts that disagree, and must be checked here: a key with TTL zero
- * would mean 64 to VXLAN.
+ * Of two hosts that disagree neither sends a frame back. The outer TTL ends the journey between more of them, and must be
+ * checked here: a key with TTL zero would mean 64 to VXLAN.
  */
 static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
 {
@@ -63,6 +63,8 @@ static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet
 	packet->host = next_stop(skb, packet);
 	if (!packet->host)
 		return MZN_DROP_NO_DESTINATION;
+	if (same_words(packet->host, outer->remote.words))
+		return MZN_DROP_BOUNCED_BACK;
 	return outer->ttl <= 1 ? MZN_DROP_OUTER_HOP_LIMIT : MZN_PASS_BOUNCED;
 }
 
@@ -123,7 +125,7 @@ static __always_inline int deliver(struct __sk_buff *skb, const struct packet *p
 
 static __always_inline int bounce(struct __sk_buff *skb, const struct packet *packet, const struct outer *outer)
 {
-	int refused = set_outer(skb, packet->vni, packet->host, outer->ttl - 1);
+	int refused = set_outer(skb, packet->vni, packet->host, bounced_ttl(outer->ttl));
 
 	return refused ? refused : MZN_PASS_BOUNCED;
 }

@@ -110,30 +110,38 @@ static __always_inline bool parse_inner(const struct outer_headers *at, struct p
 	return true;
 }
 
-static __always_inline bool from_peer(const struct outer_headers *at)
+static __always_inline void set_source(struct mzn_ip *source, const struct outer_headers *at)
 {
-	struct mzn_ip source;
-
 	if (is_ipv6_underlay())
-		set_ipv6(&source, &at->ip6->saddr);
+		set_ipv6(source, &at->ip6->saddr);
 	else
-		set_ipv4(&source, at->ip4->saddr);
-	return is_peer(&source);
+		set_ipv4(source, at->ip4->saddr);
 }
 
-/* The host to send on to; NULL if the endpoint is here or unknown, or the frame is for the guard to refuse. */
-static __always_inline const __u32 *next_host(const struct outer_headers *at, struct packet *packet)
+/* The host or transit switch that the table names; NULL if the endpoint is here or unknown. */
+static __always_inline const __u32 *named_host(const struct outer_headers *at, struct packet *packet)
 {
-	struct mzn_network *network;
+	const struct mzn_network *network;
 
-	if (!parse_inner(at, packet) || !from_peer(at))
-		return NULL;
 	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
 	if (packet->to)
 		return packet->to->place == MZN_PLACE_REMOTE ? packet->to->host : NULL;
 	network = find_network(packet->vni, &packet->frame.destination);
 	/* The source port is the sender's hash of the inner flow. */
 	return network ? choose_switch(network, bpf_ntohs(at->udp->source)) : NULL;
+}
+
+/* The host to send on to; NULL if there is none, or the frame is for the guard to refuse. */
+static __always_inline const __u32 *next_host(const struct outer_headers *at, struct packet *packet)
+{
+	struct mzn_ip source;
+	const __u32 *host;
+
+	set_source(&source, at);
+	if (!parse_inner(at, packet) || !is_peer(&source))
+		return NULL;
+	host = named_host(at, packet);
+	return host && same_words(host, source.words) ? NULL : host;
 }
 
 /* Asks the kernel's routes for the way to `host`, which must lead out of the device the packet came in by. */
@@ -184,7 +192,7 @@ static __always_inline void readdress_ipv4(const struct outer_headers *at, const
 	struct iphdr *ip = at->ip4;
 
 	__builtin_memcpy(before, &ip->ttl, sizeof(before)); /* TTL, protocol and checksum; both addresses */
-	ip->ttl -= 1;
+	ip->ttl = bounced_ttl(ip->ttl);
 	ip->saddr = config.local.words[3];
 	ip->daddr = host[3];
 	__builtin_memcpy(after, &ip->ttl, sizeof(after));
@@ -202,7 +210,7 @@ static __always_inline void readdress_ipv6(const struct outer_headers *at, const
 		after[i] = config.local.words[i];
 		after[4 + i] = host[i];
 	}
-	ip->hop_limit -= 1;
+	ip->hop_limit = bounced_ttl(ip->hop_limit);
 	__builtin_memcpy(&ip->saddr, after, sizeof(after));
 	replace_udp_checksum(at->udp, before, after, sizeof(after));
 }

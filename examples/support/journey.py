@@ -80,7 +80,7 @@ class Journeys:
         }
         self._draw(way[0], hops, rise, inner)
         self._expect(f"the way is {' -> '.join(way)}", [hop.host for hop in hops] == [*way[1:]])
-        outer = [64 - number for number in range(len(hops))]
+        outer = [64, *range(8, 0, -1)][: len(hops)]
         self._expect(f"outer TTL {', '.join(map(str, outer))}", [hop.ttl for hop in hops] == outer)
         self._expect(f"inner TTL {ttl} at {target.name}", inner == ttl)
         for host in way[1:-1]:

@@ -175,6 +175,8 @@ class Verdict(enum.IntEnum):
     """Longer than the tunnel's MTU, and not to be segmented."""
     BAD_OFFLOAD = 98
     """A checksum left to the device would change headers that were checked."""
+    BOUNCED_BACK = 99
+    """Guard: its place is the host that it came from."""
 
     @property
     def dropped(self) -> bool:
@@ -533,6 +535,11 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
         "A VM or a raw socket asked the device to write a checksum over headers that were checked.",
         "Look at what makes the frames: a guest's own network stack does not do this.",
     ),
+    Verdict.BOUNCED_BACK: _Meaning(
+        VerdictKind.OPERATOR,
+        "Two hosts disagree on where the destination lives: each has an entry that names the other.",
+        "Compare the entry of the address on both, and correct it: agent.endpoints.update().",
+    ),
 }
 
 
@@ -610,6 +617,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_DROP_GENEVE_OPTIONS": Verdict.GENEVE_OPTIONS,
         "MZN_DROP_OVERSIZED": Verdict.OVERSIZED,
         "MZN_DROP_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
+        "MZN_DROP_BOUNCED_BACK": Verdict.BOUNCED_BACK,
     },
     "mzn_place": {
         "MZN_PLACE_LOCAL": Place.LOCAL,

@@ -238,7 +238,7 @@ def _keys(rng: random.Random, of: Directory, vni: int, options: list[bytes]) -> 
             vni=vni,
             remote=remote,
             local=local,
-            ttl=rng.choice((64, 64, 63, 255, 2, 1, 0)),
+            ttl=rng.choice((64, 64, 255, 10, 9, 8, 2, 1, 0)),
             control=rng.random() < 0.03,
             critical=rng.random() < 0.03,
             options=rng.choice(options) if rng.random() < 0.2 else b"",

@@ -16,7 +16,7 @@ from tests.model.state import Ip, Remote
 
 _IPV4, _IPV6, _UDP = IPV4_HEADER.pack, IPV6_HEADER.pack, UDP_HEADER.pack
 
-_HOPS = [64] * 40 + [255] * 8 + [2] * 6 + [1] * 6 + [0] * 4
+_HOPS = [64] * 34 + [255] * 5 + [10] * 3 + [9] * 3 + [8] * 3 + [2] * 6 + [1] * 6 + [0] * 4
 _FIRST = mostly(0x45, 0x46, 0x46, 0x46, 0x4F, 0x4F, 0x44, 0x55, 0x65, 0x40)
 _FIRST_WORD = mostly(0x60000000, 0x6FFFFFFF, 0x40000000, 0x50000000)
 _FRAGMENTS = mostly(0, *[0x4000] * 20, 0x2000, 1, 0x1FFF, 0x8000)

@@ -12,6 +12,7 @@ from tests.model.tables import Tables
 
 OPTION_BYTES = 4
 CRITICAL = 0x80
+BOUNCED_HOPS = 8
 
 
 def judge(case: Case, tables: Tables) -> Outcome:
@@ -81,9 +82,12 @@ def _onwards(case: Case, packet: Packet, key: TunnelKey, tables: Tables) -> Outc
     host = tables.next_host(key.vni, packet.destination, case.flow_hash)
     if host is None:  # G13
         raise Refused(Verdict.NO_DESTINATION)
+    if host == key.remote:  # G13a
+        raise Refused(Verdict.BOUNCED_BACK)
     if key.ttl <= 1:  # G14
         raise Refused(Verdict.OUTER_HOP_LIMIT)
-    return _bounced(case, Outer(key.vni, host, tables.config.local, key.ttl - 1), tables)  # G15
+    outer = Outer(key.vni, host, tables.config.local, min(key.ttl - 1, BOUNCED_HOPS))
+    return _bounced(case, outer, tables)  # G15
 
 
 def _accepted(case: Case, endpoint: Local, virtual_mac: Mac) -> Outcome:

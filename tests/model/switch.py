@@ -13,6 +13,7 @@ from tests.model.state import Config, Ip
 from tests.model.tables import Tables
 
 UDP, UDP_BYTES, TUNNEL_BYTES = 17, 8, 8
+BOUNCED_HOPS = 8
 
 
 @attrs.frozen
@@ -67,7 +68,8 @@ def _next_host(frame: bytes, layout: Layout, tables: Tables) -> Ip | None:
     if destination is None or not tables.is_peer(source):
         return None
     vni = int.from_bytes(frame[layout.udp_at + 12 : layout.udp_at + 15], "big")
-    return tables.next_host(vni, destination, _word(frame, layout.udp_at))
+    host = tables.next_host(vni, destination, _word(frame, layout.udp_at))
+    return host if host != source else None  # K18
 
 
 def _is_for_tunnel(frame: bytes, layout: Layout, config: Config) -> bool:
@@ -121,7 +123,7 @@ def _verdict(hop: Hop) -> Verdict:
 
 def _sent_on(frame: bytes, layout: Layout, hop: Hop, addresses: bytes) -> bytes:
     """X6: `addresses` are the new source and destination."""
-    hops = bytes([frame[layout.hops_at] - 1])
+    hops = bytes([min(frame[layout.hops_at] - 1, BOUNCED_HOPS)])
     if layout.ethertype == IPV4:
         old, new = frame[22:24] + frame[26:34], hops + frame[23:24] + addresses
         check = changed(_word(frame, 24), old, new)

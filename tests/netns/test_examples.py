@@ -31,7 +31,7 @@ SEEN = {
         "ok  the way is h1 -> h2",
         "ok  the way is h1 -> h3 -> h2",
         "ok  the way is h1 -> h4 -> h5 -> h6",
-        "ok  outer TTL 64, 63, 62",
+        "ok  outer TTL 64, 8, 7",
         "ok  inner TTL 63 at d",
         "all as expected",
     ),

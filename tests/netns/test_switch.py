@@ -165,7 +165,7 @@ def test_a_bounced_packet_on_the_wire(stage: Stage, switch: mz.TransitSwitch) ->
     bounced = [frame for frame in frames if addresses(frame) == (stage.switch.address, stage.b.host.address)]
     assert len(bounced) == 1
     inner = bounced[0][OVERHEAD[ip_address(stage.switch.address).version] :]
-    assert (hops(bounced[0]), hops(inner)) == (63, 64)
+    assert (hops(bounced[0]), hops(inner)) == (8, 64)
 
 
 @pytest.mark.vm

@@ -11,7 +11,8 @@ from tests.support.icmp import assert_silence, echo
 from tests.world import Container, EncapName, Subnet, World, common_tests
 
 NET = Subnet(3, 1)
-OUTER_TTL = 64
+BOUNCES = 8
+"""The most that a frame is sent on."""
 
 
 @pytest.fixture(params=[pytest.param(True, marks=pytest.mark.vm), False], ids=["xdp", "guard"])
@@ -30,7 +31,21 @@ def pair(world: World) -> tuple[Container, Container]:
     return made
 
 
-def test_two_switches_that_disagree_end_it_by_the_outer_ttl(encap: EncapName, with_program: bool) -> None:
+def on_the_underlay(world: World, before: list[mz.Stats]) -> int:
+    """Tunnel packets that were put there since."""
+    since = [host.agent.stats().since(then) for host, then in zip(world.hosts, before, strict=True)]
+    sent = sum(each.agent[Verdict.ENCAPSULATED].packets for each in since)
+    return sent + sum(
+        each.switch[Verdict.BOUNCED].packets + each.guard[Verdict.BOUNCED].packets for each in since
+    )
+
+
+def stats_of(world: World) -> list[mz.Stats]:
+    return [host.agent.stats() for host in world.hosts]
+
+
+def test_two_that_disagree_put_two_frames_on_the_underlay(encap: EncapName, with_program: bool) -> None:
+    """Each of the two says that the other has it, and a third host asks; or one of the two itself: one frame."""
     with World(encap, hosts=4) as world:
         one, other = pair(world)
         left, right = world.hosts[2:]
@@ -39,15 +54,35 @@ def test_two_switches_that_disagree_end_it_by_the_outer_ttl(encap: EncapName, wi
         key = (NET.vni, other.endpoint.ip)
         left.agent.endpoints[key] = mz.Remote(right.address)
         right.agent.endpoints[key] = mz.Remote(left.address)
-        before = [host.agent.stats() for host in (left, right)]
+        before = stats_of(world)
         assert_silence(one.namespace, other.address(4))
-        since = [host.agent.stats().since(then) for host, then in zip((left, right), before, strict=True)]
-        assert sum(each.guard[Verdict.OUTER_HOP_LIMIT].packets for each in since) == 1
-        bounces = sum(
-            each.switch[Verdict.BOUNCED].packets + each.guard[Verdict.BOUNCED].packets for each in since
-        )
-        assert bounces == OUTER_TTL - 1
+        assert on_the_underlay(world, before) == 2
+        back = [host.agent.stats().since(then).guard for host, then in zip(world.hosts, before, strict=True)]
+        assert [each[Verdict.BOUNCED_BACK].packets for each in back] == [0, 0, 0, 1]
+        near = world.member(left, NET, 4)
+        before = stats_of(world)
+        assert_silence(near.namespace, other.address(4))
+        assert on_the_underlay(world, before) == 1
+        assert right.agent.stats().since(before[3]).guard[Verdict.BOUNCED_BACK].packets == 1
         left.agent.endpoints[key] = mz.Remote(other.host.address)
+        assert echo(one.namespace, other.address(4))
+
+
+def test_three_switches_that_disagree_end_it_by_the_outer_ttl(encap: EncapName, with_program: bool) -> None:
+    with World(encap, hosts=5) as world:
+        one, other = pair(world)
+        ring = world.hosts[2:]
+        if with_program:
+            world.switch(*ring)
+        key = (NET.vni, other.endpoint.ip)
+        for switch, following in zip(ring, (*ring[1:], ring[0]), strict=True):
+            switch.agent.endpoints[key] = mz.Remote(following.address)
+        before = stats_of(world)
+        assert_silence(one.namespace, other.address(4))
+        assert on_the_underlay(world, before) == 1 + BOUNCES
+        since = [host.agent.stats().since(then).guard for host, then in zip(world.hosts, before, strict=True)]
+        assert sum(each[Verdict.OUTER_HOP_LIMIT].packets for each in since) == 1
+        ring[0].agent.endpoints[key] = mz.Remote(other.host.address)
         assert echo(one.namespace, other.address(4))
 
 

@@ -162,7 +162,7 @@ class Bench:
         )
         is_vxlan, port = self.state.config.encap == "vxlan", self.state.config.port
         body = udp(source_port, port, vxlan(vni, inner) if is_vxlan else geneve(vni, inner, options=options))
-        source, local = str(self.underlay.host(2)), str(self.underlay.host(LOCAL))
+        source, local = str(self.underlay.host(3)), str(self.underlay.host(LOCAL))
         if has_checksum:
             body = summed(source, local, UDP, body)
         return frame(OWN, SENDER, packet(source, local, body, hops=hops))

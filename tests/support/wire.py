@@ -30,6 +30,8 @@ from tests.support.wait import wait_until
 from tests.world import ADDRESSES, BLUE, TUNNEL, UNDERLAY, Container, Tenants, mac_of
 
 HOST, PEER = ADDRESSES
+THIRD = "192.0.2.3"
+"""Another peer: nothing is sent on to the one that it came from."""
 OTHER_ADDRESSES = "192.0.2.101", "fd00:6d7a:1::1"
 """Of the attacked host, on the device that has the tunnel's."""
 STRANGER, STRANGERS_IP = mac("02:00:00:00:00:99"), "10.0.0.50"
@@ -196,7 +198,10 @@ class Wire:
 
     def assert_watched(self) -> None:
         """The onlookers see one packet each that is meant for them; those on the other host a bounced one."""
-        good = [self.packet(None, self.legal(each), vni=each.endpoint.vni) for each in self.endpoints]
+        good = [
+            self.packet(None, self.legal(each), vni=each.endpoint.vni, source=THIRD)
+            for each in self.endpoints
+        ]
         self.send(good, len(good))
         self.assert_seen(dict.fromkeys(self.endpoints, 1))
         self.host.assert_reachable()

@@ -9,6 +9,7 @@
 enum {
 	/* Written into every key: Geneve sends a zero TTL as zero, VXLAN as 64. */
 	OUTER_TTL = 64,
+	BOUNCED_TTL = 8, /* the most of a frame that is sent on */
 	/* tunnel_flags as bpf_skb_get_tunnel_key gives them (6.1): Geneve's control and critical bits. */
 	OUTER_OAM = bpf_htons(0x0200),
 	OUTER_CRITICAL = bpf_htons(0x0400),
@@ -100,6 +101,12 @@ __noinline int has_critical_option(struct __sk_buff *skb)
 		at += sizeof(*option) + (option->length & 0x1f) * 4;
 	}
 	return (int)at != size;
+}
+
+/* Of a frame that is sent on: hosts that disagree about its place shall not have it for long. */
+static __always_inline __u8 bounced_ttl(__u8 ttl)
+{
+	return ttl > BOUNCED_TTL ? BOUNCED_TTL : ttl - 1;
 }
 
 /* An underlay address whose family is the tunnel's, as in `endpoints` and `networks`. */

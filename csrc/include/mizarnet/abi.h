@@ -297,6 +297,11 @@ enum mzn_verdict {
 	 * Look at what makes the frames: a guest's own network stack does not do this.
 	 */
 	MZN_DROP_BAD_OFFLOAD = 98, /* A checksum left to the device would change headers that were checked. */
+	/*
+	 * operator: Two hosts disagree on where the destination lives: each has an entry that names the other.
+	 * Remedy: Compare the entry of the address on both, and correct it: agent.endpoints.update().
+	 */
+	MZN_DROP_BOUNCED_BACK = 99, /* Guard: its place is the host that it came from. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */

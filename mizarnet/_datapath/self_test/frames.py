@@ -24,7 +24,7 @@ _EGRESS, _INGRESS = 0, 1  # flags of a redirect
 _IPV6_KEY, _ZERO_CHECKSUM = 1, 2  # BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX
 _FAMILIES = {4: 2, 6: 10}  # AF_INET, AF_INET6
 _AF_PACKET = 17
-_TTL = 64
+_TTL, _BOUNCED_TTL = 64, 8
 
 _VIRTUAL, _WEB, _DB = VIRTUAL_MAC.packed, known.WEB_MAC.packed, known.DB_MAC.packed
 _REMOTE, _NOBODY, _TUNNEL = known.REMOTE_MAC.packed, known.NOBODYS_MAC.packed, known.TUNNEL_MAC.packed
@@ -249,7 +249,7 @@ def _refused(host: Host, inner: Addresses) -> Iterator[Canned]:
 
 def _bounced_by_guard(host: Host, inner: Addresses) -> Canned:
     frame = ethernet(_VIRTUAL, _REMOTE, _packet(inner.switched, inner.remote))
-    key = _key_asked(host, host.second, _TTL - 1)
+    key = _key_asked(host, host.second, _BOUNCED_TTL)
     asked = _counted(Program.GUARD, Verdict.BOUNCED, frame, key=key, redirect=_EGRESS)
     signed = Context(mark=known.MARK_BOUNCED, priority=2, token=known.TOKEN, tstamp=3)
     wanted = Outcome(_TC_REDIRECT, frame, signed, asked)
@@ -264,7 +264,7 @@ def _switched(host: Host, inner: Addresses) -> Iterator[Canned]:
     here = ethernet(_VIRTUAL, _REMOTE, _packet(inner.switched, inner.db))
     datagram = _tunnelled(host, away)
     frame = ethernet(_NIC, _ROUTER, ip(host.third, host.local, datagram))
-    sent_on = ethernet(_NEXT_HOP, _NIC, ip(host.local, host.second, datagram, hops=_TTL - 1))
+    sent_on = ethernet(_NEXT_HOP, _NIC, ip(host.local, host.second, datagram, hops=_BOUNCED_TTL))
     asked = _counted(Program.SWITCH, Verdict.BOUNCED, frame, way=(host.local, host.second))
     bounced = Outcome(_XDP_TX, sent_on, NO_CONTEXT, asked)
     yield _at_switch("on the underlay, for another host", frame, bounced)
