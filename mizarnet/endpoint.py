@@ -213,7 +213,8 @@ class Endpoint(Described):
             default_route: Whether the namespace gets a default route by the gateway: ``"always"``, ``"if-none"`` (if it
                 has none of that IP version yet, as when a container joins its second network) or ``"never"``.
             mtu: MTU in bytes; None: the tunnel's.
-            forwarding: Whether it may send from addresses that are not its own.
+            forwarding: Whether it may send from addresses that are not its own, and be the next hop of networks
+                (``Network(via=...)``), whose packets it then gets.
             trust_user_namespace: Whether the namespace may belong to another user namespace, whose root could then add
                 devices to the tunnel and copy frames of other tenants.
 

@@ -82,13 +82,43 @@ static __always_inline bool may_speak_on_link(const struct frame *frame)
 	       (is_unspecified(&frame->source) && is_multicast(frame));
 }
 
-/* No entry of its own: the gateway itself, or a transit switch of the network. */
-static __always_inline int find_switch(struct __sk_buff *skb, struct packet *packet)
+/* To an endpoint, the destination or its next hop. Nothing else would end the loop of a packet to its own sender. */
+static __always_inline int go_to(struct packet *packet, const struct mzn_endpoint *to)
+{
+	packet->to = to;
+	switch (to->place) {
+	case MZN_PLACE_LOCAL:
+		return to->slot == packet->sender->slot ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
+	case MZN_PLACE_REMOTE:
+		packet->host = to->host;
+		return MZN_PASS_ENCAPSULATED;
+	default:
+		return MZN_DROP_NO_DESTINATION; /* a newer version's: what else it holds means something else */
+	}
+}
+
+/* Not routed here, and no hop less: the next hop does that. */
+static __always_inline int go_by(struct packet *packet, const struct mzn_network *network)
+{
+	const struct mzn_endpoint *hop = find_via(packet->vni, network);
+
+	packet->hop_limit = packet->frame.hop_limit;
+	return hop ? go_to(packet, hop) : MZN_DROP_NO_NEXT_HOP;
+}
+
+/* No entry of its own: the gateway itself, the network's next hop, or a transit switch. */
+static __always_inline int find_network_way(struct __sk_buff *skb, struct packet *packet)
 {
 	const struct mzn_ip *destination = &packet->frame.destination;
-	struct mzn_network *network = find_network(packet->vni, destination);
+	const struct mzn_network *network = find_network(packet->vni, destination);
+	bool to_gateway = is_gateway(packet->sender, network, destination);
 
-	if (is_gateway(packet->sender, network, destination))
+	if (network && has_next_hop(network) && !to_gateway)
+		return go_by(packet, network);
+	count_hops(packet);
+	if (has_expired(packet))
+		return judge_expired(skb, &packet->frame);
+	if (to_gateway)
 		return MZN_PASS_GATEWAY_ANSWERED;
 	if (!network)
 		return MZN_DROP_NO_DESTINATION;
@@ -100,21 +130,10 @@ static __always_inline int find_destination(struct __sk_buff *skb, struct packet
 {
 	const struct mzn_endpoint *to = find_endpoint(packet->vni, &packet->frame.destination);
 
-	packet->to = to;
-	count_hops(packet);
-	if (has_expired(packet))
-		return judge_expired(skb, &packet->frame);
 	if (!to)
-		return find_switch(skb, packet);
-	switch (to->place) {
-	case MZN_PLACE_LOCAL: /* nothing else would end the loop of a packet to its own sender */
-		return to->slot == packet->sender->slot ? MZN_DROP_HAIRPIN : MZN_PASS_DELIVERED_LOCALLY;
-	case MZN_PLACE_REMOTE:
-		packet->host = to->host;
-		return MZN_PASS_ENCAPSULATED;
-	default:
-		return MZN_DROP_NO_DESTINATION; /* a newer version's: what else it holds means something else */
-	}
+		return find_network_way(skb, packet);
+	count_hops(packet);
+	return has_expired(packet) ? judge_expired(skb, &packet->frame) : go_to(packet, to);
 }
 
 static __always_inline int decide(struct __sk_buff *skb, struct packet *packet)

@@ -22,12 +22,38 @@ static __always_inline int check_outer(struct __sk_buff *skb, const struct outer
 	return is_peer(&outer->remote) ? 0 : MZN_DROP_FOREIGN_PEER;
 }
 
-/* A remote host must not speak for an endpoint of this one. Its MAC says nothing: no frame goes on with one of afar. */
-static __always_inline bool is_local_source(const struct packet *packet)
+/* Is there a next hop of the VNI at the host that the frame came from? Off the fast path, so it asks for the key again. */
+__noinline int is_from_router(struct __sk_buff *skb)
+{
+	const struct mzn_endpoint *hop;
+	struct mzn_router_key key;
+	struct mzn_router *router;
+	struct outer outer;
+
+	if (!get_outer(skb, &outer))
+		return false;
+	key.vni = outer.vni;
+	__builtin_memcpy(key.host, outer.remote.words, sizeof(key.host));
+	router = bpf_map_lookup_elem(&routers, &key);
+	if (!router)
+		return false;
+	for (__u32 i = 0; i < MZN_LIMIT_WITNESSES; i++) {
+		hop = i < router->via_count ? find_endpoint(outer.vni, &router->via[i]) : NULL;
+		if (hop && hop->place == MZN_PLACE_REMOTE && same_words(hop->host, outer.remote.words))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A remote host must not speak for an endpoint of this one, but a router there may send back what it got from here, with
+ * another destination. The MAC says nothing: no frame goes on with one of afar.
+ */
+static __always_inline bool is_local_source(struct __sk_buff *skb, const struct packet *packet)
 {
 	const struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
 
-	return from && from->place == MZN_PLACE_LOCAL;
+	return from && from->place == MZN_PLACE_LOCAL && !is_from_router(skb);
 }
 
 static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
@@ -41,31 +67,47 @@ static __always_inline int check_inner(struct __sk_buff *skb, const struct frame
 	return same_mac(&frame->destination_mac, &config.tunnel_mac) ? MZN_DROP_TUNNEL_MAC : 0;
 }
 
-/* Not here: the host or transit switch that the table names. NULL if there is none. */
-static __always_inline const __u32 *next_stop(struct __sk_buff *skb, const struct packet *packet)
+/* No entry of its own: the network's next hop, or a transit switch. */
+static __always_inline int find_beyond(struct __sk_buff *skb, struct packet *packet)
 {
-	const struct mzn_network *network;
+	const struct mzn_network *network = find_network(packet->vni, &packet->frame.destination);
 
-	if (packet->to)
-		return packet->to->place == MZN_PLACE_REMOTE ? packet->to->host : NULL;
-	network = find_network(packet->vni, &packet->frame.destination);
-	return network ? choose_switch(network, bpf_get_hash_recalc(skb)) : NULL;
+	if (!network)
+		return MZN_DROP_NO_DESTINATION;
+	if (has_next_hop(network)) {
+		packet->to = find_via(packet->vni, network);
+		return packet->to ? 0 : MZN_DROP_NO_NEXT_HOP;
+	}
+	packet->host = choose_switch(network, bpf_get_hash_recalc(skb));
+	return packet->host ? 0 : MZN_DROP_NO_DESTINATION;
 }
 
 /*
  * Of two hosts that disagree neither sends a frame back. The outer TTL ends the journey between more of them, and must be
  * checked here: a key with TTL zero would mean 64 to VXLAN.
  */
-static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
+static __always_inline int go_on(const struct packet *packet, const struct outer *outer)
 {
-	if (packet->to && packet->to->place == MZN_PLACE_LOCAL)
-		return MZN_PASS_ACCEPTED;
-	packet->host = next_stop(skb, packet);
-	if (!packet->host)
-		return MZN_DROP_NO_DESTINATION;
 	if (same_words(packet->host, outer->remote.words))
 		return MZN_DROP_BOUNCED_BACK;
 	return outer->ttl <= 1 ? MZN_DROP_OUTER_HOP_LIMIT : MZN_PASS_BOUNCED;
+}
+
+static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
+{
+	int refused = 0;
+
+	if (!packet->to)
+		refused = find_beyond(skb, packet);
+	if (refused)
+		return refused;
+	if (packet->to && packet->to->place == MZN_PLACE_LOCAL)
+		return MZN_PASS_ACCEPTED;
+	if (packet->to && packet->to->place != MZN_PLACE_REMOTE)
+		return MZN_DROP_NO_DESTINATION;
+	if (packet->to)
+		packet->host = packet->to->host;
+	return go_on(packet, outer);
 }
 
 static __always_inline int judge_received(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
@@ -82,7 +124,7 @@ static __always_inline int judge_received(struct __sk_buff *skb, struct packet *
 	refused = check_inner(skb, &packet->frame);
 	if (refused)
 		return refused;
-	return is_local_source(packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
+	return is_local_source(skb, packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
 }
 
 /*

@@ -118,17 +118,21 @@ static __always_inline void set_source(struct mzn_ip *source, const struct outer
 		set_ipv4(source, at->ip4->saddr);
 }
 
-/* The host or transit switch that the table names; NULL if the endpoint is here or unknown. */
+/* The host or transit switch that the tables name; NULL if the endpoint, or its next hop, is here or unknown. */
 static __always_inline const __u32 *named_host(const struct outer_headers *at, struct packet *packet)
 {
 	const struct mzn_network *network;
 
 	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
-	if (packet->to)
-		return packet->to->place == MZN_PLACE_REMOTE ? packet->to->host : NULL;
-	network = find_network(packet->vni, &packet->frame.destination);
-	/* The source port is the sender's hash of the inner flow. */
-	return network ? choose_switch(network, bpf_ntohs(at->udp->source)) : NULL;
+	if (!packet->to) {
+		network = find_network(packet->vni, &packet->frame.destination);
+		if (!network)
+			return NULL;
+		if (!has_next_hop(network)) /* the source port is the sender's hash of the inner flow */
+			return choose_switch(network, bpf_ntohs(at->udp->source));
+		packet->to = find_via(packet->vni, network);
+	}
+	return packet->to && packet->to->place == MZN_PLACE_REMOTE ? packet->to->host : NULL;
 }
 
 /* The host to send on to; NULL if there is none, or the frame is for the guard to refuse. */

@@ -35,6 +35,8 @@ _SHAPES = {
     "endpoints": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ENDPOINT.size),
     "senders": (MapType.HASH, layouts.MAC.size, layouts.SENDER.size),
     "networks": (MapType.LPM_TRIE, layouts.NETWORK_KEY.size, layouts.NETWORK.size),
+    "routers": (MapType.HASH, layouts.ROUTER_KEY.size, layouts.ROUTER.size),
+    "vias": (MapType.HASH, layouts.ENDPOINT_KEY.size, _NUMBER),
     "peers": (MapType.LPM_TRIE, layouts.PEER_KEY.size, layouts.PEER.size),
     "verdicts": (MapType.PERCPU_ARRAY, _NUMBER, layouts.COUNTER.size),
     "traffic": (MapType.PERCPU_ARRAY, _NUMBER, layouts.TRAFFIC.size),
@@ -62,6 +64,8 @@ class Maps:
     endpoints: Map
     senders: Map
     networks: Map
+    routers: Map
+    vias: Map
     peers: Map
     verdicts: Map
     traffic: Map

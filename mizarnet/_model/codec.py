@@ -114,16 +114,19 @@ def pack_endpoint(value: Local | Remote, *, feed: int = 0) -> bytes:
     """An entry of ``endpoints``, packed as ``mzn_endpoint``; ``feed`` is the number of its writer."""
     if isinstance(value, Local):
         place, slot, mac, host = Place.LOCAL, value.slot, value.mac.packed, _NO_HOST
+        flags = SenderFlag.FORWARDING if value.forwarding else 0
     else:
-        place, slot, mac, host = Place.REMOTE, 0, _NO_MAC, host_words(value.host)
-    return layouts.Endpoint(place=place, slot=slot, mac=mac, host=host, group=0, feed=feed).pack()
+        place, slot, mac, host, flags = Place.REMOTE, 0, _NO_MAC, host_words(value.host), 0
+    return layouts.Endpoint(
+        place=place, slot=slot, mac=mac, host=host, group=0, feed=feed, flags=flags
+    ).pack()
 
 
 def unpack_endpoint(data: bytes) -> Local | Remote:
     """The entry of ``endpoints`` in a packed ``mzn_endpoint``."""
     fields = layouts.Endpoint.unpack(data)
     if fields.place == Place.LOCAL:
-        return Local(MacAddress(fields.mac), fields.slot)
+        return Local(MacAddress(fields.mac), fields.slot, bool(fields.flags & SenderFlag.FORWARDING))
     if fields.place == Place.REMOTE:
         return Remote(_host_from(fields.host))
     raise _unknown_place(fields.place)
@@ -211,6 +214,7 @@ def pack_network(key: NetworkKey, value: Network, *, feed: int = 0) -> bytes:
     return layouts.Network(
         prefix_length=_network_length(key),
         gateway=ip_fields(value.gateway),
+        via=ip_fields(value.via),
         switch_count=len(value.switches),
         switches=b"".join(map(host_words, value.switches)),
         feed=feed,
@@ -221,7 +225,42 @@ def unpack_network(data: bytes) -> Network:
     """The entry of ``networks`` in a packed ``mzn_network``."""
     fields = layouts.Network.unpack(data)
     hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
-    return Network(gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count])
+    return Network(
+        gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count], via=ip_from(fields.via)
+    )
+
+
+def host_of(endpoint: bytes) -> bytes | None:
+    """The words of the host in a packed ``mzn_endpoint``; None: the endpoint is not on another host."""
+    fields = layouts.Endpoint.unpack(endpoint)
+    return fields.host if fields.place == Place.REMOTE else None
+
+
+def next_hop(network_key: bytes, network: bytes) -> bytes | None:
+    """The key in ``endpoints`` of the next hop in a packed ``mzn_network``; None: it has none."""
+    via = layouts.Network.unpack(network).via
+    return layouts.EndpointKey(network_vni(network_key), via).pack() if via.family else None
+
+
+def pack_router_key(vni: int, host: bytes) -> bytes:
+    """A key of ``routers``, packed as ``mzn_router_key``; ``host`` is what :func:`host_of` returns."""
+    return layouts.RouterKey(vni, host).pack()
+
+
+def pack_router(next_hops: Sequence[bytes]) -> bytes:
+    """An entry of ``routers``, packed as ``mzn_router``, of the first of some next hops: keys in ``endpoints``."""
+    known = [layouts.EndpointKey.unpack(key).ip for key in next_hops[: Limit.WITNESSES]]
+    return layouts.Router(len(known), (*known, *[_NO_IP] * (Limit.WITNESSES - len(known)))).pack()
+
+
+def unpack_router(key: bytes, data: bytes) -> list[bytes]:
+    """The keys in ``endpoints`` of the next hops in a packed ``mzn_router``."""
+    (vni, _), (count, via) = layouts.RouterKey.unpack(key), layouts.Router.unpack(data)
+    return [layouts.EndpointKey(vni, ip).pack() for ip in via[:count]]
+
+
+NEXT_HOPS_CHANGING = layouts.EndpointKey(0, _NO_IP).pack()
+"""The key in ``vias`` of no next hop, which is there while a call changes them."""
 
 
 peer_feed: Callable[[bytes], int] = layouts.PEER.reader("feed")
@@ -478,7 +517,7 @@ class Record:
 
     def pack_endpoint(self) -> bytes:
         """The bytes of ``mzn_endpoint``: the value of each of its addresses."""
-        return pack_endpoint(Local(self.mac, self.slot))
+        return pack_endpoint(Local(self.mac, self.slot, self.spec.forwarding))
 
     def pack_slot(self) -> bytes:
         """The bytes of ``mzn_slot``: the claim of the index."""

@@ -37,6 +37,8 @@ class Limit:
     """Own addresses of a sender: one IPv4 and one IPv6."""
     SWITCHES: Final = 16
     """Transit switches of a network."""
+    WITNESSES: Final = 4
+    """Next hops of a VNI that are kept for a host that has them."""
     NAME_BYTES: Final = 192
     """An endpoint's name with its final zero."""
     PATH_BYTES: Final = 256
@@ -177,6 +179,8 @@ class Verdict(enum.IntEnum):
     """A checksum left to the device would change headers that were checked."""
     BOUNCED_BACK = 99
     """Guard: its place is the host that it came from."""
+    NO_NEXT_HOP = 100
+    """The network's next hop has no entry, or may not forward."""
 
     @property
     def dropped(self) -> bool:
@@ -540,6 +544,11 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
         "Two hosts disagree on where the destination lives: each has an entry that names the other.",
         "Compare the entry of the address on both, and correct it: agent.endpoints.update().",
     ),
+    Verdict.NO_NEXT_HOP: _Meaning(
+        VerdictKind.OPERATOR,
+        "The next hop of the network has no entry on this host, or its endpoint may not forward.",
+        "Tell this host where it lives, or make it a router: agent.endpoints.update(), Endpoint.create(forwarding=True).",
+    ),
 }
 
 
@@ -549,6 +558,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_LIMIT_VNI_MAX": Limit.VNI_MAX,
         "MZN_LIMIT_ADDRESSES": Limit.ADDRESSES,
         "MZN_LIMIT_SWITCHES": Limit.SWITCHES,
+        "MZN_LIMIT_WITNESSES": Limit.WITNESSES,
         "MZN_LIMIT_NAME_BYTES": Limit.NAME_BYTES,
         "MZN_LIMIT_PATH_BYTES": Limit.PATH_BYTES,
         "MZN_LIMIT_DEVICE_BYTES": Limit.DEVICE_BYTES,
@@ -618,6 +628,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_DROP_OVERSIZED": Verdict.OVERSIZED,
         "MZN_DROP_BAD_OFFLOAD": Verdict.BAD_OFFLOAD,
         "MZN_DROP_BOUNCED_BACK": Verdict.BOUNCED_BACK,
+        "MZN_DROP_NO_NEXT_HOP": Verdict.NO_NEXT_HOP,
     },
     "mzn_place": {
         "MZN_PLACE_LOCAL": Place.LOCAL,

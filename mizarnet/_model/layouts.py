@@ -66,6 +66,7 @@ ENDPOINT: Final = Layout(
     ("host", "16s"),
     ("group", "I"),
     ("feed", "I"),
+    ("flags", "I"),
 )
 
 
@@ -78,6 +79,7 @@ class Endpoint(NamedTuple):
     host: bytes
     group: int
     feed: int
+    flags: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Endpoint:
@@ -114,6 +116,7 @@ NETWORK: Final = Layout(
     "mzn_network",
     ("prefix_length", "I"),
     ("gateway", IP),
+    ("via", IP),
     ("switch_count", "I"),
     ("switches", f"{16 * Limit.SWITCHES}s"),
     ("feed", "I"),
@@ -125,6 +128,7 @@ class Network(NamedTuple):
 
     prefix_length: int
     gateway: Ip
+    via: Ip
     switch_count: int
     switches: bytes
     feed: int
@@ -132,14 +136,64 @@ class Network(NamedTuple):
     @classmethod
     def unpack(cls, data: Packed) -> Network:
         """Of the bytes in a map."""
-        prefix_length, gateway_family, gateway_words, switch_count, switches, feed = NETWORK.unpack(data)
+        (
+            prefix_length, gateway_family, gateway_words, via_family, via_words, switch_count, switches, feed
+        ) = NETWORK.unpack(data)
         return new(
-            Network, (prefix_length, new(Ip, (gateway_family, gateway_words)), switch_count, switches, feed)
+            Network, (prefix_length, new(Ip, (gateway_family, gateway_words)), new(Ip, (via_family,
+            via_words)), switch_count, switches, feed)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return NETWORK.pack(self.prefix_length, *self.gateway, self.switch_count, self.switches, self.feed)
+        return NETWORK.pack(
+            self.prefix_length, *self.gateway, *self.via, self.switch_count, self.switches, self.feed
+        )
+
+
+ROUTER_KEY: Final = Layout("mzn_router_key", ("vni", "I"), ("host", "16s"))
+
+
+class RouterKey(NamedTuple):
+    """The members of ``mzn_router_key``."""
+
+    vni: int
+    host: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> RouterKey:
+        """Of the bytes in a map."""
+        return new(cls, ROUTER_KEY.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ROUTER_KEY.pack(*self)
+
+
+ROUTER: Final = Layout("mzn_router", ("via_count", "I"), ("via", IP, Limit.WITNESSES))
+
+
+class Router(NamedTuple):
+    """The members of ``mzn_router``."""
+
+    via_count: int
+    via: tuple[Ip, ...]
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Router:
+        """Of the bytes in a map."""
+        (
+            via_count, via0_family, via0_words, via1_family, via1_words, via2_family, via2_words, via3_family,
+            via3_words
+        ) = ROUTER.unpack(data)
+        return new(
+            Router, (via_count, (new(Ip, (via0_family, via0_words)), new(Ip, (via1_family, via1_words)),
+            new(Ip, (via2_family, via2_words)), new(Ip, (via3_family, via3_words))))
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ROUTER.pack(self.via_count, *self.via[0], *self.via[1], *self.via[2], *self.via[3])
 
 
 PEER_KEY: Final = Layout("mzn_peer_key", ("prefix_length", "I"), ("ip", IP))
@@ -623,8 +677,9 @@ class Config(NamedTuple):
 LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
-        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, PEER_KEY, PEER, OWN_ADDRESS, SENDER, COUNTER,
-        TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META, SWITCHING, CONFIG,
+        IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, ROUTER_KEY, ROUTER, PEER_KEY, PEER,
+        OWN_ADDRESS, SENDER, COUNTER, TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META,
+        SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

@@ -245,10 +245,12 @@ class Local(Described):
     Attributes:
         mac: MAC address of the endpoint.
         slot: Index of the endpoint in the host's per-endpoint counters.
+        forwarding: Whether it may be the next hop of networks, and receive what is for others.
     """
 
     mac: MacAddress
     slot: int
+    forwarding: bool = False
 
 
 def _to_host(value: AddressLike) -> IPAddress:
@@ -269,6 +271,10 @@ class Remote(Described):
 
 def _to_gateway(value: AddressLike | None) -> IPAddress | None:
     return None if value is None else arguments.check_host_address(value, argument="gateway")
+
+
+def _to_via(value: AddressLike | None) -> IPAddress | None:
+    return None if value is None else arguments.check_host_address(value, argument="via")
 
 
 def _to_switches(values: Iterable[AddressLike]) -> tuple[IPAddress, ...]:
@@ -294,10 +300,27 @@ class Network(Described):
     Attributes:
         gateway: The address that routes out of it, of the prefix's family; the transit agent answers for it.
         switches: Underlay addresses of the transit switches that know its endpoints; at most 16.
+        via: The next hop: the address in the VNI of an endpoint with ``forwarding=True``, on any host, which gets all
+            packets into the prefix that no endpoint has the destination of; of the prefix's family, and outside the
+            prefix unless that is 0.0.0.0/0 or ::/0. As long as no such endpoint is known, the packets are dropped
+            (``Verdict.NO_NEXT_HOP``).
+
+    Raises:
+        InvalidValueError: ``via`` is given together with ``gateway`` or ``switches``, or an address is none of a host.
     """
 
     gateway: IPAddress | None = attrs.field(default=None, converter=_to_gateway)
     switches: tuple[IPAddress, ...] = attrs.field(default=(), converter=_to_switches)
+    via: IPAddress | None = attrs.field(default=None, converter=_to_via)
+
+    def __attrs_post_init__(self) -> None:
+        if self.via is not None and (self.gateway is not None or self.switches):
+            raise InvalidValueError(
+                "a network has a next hop, or a gateway and transit switches, and not both",
+                argument="via",
+                value=self.via,
+                hint="an entry of its own for the prefix of the gateway; via= for what is beyond it",
+            )
 
 
 @public

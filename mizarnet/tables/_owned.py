@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Generic, TypeVar, cast
 
+from mizarnet._datapath import next_hops
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import BY_HAND, Edit, Feed, refuse_twin, register
 from mizarnet._datapath.lock import TABLE_WRITER
@@ -64,6 +65,10 @@ class Owned(Generic[K]):
     def _reclaimed(self, maps: Maps, keys: Collection[bytes]) -> set[bytes]:
         """Those of some keys that endpoints of this host have, after their entries were written again."""
         return set()
+
+    def _begin(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> bool:
+        """Before a change: whether the table of next hops' hosts must be made anew after it."""
+        return False
 
     # -- read
 
@@ -182,20 +187,24 @@ class Owned(Generic[K]):
 
         A process that does not see the lock may have made one.
         """
-        if not edit.put and not edit.gone:
-            return set()
         try:
-            write(self._map(maps), edit.put, leaving=edit.gone)
+            to_renew = self._begin(maps, edit, there)
+            if edit.put or edit.gone:
+                write(self._map(maps), edit.put, leaving=edit.gone)
             self._reclaimed(maps, edit.gone)
-            return self._reclaimed(maps, list(edit.put))
+            lost = self._reclaimed(maps, list(edit.put))
+            if to_renew:
+                next_hops.renew(maps)
         except MizarnetError as failure:
             try:
                 self._put_back(maps, edit, there)
+                next_hops.mend(maps)
             except MizarnetError as refused:
                 failure.add_note(
                     f"some entries of {self._map(maps).name} are as the call wrote them: {refused}"
                 )
             raise
+        return lost
 
     def _put_back(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> None:
         """Make the entries of a change as they were before it."""

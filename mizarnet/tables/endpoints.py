@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from typing import TypeVar
 
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.feeds import Edit, Feed
 from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.next_hops import begin_endpoints
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
 from mizarnet._model.arguments import check_items
@@ -61,6 +62,9 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def _owner(self, value: bytes) -> int | None:
         return None if codec.is_local(value) else codec.endpoint_feed(value)
+
+    def _begin(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> bool:
+        return begin_endpoints(maps, edit)
 
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
         """Set by hand the host that an endpoint of another host lives on; raises as :meth:`update` does."""

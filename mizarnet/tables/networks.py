@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of the prefixes of each VNI, with gateways and transit switches."""
+"""The table of the prefixes of each VNI, with gateways, and transit switches or next hops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
-from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.feeds import Edit, Feed
 from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.next_hops import begin_networks
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
-from mizarnet._model.arguments import check_address, check_items, check_vni
+from mizarnet._model.arguments import IPAddress, check_address, check_items, check_vni
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
 from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
@@ -25,7 +26,7 @@ _NetworkLike = TypeVar("_NetworkLike", bound="tuple[int, PrefixLike]")
 
 @public
 class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
-    """``agent.networks``: prefixes of each VNI, with gateway and transit switches.
+    """``agent.networks``: prefixes of each VNI, with gateway, and transit switches or next hop.
 
     Keys are pairs of VNI and prefix, such as ``(7, "10.0.0.0/24")``. Each entry belongs to the feed that wrote it, as
     in :class:`EndpointTable`. Every write holds the host's lock, and so does every call that reads all entries: a
@@ -60,6 +61,9 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
     def _owner(self, value: bytes) -> int:
         return codec.network_feed(value)
 
+    def _begin(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> bool:
+        return begin_networks(maps, edit, there)
+
     def __setitem__(self, key: tuple[int, PrefixLike], value: Network) -> None:
         """Add or replace a network by hand; raises as :meth:`update` does."""
         self.update([(key, value)])
@@ -91,8 +95,8 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
 
         Raises:
             ForeignEntryError: An entry belongs to another feed; nothing was written.
-            InvalidValueError: A gateway is outside its prefix, or the address of a transit switch is not of the
-                underlay's address family.
+            InvalidValueError: A gateway is outside its prefix, a next hop inside it or of another family, or the
+                address of a transit switch is not of the underlay's address family.
             InvalidTypeError: A value is no ``Network``.
             CapacityError: The entries do not fit, or 16 other feeds have entries; nothing was written.
             BpfError: The kernel refused an entry; nothing was changed.
@@ -178,6 +182,21 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
             raise InvalidValueError(
                 f"gateway {value.gateway} is not in {key.prefix}", argument="gateway", value=value.gateway
             )
+        if value.via is not None:
+            _check_next_hop(key, value.via)
         for host in value.switches:
             self._check_host(host, "switches")
         return codec.pack_network(key, value, feed=writer.number)
+
+
+def _check_next_hop(key: NetworkKey, via: IPAddress) -> None:
+    prefix = key.prefix
+    if via.version != prefix.version:
+        raise InvalidValueError(f"next hop {via} is not of the family of {prefix}", argument="via", value=via)
+    if via in prefix and prefix.prefixlen:
+        raise InvalidValueError(
+            f"next hop {via} is in {prefix}, which would be reached by it",
+            argument="via",
+            value=via,
+            hint="a next hop is outside its prefix, unless that is 0.0.0.0/0 or ::/0",
+        )

@@ -97,7 +97,10 @@ class Directory:
         """Addresses in the prefixes of a VNI, or only of those with transit switches."""
         found = self.networks(vni, size)
         return [
-            inside(self.rng, prefix) for prefix, net in found for _ in "12" if net.switches or not sent_on
+            inside(self.rng, prefix)
+            for prefix, net in found
+            for _ in "12"
+            if net.switches or net.via or not sent_on
         ]
 
     def network_gateways(self, vni: int, size: int) -> list[Ip]:
@@ -198,7 +201,7 @@ def tenant(of: Directory, vni: int, *, sent_on: bool) -> Speaker:
         local, remote, anybody = of.local(vni, size), of.remote(vni, size), of.everybody[size]
         beyond, odd = of.in_networks(vni, size, sent_on=True), of.nobody(size)
         stations = remote or odd
-        made.sources[size] = pool(rng, (40, stations), (8, beyond), (5, local), (4, anybody), (7, odd))
+        made.sources[size] = pool(rng, (36, stations), (7, beyond), (10, local), (4, anybody), (7, odd))
         elsewhere = [(30, remote or beyond or anybody), (16, beyond)]
         made.targets[size] = pool(
             rng, *(elsewhere if sent_on else [(24, local or anybody), (13, remote), (9, beyond)]), (6, local),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from tests.model.state import (
     Config,
@@ -19,6 +19,8 @@ from tests.model.state import (
     SenderRecord,
     State,
 )
+
+Endpoints: TypeAlias = dict[tuple[int, Ip], Place]
 
 KINDS = 8
 """Kinds of host, one after the other: encapsulation, family of the underlay, whether the route can be read."""
@@ -114,14 +116,16 @@ class Builder:
     def build(self) -> State:
         """All tables."""
         senders = dict(self._senders())
-        networks = dict(self._network() for _ in range(self.rng.choice((0, 2, 4, 8, 12))))
-        networks |= self._default_routes()
+        endpoints = self._endpoints(senders)
+        networks = dict(self._network(endpoints) for _ in range(self.rng.choice((0, 2, 4, 8, 12))))
+        networks |= self._default_routes(endpoints)
         return State(
             config=self.config,
             senders=senders,
-            endpoints=self._endpoints(senders),
+            endpoints=endpoints,
             networks=networks,
             peers=frozenset(self._peers()),
+            routers=self._routers(endpoints, networks),
             generic=self.rng.random() < 0.4,
             tunnel=self.rng.random() >= 0.03,
         )
@@ -207,38 +211,70 @@ class Builder:
             extra = [(self._address(rng.choice((4, 16))), 0)] if rng.random() < 0.3 else []
             for ip, _ in (*known.addresses, *extra):
                 if rng.random() < 0.9:
-                    found[known.vni, ip] = self._remote() if rng.random() < 0.06 else Local(known.number, mac)
+                    found[known.vni, ip] = self._remote() if rng.random() < 0.06 else self._local(mac, known)
         if rng.random() < 0.3:
             of, known = rng.choice([*senders.items()])
             elsewhere = Elsewhere(rng.choice(UNKNOWN_PLACES), known.number, of, self._remote().host)
             found[rng.choice([*found])] = elsewhere
         return found
 
+    def _local(self, mac: Mac, known: SenderRecord) -> Local:
+        """Mostly as the sender's record has it."""
+        return Local(known.number, mac, known.forwarding if self.rng.random() < 0.9 else not known.forwarding)
+
     def _remote(self) -> Remote:
         return Remote(self.config.local if self.rng.random() < 0.03 else self.rng.choice(self.hosts))
 
     # -- networks and peers
 
-    def _network(self) -> tuple[tuple[int, Prefix], Network]:
+    def _network(self, endpoints: Endpoints) -> tuple[tuple[int, Prefix], Network]:
         rng = self.rng
         size = rng.choice((4, 16))
         length = rng.choice(LENGTHS[size])
-        prefix = masked(self._address(size), length), length
-        return (rng.choice(self.vnis), prefix), self._of_network(prefix)
+        vni, prefix = rng.choice(self.vnis), (masked(self._address(size), length), length)
+        return (vni, prefix), self._of_network(vni, prefix, endpoints)
 
-    def _default_routes(self) -> dict[tuple[int, Prefix], Network]:
+    def _default_routes(self, endpoints: Endpoints) -> dict[tuple[int, Prefix], Network]:
         """Of both families, or of one of them, or none."""
         rng = self.rng
         prefixes = rng.choice(((), (bytes(4),), (bytes(16),), (bytes(4), bytes(16))))
-        return {(rng.choice(self.vnis), (ip, 0)): self._of_network((ip, 0)) for ip in prefixes}
+        keys = [(rng.choice(self.vnis), (ip, 0)) for ip in prefixes]
+        return {(vni, prefix): self._of_network(vni, prefix, endpoints) for vni, prefix in keys}
 
-    def _of_network(self, prefix: Prefix) -> Network:
+    def _of_network(self, vni: int, prefix: Prefix, endpoints: Endpoints) -> Network:
         rng = self.rng
         gateway = self._gateway(*prefix) if rng.random() < 0.6 else None
         switches = rng.choices(self.hosts, k=rng.choice((0, 0, 1, 1, 2, 3, 5, 16, rng.randint(0, 16))))
         if switches and rng.random() < 0.15:
             switches[rng.randrange(len(switches))] = self.config.local
+        if rng.random() < 0.3:
+            return self._by_next_hop(vni, len(prefix[0]), endpoints, Network(gateway, tuple(switches)))
         return Network(gateway, tuple(switches))
+
+    def _by_next_hop(self, vni: int, size: int, endpoints: Endpoints, other: Network) -> Network:
+        """An endpoint of the VNI, one that forwards more often, or anybody; with gateway and switches, rarely."""
+        rng = self.rng
+        known = [(ip, place) for (of, ip), place in endpoints.items() if of == vni and len(ip) == size]
+        routers = [ip for ip, place in known if isinstance(place, Remote) or getattr(place, "forwarding", 0)]
+        everybody = [*routers, *routers, *(ip for ip, _ in known), self._address(size)]
+        via = rng.choice(everybody)
+        return Network(other.gateway, other.switches, via) if rng.random() < 0.1 else Network(None, (), via)
+
+    def _routers(
+        self, endpoints: Endpoints, networks: dict[tuple[int, Prefix], Network]
+    ) -> dict[tuple[int, Ip], tuple[Ip, ...]]:
+        """The hosts that next hops are on, and others; of some of them entries that are not true any more."""
+        rng = self.rng
+        found: dict[tuple[int, Ip], tuple[Ip, ...]] = {}
+        for (vni, _), network in networks.items():
+            place = endpoints.get((vni, network.via)) if network.via is not None else None
+            if network.via is not None and isinstance(place, Remote) and rng.random() < 0.9:
+                known = found.get((vni, place.host), ())
+                found[vni, place.host] = (*known, network.via)[-4:]
+        for _ in range(rng.choice((0, 1, 2))):
+            vias = rng.choices([ip for _, ip in endpoints], k=rng.randint(1, 4))
+            found[rng.choice(self.vnis), rng.choice(self.hosts)] = tuple(vias)
+        return found
 
     def _peers(self) -> list[Prefix]:
         rng = self.rng

@@ -7,7 +7,7 @@ from mizarnet import Verdict
 from tests.model.case import TC_OK, TC_REDIRECT, TC_SHOT, Case, Outcome, Outer, Received, TunnelKey
 from tests.model.packet import Packet, understand
 from tests.model.refused import Refused
-from tests.model.state import Local, Mac
+from tests.model.state import Ip, Local, Mac, Remote
 from tests.model.tables import Tables
 
 OPTION_BYTES = 4
@@ -74,20 +74,35 @@ def _check_packet(case: Case, packet: Packet, tables: Tables) -> None:
 
 
 def _onwards(case: Case, packet: Packet, key: TunnelKey, tables: Tables) -> Outcome:
-    if tables.local(key.vni, packet.source):  # G11
+    if tables.local(key.vni, packet.source) and not tables.is_host_of_router(key.vni, key.remote):  # G11
         raise Refused(Verdict.SOURCE_IS_LOCAL)
-    endpoint = tables.local(key.vni, packet.destination)
-    if endpoint is not None:  # G12
-        return _accepted(case, endpoint, tables.config.virtual_mac)
-    host = tables.next_host(key.vni, packet.destination, case.flow_hash)
-    if host is None:  # G13
-        raise Refused(Verdict.NO_DESTINATION)
-    if host == key.remote:  # G13a
+    place = _place(case, packet, key.vni, tables)
+    if isinstance(place, Local):  # G12, G12b
+        return _accepted(case, place, tables.config.virtual_mac)
+    if place == key.remote:  # G13a
         raise Refused(Verdict.BOUNCED_BACK)
     if key.ttl <= 1:  # G14
         raise Refused(Verdict.OUTER_HOP_LIMIT)
-    outer = Outer(key.vni, host, tables.config.local, min(key.ttl - 1, BOUNCED_HOPS))
+    outer = Outer(key.vni, place, tables.config.local, min(key.ttl - 1, BOUNCED_HOPS))
     return _bounced(case, outer, tables)  # G15
+
+
+def _place(case: Case, packet: Packet, vni: int, tables: Tables) -> Local | Ip:
+    """An endpoint of this host, or another host."""
+    endpoint = tables.endpoints.get((vni, packet.destination))
+    network = tables.network(vni, packet.destination) if endpoint is None else None
+    if network is not None and network.via is not None:
+        endpoint = tables.next_hop(vni, network)
+        if endpoint is None:  # G12a
+            raise Refused(Verdict.NO_NEXT_HOP)
+    if isinstance(endpoint, Local):
+        return endpoint
+    if isinstance(endpoint, Remote):
+        return endpoint.host
+    host = tables.switch(network, case.flow_hash) if network is not None else None
+    if host is None:  # G13
+        raise Refused(Verdict.NO_DESTINATION)
+    return host
 
 
 def _accepted(case: Case, endpoint: Local, virtual_mac: Mac) -> Outcome:

@@ -26,7 +26,7 @@ def answer_arp(frame: bytes, sender: Sender, tables: Tables) -> bytes:
     asker, target = frame[28:32], frame[38:42]
     if target in sender.own and (asker == bytes(4) or asker in sender.own):  # R4
         raise Refused(Verdict.OWN_ADDRESS_ASKED)
-    if asker not in sender.own:  # R5
+    if not sender.record.forwarding and asker not in sender.own:  # R5
         raise Refused(Verdict.ARP_SPOOFED)
     mac = tables.mac_of(target, sender)
     if mac is None:  # R6

@@ -8,7 +8,7 @@ from tests.model import replies
 from tests.model.case import TC_OK, TC_REDIRECT, Case, Outcome, Outer, Received, Sent
 from tests.model.packet import ICMP, ICMPV6, Packet
 from tests.model.refused import Refused
-from tests.model.state import Config, Elsewhere, Local
+from tests.model.state import Config, Elsewhere, Local, Network, Remote
 from tests.model.tables import Sender, Tables
 
 TUNNEL_TTL = 64
@@ -21,20 +21,23 @@ def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent
     if not sender.record.forwarding and packet.source not in sender.own:  # D2
         raise Refused(Verdict.FOREIGN_SOURCE)
     to, vni, frame = packet.destination, sender.vni, packet.frame
+    endpoint = tables.endpoints.get((vni, to))
+    network = tables.network(vni, to) if endpoint is None else None
+    to_gateway = endpoint is None and (
+        (network is not None and to == network.gateway) or sender.is_gateway(to)
+    )
+    if network is not None and network.via is not None and not to_gateway:  # D6a
+        return _by_next_hop(case, packet, network, sender, tables, sent)
     if not sender.is_on_link(to):
         if packet.hops <= 1:
             answer = _expired(packet, sender, tables.config)
             return redirected(Verdict.GATEWAY_ANSWERED, answer, tables.config, sent)
         frame = replies.one_hop_less(packet)
-    endpoint = tables.endpoints.get((vni, to))
-    if isinstance(endpoint, Local):
-        return _delivered(frame, endpoint, sender, tables.config, sent)
     if isinstance(endpoint, Elsewhere):  # D5a
         raise Refused(Verdict.NO_DESTINATION)
-    if endpoint is not None:  # D5
-        return _encapsulated(case, frame, Outer(vni, endpoint.host, tables.config.local, TUNNEL_TTL), sent)
-    network = tables.network(vni, to)
-    if (network is not None and to == network.gateway) or sender.is_gateway(to):  # D6
+    if endpoint is not None:  # D3 to D5
+        return _to_endpoint(case, frame, endpoint, sender, tables, sent)
+    if to_gateway:  # D6
         answer = _to_gateway(packet, frame, tables.config)
         return redirected(Verdict.GATEWAY_ANSWERED, answer, tables.config, sent)
     if network is None:  # D7
@@ -43,6 +46,26 @@ def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent
     if host is None:  # D8
         raise Refused(Verdict.NO_SWITCH)
     return _encapsulated(case, frame, Outer(vni, host, tables.config.local, TUNNEL_TTL), sent)  # D9
+
+
+def _by_next_hop(
+    case: Case, packet: Packet, network: Network, sender: Sender, tables: Tables, sent: Sent
+) -> Outcome:
+    """It keeps its hop, whoever the sender is."""
+    endpoint = tables.next_hop(sender.vni, network)
+    if endpoint is None:  # N1, N2
+        raise Refused(Verdict.NO_NEXT_HOP)
+    return _to_endpoint(case, packet.frame, endpoint, sender, tables, sent)  # N3
+
+
+def _to_endpoint(
+    case: Case, frame: bytes, endpoint: Local | Remote, sender: Sender, tables: Tables, sent: Sent
+) -> Outcome:
+    """D3 to D5."""
+    if isinstance(endpoint, Local):
+        return _delivered(frame, endpoint, sender, tables.config, sent)
+    outer = Outer(sender.vni, endpoint.host, tables.config.local, TUNNEL_TTL)
+    return _encapsulated(case, frame, outer, sent)
 
 
 def redirected(

@@ -71,10 +71,11 @@ class SenderRecord:
 
 @attrs.frozen
 class Local:
-    """An endpoint of this host: where its traffic is counted, and its MAC."""
+    """An endpoint of this host: where its traffic is counted, its MAC, and whether it receives what is for others."""
 
     number: int
     mac: Mac
+    forwarding: bool = False
 
 
 @attrs.frozen
@@ -99,10 +100,11 @@ Place: TypeAlias = Local | Remote | Elsewhere
 
 @attrs.frozen
 class Network:
-    """A prefix of a VNI."""
+    """A prefix of a VNI; ``via`` is its next hop."""
 
     gateway: Ip | None
     switches: tuple[Ip, ...]
+    via: Ip | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -114,6 +116,7 @@ class State:
         endpoints: By VNI and address.
         networks: By VNI and prefix.
         peers: Underlay prefixes that tunnel packets are accepted from.
+        routers: Next hops of a VNI that a host has, by VNI and host.
         generic: Whether the transit switch is on the generic hook.
         tunnel: Whether the tunnel's device is there, which a transit switch may outlive.
     """
@@ -123,5 +126,6 @@ class State:
     endpoints: Mapping[tuple[int, Ip], Place]
     networks: Mapping[tuple[int, Prefix], Network]
     peers: frozenset[Prefix]
+    routers: Mapping[tuple[int, Ip], tuple[Ip, ...]] = attrs.Factory(dict)
     generic: bool = False
     tunnel: bool = True

@@ -9,7 +9,7 @@ from mizarnet import Verdict
 from tests.model.case import XDP_PASS, XDP_TX, Case, Hop, HopResult, Outcome
 from tests.model.checksum import changed
 from tests.model.packet import IPV4, IPV6
-from tests.model.state import Config, Ip
+from tests.model.state import Config, Ip, Remote
 from tests.model.tables import Tables
 
 UDP, UDP_BYTES, TUNNEL_BYTES = 17, 8, 8
@@ -68,8 +68,19 @@ def _next_host(frame: bytes, layout: Layout, tables: Tables) -> Ip | None:
     if destination is None or not tables.is_peer(source):
         return None
     vni = int.from_bytes(frame[layout.udp_at + 12 : layout.udp_at + 15], "big")
-    host = tables.next_host(vni, destination, _word(frame, layout.udp_at))
+    host = _named_host(vni, destination, _word(frame, layout.udp_at), tables)
     return host if host != source else None  # K18
+
+
+def _named_host(vni: int, destination: Ip, number: int, tables: Tables) -> Ip | None:
+    """K14 to K16a: the host of the endpoint or of its network's next hop, or else a transit switch."""
+    endpoint = tables.endpoints.get((vni, destination))
+    network = tables.network(vni, destination) if endpoint is None else None
+    if network is not None and network.via is None:
+        return tables.switch(network, number)
+    if network is not None:
+        endpoint = tables.next_hop(vni, network)
+    return endpoint.host if isinstance(endpoint, Remote) else None
 
 
 def _is_for_tunnel(frame: bytes, layout: Layout, config: Config) -> bool:

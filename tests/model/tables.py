@@ -60,6 +60,7 @@ class Tables:
         self.tunnel = state.tunnel
         self.senders = {mac: Sender(mac, record) for mac, record in state.senders.items()}
         self.endpoints = state.endpoints
+        self._routers = state.routers
         self._peers = Prefixes((prefix, True) for prefix in state.peers)
         by_vni: dict[int, list[tuple[Prefix, Network]]] = defaultdict(list)
         for (vni, prefix), network in state.networks.items():
@@ -88,13 +89,17 @@ class Tables:
         switches = network.switches
         return switches[number % len(switches)] if switches and self.config.local not in switches else None
 
-    def next_host(self, vni: int, ip: Ip, number: int) -> Ip | None:
-        """The host of another host's endpoint, or else a transit switch."""
-        endpoint = self.endpoints.get((vni, ip))
-        if endpoint is not None:
-            return endpoint.host if isinstance(endpoint, Remote) else None
-        network = self.network(vni, ip)
-        return self.switch(network, number) if network is not None else None
+    def next_hop(self, vni: int, network: Network) -> Local | Remote | None:
+        """The entry of a network's next hop, if what is for others may go there (N1 and N2)."""
+        endpoint = self.endpoints.get((vni, network.via)) if network.via is not None else None
+        if isinstance(endpoint, Local):
+            return endpoint if endpoint.forwarding else None
+        return endpoint if isinstance(endpoint, Remote) else None
+
+    def is_host_of_router(self, vni: int, host: Ip) -> bool:
+        """Section 3: whether a next hop of the VNI is at that host."""
+        places = (self.endpoints.get((vni, via)) for via in self._routers.get((vni, host), ()))
+        return Remote(host) in places
 
     def mac_of(self, ip: Ip, sender: Sender) -> Mac | None:
         """Section 2.3: the MAC of an address, in the sender's VNI."""

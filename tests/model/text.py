@@ -91,9 +91,13 @@ def _sequence(form: Form, kind: Callable[[Any], Any] = tuple) -> Form:
     )
 
 
+def _default(field: attrs.Attribute[Any]) -> Any:
+    return field.default.factory() if isinstance(field.default, attrs.Factory) else field.default
+
+
 def _record(kind: type[T]) -> Form[T]:
     def write(value: T) -> dict[str, Any]:
-        fields = [field for field in attrs.fields(kind) if getattr(value, field.name) != field.default]
+        fields = [field for field in attrs.fields(kind) if getattr(value, field.name) != _default(field)]
         return {field.name: _FORMS[str(field.type)].write(getattr(value, field.name)) for field in fields}
 
     def read(data: dict[str, Any]) -> T:
@@ -174,6 +178,7 @@ _FORMS: dict[str, Form] = {
         _in_vni(_IP), _one_of((Elsewhere, "place"), (Local, "mac"), (Remote, "host"))
     ),
     "Mapping[tuple[int, Prefix], Network]": _table(_in_vni(_PREFIX), _record(Network)),
+    "Mapping[tuple[int, Ip], tuple[Ip, ...]]": _table(_in_vni(_IP), _sequence(_IP)),
 }
 
 state_to_json, state_from_json = _record(State)

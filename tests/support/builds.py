@@ -20,7 +20,7 @@ OTHER_TTL = 63
 """Outer TTL of what the second build's agent sends; the first one's is 64."""
 CHANGES = (
     ("OUTER_TTL", "64", str(OTHER_TTL)),
-    ("find_destination", "MZN_DROP_HAIRPIN", "MZN_DROP_NO_DESTINATION"),
+    ("go_to", "MZN_DROP_HAIRPIN", "MZN_DROP_NO_DESTINATION"),
 )
 
 

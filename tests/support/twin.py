@@ -46,7 +46,7 @@ class Twin:
         self._config = config
         self._maps = dry_run.maps.by_name()
         self._known: dict[str, dict[bytes, bytes]] = {name: {} for name in ("senders", "endpoints")}
-        self._known |= {"networks": {}, "peers": {}}
+        self._known |= {"networks": {}, "routers": {}, "peers": {}}
 
     @classmethod
     def load(cls, config: Config, path: Path | None = None) -> Self:

@@ -56,16 +56,25 @@ def pack_sender(sender: SenderRecord) -> bytes:
 def pack_endpoint(place: Place) -> bytes:
     """``mzn_endpoint``."""
     if isinstance(place, Elsewhere):
-        return layouts.Endpoint(place.place, place.number, place.mac, words(place.host), 0, 0).pack()
+        flags = SenderFlag.FORWARDING
+        return layouts.Endpoint(place.place, place.number, place.mac, words(place.host), 0, 0, flags).pack()
     if isinstance(place, Local):
-        return layouts.Endpoint(enumerations.Place.LOCAL, place.number, place.mac, bytes(16), 0, 0).pack()
-    return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0).pack()
+        flags = SenderFlag.FORWARDING if place.forwarding else 0
+        local = enumerations.Place.LOCAL
+        return layouts.Endpoint(local, place.number, place.mac, bytes(16), 0, 0, flags).pack()
+    return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0, 0).pack()
 
 
 def _entry(vni: int, prefix: Prefix, network: Network) -> tuple[bytes, bytes]:
     length, switches = _NETWORK_BITS + _bits(prefix), b"".join(map(words, network.switches))
-    value = layouts.Network(length, _ip(network.gateway), len(network.switches), switches, 0)
+    count = len(network.switches)
+    value = layouts.Network(length, _ip(network.gateway), _ip(network.via), count, switches, 0)
     return layouts.NetworkKey(length, vni, _ip(prefix[0])).pack(), value.pack()
+
+
+def _router(vni: int, host: Ip, vias: tuple[Ip, ...]) -> tuple[bytes, bytes]:
+    named = (*map(_ip, vias), *[_NO_IP] * (Limit.WITNESSES - len(vias)))
+    return layouts.RouterKey(vni, words(host)).pack(), layouts.Router(len(vias), named).pack()
 
 
 def _peer(prefix: Prefix) -> tuple[bytes, bytes]:
@@ -82,6 +91,7 @@ def tables(state: State) -> dict[str, dict[bytes, bytes]]:
             for (vni, ip), place in state.endpoints.items()
         },
         "networks": dict(_entry(vni, prefix, known) for (vni, prefix), known in state.networks.items()),
+        "routers": dict(_router(vni, host, vias) for (vni, host), vias in state.routers.items()),
         "peers": dict(map(_peer, state.peers)),
     }
 

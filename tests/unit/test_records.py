@@ -65,10 +65,30 @@ def test_keys_of_different_networks_differ() -> None:
         Network(gateway="10.0.0.1"),
         Network(gateway="fd00::1", switches=["192.0.2.9"]),
         Network(switches=[f"2001:db8::{n}" for n in range(1, 17)]),
+        Network(via="10.0.0.1"),
+        Network(via="fd00::1"),
     ],
 )
 def test_a_network_comes_back(network: Network) -> None:
     assert codec.unpack_network(codec.pack_network(NETWORK_KEY, network)) == network
+
+
+@pytest.mark.parametrize("via", ["10.0.0.1", "fd00::1"])
+def test_a_next_hop_is_a_key_of_endpoints(via: str) -> None:
+    network_key = codec.pack_network_key(NetworkKey(7, ip_network("172.20.0.0/16")))
+    packed = codec.pack_network(NetworkKey(7, ip_network("172.20.0.0/16")), Network(via=via))
+    key = codec.pack_endpoint_key(EndpointKey(7, ip_address(via)))
+    assert codec.next_hop(network_key, packed) == key
+    assert codec.next_hop(network_key, codec.pack_network(NETWORK_KEY, Network(gateway=via))) is None
+
+
+@pytest.mark.parametrize("count", range(7))
+def test_the_next_hops_of_a_host_come_back_as_far_as_there_is_room(count: int) -> None:
+    keys = [codec.pack_endpoint_key(EndpointKey(7, ip_address(f"10.0.0.{n}"))) for n in range(count)]
+    host = codec.host_of(codec.pack_endpoint(Remote("192.0.2.9")))
+    assert host is not None
+    assert codec.unpack_router(codec.pack_router_key(7, host), codec.pack_router(keys)) == keys[:4]
+    assert codec.host_of(codec.pack_endpoint(Local(MacAddress(bytes(6)), 5, True))) is None
 
 
 @pytest.mark.parametrize("prefix", [*map(ip_network, PREFIXES)], ids=str)

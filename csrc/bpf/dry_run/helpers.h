@@ -19,7 +19,8 @@ static __always_inline int dry_get_key(struct __sk_buff *skb, struct bpf_tunnel_
 	struct dry_run *run = this_run();
 	__u32 family = flags & BPF_F_TUNINFO_IPV6 ? 6 : 4;
 
-	(void)skb, (void)size;
+	(void)size;
+	barrier_var(skb); /* or clang passes nothing to the function that calls this, which the verifier refuses */
 	if (!run || !run->facts.key.family)
 		return INVALID;
 	if (run->facts.key.family != family)
@@ -73,7 +74,7 @@ static __always_inline int dry_get_options(struct __sk_buff *skb, __u8 *options,
 {
 	struct dry_run *run = this_run();
 
-	barrier_var(skb); /* or clang passes nothing to the function that calls this, which the verifier refuses */
+	barrier_var(skb); /* as above */
 	if (!run || !run->facts.option_bytes)
 		return NO_SUCH_ENTRY;
 	if (run->facts.option_bytes > size || size > OPTION_ROOM)

@@ -43,7 +43,8 @@ static __always_inline int check_arp(const struct arp *arp, const struct frame *
 	/* Probe (sender 0.0.0.0) or announcement: an answer would read as "taken". */
 	if (owns(sender, target) && (!arp->sender_ip || owns(sender, &from)))
 		return MZN_DROP_OWN_ADDRESS_ASKED;
-	return owns(sender, &from) ? 0 : MZN_DROP_ARP_SPOOFED;
+	/* A router asks from whatever address of its own the packet has that waits. */
+	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &from) ? 0 : MZN_DROP_ARP_SPOOFED;
 }
 
 /* Turns a request into its answer; the caller sends it back. */

@@ -26,6 +26,26 @@ static __always_inline struct mzn_network *find_network(__u32 vni, const struct 
 	return bpf_map_lookup_elem(&networks, &key);
 }
 
+/* Only an endpoint that forwards is given what is for others. That of another host is judged there. */
+static __always_inline bool may_forward(const struct mzn_endpoint *endpoint)
+{
+	return endpoint->place == MZN_PLACE_REMOTE ||
+	       (endpoint->place == MZN_PLACE_LOCAL && endpoint->flags & MZN_FLAG_FORWARDING);
+}
+
+static __always_inline bool has_next_hop(const struct mzn_network *network)
+{
+	return network->via.family;
+}
+
+/* The entry of a network's next hop; NULL if packets cannot go there. */
+static __always_inline const struct mzn_endpoint *find_via(__u32 vni, const struct mzn_network *network)
+{
+	const struct mzn_endpoint *hop = find_endpoint(vni, &network->via);
+
+	return hop && may_forward(hop) ? hop : NULL;
+}
+
 /*
  * The transit switch of a network for a flow: stable while the set of switches is. None if this host is one of
  * them: all of them know every endpoint of the network, so what this one does not know does not exist, and sending

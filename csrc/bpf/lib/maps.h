@@ -30,7 +30,7 @@ struct {
 	__type(value, struct mzn_sender);
 } senders SEC(".maps");
 
-/* (VNI, prefix) to gateway and transit switches. A trie allocates per entry, but never per endpoint. */
+/* (VNI, prefix) to gateway and next hop or transit switches. A trie allocates per entry, but never per endpoint. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -38,6 +38,22 @@ struct {
 	__type(key, struct mzn_network_key);
 	__type(value, struct mzn_network);
 } networks SEC(".maps");
+
+/* (VNI, host) to the next hops that it has. There are never more than networks, of which each has one at most. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct mzn_router_key);
+	__type(value, struct mzn_router);
+} routers SEC(".maps");
+
+/* All next hops. The entry more, of VNI 0, says that a call is changing them. Read by no program. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4097);
+	__type(key, struct mzn_endpoint_key);
+	__type(value, __u32);
+} vias SEC(".maps");
 
 /* Underlay prefixes that tunnel packets are accepted from. */
 struct {

@@ -18,6 +18,7 @@ enum mzn_limit {
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
+	MZN_LIMIT_WITNESSES = 4, /* Next hops of a VNI that are kept for a host that has them. */
 	MZN_LIMIT_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
 	MZN_LIMIT_PATH_BYTES = 256, /* A namespace's path with its final zero. */
 	MZN_LIMIT_DEVICE_BYTES = 16, /* A device's name with its final zero (the kernel's IFNAMSIZ). */
@@ -302,6 +303,12 @@ enum mzn_verdict {
 	 * Remedy: Compare the entry of the address on both, and correct it: agent.endpoints.update().
 	 */
 	MZN_DROP_BOUNCED_BACK = 99, /* Guard: its place is the host that it came from. */
+	/*
+	 * operator: The next hop of the network has no entry on this host, or its endpoint may not forward. Remedy:
+	 * Tell this host where it lives, or make it a router: agent.endpoints.update(),
+	 * Endpoint.create(forwarding=True).
+	 */
+	MZN_DROP_NO_NEXT_HOP = 100, /* The network's next hop has no entry, or may not forward. */
 };
 
 /* An address with its family, so that ::/0 never swallows IPv4. IPv4 stands in the last four bytes, after ::ffff. */
@@ -332,6 +339,7 @@ struct mzn_endpoint {
 	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
 	__u32 group; /* for a policy; 0: none */
 	__u32 feed; /* the writer that the entry belongs to: digest of its name; 0: by hand */
+	__u32 flags; /* local: MZN_FLAG_FORWARDING, or none */
 };
 
 struct mzn_network_key {
@@ -347,9 +355,25 @@ struct mzn_network_key {
 struct mzn_network {
 	__u32 prefix_length; /* of its key */
 	struct mzn_ip gateway;
+	struct mzn_ip via; /* next hop, an address of the VNI; none: transit switches, if there are any */
 	__u32 switch_count;
 	__u32 switches[MZN_LIMIT_SWITCHES][4]; /* underlay addresses, of the tunnel's family */
 	__u32 feed; /* as of an endpoint */
+};
+
+/*
+ * A host that has next hops of a VNI: from no other one may come what an endpoint of this host has sent, after a router
+ * gave it another destination. The entry names some of them, and counts only while `endpoints` has one of these there: so
+ * it ends by itself when they move or go.
+ */
+struct mzn_router_key {
+	__u32 vni;
+	__u32 host[4]; /* underlay address, of the tunnel's family */
+};
+
+struct mzn_router {
+	__u32 via_count;
+	struct mzn_ip via[MZN_LIMIT_WITNESSES];
 };
 
 struct mzn_peer_key {
