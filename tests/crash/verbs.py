@@ -361,8 +361,27 @@ NETWORKS = {
 PEERS = [PEER, "203.0.113.0/24"]
 
 
+# Behind next hops that are on another host, on a third one, and on none.
+HOPS = {(VNI, "10.8.2.1"): FAR, (VNI, "10.8.2.2"): mz.Remote("192.0.2.3")}
+BEHIND = {
+    (VNI, "172.20.0.0/16"): mz.Network(via="10.8.2.1"),
+    (VNI, "0.0.0.0/0"): mz.Network(via="10.8.2.2"),
+    (VNI, "172.21.0.0/16"): mz.Network(via="10.8.2.3"),
+}
+
+
 def _no_entries(ground: Ground) -> None:
     ground.agent.endpoints.sync({}, vni=VNI)
+
+
+def _next_hops(ground: Ground) -> None:
+    ground.agent.endpoints.update(HOPS)
+    ground.agent.networks.update(BEHIND)
+
+
+def _no_next_hops(ground: Ground) -> None:
+    ground.agent.networks.apply({}, BEHIND)
+    _no_entries(ground)
 
 
 def _no_networks(ground: Ground) -> None:
@@ -413,6 +432,28 @@ def _table_verbs() -> Iterator[Verb]:
         _delete_entry("networks", (VNI, "10.8.0.0/16")),
         before=lambda ground: ground.agent.networks.update(NETWORKS),
         undo=_no_networks,
+        rolls_back=False,
+    )
+    yield _of_agent(
+        "networks.update with next hops",
+        lambda agent, _: agent.networks.update(BEHIND),
+        before=lambda ground: ground.agent.endpoints.update(HOPS),
+        undo=_no_next_hops,
+    )
+    yield _of_agent(
+        "networks.apply without next hops",
+        lambda agent, _: agent.networks.apply(NETWORKS, [*BEHIND][:2]),
+        before=_next_hops,
+        undo=lambda ground: (_no_next_hops(ground), _no_networks(ground)),
+        rolls_back=False,
+    )
+    yield _of_agent(
+        "endpoints.apply moves next hops",
+        lambda agent, _: agent.endpoints.apply(
+            {(VNI, "10.8.2.1"): mz.Remote("192.0.2.3")}, [(VNI, "10.8.2.2")]
+        ),
+        before=_next_hops,
+        undo=_no_next_hops,
         rolls_back=False,
     )
     yield _of_agent("peers.update", lambda agent, _: agent.peers.update(PEERS), undo=_no_peers)
