@@ -236,6 +236,13 @@ def host_of(endpoint: bytes) -> bytes | None:
     return fields.host if fields.place == Place.REMOTE else None
 
 
+def may_forward(endpoint: bytes) -> bool:
+    """Whether a packed ``mzn_endpoint`` may be a next hop; that of another host is judged there."""
+    fields = layouts.Endpoint.unpack(endpoint)
+    here = fields.place == Place.LOCAL and bool(fields.flags & SenderFlag.FORWARDING)
+    return here or fields.place == Place.REMOTE
+
+
 def next_hop(network_key: bytes, network: bytes) -> bytes | None:
     """The key in ``endpoints`` of the next hop in a packed ``mzn_network``; None: it has none."""
     via = layouts.Network.unpack(network).via

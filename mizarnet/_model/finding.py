@@ -80,6 +80,8 @@ class FindingKind(enum.Enum):
     """Packets of a host that entries name are refused here, since no peer prefix contains its address."""
     LEADS_HERE = "leads here"
     """An entry leads to another host by an address that is this host's own."""
+    NEXT_HOP_UNUSABLE = "next hop unusable"
+    """The next hop of a network has no entry, or is an endpoint of this host that may not forward."""
     TABLE_NEARLY_FULL = "table nearly full"
     """A table has hardly any room left."""
     LOSS = "loss"
@@ -125,7 +127,7 @@ class Subject(Described):
 
     Attributes:
         kind: ``"tunnel"``, ``"agent"``, ``"switch"``, ``"endpoint"``, ``"underlay"``, ``"host"`` (another one, by its
-            address), ``"table"``, ``"device"``, ``"namespace"`` or ``"kernel"``.
+            address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"`` or ``"kernel"``.
         name: Name of it.
     """
 
@@ -176,6 +178,7 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.NEIGHBOURS_FULL: (_S.WARNING, Cure.NONE),
     _K.PEER_MISSING: (_S.ERROR, Cure.NONE),
     _K.LEADS_HERE: (_S.ERROR, Cure.NONE),
+    _K.NEXT_HOP_UNUSABLE: (_S.WARNING, Cure.NONE),
     _K.TABLE_NEARLY_FULL: (_S.WARNING, Cure.NONE),
     _K.LOSS: (_S.WARNING, Cure.NONE),
     _K.DEVICE_GONE: (_S.ERROR, Cure.EITHER),

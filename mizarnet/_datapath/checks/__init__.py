@@ -14,6 +14,7 @@ from mizarnet._datapath import private_netns
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
 from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entries
 from mizarnet._datapath.checks.leftovers import left_namespaces, left_switches, left_tunnels
+from mizarnet._datapath.checks.next_hops import next_hop_findings
 from mizarnet._datapath.checks.tunnel import tunnel_findings
 from mizarnet._datapath.checks.underlay import host_findings, known_hosts, underlay_findings
 from mizarnet._datapath.datapath import DataPath
@@ -72,7 +73,8 @@ def look_at_agent(device: TunnelDevice, datapath: DataPath, tables: Tables | Non
         endpoints = LocalEndpoints.of(datapath)
         read = tables or Tables.read(endpoints.maps)
         hosts = known_hosts(datapath.maps, read.contents["endpoints"].values())
-        return [*found, *left_entries(endpoints, read), *host_findings(device, datapath, hosts)]
+        hops = next_hop_findings(datapath, read.contents["endpoints"])
+        return [*found, *left_entries(endpoints, read), *host_findings(device, datapath, hosts), *hops]
     except (StaleHandleError, AgentNotFoundError) as gone:
         text, remedy = gone.message, gone.hint or ""
         return [datapath.finding(FindingKind.AGENT_GONE, "attached", None, text, remedy, Cure.NONE)]

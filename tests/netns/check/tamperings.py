@@ -231,6 +231,18 @@ ENTRIES: dict[str, Tampering] = {
         cure="",
         words="add a route",
     ),
+    "a network's next hop is nowhere": Tampering(
+        lambda s: s.agent.networks.update({(7, "172.20.0.0/16"): mz.Network(via="10.0.0.77")}),
+        {(K.NEXT_HOP_UNUSABLE, "network 7/172.20.0.0/16")},
+        cure="",
+        words="where it lives",
+    ),
+    "a network's next hop may not forward": Tampering(
+        lambda s: s.agent.networks.update({(7, "fd50::/64"): mz.Network(via="fd00::3")}),
+        {(K.NEXT_HOP_UNUSABLE, "network 7/fd50::/64")},
+        cure="",
+        words="forwarding=True",
+    ),
     "a network's switch leads nowhere": Tampering(
         lambda s: s.agent.networks.update({(7, "10.9.0.0/24"): mz.Network(switches=["203.0.113.5"])}),
         {(K.NO_ROUTE, "host 203.0.113.5"), (K.PEER_MISSING, "host 203.0.113.5")},
