@@ -70,9 +70,32 @@ static __always_inline bool is_checksum_misplaced(struct __sk_buff *skb, const s
 	       checksum.place < frame->payload + sizeof(__sum16) || checksum.place + sizeof(__sum16) > skb->len;
 }
 
-static __always_inline bool may_leave_link(const struct frame *frame, const struct mzn_sender *sender)
+/* What a further address is to a packet that comes from it: off the fast path, so a function of its own. */
+__noinline int judge_further(struct frame *frame, struct mzn_sender *sender)
 {
-	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &frame->source);
+	int bits;
+
+	if (!frame || !sender)
+		return FURTHER_NOT;
+	bits = further_prefix(sender, &frame->source_mac, &frame->source);
+	if (bits == NOT_FURTHER)
+		return FURTHER_NOT;
+	return on_link(&frame->source, bits, &frame->destination) ? FURTHER_ON_LINK : FURTHER_OWN;
+}
+
+static __always_inline bool has_own_source(struct packet *packet)
+{
+	packet->further = FURTHER_NOT;
+	if (owns_first(packet->sender, &packet->frame.source))
+		return true;
+	if (packet->sender->flags & MZN_FLAG_MORE_ADDRESSES)
+		packet->further = judge_further(&packet->frame, packet->sender);
+	return packet->further != FURTHER_NOT;
+}
+
+static __always_inline bool may_leave_link(struct packet *packet)
+{
+	return has_own_source(packet) || packet->sender->flags & MZN_FLAG_FORWARDING;
 }
 
 /* On the link a stack also speaks from its link-local address, and from none while it makes sure of its own. */
@@ -143,7 +166,7 @@ static __always_inline int decide(struct __sk_buff *skb, struct packet *packet)
 
 	if (frame->ethertype == ETHERTYPE_ARP)
 		return MZN_PASS_NEIGHBOUR_ANSWERED;
-	leaves_link = may_leave_link(frame, packet->sender);
+	leaves_link = may_leave_link(packet);
 	if (!leaves_link && !may_speak_on_link(frame))
 		return MZN_DROP_FOREIGN_SOURCE;
 	if (is_nd(skb, frame))

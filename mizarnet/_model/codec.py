@@ -110,15 +110,28 @@ def unpack_endpoint_key(data: bytes) -> EndpointKey:
     return EndpointKey(fields.vni, _address(fields.ip))
 
 
-def pack_endpoint(value: Local | Remote, *, feed: int = 0) -> bytes:
-    """An entry of ``endpoints``, packed as ``mzn_endpoint``; ``feed`` is the number of its writer."""
+def pack_endpoint(value: Local | Remote, *, feed: int = 0, prefix_length: int = 0) -> bytes:
+    """An entry of ``endpoints``, packed as ``mzn_endpoint``.
+
+    Args:
+        value: Where the address lives.
+        feed: Number of the writer.
+        prefix_length: Length of the on-link prefix of an address of this host.
+    """
     if isinstance(value, Local):
         place, slot, mac, host = Place.LOCAL, value.slot, value.mac.packed, _NO_HOST
         flags = SenderFlag.FORWARDING if value.forwarding else 0
     else:
         place, slot, mac, host, flags = Place.REMOTE, 0, _NO_MAC, host_words(value.host), 0
     return layouts.Endpoint(
-        place=place, slot=slot, mac=mac, host=host, group=0, feed=feed, flags=flags
+        place=place,
+        slot=slot,
+        mac=mac,
+        host=host,
+        group=0,
+        feed=feed,
+        flags=flags,
+        prefix_length=prefix_length,
     ).pack()
 
 

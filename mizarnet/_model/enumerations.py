@@ -29,12 +29,12 @@ class VerdictKind(enum.Enum):
 class Limit:
     """Sizes and bounds that programs and user space share."""
 
-    SCHEMA: Final = 2
+    SCHEMA: Final = 3
     """Version of the layouts in this file."""
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""
     ADDRESSES: Final = 2
-    """Own addresses of a sender: one IPv4 and one IPv6."""
+    """Own addresses in a sender's entry: the first of IPv4 and of IPv6."""
     SWITCHES: Final = 16
     """Transit switches of a network."""
     WITNESSES: Final = 4
@@ -235,6 +235,8 @@ class SenderFlag(enum.IntEnum):
     """Of the record only: the default route of IPv4 is the endpoint's."""
     ROUTED_IPV6 = 64
     """Of the record only: that of IPv6 is."""
+    MORE_ADDRESSES = 128
+    """Of the sender only: further ones have entries of their own."""
 
 
 class KindNumber(enum.IntEnum):
@@ -642,6 +644,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_FLAG_ROUTE_NEVER": SenderFlag.ROUTE_NEVER,
         "MZN_FLAG_ROUTED_IPV4": SenderFlag.ROUTED_IPV4,
         "MZN_FLAG_ROUTED_IPV6": SenderFlag.ROUTED_IPV6,
+        "MZN_FLAG_MORE_ADDRESSES": SenderFlag.MORE_ADDRESSES,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

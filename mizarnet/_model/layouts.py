@@ -67,6 +67,7 @@ ENDPOINT: Final = Layout(
     ("group", "I"),
     ("feed", "I"),
     ("flags", "I"),
+    ("prefix_length", "I"),
 )
 
 
@@ -80,6 +81,7 @@ class Endpoint(NamedTuple):
     group: int
     feed: int
     flags: int
+    prefix_length: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Endpoint:

@@ -85,6 +85,15 @@ class Directory:
             if key[0] == vni and len(key[1]) == size
         )
 
+    def further(self, mac: Mac, known: SenderRecord, size: int) -> list[tuple[Ip, int]]:
+        """Addresses of a sender that its record does not name, whether it says that there are some or not."""
+        first = dict(known.addresses)
+        return [
+            (ip, place.prefix_length)
+            for (_, ip), place in self._endpoints(known.vni, size)
+            if isinstance(place, Local) and place.mac == mac and ip not in first
+        ]
+
     def networks(self, vni: int, size: int) -> list[tuple[tuple[Ip, int], Network]]:
         """Prefixes of a VNI."""
         return [
@@ -145,20 +154,17 @@ def sender(of: Directory, mac: Mac, known: SenderRecord, others: list[Mac]) -> S
     rng = of.rng
     made = Speaker(known.vni, pool(rng, (61, [mac]), (3, others)), neighbour_macs(of))
     for size in (4, 16):
-        own = [ip for ip, _ in known.addresses if len(ip) == size]
+        addresses = [each for each in known.addresses if len(each[0]) == size]
+        own, further = [ip for ip, _ in addresses], of.further(mac, known, size)
         neighbours = [ip for ip in of.local(known.vni, size) if ip not in own]
         gateways = [ip for ip in known.gateways if len(ip) == size]
         linked = [bytes_of(link_local(mac))] if size == 16 else []
         anybody, odd = of.everybody[size], of.nobody(size)
-        here = [
-            inside(rng, _on_link(ip, length))
-            for ip, length in known.addresses
-            if len(ip) == size
-            for _ in "123"
-        ]
+        here = [inside(rng, _on_link(ip, length)) for ip, length in (*addresses, *further) for _ in "123"]
         made.sources[size] = pool(
-            rng, (50, own or anybody), (5, linked), (1, gateways), (4, anybody), (4, odd)
-        )
+            rng, (38, own or anybody), (12, [ip for ip, _ in further]), (5, linked), (1, gateways),
+            (4, anybody), (4, odd),
+        )  # fmt: skip
         made.targets[size] = pool(
             rng, (10, neighbours or anybody), (16, of.remote(known.vni, size)), (4, own),
             (6, gateways), (5, of.network_gateways(known.vni, size)), (9, of.in_networks(known.vni, size)),

@@ -187,6 +187,7 @@ class Builder:
             netns_cookie=cookie,
             ifindex=rng.choice((0, 2, rng.randrange(2, 40), rng.randrange(2, 40))),
             forwarding=rng.random() < 0.2,
+            more=rng.random() < 0.4,
             addresses=tuple(own),
             gateways=tuple(gateways),
         )
@@ -208,19 +209,29 @@ class Builder:
         for _ in range(rng.randint(3, 16)):
             found[rng.choice(self.vnis), self._address(rng.choice((4, 16)))] = self._remote()
         for mac, known in senders.items():
-            extra = [(self._address(rng.choice((4, 16))), 0)] if rng.random() < 0.3 else []
-            for ip, _ in (*known.addresses, *extra):
+            for ip, length in (*known.addresses, *self._further(known)):
                 if rng.random() < 0.9:
-                    found[known.vni, ip] = self._remote() if rng.random() < 0.06 else self._local(mac, known)
+                    found[known.vni, ip] = self._own_place(mac, known, length)
         if rng.random() < 0.3:
             of, known = rng.choice([*senders.items()])
             elsewhere = Elsewhere(rng.choice(UNKNOWN_PLACES), known.number, of, self._remote().host)
             found[rng.choice([*found])] = elsewhere
         return found
 
-    def _local(self, mac: Mac, known: SenderRecord) -> Local:
-        """Mostly as the sender's record has it."""
-        return Local(known.number, mac, known.forwarding if self.rng.random() < 0.9 else not known.forwarding)
+    def _further(self, known: SenderRecord) -> list[tuple[Ip, int]]:
+        """Addresses that only their entries name, of senders that say so and of some that do not."""
+        rng = self.rng
+        count = rng.randint(1, 4) if known.more else rng.choice((0, 0, 1))
+        return [(self._address(size), rng.choice(LENGTHS[size])) for size in rng.choices((4, 16), k=count)]
+
+    def _own_place(self, mac: Mac, known: SenderRecord, length: int) -> Place:
+        """Nearly always of the sender in all that it says."""
+        rng = self.rng
+        if rng.random() < 0.06:
+            return self._remote()
+        number = known.number if rng.random() < 0.97 else rng.randrange(NUMBERS)
+        forwarding = known.forwarding if rng.random() < 0.9 else not known.forwarding
+        return Local(number, mac if rng.random() < 0.97 else unicast_mac(rng), forwarding, length)
 
     def _remote(self) -> Remote:
         return Remote(self.config.local if self.rng.random() < 0.03 else self.rng.choice(self.hosts))

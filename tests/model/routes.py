@@ -28,7 +28,7 @@ def route(case: Case, packet: Packet, sender: Sender, tables: Tables, sent: Sent
     )
     if network is not None and network.via is not None and not to_gateway:  # D6a
         return _by_next_hop(case, packet, network, sender, tables, sent)
-    if not sender.is_on_link(to):
+    if not sender.is_on_link(packet.source, to):
         if packet.hops <= 1:
             answer = _expired(packet, sender, tables.config)
             return redirected(Verdict.GATEWAY_ANSWERED, answer, tables.config, sent)

@@ -56,6 +56,7 @@ class SenderRecord:
         netns_cookie: The namespace its device belongs to.
         ifindex: Its device there; 0: not known yet.
         forwarding: Whether it may send from addresses that are not its own.
+        more: Whether it has further addresses, which only their entries name.
         addresses: Its own, with the length of the on-link prefix.
         gateways: One of a family at most.
     """
@@ -65,17 +66,26 @@ class SenderRecord:
     netns_cookie: int
     ifindex: int
     forwarding: bool = False
+    more: bool = False
     addresses: tuple[tuple[Ip, int], ...]
     gateways: tuple[Ip, ...] = ()
 
 
 @attrs.frozen
 class Local:
-    """An endpoint of this host: where its traffic is counted, its MAC, and whether it receives what is for others."""
+    """An endpoint of this host.
+
+    Attributes:
+        number: Where its traffic is counted.
+        mac: Its own.
+        forwarding: Whether it receives what is for others.
+        prefix_length: Length of the address's on-link prefix.
+    """
 
     number: int
     mac: Mac
     forwarding: bool = False
+    prefix_length: int = 0
 
 
 @attrs.frozen

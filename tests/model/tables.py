@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Generic, TypeVar
 
 from tests.model.case import Case, TunnelKey
@@ -36,16 +36,23 @@ class Prefixes(Generic[Found]):
 class Sender:
     """A sender, ready to be asked about addresses."""
 
-    def __init__(self, mac: Mac, record: SenderRecord) -> None:
+    def __init__(self, mac: Mac, record: SenderRecord, further: Mapping[Ip, int]) -> None:
         self.record = record
         self.vni = record.vni
-        self.own = frozenset(ip for ip, _ in record.addresses)
+        self._further = {
+            ip: length for ip, length in further.items() if ip not in dict(record.addresses)
+        }  # O2
+        self.own = frozenset(self._further) | {ip for ip, _ in record.addresses}  # O1
         self.link_local = link_local(mac)
         self.gateways = {len(ip): ip for ip in record.gateways}
         self._on_link = Prefixes((prefix, True) for prefix in record.addresses)
 
-    def is_on_link(self, ip: Ip) -> bool:
-        return self._on_link.find(ip) is not None
+    def is_on_link(self, source: Ip, destination: Ip) -> bool:
+        if self._on_link.find(destination) is not None:  # N1
+            return True
+        if source not in self._further or len(source) != len(destination):
+            return False
+        return Prefixes([((source, self._further[source]), True)]).find(destination) is not None  # N2
 
     def is_gateway(self, ip: Ip) -> bool:
         return self.gateways.get(len(ip)) == ip
@@ -58,14 +65,28 @@ class Tables:
         self.config = state.config
         self.generic = state.generic
         self.tunnel = state.tunnel
-        self.senders = {mac: Sender(mac, record) for mac, record in state.senders.items()}
         self.endpoints = state.endpoints
         self._routers = state.routers
+        self.senders = {
+            mac: Sender(mac, record, self._further(mac, record)) for mac, record in state.senders.items()
+        }
         self._peers = Prefixes((prefix, True) for prefix in state.peers)
         by_vni: dict[int, list[tuple[Prefix, Network]]] = defaultdict(list)
         for (vni, prefix), network in state.networks.items():
             by_vni[vni].append((prefix, network))
         self._networks = {vni: Prefixes(entries) for vni, entries in by_vni.items()}
+
+    def _further(self, mac: Mac, record: SenderRecord) -> dict[Ip, int]:
+        """Further addresses of a sender, with the lengths of their on-link prefixes."""
+        if not record.more:
+            return {}
+        return {
+            ip: place.prefix_length
+            for (vni, ip), place in self.endpoints.items()
+            if vni == record.vni
+            and isinstance(place, Local)
+            and (place.number, place.mac) == (record.number, mac)
+        }
 
     def readable_key(self, case: Case) -> TunnelKey | None:
         """Section 2.1: a key is readable if its family is that of the tunnel's underlay."""

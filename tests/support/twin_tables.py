@@ -47,22 +47,29 @@ def pack_sender(sender: SenderRecord) -> bytes:
     known = {name: getattr(sender, name) for name in layouts.Sender._fields if hasattr(sender, name)}
     own = [layouts.OwnAddress(_ip(ip), length) for ip, length in sender.addresses]
     known["slot"] = sender.number
-    known["flags"] = SenderFlag.FORWARDING if sender.forwarding else 0
+    known["flags"] = _flags(sender)
     known["addresses"] = (*own, *[_NO_ADDRESS] * (Limit.ADDRESSES - len(own)))
     known["gateways"] = (*map(_ip, sender.gateways), *[_NO_IP] * (Limit.ADDRESSES - len(sender.gateways)))
     return layouts.Sender(**known, group=0, record=bytes(16)).pack()
+
+
+def _flags(sender: SenderRecord) -> int:
+    forwarding = SenderFlag.FORWARDING if sender.forwarding else 0
+    return forwarding | (SenderFlag.MORE_ADDRESSES if sender.more else 0)
 
 
 def pack_endpoint(place: Place) -> bytes:
     """``mzn_endpoint``."""
     if isinstance(place, Elsewhere):
         flags = SenderFlag.FORWARDING
-        return layouts.Endpoint(place.place, place.number, place.mac, words(place.host), 0, 0, flags).pack()
+        return layouts.Endpoint(
+            place.place, place.number, place.mac, words(place.host), 0, 0, flags, 0
+        ).pack()
     if isinstance(place, Local):
         flags = SenderFlag.FORWARDING if place.forwarding else 0
-        local = enumerations.Place.LOCAL
-        return layouts.Endpoint(local, place.number, place.mac, bytes(16), 0, 0, flags).pack()
-    return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0, 0).pack()
+        local, length = enumerations.Place.LOCAL, place.prefix_length
+        return layouts.Endpoint(local, place.number, place.mac, bytes(16), 0, 0, flags, length).pack()
+    return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0, 0, 0).pack()
 
 
 def _entry(vni: int, prefix: Prefix, network: Network) -> tuple[bytes, bytes]:

@@ -99,7 +99,8 @@ static __always_inline bool is_link_local_of(const struct mzn_mac *mac, const st
 	       ip->words[3] == bpf_htonl(0xfe000000 | own[3] << 16 | own[4] << 8 | own[5]);
 }
 
-static __always_inline bool owns(const struct mzn_sender *sender, const struct mzn_ip *ip)
+/* The first of a family? Further ones have entries of their own: owns() in lookup.h. */
+static __always_inline bool owns_first(const struct mzn_sender *sender, const struct mzn_ip *ip)
 {
 	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
 		if (same_ip(&sender->addresses[i].ip, ip))
@@ -108,14 +109,14 @@ static __always_inline bool owns(const struct mzn_sender *sender, const struct m
 }
 
 /* Are both addresses in the prefix? Only then is a packet between them not routed. */
-static __always_inline bool on_link(const struct mzn_own_address *own, const struct mzn_ip *ip)
+static __always_inline bool on_link(const struct mzn_ip *own, __u32 prefix_length, const struct mzn_ip *ip)
 {
-	__u32 bits = own->prefix_length + (ip->family == 4 ? 96 : 0);
+	__u32 bits = prefix_length + (ip->family == 4 ? 96 : 0);
 
-	if (own->ip.family != ip->family)
+	if (own->family != ip->family)
 		return false;
 	for (int i = 0; i < 4; i++) {
-		__u32 differ = bpf_ntohl(own->ip.words[i] ^ ip->words[i]);
+		__u32 differ = bpf_ntohl(own->words[i] ^ ip->words[i]);
 
 		if (bits < 32)
 			return !bits || !(differ >> (32 - bits));
@@ -123,14 +124,6 @@ static __always_inline bool on_link(const struct mzn_own_address *own, const str
 			return false;
 		bits -= 32;
 	}
-	return true;
-}
-
-static __always_inline bool is_routed(const struct mzn_sender *sender, const struct mzn_ip *destination)
-{
-	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
-		if (on_link(&sender->addresses[i], destination))
-			return false;
 	return true;
 }
 

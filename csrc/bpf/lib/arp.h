@@ -28,8 +28,8 @@ struct arp {
 	__be32 target_ip;
 } __attribute__((packed, aligned(2)));
 
-static __always_inline int check_arp(const struct arp *arp, const struct frame *frame,
-				     const struct mzn_sender *sender, const struct mzn_ip *target)
+static __always_inline int check_arp(const struct arp *arp, struct frame *frame, struct mzn_sender *sender,
+				     struct mzn_ip *target)
 {
 	struct mzn_ip from;
 
@@ -41,15 +41,17 @@ static __always_inline int check_arp(const struct arp *arp, const struct frame *
 		return MZN_DROP_ARP_SPOOFED;
 	set_ipv4(&from, arp->sender_ip);
 	/* Probe (sender 0.0.0.0) or announcement: an answer would read as "taken". */
-	if (owns(sender, target) && (!arp->sender_ip || owns(sender, &from)))
+	if (owns(sender, &frame->source_mac, target) &&
+	    (!arp->sender_ip || owns(sender, &frame->source_mac, &from)))
 		return MZN_DROP_OWN_ADDRESS_ASKED;
 	/* A router asks from whatever address of its own the packet has that waits. */
-	return sender->flags & MZN_FLAG_FORWARDING || owns(sender, &from) ? 0 : MZN_DROP_ARP_SPOOFED;
+	if (sender->flags & MZN_FLAG_FORWARDING || owns(sender, &frame->source_mac, &from))
+		return 0;
+	return MZN_DROP_ARP_SPOOFED;
 }
 
 /* Turns a request into its answer; the caller sends it back. */
-static __always_inline int answer_arp(struct __sk_buff *skb, const struct frame *frame,
-				      const struct mzn_sender *sender)
+static __always_inline int answer_arp(struct __sk_buff *skb, struct frame *frame, struct mzn_sender *sender)
 {
 	struct mzn_ip target;
 	struct arp arp;

@@ -38,13 +38,24 @@ static __always_inline int decrement_ipv6(struct __sk_buff *skb, const struct fr
 		       0;
 }
 
+static __always_inline bool is_routed(const struct packet *packet)
+{
+	const struct mzn_sender *sender = packet->sender;
+	const struct mzn_ip *destination = &packet->frame.destination;
+
+	for (int i = 0; i < MZN_LIMIT_ADDRESSES; i++)
+		if (on_link(&sender->addresses[i].ip, sender->addresses[i].prefix_length, destination))
+			return false;
+	return packet->further != FURTHER_ON_LINK;
+}
+
 /*
  * What a packet has left if it is routed, and else what it came with. Of a number the verifier knows as little in either
  * case: of an answer, it would follow all that comes next twice.
  */
 static __always_inline void count_hops(struct packet *packet)
 {
-	packet->hop_limit = packet->frame.hop_limit - is_routed(packet->sender, &packet->frame.destination);
+	packet->hop_limit = packet->frame.hop_limit - is_routed(packet);
 }
 
 static __always_inline bool has_expired(const struct packet *packet)

@@ -19,6 +19,30 @@ static __always_inline struct mzn_endpoint *find_endpoint(__u32 vni, const struc
 	return bpf_map_lookup_elem(&endpoints, &key);
 }
 
+enum { NOT_FURTHER = -1 };
+
+/*
+ * Length of the on-link prefix of a further address, whose entry is a local one of the sender's device. Only a sender
+ * with more than one address of a family pays for the look-up, which is off the fast path: a function of its own.
+ */
+__noinline int further_prefix(struct mzn_sender *sender, struct mzn_mac *mac, struct mzn_ip *ip)
+{
+	const struct mzn_endpoint *own;
+
+	if (!sender || !mac || !ip || !(sender->flags & MZN_FLAG_MORE_ADDRESSES))
+		return NOT_FURTHER;
+	own = find_endpoint(sender->vni, ip);
+	if (!own || own->place != MZN_PLACE_LOCAL || own->slot != sender->slot || !same_mac(&own->mac, mac))
+		return NOT_FURTHER;
+	return own->prefix_length;
+}
+
+/* Is it one of the addresses of the sender with that MAC? */
+static __always_inline bool owns(struct mzn_sender *sender, struct mzn_mac *mac, struct mzn_ip *ip)
+{
+	return owns_first(sender, ip) || further_prefix(sender, mac, ip) != NOT_FURTHER;
+}
+
 static __always_inline struct mzn_network *find_network(__u32 vni, const struct mzn_ip *ip)
 {
 	struct mzn_network_key key = { .prefix_length = NETWORK_KEY_BITS, .vni = vni, .ip = *ip };

@@ -50,10 +50,10 @@ static __always_inline bool is_nd(struct __sk_buff *skb, const struct frame *fra
 	return type > ND_ROUTER_SOLICITATION && type <= ND_LAST;
 }
 
-static __always_inline int check_nd(struct __sk_buff *skb, const struct frame *frame, struct mzn_sender *sender,
-				    const struct nd_message *message, const struct mzn_ip *target)
+static __always_inline int check_nd(struct __sk_buff *skb, struct frame *frame, struct mzn_sender *sender,
+				    const struct nd_message *message, struct mzn_ip *target)
 {
-	bool own = owns(sender, target) || is_link_local_of(&frame->source_mac, target);
+	bool own = owns(sender, &frame->source_mac, target) || is_link_local_of(&frame->source_mac, target);
 	struct nd_option option;
 
 	if (frame->hop_limit != ND_HOPS || message->code || frame->fragment || frame->payload != HEADERS)

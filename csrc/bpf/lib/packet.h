@@ -12,6 +12,13 @@
 
 enum { NO_PROTOCOL = 256 }; /* no number that a header could hold */
 
+/* The source of a packet, if it is no first address of its sender. */
+enum further {
+	FURTHER_NOT,
+	FURTHER_OWN, /* of the sender's further addresses */
+	FURTHER_ON_LINK, /* the same, and the destination is in its on-link prefix */
+};
+
 /*
  * What the bytes say. Functions that the verifier judges by themselves get this part of a packet and no more: a pointer
  * that they could reach would be none any more after the call.
@@ -36,6 +43,7 @@ struct packet {
 	struct mzn_sender *sender; /* whose it is, proved; NULL before, and of packets from outside */
 	const struct mzn_endpoint *to; /* the destination's entry; NULL if it has none */
 	const __u32 *host; /* to send it to */
+	__u32 further; /* enum further */
 	__u8 hop_limit; /* to leave the agent with */
 };
 

@@ -14,9 +14,9 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 2, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 3, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
-	MZN_LIMIT_ADDRESSES = 2, /* Own addresses of a sender: one IPv4 and one IPv6. */
+	MZN_LIMIT_ADDRESSES = 2, /* Own addresses in a sender's entry: the first of IPv4 and of IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
 	MZN_LIMIT_WITNESSES = 4, /* Next hops of a VNI that are kept for a host that has them. */
 	MZN_LIMIT_NAME_BYTES = 192, /* An endpoint's name with its final zero. */
@@ -340,6 +340,7 @@ struct mzn_endpoint {
 	__u32 group; /* for a policy; 0: none */
 	__u32 feed; /* the writer that the entry belongs to: digest of its name; 0: by hand */
 	__u32 flags; /* local: MZN_FLAG_FORWARDING, or none */
+	__u32 prefix_length; /* local: of the on-link prefix, in bits of the family's own address */
 };
 
 struct mzn_network_key {
@@ -399,6 +400,7 @@ enum mzn_sender_flag {
 	MZN_FLAG_ROUTE_NEVER = 16, /* Of the record only: no default route. */
 	MZN_FLAG_ROUTED_IPV4 = 32, /* Of the record only: the default route of IPv4 is the endpoint's. */
 	MZN_FLAG_ROUTED_IPV6 = 64, /* Of the record only: that of IPv6 is. */
+	MZN_FLAG_MORE_ADDRESSES = 128, /* Of the sender only: further ones have entries of their own. */
 };
 
 struct mzn_sender {
