@@ -168,6 +168,7 @@ class Endpoint(Described):
         kind: Kind | Literal["macvlan", "macvtap"] = Kind.MACVLAN,
         gateway: AddressLike | Sequence[AddressLike] | None = None,
         default_route: DefaultRoute | Literal["always", "if-none", "never"] = DefaultRoute.ALWAYS,
+        routes: Iterable[Route] = (),
         mtu: int | None = None,
         forwarding: bool = False,
         trust_user_namespace: bool = False,
@@ -189,6 +190,7 @@ class Endpoint(Described):
         kind: Kind | Literal["macvlan", "macvtap"] = Kind.MACVLAN,
         gateway: AddressLike | Sequence[AddressLike] | None = None,
         default_route: DefaultRoute | Literal["always", "if-none", "never"] = DefaultRoute.ALWAYS,
+        routes: Iterable[Route] = (),
         mtu: int | None = None,
         forwarding: bool = False,
         trust_user_namespace: bool = False,
@@ -202,16 +204,20 @@ class Endpoint(Described):
             agent: Transit agent of the host.
             spec: Specification of the endpoint, in place of all that follows.
             vni: Tenant network, 1 to 16,777,215.
-            ip: Own addresses with their on-link prefixes: one IPv4, one IPv6, or both, such as ``"10.0.0.1/24"``.
+            ip: Own addresses with their on-link prefixes, such as ``"10.0.0.1/24"``: any number of each family. It
+                speaks from the first of a family unless told otherwise; the order of the others says nothing.
             name: The caller's key, unique per agent; None: ``"<vni>/<ip>"``.
             netns: Name under ``/run/netns`` or path of the container's namespace; None: the agent's own.
             ifname: Name of the device in that namespace.
             mac: MAC address; None: derived from VNI and first address, the same on every host.
             kind: ``"macvlan"`` for a container, ``"macvtap"`` for a VM.
-            gateway: Default gateway, one per IP version at most; ``()``: none; None: that of the network, if there is
-                one and the namespace has no default route yet (never for the agent's own namespace).
+            gateway: Default gateway, one per IP version at most; one in no own prefix, such as ``"fe80::1"``, is taken
+                for a neighbour, too; ``()``: none; None: that of the network, if there is one and the namespace has no
+                default route yet (never for the agent's own namespace).
             default_route: Whether the namespace gets a default route by the gateway: ``"always"``, ``"if-none"`` (if it
                 has none of that IP version yet, as when a container joins its second network) or ``"never"``.
+            routes: Other routes of the namespace through the device, in any order; a gateway of a route is a neighbour
+                that is an endpoint, or the gateway of a network. A VM has none.
             mtu: MTU in bytes; None: the tunnel's.
             forwarding: Whether it may send from addresses that are not its own, and be the next hop of networks
                 (``Network(via=...)``), whose packets it then gets.
@@ -222,8 +228,8 @@ class Endpoint(Described):
             The endpoint; the existing one of that name, with ``created`` False, if it is as asked for.
 
         Raises:
-            ExistsError: An endpoint of that name exists and differs, or the address, the MAC, the device's name or the
-                default route is taken.
+            ExistsError: An endpoint of that name exists and differs, or an address, the MAC, the device's name or a
+                route is taken.
             CapacityError: A table is full.
             MtuError: The MTU is larger than the tunnel's, or too small for IPv6.
             NetnsNotFoundError: There is no such namespace, or the device lacks something there and no known name leads
@@ -240,6 +246,7 @@ class Endpoint(Described):
             "kind": kind,
             "gateway": gateway,
             "default_route": default_route,
+            "routes": routes,
             "mtu": mtu,
             "forwarding": forwarding,
             "trust_user_namespace": trust_user_namespace,

@@ -47,6 +47,7 @@ GROUPS = {
     "sender_flag": Group("SenderFlag", "What a local endpoint is allowed to do.", ("FLAG",)),
     "kind": Group("KindNumber", "The kind of an endpoint's device, as recorded.", ("KIND",)),
     "state": Group("State", "How far an object has come.", ("STATE",)),
+    "item_kind": Group("ItemKind", "What an entry of ``items`` is.", ("ITEM",)),
     "layer": Group("Layer", "Where agent and guard stand on the tunnel, as recorded.", ("LAYER",)),
     "switch_flag": Group(
         "SwitchFlag", "How a transit switch was attached, and what that changed on its device.", ("SWITCH",)

@@ -27,8 +27,9 @@ AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
 BUILD = ".rodata.build"
 """Name of the map that holds the digest of the object that a program was loaded from."""
 _BUILD_BYTES = 8
-ADDRESSES_EACH = 4
-"""Entries of ``addresses`` for each endpoint of ``max_local``: an average, as one endpoint may have more addresses."""
+ADDRESSES_EACH, ADDRESSES_AT_LEAST = 4, 1024
+"""Entries of ``addresses`` and ``items`` for each endpoint of ``max_local``: an average, as one endpoint may have any
+number of addresses and routes; and how many there are at least."""
 
 
 @public
@@ -109,7 +110,8 @@ def load(
             _check_layout(spec, layout)
         spec.set_variable("config", config)
         spec.set_max_entries("endpoints", capacity.max_endpoints)
-        spec.set_max_entries("addresses", ADDRESSES_EACH * capacity.max_local)
+        for name in ("addresses", "items"):
+            spec.set_max_entries(name, max(ADDRESSES_EACH * capacity.max_local, ADDRESSES_AT_LEAST))
         for name in ("senders", "records", "traffic", "slots"):
             spec.set_max_entries(name, capacity.max_local)
         return _bound(spec.load())

@@ -24,6 +24,7 @@ from mizarnet._model.codec import (
     is_peer_of,
     pack_peer,
     pack_peer_key,
+    prefix_length_of,
     unpack_peer_key,
 )
 from mizarnet._model.enumerations import Limit
@@ -42,6 +43,7 @@ _SHAPES = {
     "traffic": (MapType.PERCPU_ARRAY, _NUMBER, layouts.TRAFFIC.size),
     "drops": (MapType.LRU_HASH, layouts.DROP_KEY.size, layouts.COUNTER.size),
     "records": (MapType.HASH, layouts.RECORD_KEY.size, layouts.RECORD.size),
+    "items": (MapType.HASH, layouts.ITEM_KEY.size, layouts.ITEM.size),
     "slots": (MapType.HASH, _NUMBER, layouts.SLOT.size),
     "addresses": (MapType.HASH, layouts.ENDPOINT_KEY.size, layouts.ADDRESS.size),
     "meta": (MapType.ARRAY, _NUMBER, layouts.META.size),
@@ -51,7 +53,7 @@ _SHAPES = {
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
 }
 """Type of each map, and the sizes of its key and value in bytes, by the map's name in the kernel."""
-_SIZED_BY = {"endpoints": "max_endpoints", "senders": "max_local"}
+_SIZED_BY = {"endpoints": "max_endpoints", **dict.fromkeys(("senders", "addresses", "items"), "max_local")}
 """Argument of ``TransitAgent.attach()`` that sets a map's size."""
 _IS_OF = {"networks": is_network_of, "peers": is_peer_of}
 """Tells from key and value whether an entry that an LPM trie found is the very one, by the map's name."""
@@ -71,6 +73,7 @@ class Maps:
     traffic: Map
     drops: Map
     records: Map
+    items: Map
     slots: Map
     addresses: Map
     meta: Map
@@ -153,7 +156,7 @@ class Maps:
             data = self.records.lookup(claimant(claim))
             if data is None or instance_of(data) != instance_claiming(claim):
                 return False
-            own = Record.unpack(data).pack_endpoint()
+            own = Record.unpack(data).pack_endpoint(prefix_length_of(claim))
             self.endpoints.update(key, own)
             if self.addresses.lookup(key) == claim:
                 return True

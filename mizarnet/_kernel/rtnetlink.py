@@ -52,6 +52,7 @@ class Rtm(enum.IntEnum):
     DELADDR = 21
     GETADDR = 22
     NEWROUTE = 24
+    DELROUTE = 25
     GETROUTE = 26
     GETNEIGH = 30
     DELQDISC = 37
@@ -67,6 +68,7 @@ class Flag(enum.IntFlag):
 
     NONE = 0
     DUMP = 0x300
+    REPLACE = 0x100
     EXCLUSIVE = 0x200
     CREATE = 0x400
 

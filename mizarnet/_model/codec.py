@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import attrs
 
 from mizarnet._model import layouts
 from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
-from mizarnet._model.enumerations import EncapNumber, KindNumber, Limit, Place, SenderFlag, State
+from mizarnet._model.enumerations import EncapNumber, ItemKind, KindNumber, Limit, Place, SenderFlag, State
 from mizarnet._model.layout import Layout, checked
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
@@ -31,6 +31,9 @@ from mizarnet._model.specs import (
     Network,
     NetworkKey,
     Remote,
+    Route,
+    in_order_of_addresses,
+    in_order_of_routes,
 )
 from mizarnet.errors import LayoutError
 
@@ -349,6 +352,9 @@ claimant: Callable[[bytes], bytes] = layouts.ADDRESS.reader("record")
 instance_claiming: Callable[[bytes], int] = layouts.ADDRESS.reader("instance")
 """The instance of the endpoint that made the claim in a packed ``mzn_address``."""
 
+prefix_length_of: Callable[[bytes], int] = layouts.ADDRESS.reader("prefix_length")
+"""The length of the on-link prefix in a packed ``mzn_address``."""
+
 instance_of: Callable[[bytes], int] = layouts.RECORD.reader("instance")
 """The instance of a packed ``mzn_record``: what tells it from another of the same name."""
 
@@ -396,6 +402,72 @@ def drop_key(instance: int, verdict: int) -> bytes:
     return layouts.DropKey(instance, verdict).pack()
 
 
+items_below: Callable[[bytes], int] = layouts.RECORD.reader("items")
+"""The number that those of all items of a packed ``mzn_record`` are below."""
+
+instance_of_item: Callable[[bytes], int] = layouts.ITEM_KEY.reader("instance")
+"""The instance of the endpoint that a packed ``mzn_item_key`` is of."""
+
+
+number_of_item: Callable[[bytes], int] = layouts.ITEM_KEY.reader("number")
+"""The number in a packed ``mzn_item_key``."""
+
+
+def item_key(instance: int, number: int) -> bytes:
+    """A key of ``items``, packed as ``mzn_item_key``."""
+    return layouts.ItemKey(instance=instance, number=number).pack()
+
+
+@attrs.frozen
+class Item:
+    """A further address or a route of an endpoint, and the generations of the record that it counts in.
+
+    Attributes:
+        content: The address or the route.
+        since: The first generation.
+        until: The first one after the last; 0: there is no last one.
+    """
+
+    content: IPInterface | Route
+    since: int = 0
+    until: int = 0
+
+    def counts_in(self, generation: int) -> bool:
+        """Whether the endpoint has it in that generation."""
+        return self.since <= generation and (not self.until or generation < self.until)
+
+    def pack(self) -> bytes:
+        """The bytes of ``mzn_item``."""
+        if isinstance(self.content, Route):
+            kind, prefix, gateway = ItemKind.ROUTE, self.content.prefix, self.content.gateway
+            ip, length = prefix.network_address, prefix.prefixlen
+        else:
+            kind, gateway = ItemKind.ADDRESS, None
+            ip, length = self.content.ip, self.content.network.prefixlen
+        return layouts.Item(
+            since=self.since,
+            until=self.until,
+            ip=ip_fields(ip),
+            gateway=ip_fields(gateway),
+            prefix_length=length,
+            kind=kind,
+        ).pack()
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Item:
+        """The reverse of :meth:`pack`."""
+        fields = layouts.Item.unpack(data)
+        own = ip_interface((_address(fields.ip), fields.prefix_length))
+        if fields.kind == ItemKind.ADDRESS:
+            return cls(own, fields.since, fields.until)
+        return cls(Route(own.network, ip_from(fields.gateway)), fields.since, fields.until)
+
+
+def items_of(spec: EndpointSpec) -> dict[int, Item]:
+    """The items of an endpoint that is to be made, by their numbers."""
+    return {number: Item(content) for number, content in enumerate((*spec.further, *spec.routes))}
+
+
 NO_SLOT = 0xFFFFFFFF
 """No index into ``traffic`` yet, in place of one."""
 
@@ -417,6 +489,8 @@ class Record:
         state: How far the endpoint has come.
         routed: IP versions whose default route the endpoint added.
         changed: Time at which the state was written, in nanoseconds of the boot clock; 0: when it is packed.
+        generation: How often the endpoint was changed in place.
+        items: Further addresses and routes by their numbers, with those that do not count yet, or no more.
     """
 
     spec: EndpointSpec
@@ -431,6 +505,8 @@ class Record:
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
     routed: frozenset[int] = frozenset()
+    generation: int = 0
+    items: Mapping[int, Item] = attrs.field(factory=dict[int, Item])
 
     @property
     def may_have_device(self) -> bool:
@@ -455,7 +531,7 @@ class Record:
             instance=self.instance,
             maker=self.maker,
             changed=self.changed or boot_time(),
-            generation=0,
+            generation=self.generation,
             netns_cookie=self.netns_cookie,
             netns_device=device,
             netns_inode=inode,
@@ -468,8 +544,9 @@ class Record:
             nsid=self.nsid,
             state=self.state,
             group=0,
+            items=max(self.items, default=-1) + 1,
             mac=self.mac.packed,
-            addresses=_own_addresses(spec.ip),
+            addresses=_own_addresses(spec.first),
             gateways=_gateways(spec.gateway or ()),
             ifname=spec.ifname.encode(),
             netns=(spec.netns or "").encode(),
@@ -478,20 +555,30 @@ class Record:
         ).pack()
 
     @classmethod
-    def unpack(cls, data: bytes) -> Record:
-        """The reverse of :meth:`pack`; the values were checked before that."""
+    def unpack(cls, data: bytes, items: Mapping[int, Item] | None = None) -> Record:
+        """The reverse of :meth:`pack`; the values were checked before that.
+
+        Args:
+            data: Packed record.
+            items: Items of its instance, by number.
+        """
         fields = layouts.Record.unpack(data)
-        flags = fields.flags
+        flags, held = fields.flags, items or {}
+        counting = [item.content for item in held.values() if item.counts_in(fields.generation)]
+        further = [each for each in counting if not isinstance(each, Route)]
+        routes = [each for each in counting if isinstance(each, Route) and each.prefix.prefixlen]
+        first = tuple(_interfaces(fields.addresses))
         spec = checked(
             EndpointSpec,
             name=_text(fields.name),
             vni=fields.vni,
-            ip=tuple(_interfaces(fields.addresses)),
+            ip=in_order_of_addresses((*first, *further)) if further else first,
             netns=_text(fields.netns) or None,
             ifname=_text(fields.ifname),
             mac=checked(MacAddress, packed=fields.mac),
             kind=_KINDS[fields.kind],
             gateway=tuple(ip for ip in map(ip_from, fields.gateways) if ip is not None),
+            routes=in_order_of_routes(routes),
             default_route=_default_route(flags),
             mtu=fields.mtu,
             forwarding=bool(flags & SenderFlag.FORWARDING),
@@ -510,6 +597,8 @@ class Record:
             changed=fields.changed,
             private=bool(flags & SenderFlag.PRIVATE_NETNS),
             routed=_routed(flags),
+            generation=fields.generation,
+            items=held,
         )
 
     def _own_flags(self) -> int:
@@ -524,8 +613,8 @@ class Record:
             ifindex=self.ifindex,
             vni=spec.vni,
             slot=self.slot,
-            flags=_flags(spec),
-            addresses=_own_addresses(spec.ip),
+            flags=_flags(spec) | (SenderFlag.MORE_ADDRESSES if spec.further else 0),
+            addresses=_own_addresses(spec.first),
             gateways=_gateways(spec.gateway or ()),
             group=0,
             record=record_key(spec.name),
@@ -535,9 +624,23 @@ class Record:
         """Whether a packed ``mzn_sender`` is of this endpoint: of its name and index."""
         return slot_of(data) == self.slot and record_of(data) == record_key(self.spec.name)
 
-    def pack_endpoint(self) -> bytes:
-        """The bytes of ``mzn_endpoint``: the value of each of its addresses."""
-        return pack_endpoint(Local(self.mac, self.slot, self.spec.forwarding))
+    def pack_endpoint(self, prefix_length: int) -> bytes:
+        """The bytes of ``mzn_endpoint`` of an address with that on-link prefix."""
+        return pack_endpoint(self._local(), prefix_length=prefix_length)
+
+    def pack_endpoints(self) -> dict[bytes, bytes]:
+        """The entries of the addresses, ``mzn_endpoint_key`` to ``mzn_endpoint``."""
+        return {
+            self._address_key(address): self.pack_endpoint(address.network.prefixlen)
+            for address in self.spec.ip
+        }
+
+    def is_endpoint(self, data: bytes) -> bool:
+        """Whether a packed ``mzn_endpoint`` is of this endpoint: of its MAC and index."""
+        return is_local(data) and unpack_endpoint(data) == self._local()
+
+    def _local(self) -> Local:
+        return Local(self.mac, self.slot, self.spec.forwarding)
 
     def pack_slot(self) -> bytes:
         """The bytes of ``mzn_slot``: the claim of the index."""
@@ -545,15 +648,29 @@ class Record:
 
     def pack_addresses(self) -> dict[bytes, bytes]:
         """The claims of the addresses, ``mzn_endpoint_key`` to ``mzn_address``."""
-        return {
-            pack_endpoint_key(EndpointKey(self.spec.vni, address.ip)): layouts.Address(
-                instance=self.instance,
-                record=record_key(self.spec.name),
-                prefix_length=address.network.prefixlen,
-                flags=0,
-            ).pack()
-            for address in self.spec.ip
-        }
+        return {self._address_key(address): self.pack_address(address) for address in self.spec.ip}
+
+    def pack_address(self, address: IPInterface) -> bytes:
+        """The bytes of ``mzn_address``: the claim of an address."""
+        return layouts.Address(
+            instance=self.instance,
+            record=record_key(self.spec.name),
+            prefix_length=address.network.prefixlen,
+            flags=0,
+        ).pack()
+
+    def is_claim(self, data: bytes) -> bool:
+        """Whether a packed ``mzn_address`` is of this endpoint."""
+        return instance_claiming(data) == self.instance and claimant(data) == record_key(self.spec.name)
+
+    def address_keys(self) -> list[bytes]:
+        """Keys in ``endpoints`` and ``addresses`` of every address, also of those that do not count yet, or no more."""
+        items = (item.content for item in self.items.values())
+        rest = (content for content in items if not isinstance(content, Route))
+        return [*dict.fromkeys(self._address_key(address) for address in (*self.spec.ip, *rest))]
+
+    def _address_key(self, address: IPInterface) -> bytes:
+        return pack_endpoint_key(EndpointKey(self.spec.vni, address.ip))
 
 
 def _flags(spec: EndpointSpec) -> int:

@@ -259,6 +259,15 @@ class State(enum.IntEnum):
     """Its end has begun."""
 
 
+class ItemKind(enum.IntEnum):
+    """What an entry of ``items`` is."""
+
+    ADDRESS = 1
+    """A further address."""
+    ROUTE = 2
+    """A route of the endpoint's namespace."""
+
+
 class EncapNumber(enum.IntEnum):
     """The encapsulation of a tunnel, as recorded."""
 
@@ -654,6 +663,10 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_STATE_MAKING": State.MAKING,
         "MZN_STATE_LIVE": State.LIVE,
         "MZN_STATE_DELETING": State.DELETING,
+    },
+    "mzn_item_kind": {
+        "MZN_ITEM_ADDRESS": ItemKind.ADDRESS,
+        "MZN_ITEM_ROUTE": ItemKind.ROUTE,
     },
     "mzn_encap": {
         "MZN_ENCAP_VXLAN": EncapNumber.VXLAN,

@@ -405,7 +405,7 @@ RECORD: Final = Layout(
     ("nsid", "i"),
     ("state", "I"),
     ("group", "I"),
-    ("pad", "4x"),
+    ("items", "I"),
     ("mac", MAC),
     ("addresses", OWN_ADDRESS, Limit.ADDRESSES),
     ("gateways", IP, Limit.ADDRESSES),
@@ -435,6 +435,7 @@ class Record(NamedTuple):
     nsid: int
     state: int
     group: int
+    items: int
     mac: bytes
     addresses: tuple[OwnAddress, ...]
     gateways: tuple[Ip, ...]
@@ -448,13 +449,13 @@ class Record(NamedTuple):
         """Of the bytes in a map."""
         (
             instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot, ifindex,
-            mtu, kind, flags, nsid, state, group, mac, addresses0_ip_family, addresses0_ip_words,
+            mtu, kind, flags, nsid, state, group, items, mac, addresses0_ip_family, addresses0_ip_words,
             addresses0_prefix_length, addresses1_ip_family, addresses1_ip_words, addresses1_prefix_length,
             gateways0_family, gateways0_words, gateways1_family, gateways1_words, ifname, netns, name, labels
         ) = RECORD.unpack(data)
         return new(
             Record, (instance, maker, changed, generation, netns_cookie, netns_device, netns_inode, vni, slot,
-            ifindex, mtu, kind, flags, nsid, state, group, mac, (new(OwnAddress, (new(Ip,
+            ifindex, mtu, kind, flags, nsid, state, group, items, mac, (new(OwnAddress, (new(Ip,
             (addresses0_ip_family, addresses0_ip_words)), addresses0_prefix_length)), new(OwnAddress, (new(Ip,
             (addresses1_ip_family, addresses1_ip_words)), addresses1_prefix_length))), (new(Ip,
             (gateways0_family, gateways0_words)), new(Ip, (gateways1_family, gateways1_words))), ifname,
@@ -466,10 +467,66 @@ class Record(NamedTuple):
         return RECORD.pack(
             self.instance, self.maker, self.changed, self.generation, self.netns_cookie, self.netns_device,
             self.netns_inode, self.vni, self.slot, self.ifindex, self.mtu, self.kind, self.flags, self.nsid,
-            self.state, self.group, self.mac, *self.addresses[0].ip, self.addresses[0].prefix_length,
-            *self.addresses[1].ip, self.addresses[1].prefix_length, *self.gateways[0], *self.gateways[1],
-            self.ifname, self.netns, self.name, self.labels
+            self.state, self.group, self.items, self.mac, *self.addresses[0].ip,
+            self.addresses[0].prefix_length, *self.addresses[1].ip, self.addresses[1].prefix_length,
+            *self.gateways[0], *self.gateways[1], self.ifname, self.netns, self.name, self.labels
         )
+
+
+ITEM_KEY: Final = Layout("mzn_item_key", ("instance", "Q"), ("number", "I"), ("pad", "4x"))
+
+
+class ItemKey(NamedTuple):
+    """The members of ``mzn_item_key``."""
+
+    instance: int
+    number: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> ItemKey:
+        """Of the bytes in a map."""
+        return new(cls, ITEM_KEY.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ITEM_KEY.pack(*self)
+
+
+ITEM: Final = Layout(
+    "mzn_item",
+    ("since", "Q"),
+    ("until", "Q"),
+    ("ip", IP),
+    ("gateway", IP),
+    ("prefix_length", "I"),
+    ("kind", "I"),
+)
+
+
+class Item(NamedTuple):
+    """The members of ``mzn_item``."""
+
+    since: int
+    until: int
+    ip: Ip
+    gateway: Ip
+    prefix_length: int
+    kind: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Item:
+        """Of the bytes in a map."""
+        (
+            since, until, ip_family, ip_words, gateway_family, gateway_words, prefix_length, kind
+        ) = ITEM.unpack(data)
+        return new(
+            Item, (since, until, new(Ip, (ip_family, ip_words)), new(Ip, (gateway_family, gateway_words)),
+            prefix_length, kind)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ITEM.pack(self.since, self.until, *self.ip, *self.gateway, self.prefix_length, self.kind)
 
 
 ADDRESS: Final = Layout(
@@ -680,8 +737,8 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     layout.name: layout
     for layout in (
         IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, ROUTER_KEY, ROUTER, PEER_KEY, PEER,
-        OWN_ADDRESS, SENDER, COUNTER, TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ADDRESS, SLOT, HEAD, META,
-        SWITCHING, CONFIG,
+        OWN_ADDRESS, SENDER, COUNTER, TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ITEM_KEY, ITEM, ADDRESS, SLOT,
+        HEAD, META, SWITCHING, CONFIG,
     )
 }
 """By the name of the structure."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
@@ -323,6 +324,10 @@ class Network(Described):
             )
 
 
+def _to_prefix(value: PrefixLike) -> IPNetwork:
+    return arguments.check_prefix(value)
+
+
 @public
 @attrs.frozen
 class Route(Described):
@@ -333,23 +338,53 @@ class Route(Described):
         gateway: Next hop; None: the prefix is on the link.
     """
 
-    prefix: IPNetwork
-    gateway: IPAddress | None
+    prefix: IPNetwork = attrs.field(converter=_to_prefix)
+    gateway: IPAddress | None = attrs.field(default=None, converter=_to_gateway)
 
 
 def _to_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPInterface, ...]:
-    addresses = tuple(arguments.check_interface(value) for value in _items(values))
-    if not addresses or len({address.version for address in addresses}) < len(addresses):
-        raise InvalidValueError(
-            "give one IPv4 address, one IPv6 address, or one of each", argument="ip", value=values
-        )
-    return tuple(sorted(addresses, key=lambda address: address.version))
+    addresses = [arguments.check_interface(value) for value in _items(values)]
+    if not addresses:
+        raise InvalidValueError("an endpoint has at least one address", argument="ip", value=values)
+    counted = Counter(address.ip for address in addresses)
+    twice = next((ip for ip, count in counted.items() if count > 1), None)
+    if twice is not None:
+        raise InvalidValueError(f"address {twice} is given twice", argument="ip", value=values)
+    return in_order_of_addresses(addresses)
+
+
+def in_order_of_addresses(addresses: Sequence[IPInterface]) -> tuple[IPInterface, ...]:
+    """Addresses in the order of a specification.
+
+    The first of a family is the one that the endpoint speaks from; of the others the order says nothing.
+    """
+    families = [[address for address in addresses if address.version == version] for version in (4, 6)]
+    return tuple(
+        address for own in families for address in (*own[:1], *sorted(own[1:], key=lambda each: each.ip))
+    )
 
 
 def _to_gateways(values: AddressLike | Iterable[AddressLike] | None) -> tuple[IPAddress, ...] | None:
     if values is None:
         return None
     return tuple(arguments.check_host_address(value, argument="gateway") for value in _items(values))
+
+
+def _to_routes(values: Iterable[Route]) -> tuple[Route, ...]:
+    routes = list(arguments.check_items(values, argument="routes", what="Route"))
+    for route in routes:
+        if not isinstance(route, Route):
+            raise InvalidTypeError(f"a route is a Route, not {type(route).__name__}", argument="routes")
+    counted = Counter(route.prefix for route in routes)
+    twice = next((prefix for prefix, count in counted.items() if count > 1), None)
+    if twice is not None:
+        raise InvalidValueError(f"two routes lead to {twice}", argument="routes", value=values)
+    return in_order_of_routes(routes)
+
+
+def in_order_of_routes(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Routes in the order of a specification."""
+    return tuple(sorted(routes, key=lambda route: arguments.in_order(route.prefix)))
 
 
 def _items(values: object) -> Iterable[str]:
@@ -448,6 +483,10 @@ class AgentSpec:
     peers: frozenset[IPNetwork] | None = None
 
 
+def _bad_route(route: Route, what: str, hint: str = "") -> InvalidValueError:
+    return InvalidValueError(f"the route to {route.prefix} {what}", argument="routes", value=route, hint=hint)
+
+
 @public
 @attrs.frozen(kw_only=True)
 class EndpointSpec(Described):
@@ -456,15 +495,18 @@ class EndpointSpec(Described):
     Attributes:
         name: The caller's key, unique per agent; by default ``"<vni>/<ip>"``.
         vni: Tenant network, 1 to 2^24-1.
-        ip: Own addresses with their on-link prefixes: one IPv4, one IPv6, or both. One may be given alone.
+        ip: Own addresses with their on-link prefixes, any number of each family. The first of a family comes first; the
+            others are sorted. One may be given alone.
         netns: Name under ``/run/netns`` or path of the container's namespace; None: the agent's own.
         ifname: Name of the device in that namespace.
         mac: MAC address; None: derived from VNI and first address, the same on every host.
         kind: Kind of the device: ``macvlan`` for a container, ``macvtap`` for a VM.
-        gateway: Default gateway, one per address family at most; ``()``: none; None: that of the network, if there
-            is one and the namespace has no default route yet (never for the agent's own namespace).
+        gateway: Default gateway, one per address family at most; one in no own prefix, such as ``fe80::1``, is taken
+            for a neighbour, too; ``()``: none; None: that of the network, if there is one and the namespace has no
+            default route yet (never for the agent's own namespace).
         default_route: Whether the namespace gets a default route by the gateway: ``"always"``, ``"if-none"`` (if it has
             none of that IP version yet) or ``"never"``.
+        routes: Other routes of the namespace through the device, in any order.
         mtu: MTU in bytes; None: the tunnel's.
         forwarding: Whether it may send from addresses that are not its own (a router or NAT).
         trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
@@ -479,6 +521,7 @@ class EndpointSpec(Described):
     kind: Kind = attrs.field(default=Kind.MACVLAN, converter=_to_kind)
     gateway: tuple[IPAddress, ...] | None = attrs.field(default=None, converter=_to_gateways)
     default_route: DefaultRoute = attrs.field(default=DefaultRoute.ALWAYS, converter=_to_default_route)
+    routes: tuple[Route, ...] = attrs.field(default=(), converter=_to_routes)
     mtu: int | None = attrs.field(default=None, converter=_to_mtu)
     forwarding: bool = attrs.field(default=False, converter=_to_forwarding)
     trust_user_namespace: bool = attrs.field(default=False, converter=_to_trust)
@@ -489,6 +532,19 @@ class EndpointSpec(Described):
             object.__setattr__(self, "name", f"{self.vni}/{self.ip[0].ip}")
         self._check_mtu()
         self._check_gateways()
+        self._check_routes()
+
+    @property
+    def first(self) -> tuple[IPInterface, ...]:
+        """The first address of each family."""
+        versions = dict.fromkeys(address.version for address in self.ip)
+        return tuple(next(each for each in self.ip if each.version == version) for version in versions)
+
+    @property
+    def further(self) -> tuple[IPInterface, ...]:
+        """The addresses behind the first of each family."""
+        first = self.first
+        return tuple(address for address in self.ip if address not in first)
 
     def _check_mtu(self) -> None:
         smallest = arguments.SMALLEST_IPV6_MTU if self.ip[-1].version == 6 else arguments.SMALLEST_MTU
@@ -496,18 +552,40 @@ class EndpointSpec(Described):
             raise InvalidValueError(f"mtu {self.mtu} is below {smallest}", argument="mtu", value=self.mtu)
 
     def _check_gateways(self) -> None:
-        networks = {address.version: address for address in self.ip}
         gateways = self.gateway or ()
         if len({gateway.version for gateway in gateways}) < len(gateways):
             raise InvalidValueError(
                 "more than one gateway of a family", argument="gateway", value=self.gateway
             )
         for gateway in gateways:
-            own = networks.get(gateway.version)
-            if own is None or gateway not in own.network or gateway == own.ip:
-                raise InvalidValueError(
-                    f"gateway {gateway} is no neighbour of {', '.join(map(str, self.ip))}",
-                    argument="gateway",
-                    value=gateway,
-                    hint="it must be another address of the endpoint's own prefix",
-                )
+            reason = self._not_a_gateway(gateway)
+            if reason:
+                raise InvalidValueError(f"gateway {gateway} {reason}", argument="gateway", value=gateway)
+
+    def _check_routes(self) -> None:
+        versions, networks = {each.version for each in self.ip}, {each.network for each in self.ip}
+        for route in self.routes:
+            if not route.prefix.prefixlen:
+                raise _bad_route(route, "is a default route", "give gateway=")
+            if route.prefix.version not in versions:
+                raise _bad_route(route, f"needs an address of IPv{route.prefix.version}", "give one in ip=")
+            if route.prefix in networks:
+                raise _bad_route(route, "comes with an address", "leave the route out")
+            if route.gateway is None:
+                continue
+            if route.gateway.version != route.prefix.version:
+                raise _bad_route(route, f"has a gateway of IPv{route.gateway.version}")
+            reason = self._not_a_gateway(route.gateway)
+            if reason:
+                raise _bad_route(route, f"has a gateway, {route.gateway}, that {reason}")
+
+    def _not_a_gateway(self, ip: IPAddress) -> str:
+        """Why an address cannot be the next hop of a route through the device; empty: it can."""
+        own = [address.ip for address in self.ip if address.version == ip.version]
+        if not own:
+            return f"needs an address of IPv{ip.version}"
+        return "is the endpoint's own" if ip in own else ""
+
+    def covers(self, ip: IPAddress) -> bool:
+        """Whether an address is in an on-link prefix of the endpoint."""
+        return any(ip in address.network for address in self.ip if address.version == ip.version)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
 import mizarnet as mz
+from mizarnet._datapath.endpoints import items
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import Link, Session, dump_links
 from mizarnet._model import codec
@@ -21,6 +22,7 @@ class Tables:
     """All of them at one moment, packed as they are; records by their keys."""
 
     records: dict[bytes, Record]
+    items: dict[bytes, bytes]
     slots: dict[bytes, bytes]
     addresses: dict[bytes, bytes]
     senders: dict[bytes, bytes]
@@ -30,7 +32,8 @@ class Tables:
     def read(cls, maps: Maps) -> Tables:
         """Read them."""
         return cls(
-            records={key: Record.unpack(value) for key, value in maps.records.items()},
+            records={key: items.of(maps, value) for key, value in maps.records.items()},
+            items=dict(maps.items.items()),
             slots=dict(maps.slots.items()),
             addresses=dict(maps.addresses.items()),
             senders=dict(maps.senders.items()),
@@ -42,10 +45,16 @@ class Tables:
         each = [record for record in self.records.values() if record.spec.name not in halves]
         return Tables(
             records={codec.record_key(record.spec.name): record for record in each},
+            items={
+                codec.item_key(record.instance, number): item.pack()
+                for record in each
+                for number, item in record.items.items()
+                if item.counts_in(record.generation) and not item.until
+            },
             slots={codec.u32(record.slot): record.pack_slot() for record in each},
             addresses={key: claim for record in each for key, claim in record.pack_addresses().items()},
             senders={codec.mac_key(record.mac): record.pack_sender() for record in each},
-            endpoints={key: record.pack_endpoint() for record in each for key in record.pack_addresses()},
+            endpoints={key: entry for record in each for key, entry in record.pack_endpoints().items()},
         )
 
 
@@ -89,15 +98,17 @@ def _between_tables(tables: Tables, halves: Collection[Record]) -> Iterator[str]
 
 def _may_have(half: Record, table: str, key: bytes, value: bytes | Record) -> bool:
     """Whether an entry may be of an endpoint that is half made, or half deleted."""
-    name, claims = codec.record_key(half.spec.name), half.pack_addresses()
+    name, keys = codec.record_key(half.spec.name), half.address_keys()
     if isinstance(value, Record):
         return key == name
-    return {
-        "slots": value == half.pack_slot(),
-        "addresses": claims.get(key) == value,
-        "senders": key == codec.mac_key(half.mac) and codec.record_of(value) == name,
-        "endpoints": key in claims,
-    }[table]
+    may: dict[str, Callable[[bytes], bool]] = {
+        "items": lambda _: codec.instance_of_item(key) == half.instance,
+        "slots": half.pack_slot().__eq__,
+        "addresses": half.is_claim,
+        "senders": lambda sender: key == codec.mac_key(half.mac) and codec.record_of(sender) == name,
+        "endpoints": lambda _: key in keys,
+    }
+    return may[table](value)
 
 
 def _shared(each: Collection[Record]) -> Iterator[str]:

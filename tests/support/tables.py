@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import mizarnet as mz
 
-WRITTEN = ("endpoints", "senders", "networks", "peers", "records")
+WRITTEN = ("endpoints", "senders", "networks", "peers", "records", "items", "addresses")
 
 
 def contents(agent: mz.TransitAgent) -> dict[str, dict[bytes, bytes]]:

@@ -3,13 +3,22 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 
 import pytest
 
 from mizarnet._model import codec, layouts
-from mizarnet._model.codec import Meta, Record
-from mizarnet._model.specs import EndpointKey, EndpointSpec, Local, MacAddress, Network, NetworkKey, Remote
+from mizarnet._model.codec import Item, Meta, Record
+from mizarnet._model.specs import (
+    EndpointKey,
+    EndpointSpec,
+    Local,
+    MacAddress,
+    Network,
+    NetworkKey,
+    Remote,
+    Route,
+)
 from mizarnet.errors import LayoutError
 from tests.support import filled
 
@@ -182,6 +191,62 @@ def test_a_record_comes_back(spec: EndpointSpec) -> None:
         private=True,
     )
     assert Record.unpack(record.pack()) == record
+
+
+def _with_items(**items: Item) -> Record:
+    spec = EndpointSpec(
+        vni=7,
+        ip=["10.0.0.5/24", "10.0.0.9/24", "10.0.0.7/32", "fd00::5/64", "fd01::9/48"],
+        mac=MAC,
+        mtu=1450,
+        gateway="fe80::1",
+        routes=[Route("10.9.0.0/16", "10.0.0.1"), Route("fd09::/64")],
+    )
+    more = {100 + number: item for number, item in enumerate(items.values())}
+    return filled.record(spec, generation=5, items=codec.items_of(spec) | more)
+
+
+def _unpacked(record: Record) -> Record:
+    return Record.unpack(record.pack(), {at: Item.unpack(each.pack()) for at, each in record.items.items()})
+
+
+def test_further_addresses_and_routes_come_back() -> None:
+    record = _with_items()
+    assert [str(each.content) for each in record.items.values()][:3] == [
+        "10.0.0.7/32",
+        "10.0.0.9/24",
+        "fd01::9/48",
+    ]
+    assert _unpacked(record) == record
+    assert codec.items_below(record.pack()) == 5
+
+
+def test_an_item_counts_from_its_first_generation_to_the_one_before_its_end() -> None:
+    wanted = {(5, 0): True, (6, 0): False, (0, 5): False, (0, 6): True, (3, 5): False, (5, 6): True}
+    for (since, until), counts in wanted.items():
+        found = _unpacked(_with_items(one=Item(ip_interface("10.0.0.77/24"), since, until)))
+        assert (ip_interface("10.0.0.77/24") in found.spec.ip) is counts
+
+
+def test_what_does_not_count_is_still_led_to() -> None:
+    left = Item(ip_interface("10.0.0.77/24"), 0, 5)
+    found = _unpacked(_with_items(one=left))
+    key = codec.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.77")))
+    assert key in found.address_keys()
+    assert key not in found.pack_addresses()
+    assert codec.items_below(found.pack()) == 101
+
+
+def test_a_default_route_among_the_items_is_no_route_of_the_endpoint() -> None:
+    found = _unpacked(_with_items(one=Item(Route("::/0", "fe80::2"))))
+    assert found.spec == _with_items().spec
+
+
+def test_a_record_can_be_read_without_its_items() -> None:
+    """A process that makes the endpoint writes them after it, and one that removes it takes them first."""
+    found = Record.unpack(_with_items().pack())
+    assert [str(each) for each in found.spec.ip] == ["10.0.0.5/24", "fd00::5/64"]
+    assert found.spec.routes == ()
 
 
 def test_a_path_that_is_too_long_is_refused_and_not_cut() -> None:

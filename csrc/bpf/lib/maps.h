@@ -100,6 +100,14 @@ struct {
 	__type(value, struct mzn_record);
 } records SEC(".maps");
 
+/* Further addresses and routes of endpoints. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct mzn_item_key);
+	__type(value, struct mzn_item);
+} items SEC(".maps");
+
 /* Claims, by which two endpoints never get the same index or address: read by no program. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

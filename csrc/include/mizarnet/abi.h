@@ -470,7 +470,7 @@ struct mzn_record {
 	__s32 nsid; /* the host namespace's number for the endpoint's */
 	__u32 state; /* enum mzn_state */
 	__u32 group; /* as of an endpoint */
-	__u32 pad;
+	__u32 items; /* its entries in `items` have lower numbers */
 	struct mzn_mac mac;
 	struct mzn_own_address addresses[MZN_LIMIT_ADDRESSES];
 	struct mzn_ip gateways[MZN_LIMIT_ADDRESSES];
@@ -478,6 +478,27 @@ struct mzn_record {
 	char netns[MZN_LIMIT_PATH_BYTES];
 	char name[MZN_LIMIT_NAME_BYTES];
 	char labels[MZN_LIMIT_LABEL_BYTES];
+};
+
+enum mzn_item_kind {
+	MZN_ITEM_ADDRESS = 1, /* A further address. */
+	MZN_ITEM_ROUTE = 2, /* A route of the endpoint's namespace. */
+};
+
+struct mzn_item_key {
+	__u64 instance; /* of the record */
+	__u32 number; /* any, once in a record */
+	__u32 pad;
+};
+
+/* What an endpoint has any number of. An item counts in generations of the record from `since` on, and before `until`. */
+struct mzn_item {
+	__u64 since;
+	__u64 until; /* 0: it has no end */
+	struct mzn_ip ip; /* of an address; of a route, the first one that it leads to */
+	struct mzn_ip gateway; /* of a route; none: what it leads to is on the link */
+	__u32 prefix_length; /* in bits of the family's own address */
+	__u32 kind; /* enum mzn_item_kind */
 };
 
 /* Who has an address of this host, in which there is room for any number: written before the entry in `endpoints`. */

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Self
@@ -15,7 +16,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX, Link, get_link, read_links, upper_links
 from mizarnet._model import codec
-from mizarnet._model.codec import Record
+from mizarnet._model.codec import Item, Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
 from mizarnet.errors import KernelError, NetnsNotFoundError, PrivilegeError
@@ -39,7 +40,7 @@ class Tables:
     @classmethod
     def read(cls, maps: Maps) -> Self:
         """Read them; ``records`` last, so that whoever has entries by then has a record."""
-        read = (maps.slots, maps.addresses, maps.senders, maps.endpoints, maps.records)
+        read = (maps.slots, maps.addresses, maps.senders, maps.endpoints, maps.items, maps.records)
         return cls({each.name: dict(each.items()) for each in read})
 
     def find(self, table: Map, key: bytes) -> bytes | None:
@@ -48,7 +49,11 @@ class Tables:
 
     def records(self) -> list[Record]:
         """All records, sorted by name."""
-        found = map(Record.unpack, self.contents["records"].values())
+        held: defaultdict[int, dict[int, Item]] = defaultdict(dict)
+        for key, item in self.contents["items"].items():
+            held[codec.instance_of_item(key)][codec.number_of_item(key)] = Item.unpack(item)
+        packed = self.contents["records"].values()
+        found = (Record.unpack(data, held.get(codec.instance_of(data))) for data in packed)
         return sorted(found, key=lambda record: record.spec.name)
 
 
@@ -169,6 +174,7 @@ def strangers(
 def left_entries(endpoints: LocalEndpoints, tables: Tables) -> Iterator[Finding]:
     """Findings for entries of endpoints that have no record."""
     instances = {key: codec.instance_of(data) for key, data in tables.contents["records"].items()}
+    alive = {*instances.values()}
 
     def has_record(key: bytes, instance: int) -> bool:
         return instances.get(key) == instance
@@ -183,6 +189,10 @@ def left_entries(endpoints: LocalEndpoints, tables: Tables) -> Iterator[Finding]
     for key, sender in contents["senders"].items():
         if codec.record_of(sender) not in instances:
             yield _left(endpoints, "senders", key, key[:6].hex(":"))
+    for key in contents["items"]:
+        if codec.instance_of_item(key) not in alive:
+            shown = f"{codec.instance_of_item(key):016x}, {codec.number_of_item(key)}"
+            yield _left(endpoints, "items", key, shown)
     for key, value in contents["endpoints"].items():
         if codec.is_local(value) and key not in contents["addresses"]:
             yield _left(endpoints, "endpoints", key, str(codec.unpack_endpoint_key(key)))

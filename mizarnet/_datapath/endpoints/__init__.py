@@ -17,7 +17,7 @@ import attrs
 
 from mizarnet._datapath import age
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import comparison, configuration, device, entries
+from mizarnet._datapath.endpoints import comparison, configuration, device, entries, items
 from mizarnet._datapath.endpoints.making import Making
 from mizarnet._datapath.endpoints.removal import Removal, text_of
 from mizarnet._datapath.host import Host
@@ -63,26 +63,24 @@ class LocalEndpoints:
 
     def named(self, name: str) -> Record | None:
         """Record of the endpoint of that name; None if there is none."""
-        return self._record(codec.record_key(name))
+        return items.read(self.maps, codec.record_key(name))
 
     def at(self, vni: int, ip: IPAddress) -> Record | None:
         """Record of the endpoint with that address; None if there is none."""
         claim = self.maps.addresses.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
-        return None if claim is None else self._record(codec.claimant(claim))
+        return None if claim is None else items.read(self.maps, codec.claimant(claim))
 
     def with_mac(self, mac: MacAddress) -> Record | None:
         """Record of the endpoint with that MAC; None if there is none."""
-        sender = self.maps.senders.lookup(codec.mac_key(mac))
-        return None if sender is None else self._record(codec.record_of(sender))
-
-    def _record(self, key: bytes) -> Record | None:
-        data = self.maps.records.lookup(key)
-        return None if data is None else Record.unpack(data)
+        return entries.with_mac(self.maps, mac)
 
     def recorded(self) -> list[Record]:
         """All records, sorted by name, whether their devices exist or not."""
-        found = [Record.unpack(data) for _, data in self.maps.records.items()]
-        return sorted(found, key=lambda record: record.spec.name)
+        found = (
+            items.read(self.maps, key) if codec.items_below(data) else Record.unpack(data)
+            for key, data in self.maps.records.items()
+        )
+        return sorted((record for record in found if record is not None), key=lambda record: record.spec.name)
 
     def lives(self, records: Iterable[Record]) -> Iterator[tuple[Record, Life]]:
         """Endpoints with how far each has come, from few messages to the kernel."""
@@ -212,6 +210,10 @@ class LocalEndpoints:
         """
         making = Making.of(spec, self.datapath, self.maps)
         self._check_free(making.record.spec)
+        if making.record.items:  # many may be refused halfway, and then there is the device, too
+            entries.refuse_unfit(
+                self.maps, making.record, making.record.pack_addresses(), making.record.items
+            )
         entries.claim_name(self.maps, making.record)
         try:
             making.run()
@@ -307,7 +309,7 @@ class LocalEndpoints:
         """Remove the endpoints that lost their devices, as when containers end without a word; how many."""
         if self._is_moved():
             return 0  # records do not lead to devices in another namespace
-        count = entries.drop_orphan_slots(self.maps)
+        count = entries.drop_orphan_slots(self.maps) + items.drop_orphans(self.maps)
         for record, found in self.lives(self.recorded()):
             if found is not Life.LIVE:
                 with suppress(ExistsError), self._name_of(record, wait=0) as still:

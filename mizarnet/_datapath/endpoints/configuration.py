@@ -13,20 +13,19 @@ import errno
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Network, IPv6Network
 
 import attrs
 
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel import netlink
 from mizarnet._kernel.netlink import (
+    DEFAULTS,
     SAME_NAMESPACE,
     Address,
     Link,
     Session,
     add_address,
-    add_default_route,
-    add_on_link_route,
+    add_route,
     get_link,
     has_default_route,
     list_addresses,
@@ -36,14 +35,12 @@ from mizarnet._kernel.netlink import (
     wait_for_address,
     write_sysctl,
 )
-from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.arguments import IPAddress, IPInterface
 from mizarnet._model.codec import Record
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
 from mizarnet._model.log import log
-from mizarnet._model.specs import Kind, Route
+from mizarnet._model.specs import EndpointSpec, Kind, Route
 from mizarnet.errors import ExistsError, KernelError, NetlinkError, NetnsNotFoundError
-
-_DEFAULTS: dict[int, IPNetwork] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
 
 @attrs.frozen
@@ -232,16 +229,17 @@ def _lost_routes(record: Record, found: Configuration) -> list[Route]:
     if found.routes is None:
         return []
     there = {route.prefix for route in found.routes}
-    return [route for route in _made_routes(record) if route.prefix not in there]
+    return [route for route in dict.fromkeys(_made_routes(record)) if route.prefix not in there]
 
 
 def _made_routes(record: Record) -> Iterator[Route]:
     for address in record.spec.ip:
         if address.network.prefixlen < address.network.max_prefixlen:
             yield Route(address.network, None)
+    yield from in_order_of_making(record.spec.routes)
     for gateway in record.spec.gateway or ():
         if gateway.version in record.routed:
-            yield Route(_DEFAULTS[gateway.version], gateway)
+            yield Route(DEFAULTS[gateway.version], gateway)
 
 
 def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None) -> None:
@@ -277,16 +275,16 @@ def _configure(record: Record, session: Session, found: Configuration) -> None:
         bring_up(session, found.link, record)
     for address in _lost_addresses(record, found):
         with _unless_there():
-            give_address(session, found.link, address)
+            give_addresses(session, found.link, [address])
     # With the addresses came their routes.
     routes = tuple(_routes(record, list_routes(session, ifindex=found.link.ifindex)))
     now = attrs.evolve(found, routes=routes)
     for route in _lost_routes(record, now):
         with _unless_there():
-            if route.gateway is None:
-                add_on_link_route(session, route.prefix, ifindex=found.link.ifindex)
-            else:
-                give_default_route(session, found.link, route.gateway)
+            if route.prefix.prefixlen:
+                give_route(session, found.link, record.spec, route)
+            elif route.gateway is not None:
+                give_default_route(session, found.link, record.spec, route.gateway)
 
 
 @contextmanager
@@ -317,12 +315,31 @@ def bring_up(session: Session, link: Link, record: Record) -> None:
         ) from refused
 
 
-def give_default_route(session: Session, link: Link, gateway: IPAddress) -> bool:
+def in_order_of_making(routes: Iterable[Route]) -> list[Route]:
+    """Routes in an order in which each gateway has its on-link route before."""
+    return sorted(routes, key=lambda route: route.gateway is not None)
+
+
+def give_route(
+    session: Session, link: Link, spec: EndpointSpec, route: Route, *, replace: bool = False
+) -> None:
+    """Add a route of an endpoint to its namespace, or put it into the place of another one to the same prefix."""
+    gateway = route.gateway
+    # The kernel takes link-local gateways of IPv6 as they are.
+    onlink = (
+        gateway is not None
+        and not spec.covers(gateway)
+        and not (gateway.version == 6 and gateway.is_link_local)
+    )
+    add_route(session, route.prefix, gateway, ifindex=link.ifindex, onlink=onlink, replace=replace)
+
+
+def give_default_route(session: Session, link: Link, spec: EndpointSpec, gateway: IPAddress) -> bool:
     """Add the default route of the gateway's IP version; False: the namespace has one, of any metric, which stays."""
     if has_default_route(session, gateway.version):
         return False
     try:
-        add_default_route(session, gateway, ifindex=link.ifindex)
+        give_route(session, link, spec, Route(DEFAULTS[gateway.version], gateway))
     except NetlinkError as refused:
         if refused.errno != errno.EEXIST:
             raise
@@ -330,12 +347,21 @@ def give_default_route(session: Session, link: Link, gateway: IPAddress) -> bool
     return True
 
 
-def give_address(session: Session, link: Link, address: IPInterface) -> None:
-    """Give a device that is up an address that can be used at once, with IPv6 switched on for it if it was off.
+def give_addresses(session: Session, link: Link, addresses: Iterable[IPInterface]) -> None:
+    """Give a device that is up addresses that can be used at once, with IPv6 switched on for it if it was off.
 
     Raises:
-        KernelError: The kernel refused it.
+        KernelError: The kernel refused one of them.
     """
+    given = list(addresses)
+    for address in given:
+        _give_address(session, link, address)
+    for address in given:
+        if address.version == 6:
+            wait_for_address(session, address)
+
+
+def _give_address(session: Session, link: Link, address: IPInterface) -> None:
     try:
         add_address(session, link.ifindex, address, dad=False)
     except NetlinkError as refused:
@@ -343,8 +369,6 @@ def give_address(session: Session, link: Link, address: IPInterface) -> None:
             raise
         _switch_ipv6_on(session, link)
         add_address(session, link.ifindex, address, dad=False)
-    if address.version == 6:
-        wait_for_address(session, address)
 
 
 def _switch_ipv6_on(session: Session, link: Link) -> None:

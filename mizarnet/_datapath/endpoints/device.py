@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 
 from mizarnet._datapath.datapath import CREATE_AGAIN
-from mizarnet._datapath.endpoints.configuration import give_address, give_default_route
+from mizarnet._datapath.endpoints.configuration import (
+    give_addresses,
+    give_default_route,
+    give_route,
+    in_order_of_making,
+)
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import (
+    DEFAULTS,
     SAME_NAMESPACE,
     UNNAMED,
     Link,
@@ -29,7 +36,7 @@ from mizarnet._kernel.netlink import (
     silence,
     upper_links,
 )
-from mizarnet._model.arguments import IPAddress
+from mizarnet._model.arguments import IPAddress, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet._model.specs import DefaultRoute, EndpointSpec, Kind, MacAddress
@@ -165,14 +172,17 @@ def make(
             target, link, alias=mark(record)
         )  # the VM has the addresses; opening a descriptor brings it up
         return link.ifindex, frozenset()
-    for address in spec.ip:
-        give_address(target, link, address)
+    give_addresses(target, link, spec.ip)
+    for route in in_order_of_making(spec.routes):
+        with explained_route(target, route.prefix, route.gateway):
+            give_route(target, link, spec, route)
     # The host's own default route leads to the underlay, so one through the endpoint is added only if asked for.
     on_host = target.identity == tunnel.host.identity
     if spec.default_route is DefaultRoute.NEVER or (on_host and not gateways_given):
         return link.ifindex, frozenset()
     optional = spec.default_route is DefaultRoute.IF_NONE or not gateways_given
-    added = [each.version for each in spec.gateway or () if _add_route(target, link, each, optional=optional)]
+    given = spec.gateway or ()
+    added = [each.version for each in given if add_default_route(target, link, spec, each, optional=optional)]
     return link.ifindex, frozenset(added)
 
 
@@ -238,20 +248,16 @@ def _removed_from(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
     return delete_link(target, link.ifindex)
 
 
-def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: bool) -> bool:
-    """Whether a default route was added; False: it is optional, and the namespace has one."""
-    try:
-        added = give_default_route(target, link, gateway)
-    except NetlinkError as refused:
-        if refused.errno == errno.EINVAL and gateway in {
-            each.interface.ip for each in list_addresses(target)
-        }:
-            raise ExistsError(
-                f"gateway {gateway} is an address of the namespace itself",
-                holder=str(gateway),
-                hint="give another gateway=, or take the address off the device that has it",
-            ) from None
-        raise
+def add_default_route(
+    target: Session, link: Link, spec: EndpointSpec, gateway: IPAddress, *, optional: bool
+) -> bool:
+    """Whether a default route was added; False: it is optional, and the namespace has one.
+
+    Raises:
+        ExistsError: The gateway is the namespace's own, or there is a default route, which is not optional.
+    """
+    with explained_route(target, DEFAULTS[gateway.version], gateway):
+        added = give_default_route(target, link, spec, gateway)
     if not added and not optional:
         raise ExistsError(
             f"the namespace has a default route of IPv{gateway.version}",
@@ -259,6 +265,33 @@ def _add_route(target: Session, link: Link, gateway: IPAddress, *, optional: boo
             hint='give default_route="if-none" to keep it, or gateway=() for an endpoint without one',
         )
     return added
+
+
+@contextmanager
+def explained_route(
+    target: Session, prefix: IPNetwork, gateway: IPAddress | None
+) -> Generator[None, None, None]:
+    """Raise an ``ExistsError`` that names what is in the way of a route."""
+    try:
+        yield
+    except NetlinkError as refused:
+        if refused.errno == errno.EEXIST:
+            raise ExistsError(
+                f"the namespace has a route to {prefix}",
+                holder=str(prefix),
+                hint="take it away, or leave it out",
+            ) from None
+        if refused.errno != errno.EINVAL or not _has_address(target, gateway):
+            raise
+        raise ExistsError(
+            f"gateway {gateway} is an address of the namespace itself",
+            holder=str(gateway),
+            hint="give another gateway=, or take the address off the device that has it",
+        ) from None
+
+
+def _has_address(target: Session, ip: IPAddress | None) -> bool:
+    return ip in {each.interface.ip for each in list_addresses(target)}
 
 
 def _parent_nsid(host: Host, target: Session) -> int | None:

@@ -10,11 +10,12 @@ if they are the endpoint's own.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import attrs
 
+from mizarnet._datapath.endpoints import items
 from mizarnet._datapath.maps import Maps, full, take_own
 from mizarnet._kernel.bpf import Map, UpdateMode
 from mizarnet._model import codec
@@ -48,7 +49,7 @@ def publish(maps: Maps, record: Record) -> None:
 
 def _write_endpoint(maps: Maps, record: Record) -> None:
     try:
-        maps.endpoints.update_many([(key, record.pack_endpoint()) for key in record.pack_addresses()])
+        maps.endpoints.update_many(record.pack_endpoints().items())
     except CapacityError as refused:
         text = (
             f"there is no room for endpoint {record.spec.name!r} among {refused.used} of this host and others"
@@ -80,8 +81,8 @@ def _needed(maps: Maps, record: Record) -> Iterator[_Entry]:
     for key, claim in claims.items():
         yield _Entry(maps.addresses, key, claim, codec.claimant)
     yield _Entry(maps.senders, codec.mac_key(record.mac), record.pack_sender(), codec.record_of)
-    for key in claims:
-        yield _Entry(maps.endpoints, key, record.pack_endpoint(), None)
+    for key, entry in record.pack_endpoints().items():
+        yield _Entry(maps.endpoints, key, entry, None)
 
 
 def findings(
@@ -205,21 +206,48 @@ def _begin_counting(maps: Maps, record: Record) -> None:
     maps.traffic.update(codec.u32(record.slot), cpus * codec.no_traffic(record.instance))
 
 
+def refuse_unfit(maps: Maps, record: Record, keys: Iterable[bytes], numbers: Collection[int]) -> None:
+    """Raises ``CapacityError`` unless there is room for more addresses and items of an endpoint.
+
+    Args:
+        maps: Maps of the data path.
+        record: Record of the endpoint.
+        keys: Keys of addresses that it shall get.
+        numbers: Numbers of items that it shall get.
+    """
+    own = [*keys]
+    mine = [codec.item_key(record.instance, number) for number in numbers]
+    for table, wanted in ((maps.addresses, own), (maps.endpoints, own), (maps.items, mine)):
+        new = sum(key not in table for key in wanted)
+        used = table.count() if new else 0
+        if used + new > table.max_entries:
+            needed = f"endpoint {record.spec.name!r} needs {new} entries of {table.name}"
+            raise full(table, used, f"{needed}: {used} of {table.max_entries} are used")
+
+
 def claim(maps: Maps, record: Record) -> Record:
     """Claim addresses and MAC, which no two endpoints may share, then note the namespace; returns the record.
 
     The MAC is claimed last, since its entry lets the device send. The kernel refuses each step if another endpoint has
     the key.
     """
-    new = UpdateMode.NOEXIST
     for address, claim in record.pack_addresses().items():
-        found = codec.unpack_endpoint_key(address)
-        with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
-            maps.addresses.update(address, claim, mode=new)
+        claim_address(maps, address, claim)
     with _explained(f"MAC {record.mac} belongs to another endpoint", str(record.mac)):
-        maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=new)
+        maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=UpdateMode.NOEXIST)
     rewrite(maps, record)
     return record
+
+
+def claim_address(maps: Maps, key: bytes, claim: bytes) -> None:
+    """Claim an address; raises ``ExistsError`` if another endpoint has it, or ``CapacityError``."""
+    found = codec.unpack_endpoint_key(key)
+    with _explained(f"({found.vni}, {found.ip}) belongs to another endpoint", str(found.ip)):
+        try:
+            maps.addresses.update(key, claim, mode=UpdateMode.NOEXIST)
+        except CapacityError as refused:
+            text = f"the endpoints of this host have {refused.used} addresses, and room for no more"
+            raise full(maps.addresses, refused.used, text) from None
 
 
 def rewrite(maps: Maps, record: Record) -> None:
@@ -315,11 +343,19 @@ def drop_left(maps: Maps, table: str, key: bytes) -> None:
             take_own(maps.slots, key, claim.__eq__)
     elif table == "addresses":
         drop_orphan(maps, key)
+    elif table == "items":
+        items.drop_orphans(maps)
     elif table == "senders":
         drop_orphan_sender(maps, codec.mac_from(key))
     elif maps.addresses.lookup(key) is None:
         take_own(maps.endpoints, key, codec.is_local)
         maps.restore_local(key)  # another process may have claimed it in between
+
+
+def with_mac(maps: Maps, mac: MacAddress) -> Record | None:
+    """Record of the endpoint that a MAC belongs to; None: nobody's."""
+    sender = maps.senders.lookup(codec.mac_key(mac))
+    return None if sender is None else items.read(maps, codec.record_of(sender))
 
 
 def owner_of(maps: Maps, mac: MacAddress) -> int | None:
@@ -349,10 +385,10 @@ def _has_record(maps: Maps, key: bytes, instance: int) -> bool:
 
 def silence(maps: Maps, record: Record) -> None:
     """Remove the entries by which others reach the endpoint, and the one by which it may send."""
-    own = record.pack_endpoint()
-    for key, claim in record.pack_addresses().items():
-        take_own(maps.endpoints, key, own.__eq__)
-        if maps.addresses.lookup(key) != claim:
+    for key in record.address_keys():
+        take_own(maps.endpoints, key, record.is_endpoint)
+        claim = maps.addresses.lookup(key)
+        if claim is None or not record.is_claim(claim):
             # Another endpoint has the address: its entry was equal to this one's, or overwritten by it.
             maps.restore_local(key)
     _take_sender(maps, record)
@@ -399,13 +435,17 @@ def give_up_addresses(maps: Maps, record: Record) -> None:
     The claims go before the entries are looked at again, since no process restores an entry without a claim.
     """
     silence(maps, record)
-    for key, claim in record.pack_addresses().items():
-        take_own(maps.addresses, key, claim.__eq__)
+    for key in record.address_keys():
+        take_own(maps.addresses, key, record.is_claim)
     silence(maps, record)
 
 
 def give_up_slot(maps: Maps, record: Record) -> None:
-    """Remove the claim to the index, the last one, since by it the endpoint's own entries are recognised."""
+    """Remove the items, which lead to the claims of addresses, and the claim to the index.
+
+    That one is the last, since by it the endpoint's own entries are recognised.
+    """
+    items.remove(maps, record, record.items)
     for key in _slots_of(maps, record):
         take_own(maps.slots, key, record.pack_slot().__eq__)
 

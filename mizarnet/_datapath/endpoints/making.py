@@ -12,7 +12,7 @@ import attrs
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import configuration, device, entries
+from mizarnet._datapath.endpoints import configuration, device, entries, items
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, get_link
 from mizarnet._model import codec
@@ -58,12 +58,14 @@ class Making:
             maker=datapath.host.lock_id,
             state=State.MAKING,
             private=private,
+            items=codec.items_of(wanted),
         )
         return cls(datapath, maps, spec.gateway is not None, record)
 
     def run(self) -> None:
         """Make everything but the record, which is there, and finish that."""
         hooks, host = self.datapath.hooks, self.datapath.host
+        items.write(self.maps, self.record, self.record.items)
         with ExitStack() as stack:
             if self.record.private:
                 private_netns.make(self.record, host.cookie, hooks.ifindex)
@@ -166,8 +168,9 @@ def _largest_mtu(datapath: DataPath, maps: Maps) -> int:
 
 def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
     """Gateways of the networks that the endpoint's addresses are in."""
-    for address in spec.ip:
+    own = {address.ip for address in spec.ip}
+    for address in spec.first:
         data = maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))
         gateway = None if data is None else codec.unpack_network(data).gateway
-        if gateway is not None and gateway in address.network and gateway != address.ip:
+        if gateway is not None and gateway in address.network and gateway not in own:
             yield gateway

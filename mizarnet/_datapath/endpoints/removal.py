@@ -15,7 +15,7 @@ from functools import partial
 
 import attrs
 
-from mizarnet._datapath.endpoints import configuration, device, entries
+from mizarnet._datapath.endpoints import configuration, device, entries, items
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.bpf import UpdateMode
@@ -152,11 +152,12 @@ class Removal:
         taken = entries.take_record(self.maps, record)
         if taken is not None:
             log.info("endpoint %r deleted: %s", record.spec.name, text_of(record.spec))
-        if taken is None or Record.unpack(taken).changed == record.changed:
+        again = None if taken is None else items.of(self.maps, taken)
+        if taken is None or again is None or again.changed == record.changed:
             return None
         with suppress(ExistsError):
             self.maps.records.update(codec.record_key(record.spec.name), taken, mode=UpdateMode.NOEXIST)
-        return Record.unpack(taken)
+        return again
 
 
 def _entered(record: Record, host: Session) -> Session | None:

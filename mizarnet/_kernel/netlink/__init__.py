@@ -65,10 +65,11 @@ from mizarnet._kernel.netlink.netns import (
 )
 from mizarnet._kernel.netlink.nsid import nsid_of, own_nsid, upper_links
 from mizarnet._kernel.netlink.routes import (
+    DEFAULTS,
     Route,
     Way,
-    add_default_route,
-    add_on_link_route,
+    add_route,
+    delete_route,
     has_default_route,
     list_routes,
     look_up_ways,
@@ -79,6 +80,7 @@ from mizarnet._kernel.netlink.side_by_side import side_by_side
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 
 __all__ = [
+    "DEFAULTS",
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
     "UNFINISHED",
@@ -94,8 +96,7 @@ __all__ = [
     "Session",
     "Way",
     "add_address",
-    "add_default_route",
-    "add_on_link_route",
+    "add_route",
     "anonymous_netns",
     "create_bridge",
     "create_macvlan",
@@ -107,6 +108,7 @@ __all__ = [
     "delete_links",
     "delete_netns",
     "delete_root_qdisc",
+    "delete_route",
     "delete_unmounted",
     "dump_links",
     "get_link",

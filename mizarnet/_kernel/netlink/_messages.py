@@ -22,7 +22,7 @@ Attribute: TypeAlias = tuple[str, object]
 _CODECS: Mapping[Rtm, str] = {
     **dict.fromkeys((Rtm.NEWLINK, Rtm.DELLINK, Rtm.GETLINK, Rtm.SETLINK), "ifinfmsg"),
     **dict.fromkeys((Rtm.NEWADDR, Rtm.DELADDR), "ifaddrmsg"),
-    **dict.fromkeys((Rtm.NEWROUTE, Rtm.GETROUTE), "rtmsg"),
+    **dict.fromkeys((Rtm.NEWROUTE, Rtm.DELROUTE, Rtm.GETROUTE), "rtmsg"),
     **dict.fromkeys((Rtm.NEWNSID, Rtm.GETNSID), "nsidmsg"),
 }
 

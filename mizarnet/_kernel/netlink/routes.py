@@ -61,47 +61,85 @@ class Route(NamedTuple):
         return _NETWORKS[len(self.packed)]((self.packed, self.prefix_length))
 
 
-def add_default_route(session: Session, gateway: IPAddress, *, ifindex: int, onlink: bool = False) -> None:
-    """Add the default route of the gateway's IP version.
-
-    Args:
-        session: Session of the namespace.
-        gateway: Next hop.
-        ifindex: Index of the link to leave through, which must be up.
-        onlink: Take the gateway for a neighbour although no address of the link covers it.
-
-    Raises:
-        NetlinkError: The kernel refused (EEXIST: there is one; ENETUNREACH: the gateway is not on the link).
-    """
-    fields = {"family": FAMILIES[gateway.version], "flags": _RTNH_F_ONLINK if onlink else 0}
-    attributes: list[Attribute] = [("RTA_GATEWAY", str(gateway)), ("RTA_OIF", ifindex)]
-    _add(session, f"add default route via {gateway}", fields, attributes)
+DEFAULTS: Mapping[int, IPNetwork] = {4: ipaddress.IPv4Network("0.0.0.0/0"), 6: ipaddress.IPv6Network("::/0")}
+"""The prefix of the default route, by IP version."""
 
 
-def add_on_link_route(session: Session, prefix: IPNetwork, *, ifindex: int) -> None:
-    """Add the route to a prefix whose hosts are neighbours on a link.
+def add_route(
+    session: Session,
+    prefix: IPNetwork,
+    gateway: IPAddress | None,
+    *,
+    ifindex: int,
+    onlink: bool = False,
+    metric: int | None = None,
+    replace: bool = False,
+) -> None:
+    """Add a unicast route to the main table.
 
     Args:
         session: Session of the namespace.
         prefix: Prefix that the route leads to.
-        ifindex: Index of the link, which must be up.
+        gateway: Next hop; None: the hosts of the prefix are neighbours.
+        ifindex: Index of the link to leave through, which must be up.
+        onlink: Take the gateway for a neighbour although no address of the link covers it.
+        metric: Rank among routes to that prefix, the lowest first; None: the kernel's.
+        replace: Whether to take the place of a route to that prefix of the same rank, in one step.
 
     Raises:
-        NetlinkError: The kernel refused (EEXIST: there is one).
+        NetlinkError: The kernel refused (EEXIST: there is one; ENETUNREACH: the gateway is not on the link).
     """
-    fields = {"family": FAMILIES[prefix.version], "dst_len": prefix.prefixlen, "scope": _RT_SCOPE_LINK}
-    attributes: list[Attribute] = [("RTA_DST", str(prefix.network_address)), ("RTA_OIF", ifindex)]
-    _add(session, f"add the route to {prefix}", fields, attributes)
+    flags = Flag.CREATE | (Flag.REPLACE if replace else Flag.EXCLUSIVE)
+    _change(session, Rtm.NEWROUTE, prefix, gateway, ifindex, onlink=onlink, metric=metric, flags=flags)
 
 
-def _add(
-    session: Session, operation: str, fields: Mapping[str, int], attributes: Sequence[Attribute]
+def delete_route(
+    session: Session,
+    prefix: IPNetwork,
+    gateway: IPAddress | None,
+    *,
+    ifindex: int,
+    metric: int | None = None,
 ) -> None:
-    common = {"table": _RT_TABLE_MAIN, "proto": _RTPROT_STATIC, "type": _RTN_UNICAST}
-    flags = Flag.CREATE | Flag.EXCLUSIVE
-    session.request(
-        operation, Request(Rtm.NEWROUTE, fields={**common, **fields}, attributes=attributes, flags=flags)
-    )
+    """Delete a unicast route from the main table; arguments as for :func:`add_route`.
+
+    Raises:
+        NetlinkError: The kernel refused (ESRCH: there is none).
+    """
+    _change(session, Rtm.DELROUTE, prefix, gateway, ifindex, onlink=False, metric=metric, flags=Flag.NONE)
+
+
+def _change(
+    session: Session,
+    kind: Rtm,
+    prefix: IPNetwork,
+    gateway: IPAddress | None,
+    ifindex: int,
+    *,
+    onlink: bool,
+    metric: int | None,
+    flags: Flag,
+) -> None:
+    fields = {
+        "family": FAMILIES[prefix.version],
+        "dst_len": prefix.prefixlen,
+        "table": _RT_TABLE_MAIN,
+        "type": _RTN_UNICAST,
+        "flags": _RTNH_F_ONLINK if onlink else 0,
+        "scope": _RT_SCOPE_LINK if gateway is None else 0,
+    }
+    attributes: list[Attribute] = [("RTA_OIF", ifindex)]
+    if prefix.prefixlen:
+        attributes.append(("RTA_DST", str(prefix.network_address)))
+    if gateway is not None:
+        attributes.append(("RTA_GATEWAY", str(gateway)))
+    if metric is not None:
+        attributes.append(("RTA_PRIORITY", metric))
+    if kind is Rtm.NEWROUTE:
+        fields["proto"] = _RTPROT_STATIC
+    verb = "add" if kind is Rtm.NEWROUTE else "delete"
+    text = f"{verb} the route to {prefix}" + (f" via {gateway}" if gateway else "")
+    session.request(text, Request(kind, fields=fields, attributes=attributes, flags=flags))
 
 
 def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:

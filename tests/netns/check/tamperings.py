@@ -205,7 +205,7 @@ ENTRIES: dict[str, Tampering] = {
     ),
     "a local entry that nobody has": Tampering(
         lambda s: s.maps.endpoints.update(
-            _key("10.0.0.77"), s.record("web").pack_endpoint(), mode=UpdateMode.NOEXIST
+            _key("10.0.0.77"), s.record("web").pack_endpoint(24), mode=UpdateMode.NOEXIST
         ),
         {(K.ENTRY_LEFT, "table endpoints of tunnel0")},
         cure="gc",

@@ -13,11 +13,12 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from mizarnet._kernel.netlink import (
+    DEFAULTS,
     Address,
     Link,
     Session,
     add_address,
-    add_default_route,
+    add_route,
     create_veth,
     delete_address,
     list_addresses,
@@ -147,14 +148,14 @@ def test_point_to_point_shows_the_near_end(session: Session, link: Link) -> None
 def test_default_routes(session: Session, link: Link) -> None:
     add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
     add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
-    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
-    add_default_route(session, ip_address("fd00::1"), ifindex=link.ifindex)
+    add_route(session, DEFAULTS[4], ip_address("10.0.0.1"), ifindex=link.ifindex)
+    add_route(session, DEFAULTS[6], ip_address("fd00::1"), ifindex=link.ifindex)
     defaults = {r.gateway for r in list_routes(session, ifindex=link.ifindex) if not r.destination.prefixlen}
     assert defaults == {ip_address("10.0.0.1"), ip_address("fd00::1")}
     assert "default via 10.0.0.1 dev v0 proto static" in ip(session, "route", "show")
     assert "default via fd00::1 dev v0 proto static" in ip(session, "-6", "route", "show")
     with pytest.raises(NetlinkError) as again:
-        add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+        add_route(session, DEFAULTS[4], ip_address("10.0.0.1"), ifindex=link.ifindex)
     assert again.value.errno == errno.EEXIST
 
 
@@ -162,10 +163,10 @@ def test_a_gateway_off_the_link_needs_onlink(session: Session, link: Link) -> No
     add_address(session, link.ifindex, ip_interface("10.0.0.5/32"))
     gateway = ip_address("10.9.9.1")
     with pytest.raises(NetlinkError) as caught:
-        add_default_route(session, gateway, ifindex=link.ifindex)
+        add_route(session, DEFAULTS[4], gateway, ifindex=link.ifindex)
     assert caught.value.errno == errno.ENETUNREACH
     assert caught.value.kernel_message
-    add_default_route(session, gateway, ifindex=link.ifindex, onlink=True)
+    add_route(session, DEFAULTS[4], gateway, ifindex=link.ifindex, onlink=True)
 
 
 def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) -> None:
@@ -173,7 +174,7 @@ def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) ->
     for ifindex, text in ((link.ifindex, "10.0.0.5/24"), (link.parent_ifindex, "10.1.0.5/24")):
         add_address(session, ifindex, ip_interface(text))
     add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
-    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
+    add_route(session, DEFAULTS[4], ip_address("10.0.0.1"), ifindex=link.ifindex)
     ip(session, "route", "add", "198.51.100.0/24", "via", "10.0.0.1")
     ip(session, "route", "add", "203.0.113.0/24", "dev", "v0")
     prefixes: set[ipaddress.IPv4Network | ipaddress.IPv6Network] = set(
@@ -185,8 +186,8 @@ def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) ->
 def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
     add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
     add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
-    add_default_route(session, ip_address("10.0.0.1"), ifindex=link.ifindex)
-    add_default_route(session, ip_address("fd00::1"), ifindex=link.ifindex)
+    add_route(session, DEFAULTS[4], ip_address("10.0.0.1"), ifindex=link.ifindex)
+    add_route(session, DEFAULTS[6], ip_address("fd00::1"), ifindex=link.ifindex)
     for route in (
         "198.51.100.0/24 via 10.0.0.1",
         "203.0.113.7/32 dev v0",
