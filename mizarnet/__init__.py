@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from mizarnet._model.finding import Report as Report
     from mizarnet._model.finding import Severity as Severity
     from mizarnet._model.finding import Subject as Subject
+    from mizarnet._model.specs import KEEP as KEEP
     from mizarnet._model.specs import DefaultRoute as DefaultRoute
     from mizarnet._model.specs import Encap as Encap
     from mizarnet._model.specs import EndpointKey as EndpointKey
     from mizarnet._model.specs import EndpointSpec as EndpointSpec
     from mizarnet._model.specs import Hook as Hook
+    from mizarnet._model.specs import Keep as Keep
     from mizarnet._model.specs import Kind as Kind
     from mizarnet._model.specs import Life as Life
     from mizarnet._model.specs import Local as Local
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "KEEP",
     "AgentNotFoundError",
     "AgentState",
     "BpfError",
@@ -130,6 +133,7 @@ __all__ = [
     "InUseError",
     "InvalidTypeError",
     "InvalidValueError",
+    "Keep",
     "KernelError",
     "Kind",
     "Lab",
@@ -187,7 +191,7 @@ _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
     "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
-    "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook Kind Life Local MacAddress"
+    "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook KEEP Keep Kind Life Local MacAddress"
     " MacvlanMode Network NetworkKey Remote Route XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
     "mizarnet.agent": "AgentState TransitAgent",

@@ -23,10 +23,12 @@ from mizarnet._model.finding import Findings, messages, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import (
+    KEEP,
     AddressLike,
     DefaultRoute,
     EndpointSpec,
     InterfaceLike,
+    Keep,
     Kind,
     Life,
     MacAddress,
@@ -34,6 +36,7 @@ from mizarnet._model.specs import (
     MacvlanMode,
     NetnsLike,
     Route,
+    parse_field,
 )
 from mizarnet._model.stats import EndpointStats
 from mizarnet.agent import TransitAgent, datapath_of
@@ -429,6 +432,50 @@ class Endpoint(Described):
         return {record.spec.name: _state(record, found.get(record.instance)) for record in records}
 
     @whole
+    def update(
+        self,
+        *,
+        ip: InterfaceLike | Sequence[InterfaceLike] | Keep = KEEP,
+        gateway: AddressLike | Sequence[AddressLike] | Keep | None = KEEP,
+        routes: Iterable[Route] | Keep = KEEP,
+    ) -> tuple[str, ...]:
+        """Change addresses, gateways and routes while the endpoint is in use.
+
+        What stays is never away, what comes is there before the call returns, and what leaves is refused by then. Name
+        and MAC stay as they are. What a process that was killed left of it, the same call finishes, and any ``create``,
+        ``update`` or ``delete`` of that name. The handle has the new values afterwards.
+
+        Args:
+            ip: Own addresses, all of them, as for :meth:`create`.
+            gateway: Default gateways, all of them, as for :meth:`create`; None: those of the networks.
+            routes: Other routes, all of them, as for :meth:`create`.
+
+        Returns:
+            Names of the arguments that were not as given; none, if nothing was to change. In any case the endpoint is
+            given back what it lacks, as by :meth:`create`.
+
+        Raises:
+            EndpointNotFoundError: The endpoint was deleted, or it is not live.
+            ExistsError: An address, the default route or another route is taken.
+            CapacityError: A table is full; nothing was changed.
+            InvalidValueError: The values do not fit together: a gateway needs an address of its IP version, for one.
+            NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
+        """
+        given = _checked({"ip": ip, "gateway": gateway, "routes": routes})
+        with self._datapath.writing(*endpoint_writer(self.name)) as maps:
+            endpoints = LocalEndpoints(self._datapath, maps)
+            record = self._current()
+            losses = endpoints.losses(record)
+            if losses:
+                raise EndpointNotFoundError(
+                    f"endpoint {self.name!r} is not whole: {messages(losses)}", hint=MAKE_AGAIN
+                )
+            record, changed = endpoints.update(record, given)
+        self._record, self.spec = record, record.spec
+        LocalEndpoints.of(self._datapath).complete_device(record, record.spec)
+        return changed
+
+    @whole
     def open_tap(self, *, queues: int = 1) -> Tap:
         """Open descriptors of a MACVTAP endpoint for a VMM, and bring its device up.
 
@@ -550,6 +597,15 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     for name in names:
         failed.update(_delete_together(datapath, [name]))
     return failed
+
+
+def _checked(given: Mapping[str, object]) -> dict[str, Any]:
+    """The values of an update, each as a specification has it, without those that stay."""
+    changing = {name: value for name, value in given.items() if value is not KEEP}
+    checked = {name: parse_field(name, value) for name, value in changing.items()}
+    if "ip" in checked:
+        EndpointSpec(vni=1, **checked)  # whether they fit together
+    return checked
 
 
 def _specification(spec: EndpointSpec | None, fields: Mapping[str, Any]) -> EndpointSpec:

@@ -620,6 +620,16 @@ class Record:
             record=record_key(spec.name),
         ).pack()
 
+    def pack_sender_until(self, changed: Record) -> bytes:
+        """The bytes of ``mzn_sender`` while an endpoint is changed: it may speak from all that comes or stays.
+
+        The first addresses are those of this record, and the flag for further ones covers all others.
+        """
+        fields = layouts.Sender.unpack(self.pack_sender())
+        return fields._replace(
+            flags=fields.flags | SenderFlag.MORE_ADDRESSES, gateways=_gateways(changed.spec.gateway or ())
+        ).pack()
+
     def is_sender(self, data: bytes) -> bool:
         """Whether a packed ``mzn_sender`` is of this endpoint: of its name and index."""
         return slot_of(data) == self.slot and record_of(data) == record_key(self.spec.name)
@@ -631,7 +641,7 @@ class Record:
     def pack_endpoints(self) -> dict[bytes, bytes]:
         """The entries of the addresses, ``mzn_endpoint_key`` to ``mzn_endpoint``."""
         return {
-            self._address_key(address): self.pack_endpoint(address.network.prefixlen)
+            self.address_key(address): self.pack_endpoint(address.network.prefixlen)
             for address in self.spec.ip
         }
 
@@ -648,7 +658,7 @@ class Record:
 
     def pack_addresses(self) -> dict[bytes, bytes]:
         """The claims of the addresses, ``mzn_endpoint_key`` to ``mzn_address``."""
-        return {self._address_key(address): self.pack_address(address) for address in self.spec.ip}
+        return {self.address_key(address): self.pack_address(address) for address in self.spec.ip}
 
     def pack_address(self, address: IPInterface) -> bytes:
         """The bytes of ``mzn_address``: the claim of an address."""
@@ -667,9 +677,10 @@ class Record:
         """Keys in ``endpoints`` and ``addresses`` of every address, also of those that do not count yet, or no more."""
         items = (item.content for item in self.items.values())
         rest = (content for content in items if not isinstance(content, Route))
-        return [*dict.fromkeys(self._address_key(address) for address in (*self.spec.ip, *rest))]
+        return [*dict.fromkeys(self.address_key(address) for address in (*self.spec.ip, *rest))]
 
-    def _address_key(self, address: IPInterface) -> bytes:
+    def address_key(self, address: IPInterface) -> bytes:
+        """The key in ``endpoints`` and ``addresses`` of an address."""
         return pack_endpoint_key(EndpointKey(self.spec.vni, address.ip))
 
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import enum
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, cast
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -121,6 +121,17 @@ class DefaultRoute(enum.Enum):
     IF_NONE = "if-none"
     """If the namespace has no default route of that IP version yet."""
     NEVER = "never"
+
+
+class Keep(enum.Enum):
+    """The type of :data:`mizarnet.KEEP`."""
+
+    KEEP = "keep"
+    """As it is."""
+
+
+KEEP: Final = Keep.KEEP
+"""Default of each argument of an ``update()``: leave it as it is. None means what it means in ``create()``."""
 
 
 @public
@@ -385,6 +396,18 @@ def _to_routes(values: Iterable[Route]) -> tuple[Route, ...]:
 def in_order_of_routes(routes: Iterable[Route]) -> tuple[Route, ...]:
     """Routes in the order of a specification."""
     return tuple(sorted(routes, key=lambda route: arguments.in_order(route.prefix)))
+
+
+def parse_field(name: str, value: Any) -> Any:
+    """What a field of an ``EndpointSpec`` makes of a value: one that an endpoint can change."""
+    return _CHANGING[name](value)
+
+
+_CHANGING: Mapping[str, Callable[[Any], Any]] = {
+    "ip": _to_addresses,
+    "gateway": _to_gateways,
+    "routes": _to_routes,
+}
 
 
 def _items(values: object) -> Iterable[str]:

@@ -150,11 +150,15 @@ class Delivery:
 class Probe:
     """A datagram each millisecond, or as often as asked for, from one namespace to an address of another."""
 
-    def __init__(self, source: Namespace, to: Namespace, address: str, *, every: float = 0.001) -> None:
-        """Start it; ``every`` is in seconds."""
+    def __init__(
+        self, source: Namespace, to: Namespace, address: str, *, every: float = 0.001, near: str = ""
+    ) -> None:
+        """Start it; ``every`` is in seconds, and ``near`` the address to send from, if not the kernel's choice."""
         family = family_of(address)
         with source.socket(family, socket.SOCK_DGRAM) as out, to.socket(family, socket.SOCK_DGRAM) as back:
-            back.bind(("", PROBE_PORT))
+            if near:
+                out.bind((near, 0))
+            back.bind((address if near else "", PROBE_PORT))
             fds = (out.fileno(), back.fileno())
             command = [sys.executable, "-c", _PROBE, *map(str, fds), address, str(PROBE_PORT), str(every)]
             self._process = subprocess.Popen(

@@ -9,17 +9,19 @@ device whether it still exists.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from typing import Any
 
 import attrs
 
 from mizarnet._datapath import age
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import comparison, configuration, device, entries, items
-from mizarnet._datapath.endpoints.making import Making
+from mizarnet._datapath.endpoints.making import Making, gateways_of_networks
 from mizarnet._datapath.endpoints.removal import Removal, text_of
+from mizarnet._datapath.endpoints.updating import Updating
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.lock import of_name
 from mizarnet._datapath.maps import Maps
@@ -171,6 +173,7 @@ class LocalEndpoints:
         existing = self.named(spec.name)
         if existing is not None:
             if self.is_present(existing) and comparison.is_its_namespace(spec, existing):
+                existing = self.settle(existing)
                 comparison.refuse_other(spec, existing)
                 entries.complete(self.maps, existing)
                 return existing, False
@@ -236,12 +239,56 @@ class LocalEndpoints:
 
     def _check_free(self, spec: EndpointSpec) -> None:
         """Raises ``ExistsError`` if an address or the MAC is taken; removes endpoints without a device that have it."""
-        for address in spec.ip:
-            entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, address.ip)))
-            self.evict(self.at(spec.vni, address.ip), f"({spec.vni}, {address.ip})")
+        self._check_addresses(spec)
         mac = MacAddress.parse(spec.mac or b"")
         entries.drop_orphan_sender(self.maps, mac)
         self.evict(self.with_mac(mac), f"MAC {mac}")
+
+    def _check_addresses(self, spec: EndpointSpec, *, of: Record | None = None) -> None:
+        own = () if of is None else {address.ip for address in of.spec.ip}
+        for ip in (address.ip for address in spec.ip if address.ip not in own):
+            entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, ip)))
+            self.evict(self.at(spec.vni, ip), f"({spec.vni}, {ip})")
+
+    # -- changed
+
+    def settle(self, record: Record) -> Record:
+        """Finish or take back what a change of a live endpoint left, whose process died; the record as it is then.
+
+        Raises:
+            NetnsNotFoundError: Something is to be taken from the device, and no name that is known leads to it.
+        """
+        link = self.device(record)
+        return record if link is None else Updating(self.datapath.hooks, self.maps, link).settle(record)
+
+    def update(self, record: Record, given: Mapping[str, Any]) -> tuple[Record, tuple[str, ...]]:
+        """Change addresses, gateways or routes of a live endpoint; after an error it is as it was, or as it shall be.
+
+        Args:
+            record: Record that was just read.
+            given: New values of ``ip``, ``gateway`` and ``routes``, as of an ``EndpointSpec``; what is left out stays.
+
+        Returns:
+            The record as it is now, and the names of what changed.
+
+        Raises:
+            InvalidValueError: The values do not fit together, or not to the endpoint.
+            ExistsError: Another endpoint has one of the addresses, or something else has a route.
+            CapacityError: A table is full.
+            NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
+        """
+        record = self.settle(record)
+        wanted = attrs.evolve(record.spec, **given)
+        if wanted.gateway is None:
+            wanted = attrs.evolve(wanted, gateway=gateways_of_networks(self.maps, wanted))
+        changed = tuple(name for name in given if getattr(wanted, name) != getattr(record.spec, name))
+        link = self.device(record)
+        if not changed or link is None:
+            entries.complete(self.maps, record)
+            return record, ()
+        self._check_addresses(wanted, of=record)
+        updating = Updating(self.datapath.hooks, self.maps, link)
+        return updating.run(record, wanted, gateways_given=given.get("gateway") is not None), changed
 
     # -- gone
 

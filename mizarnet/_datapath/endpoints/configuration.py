@@ -13,6 +13,7 @@ import errno
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from ipaddress import ip_interface
 
 import attrs
 
@@ -26,6 +27,8 @@ from mizarnet._kernel.netlink import (
     Session,
     add_address,
     add_route,
+    delete_address,
+    delete_route,
     get_link,
     has_default_route,
     list_addresses,
@@ -369,6 +372,86 @@ def _give_address(session: Session, link: Link, address: IPInterface) -> None:
             raise
         _switch_ipv6_on(session, link)
         add_address(session, link.ifindex, address, dad=False)
+
+
+def give_new_addresses(session: Session, link: Link, addresses: Iterable[IPInterface]) -> None:
+    """Give a device addresses that can be used at once; those that the container has put there stay."""
+    there = {address.interface for address in list_addresses(session, ifindex=link.ifindex)}
+    # The kernel has one IPv6 address once, whatever its prefix.
+    ips = {address.ip for address in there if address.version == 6}
+    coming = (address for address in addresses if address not in there and address.ip not in ips)
+    give_addresses(session, link, coming)
+
+
+def take_routes(session: Session, link: Link, record: Record, routes: Iterable[Route]) -> None:
+    """Take routes from a namespace, as far as they are there; one of the endpoint's to the same prefix comes back."""
+    own = {route.prefix: route for route in _made_routes(record)}
+    there = {(route.destination, route.gateway) for route in list_routes(session, ifindex=link.ifindex)}
+    for route in routes:
+        if (route.prefix, route.gateway) not in there:
+            continue
+        if route.prefix in own:
+            give_route(session, link, record.spec, own[route.prefix], replace=True)
+        else:
+            with _if_there(errno.ESRCH):
+                delete_route(session, route.prefix, route.gateway, ifindex=link.ifindex)
+
+
+def take_addresses(session: Session, link: Link, addresses: Iterable[IPInterface]) -> None:
+    """Take addresses from a device, as far as they are there, and nothing from those that stay, not for a moment.
+
+    With a primary IPv4 address the kernel takes the secondary ones of its prefix, or their routes for a moment. So
+    these are primary ones, too, of a prefix of their own, while it goes.
+    """
+    there = list_addresses(session, ifindex=link.ifindex)
+    gone = [address for address in there if address.interface in {*addresses}]
+    for address in sorted(gone, key=lambda each: not each.secondary):
+        prefix = address.interface.network
+        stay = [
+            each.interface
+            for each in there
+            if each not in gone and each.secondary and each.interface.network == prefix
+        ]
+        with _kept(session, link, [] if address.secondary else stay), _if_there(errno.EADDRNOTAVAIL):
+            delete_address(session, link.ifindex, address.interface)
+
+
+_LOWER_RANK = 1 << 16
+"""Metric of the routes that stand in for others for a moment."""
+
+
+@contextmanager
+def _kept(session: Session, link: Link, secondary: list[IPInterface]) -> Generator[None, None, None]:
+    """Keep secondary addresses of one prefix, and what is reached by it, while their primary one goes."""
+    if not secondary:
+        yield
+        return
+    prefix, alone = secondary[0].network, [ip_interface(each.ip) for each in secondary]
+    alone = [each for each in alone if each.network != prefix]
+    for each in alone:
+        with _unless_there():
+            add_address(session, link.ifindex, each)
+    with _unless_there():
+        add_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
+    yield
+    for each in secondary:
+        with _unless_there():  # it was made the primary one
+            add_address(session, link.ifindex, each)
+    with _if_there(errno.ESRCH):
+        delete_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
+    for each in alone:
+        with _if_there(errno.EADDRNOTAVAIL):
+            delete_address(session, link.ifindex, each)
+
+
+@contextmanager
+def _if_there(missing: int) -> Generator[None, None, None]:
+    """Ignore that something is gone already."""
+    try:
+        yield
+    except NetlinkError as refused:
+        if refused.errno != missing:
+            raise
 
 
 def _switch_ipv6_on(session: Session, link: Link) -> None:

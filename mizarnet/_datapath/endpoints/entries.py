@@ -43,11 +43,12 @@ def publish(maps: Maps, record: Record) -> None:
         _refuse_replaced(maps, record)
         # From here on the entry has the device's index, by which the agent recognises the device.
         maps.senders.update(codec.mac_key(record.mac), record.pack_sender(), mode=UpdateMode.EXIST)
-        _write_endpoint(maps, record)
+        write_endpoints(maps, record)
         maps.records.update(key, record.pack(), mode=UpdateMode.EXIST)
 
 
-def _write_endpoint(maps: Maps, record: Record) -> None:
+def write_endpoints(maps: Maps, record: Record) -> None:
+    """Let others reach the endpoint at all of its addresses; raises ``CapacityError``."""
     try:
         maps.endpoints.update_many(record.pack_endpoints().items())
     except CapacityError as refused:
@@ -204,6 +205,13 @@ def _begin_counting(maps: Maps, record: Record) -> None:
     """Set the counters of an endpoint to zero, on each CPU, and let its drop reasons be counted for its instance."""
     cpus = maps.traffic.slot_size // maps.traffic.value_size
     maps.traffic.update(codec.u32(record.slot), cpus * codec.no_traffic(record.instance))
+
+
+def write_sender(maps: Maps, record: Record, value: bytes) -> None:
+    """Write what the agent lets a live endpoint send; raises ``EndpointNotFoundError`` if it was deleted meanwhile."""
+    with _unless_deleted(record):
+        _refuse_other_life(maps, record)
+        maps.senders.update(codec.mac_key(record.mac), value, mode=UpdateMode.EXIST)
 
 
 def refuse_unfit(maps: Maps, record: Record, keys: Iterable[bytes], numbers: Collection[int]) -> None:

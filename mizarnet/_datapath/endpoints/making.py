@@ -155,8 +155,8 @@ def _filled_in(spec: EndpointSpec, maps: Maps, largest: int) -> EndpointSpec:
             hint="use IPv4 only, or a tunnel with a larger mtu=",
         )
     mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
-    gateways = _gateways(maps, spec) if spec.gateway is None else spec.gateway
-    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=list(gateways))
+    gateways = gateways_of_networks(maps, spec) if spec.gateway is None else spec.gateway
+    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=gateways)
 
 
 def _largest_mtu(datapath: DataPath, maps: Maps) -> int:
@@ -166,8 +166,12 @@ def _largest_mtu(datapath: DataPath, maps: Maps) -> int:
     return agreed if link is None else min(agreed, link.mtu)
 
 
+def gateways_of_networks(maps: Maps, spec: EndpointSpec) -> tuple[IPAddress, ...]:
+    """Gateways of the networks that the endpoint's first addresses are in."""
+    return tuple(_gateways(maps, spec))
+
+
 def _gateways(maps: Maps, spec: EndpointSpec) -> Iterator[IPAddress]:
-    """Gateways of the networks that the endpoint's addresses are in."""
     own = {address.ip for address in spec.ip}
     for address in spec.first:
         data = maps.networks.lookup(codec.pack_host_key(spec.vni, address.ip))

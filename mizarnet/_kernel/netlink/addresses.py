@@ -79,6 +79,11 @@ class Address(NamedTuple):
         return bool(self.flags & _IFA_F_TENTATIVE)
 
     @property
+    def secondary(self) -> bool:
+        """Whether it is IPv4, and stands behind another one of its prefix, with which the kernel removes it."""
+        return self.interface.version == 4 and bool(self.flags & _IFA_F_SECONDARY)
+
+    @property
     def failed(self) -> bool:
         """Whether IPv6 found that someone else has it; it is never usable."""
         return bool(self.flags & _IFA_F_DADFAILED)
