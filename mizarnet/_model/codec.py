@@ -523,6 +523,15 @@ class Record:
         """MTU of the device, in bytes."""
         return self.spec.mtu or 0
 
+    @property
+    def unsettled(self) -> dict[int, Item]:
+        """The items of a change that is not finished: what does not count, or shall not."""
+        return {
+            number: item
+            for number, item in self.items.items()
+            if item.until or not item.counts_in(self.generation)
+        }
+
     def pack(self) -> bytes:
         """The bytes of ``mzn_record``."""
         spec = self.spec

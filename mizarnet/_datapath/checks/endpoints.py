@@ -99,6 +99,7 @@ def _of_records(
     tunnel = endpoints.datapath.name
     for record in settled:
         yield from entries.findings(endpoints.maps, record, tunnel=tunnel, read=read)
+        yield from _unsettled(endpoints, record)
         if record.instance not in own:
             yield _without_device(endpoints, record)
             continue
@@ -107,6 +108,14 @@ def _of_records(
             # A tunnel whose MTU was lowered is a finding of its own, and no reason for a smaller one here.
             whole = attrs.evolve(found[record.instance], mtu=record.mtu)
             yield from configuration.findings(record, whole, tunnel=tunnel)
+
+
+def _unsettled(endpoints: LocalEndpoints, record: Record) -> Iterator[Finding]:
+    """Findings about a change of an endpoint that was begun long ago and is not finished."""
+    if record.unsettled and not is_young(State.MAKING, record.changed):
+        items = [str(item.content) for item in record.unsettled.values()]
+        text = f"a change of its addresses, gateways or routes was not finished: {', '.join(items)}"
+        yield endpoints.finding(record, FindingKind.ENTRY_DIFFERS, "none unfinished", items, text)
 
 
 def _of_link(endpoints: LocalEndpoints, record: Record, link: Link) -> Iterator[Finding]:

@@ -135,15 +135,12 @@ class Updating:
         Raises:
             NetnsNotFoundError: Something is to be taken from the device, and no name that is known leads to it.
         """
-        unsettled = {
-            at: item
-            for at, item in record.items.items()
-            if item.until or not item.counts_in(record.generation)
-        }
+        unsettled = record.unsettled
         if not unsettled:
             return record
         entries.complete(self.maps, record)
-        kept = {at: attrs.evolve(item, until=0) for at, item in unsettled.items() if _counts(item, record)}
+        counting = {at: item for at, item in unsettled.items() if item.counts_in(record.generation)}
+        kept = {at: attrs.evolve(item, until=0) for at, item in counting.items()}
         items.write(self.maps, attrs.evolve(record, items={**record.items, **kept}), kept)
         gone = {at: item.content for at, item in unsettled.items() if at not in kept}
         self._take_away(record, gone)
@@ -168,10 +165,6 @@ class Updating:
                 configuration.take_addresses(session, self.link, left)
         for key in keys:
             take_own(self.maps.addresses, key, record.is_claim)
-
-
-def _counts(item: Item, record: Record) -> bool:
-    return item.counts_in(record.generation)
 
 
 def _default_routes(spec: EndpointSpec) -> list[Route]:

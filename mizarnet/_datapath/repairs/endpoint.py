@@ -40,6 +40,7 @@ def mend_endpoint(datapath: DataPath, findings: list[Finding], tally: Tally) -> 
                 return
             kinds = {each.kind for each in endpoint_findings(endpoints, record) if each.key in asked}
             if FindingKind.ENTRY_DIFFERS in kinds:
+                record = endpoints.settle(record)
                 entries.complete(maps, record)
             if FindingKind.DEVICE_GONE in kinds:
                 record = make_device_again(datapath, maps, record)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_interface
 
 import attrs
 
@@ -12,7 +13,7 @@ from mizarnet import FindingKind as K
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._kernel.bpf import UpdateMode
 from mizarnet._model import codec, layouts
-from mizarnet._model.codec import FIRST
+from mizarnet._model.codec import FIRST, Item
 from mizarnet._model.enumerations import State
 from mizarnet._model.specs import EndpointKey
 from tests.netns.check.conftest import Scene
@@ -55,6 +56,14 @@ def _both(scene: Scene, *words: str) -> None:
 
 def _in_vm(scene: Scene, *words: str) -> None:
     scene.space.run("ip", "-n", scene.vm.netns or "", *words)
+
+
+def _cut_off(s: Scene) -> None:
+    """As a process leaves it that died right after it began to add an address, and long ago."""
+    items = {0: Item(ip_interface("10.0.0.77/24"), since=1)}
+    begun = attrs.evolve(s.record("web"), items=items, changed=1)
+    s.maps.records.update(codec.record_key("web"), begun.pack())
+    s.maps.items.update(codec.item_key(begun.instance, 0), items[0].pack())
 
 
 def _key(ip: str) -> bytes:
@@ -203,6 +212,12 @@ ENTRIES: dict[str, Tampering] = {
         {(K.ENTRY_LEFT, "table addresses of tunnel0")},
         cure="gc",
     ),
+    "an item that nobody has": Tampering(
+        lambda s: s.maps.items.update(codec.item_key(1, 0), Item(ip_interface("10.0.0.77/24")).pack()),
+        {(K.ENTRY_LEFT, "table items of tunnel0")},
+        cure="gc",
+    ),
+    "a change that was cut off": Tampering(_cut_off, {(K.ENTRY_DIFFERS, WEB)}),
     "a local entry that nobody has": Tampering(
         lambda s: s.maps.endpoints.update(
             _key("10.0.0.77"), s.record("web").pack_endpoint(24), mode=UpdateMode.NOEXIST
