@@ -332,6 +332,8 @@ class Endpoint(Described):
             what = f"({arguments.check_vni(vni)}, {address})"
             endpoints = LocalEndpoints.of(datapath)
             record = endpoints.at(vni, address)
+            if record is not None and address not in {each.ip for each in record.spec.ip}:
+                record = None  # it comes or leaves
         else:
             raise InvalidTypeError("open an endpoint by name, or by vni= and ip=", argument="name")
         if record is None:

@@ -491,6 +491,7 @@ class Record:
         changed: Time at which the state was written, in nanoseconds of the boot clock; 0: when it is packed.
         generation: How often the endpoint was changed in place.
         items: Further addresses and routes by their numbers, with those that do not count yet, or no more.
+        items_below: What the packed record said that all their numbers are below.
     """
 
     spec: EndpointSpec
@@ -507,6 +508,7 @@ class Record:
     routed: frozenset[int] = frozenset()
     generation: int = 0
     items: Mapping[int, Item] = attrs.field(factory=dict[int, Item])
+    items_below: int = attrs.field(default=0, eq=False)
 
     @property
     def may_have_device(self) -> bool:
@@ -522,6 +524,11 @@ class Record:
     def mtu(self) -> int:
         """MTU of the device, in bytes."""
         return self.spec.mtu or 0
+
+    @property
+    def first_free_number(self) -> int:
+        """The number that those of all its items are below."""
+        return max(self.items, default=-1) + 1
 
     @property
     def unsettled(self) -> dict[int, Item]:
@@ -553,7 +560,7 @@ class Record:
             nsid=self.nsid,
             state=self.state,
             group=0,
-            items=max(self.items, default=-1) + 1,
+            items=self.first_free_number,
             mac=self.mac.packed,
             addresses=_own_addresses(spec.first),
             gateways=_gateways(spec.gateway or ()),
@@ -608,6 +615,7 @@ class Record:
             routed=_routed(flags),
             generation=fields.generation,
             items=held,
+            items_below=fields.items,
         )
 
     def _own_flags(self) -> int:

@@ -103,6 +103,15 @@ class Tables:
         found = layouts.Slot.unpack(value)
         return f"one of {self._claimant(found.record, found.instance)}"
 
+    def _item(self, key: bytes, value: bytes) -> str:
+        at, found = layouts.ItemKey.unpack(key), layouts.Item.unpack(value)
+        records = map(layouts.Record.unpack, self.entries.get("records", {}).values())
+        owners = [each for each in records if each.instance == at.instance]
+        counts = [found.since <= each.generation and not found.until for each in owners]
+        name = _name(owners[0].name) if owners else "nobody"
+        told = f"{at.number} of {name} {_plain(found._replace(since=0))}"
+        return told if any(counts) else f"{told}, which does not count"
+
     def _endpoint(self, key: bytes, value: bytes) -> str:
         found = layouts.Endpoint.unpack(value)
         local = found.place == Place.LOCAL
@@ -162,6 +171,7 @@ _TELLERS: dict[str, Callable[[Tables, bytes, bytes], str]] = {
     "records": Tables._record,
     "senders": Tables._sender,
     "addresses": Tables._address,
+    "items": Tables._item,
     "slots": Tables._slot,
     "endpoints": Tables._endpoint,
     "meta": Tables._meta,

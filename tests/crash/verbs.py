@@ -248,6 +248,38 @@ def _names(ground: Ground) -> list[str]:
     return [spec.name for spec in _specs(ground)]
 
 
+def _create_to_change(ground: Ground) -> None:
+    routes = [mz.Route("10.9.0.0/16", "10.0.0.7")]
+    _create(ground.agent, ground, ip=(*BOTH, "10.0.0.6/24"), gateway="10.0.0.254", routes=routes)
+
+
+def _change(endpoint: mz.Endpoint) -> object:
+    return endpoint.update(
+        ip=["10.0.0.6/24", "10.0.0.7/24", "10.1.0.5/24"],
+        gateway="10.0.0.253",
+        routes=[mz.Route("10.9.0.0/16", "10.0.0.8")],
+    )
+
+
+def _update_endpoint() -> Verb:
+    def by_handle(ground: Ground) -> None:
+        with ground.open() as agent:
+            _change(mz.Endpoint.open(agent, NAME))
+
+    return Verb(
+        "Endpoint.update",
+        before=_create_to_change,
+        prepare=_open_endpoint(NAME),
+        call=_change,
+        again={
+            "by name": lambda ground: _change(mz.Endpoint.open(ground.agent, NAME)),
+            "by handle": by_handle,
+        },
+        undo=_delete(NAME),
+        rolls_back=False,
+    )
+
+
 def _delete(name: str) -> Step:
     return lambda ground: mz.Endpoint.delete_many(ground.agent, [name])
 
@@ -321,6 +353,7 @@ def _endpoint_verbs() -> Iterator[Verb]:
     yield _of_agent(
         "Endpoint.create again", _create, before=_lose_address, undo=_delete(NAME), rolls_back=False
     )
+    yield _update_endpoint()
     yield _delete_endpoint(NAME, lambda ground: _create(ground.agent, ground), "MACVLAN")
     yield _delete_endpoint(VM, lambda ground: _create_vm(ground.agent), "MACVTAP")
     yield _of_agent(

@@ -72,7 +72,7 @@ def disagreements(
     whole = [record for record in tables.records.values() if record.spec.name not in halves]
     rest = [record for record in tables.records.values() if record.spec.name in halves]
     return [
-        *_between_tables(tables, rest),
+        *_between_tables(tables, [*rest, *(record for record in whole if record.unsettled)]),
         *_shared(whole),
         *_devices(agent, whole, rest, namespaces),
     ]

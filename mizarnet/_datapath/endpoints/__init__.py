@@ -248,7 +248,17 @@ class LocalEndpoints:
         own = () if of is None else {address.ip for address in of.spec.ip}
         for ip in (address.ip for address in spec.ip if address.ip not in own):
             entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, ip)))
-            self.evict(self.at(spec.vni, ip), f"({spec.vni}, {ip})")
+            self.evict(self._holder(spec.vni, ip, wait=_OTHER_NAME), f"({spec.vni}, {ip})")
+
+    def _holder(self, vni: int, ip: IPAddress, *, wait: float) -> Record | None:
+        """Record of the endpoint that has an address, after a change of it that was cut off was settled."""
+        holder = self.at(vni, ip)
+        if holder is None or ip in {address.ip for address in holder.spec.ip}:
+            return holder
+        with self._name_of(holder, wait=wait) as still:
+            if still is not None and self.is_present(still):
+                self.settle(still)
+        return self.at(vni, ip)
 
     # -- changed
 
@@ -343,11 +353,9 @@ class LocalEndpoints:
 
     def release(self, key: EndpointKey) -> bool:
         """Whether an address is free for another host; an endpoint that has it and lost its device is removed."""
-        holder = self.at(key.vni, key.ip)
-        if holder is None:
-            return True
         try:
-            self.evict(holder, "the address", wait=0)  # other writers of tables wait for this one
+            # Other writers of tables wait for this one.
+            self.evict(self._holder(key.vni, key.ip, wait=0), "the address", wait=0)
         except ExistsError:
             return False
         return True

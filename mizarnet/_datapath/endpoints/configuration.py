@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
 
@@ -397,13 +397,19 @@ def take_routes(session: Session, link: Link, record: Record, routes: Iterable[R
                 delete_route(session, route.prefix, route.gateway, ifindex=link.ifindex)
 
 
-def take_addresses(session: Session, link: Link, addresses: Iterable[IPInterface]) -> None:
+def take_addresses(session: Session, link: Link, record: Record, addresses: Iterable[IPInterface]) -> None:
     """Take addresses from a device, as far as they are there, and nothing from those that stay, not for a moment.
 
     With a primary IPv4 address the kernel takes the secondary ones of its prefix, or their routes for a moment. So
     these are primary ones, too, of a prefix of their own, while it goes.
     """
     there = list_addresses(session, ifindex=link.ifindex)
+    found = {address.interface for address in there}
+    own = [each for each in record.spec.ip if each.version == 4]
+    stand_ins = [each for each in own if _alone(each) in found - {each}]
+    if stand_ins:  # a process died between the two
+        _put_back(session, link, stand_ins)
+        there = list_addresses(session, ifindex=link.ifindex)
     gone = [address for address in there if address.interface in {*addresses}]
     for address in sorted(gone, key=lambda each: not each.secondary):
         prefix = address.interface.network
@@ -423,25 +429,32 @@ _LOWER_RANK = 1 << 16
 @contextmanager
 def _kept(session: Session, link: Link, secondary: list[IPInterface]) -> Generator[None, None, None]:
     """Keep secondary addresses of one prefix, and what is reached by it, while their primary one goes."""
-    if not secondary:
-        yield
-        return
-    prefix, alone = secondary[0].network, [ip_interface(each.ip) for each in secondary]
-    alone = [each for each in alone if each.network != prefix]
-    for each in alone:
-        with _unless_there():
-            add_address(session, link.ifindex, each)
-    with _unless_there():
-        add_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
-    yield
     for each in secondary:
+        with _unless_there():
+            add_address(session, link.ifindex, _alone(each))
+    for prefix in {each.network for each in secondary}:
+        with _unless_there():
+            add_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
+    yield
+    _put_back(session, link, secondary)
+
+
+def _put_back(session: Session, link: Link, addresses: Sequence[IPInterface]) -> None:
+    """Put addresses in the place of what stands in for them; the last of that goes last, since it is found by that."""
+    for each in addresses:
         with _unless_there():  # it was made the primary one
             add_address(session, link.ifindex, each)
-    with _if_there(errno.ESRCH):
-        delete_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
-    for each in alone:
+    for prefix in {each.network for each in addresses}:
+        with _if_there(errno.ESRCH):
+            delete_route(session, prefix, None, ifindex=link.ifindex, metric=_LOWER_RANK)
+    for each in addresses:
         with _if_there(errno.EADDRNOTAVAIL):
-            delete_address(session, link.ifindex, each)
+            delete_address(session, link.ifindex, _alone(each))
+
+
+def _alone(address: IPInterface) -> IPInterface:
+    """The same address with a prefix of its own."""
+    return ip_interface(address.ip)
 
 
 @contextmanager

@@ -136,7 +136,7 @@ class Updating:
             NetnsNotFoundError: Something is to be taken from the device, and no name that is known leads to it.
         """
         unsettled = record.unsettled
-        if not unsettled:
+        if not unsettled and record.items_below <= record.first_free_number:
             return record
         entries.complete(self.maps, record)
         counting = {at: item for at, item in unsettled.items() if item.counts_in(record.generation)}
@@ -146,7 +146,7 @@ class Updating:
         self._take_away(record, gone)
         items.remove(self.maps, record, gone)
         rest = {at: item for at, item in {**record.items, **kept}.items() if at not in gone}
-        settled = attrs.evolve(record, items=rest, changed=0)
+        settled = attrs.evolve(record, items=rest, items_below=0, changed=0)
         entries.rewrite(self.maps, settled)
         return settled
 
@@ -162,7 +162,7 @@ class Updating:
         if (routes or left) and spec.kind is Kind.MACVLAN:
             with configuration.inside(record, self.hooks.host) as session:
                 configuration.take_routes(session, self.link, record, routes)
-                configuration.take_addresses(session, self.link, left)
+                configuration.take_addresses(session, self.link, record, left)
         for key in keys:
             take_own(self.maps.addresses, key, record.is_claim)
 

@@ -133,8 +133,8 @@ def neighbourhood(encap: EncapName) -> Iterator[Neighbourhood]:
             quiet(host.namespace)
         first, second = world.hosts
         made = {
-            "sender": world.container(first, BLUE, addresses(1)),
-            "near": world.container(first, BLUE, addresses(2)),
+            "sender": world.container(first, BLUE, (*addresses(1), *further(1))),
+            "near": world.container(first, BLUE, (*addresses(2), *further(2))),
             "far": world.container(second, BLUE, addresses(3)),
             "other": world.container(first, GREEN, addresses(2)),
             "other_far": world.container(second, GREEN, addresses(5)),
@@ -142,6 +142,11 @@ def neighbourhood(encap: EncapName) -> Iterator[Neighbourhood]:
         introduce(world, made)
         settle(world)
         yield Neighbourhood(world, **made, onlookers=tuple(_onlookers(world, made, undo)))
+
+
+def further(number: int) -> tuple[str, str]:
+    """Further addresses of an endpoint: of another prefix, since the first ones of that stand for random ones."""
+    return f"10.0.1.{number}/24", f"fd00:0:0:1::{number:x}/64"
 
 
 def addresses(number: int) -> tuple[str, str]:

@@ -101,7 +101,7 @@ def others_ipv4(facts: Facts) -> list[Shot]:
     """From the neighbours, from the other tenant's endpoints, and from the next addresses to one's own."""
     hood, own = facts.hood, IPv4Address(facts.ip)
     everybody = {hood.sender.ip, *(victim.ip for victim in hood.victims), str(own + 20), str(own - 1)}
-    return _foreign(facts, sorted(everybody - {facts.ip}))
+    return _foreign(facts, sorted({*everybody, *_further(facts, 4)} - {facts.ip}))
 
 
 def special_ipv4(facts: Facts) -> list[Shot]:
@@ -118,6 +118,12 @@ def special_ipv4(facts: Facts) -> list[Shot]:
 def the_hosts_ipv4(facts: Facts) -> list[Shot]:
     """The addresses of both hosts on the underlay, and others there."""
     return _foreign(facts, (*(host.address for host in facts.hood.world.hosts), "192.0.2.0", "192.0.2.99"))
+
+
+def _further(facts: Facts, version: int) -> Iterator[str]:
+    """Further addresses of neighbours: entries of this host, as the sender's own are."""
+    for victim in facts.hood.victims:
+        yield from (str(each.ip) for each in victim.endpoint.spec.further if each.version == version)
 
 
 def random_ipv6(facts: Facts) -> list[Shot]:
@@ -137,7 +143,7 @@ def others_ipv6(facts: Facts) -> list[Shot]:
     """From the neighbours and from the other tenant's endpoints."""
     hood = facts.hood
     everybody = {each.ipv6 for each in (hood.sender, *hood.victims)}
-    return _foreign(facts, sorted(everybody - {facts.ipv6}))
+    return _foreign(facts, sorted({*everybody, *_further(facts, 6)} - {facts.ipv6}))
 
 
 def special_ipv6(facts: Facts) -> list[Shot]:
