@@ -33,7 +33,7 @@ def main() -> int:
         remotes = {(9, f"10.{n >> 8}.{n & 255}.7"): FAR for n in range(REMOTES)}
         agent.endpoints.update(remotes)
         specs = [
-            mz.EndpointSpec(vni=7, ip=f"10.7.0.{n}/16", netns=netns, ifname=f"e{n}")
+            mz.EndpointSpec(vni=7, ip=f"10.7.0.{n}/32", netns=netns, ifname=f"e{n}")
             for n in range(1, ENDPOINTS + 1)
         ]
         start = time.perf_counter()

@@ -38,7 +38,7 @@ def specs(lab: mz.Lab, count: int, namespaces: int) -> list[mz.EndpointSpec]:
     return [
         mz.EndpointSpec(
             vni=7,
-            ip=f"10.{n >> 8}.{n & 255}.1/8",
+            ip=f"10.{n >> 8}.{n & 255}.1",
             netns=names[n % namespaces],
             ifname=f"e{n // namespaces}",
             gateway=(),

@@ -51,7 +51,7 @@ async def report(name: str, work: Awaitable[Any]) -> bool:
 
 async def phases(agent: mz.TransitAgent, netns: str) -> list[bool]:
     specs = [
-        mz.EndpointSpec(vni=7, ip=f"10.7.0.{n}/16", netns=netns, ifname=f"e{n}")
+        mz.EndpointSpec(vni=7, ip=f"10.7.0.{n}/32", netns=netns, ifname=f"e{n}")
         for n in range(1, ENDPOINTS + 1)
     ]
     print(f"{'phase':32} {'median':>8} {'p99':>8} {'longest':>8} ms  in s")

@@ -26,12 +26,15 @@ IPS = (
     ("10.0.0.1/24", "fd00::1/64"),
     ("10.0.0.3/24", "fd00::2/64"),
     ("fd00::1/64",),
+    ("10.0.0.2/24", "10.0.0.1/24"),
+    ("10.0.0.1/24", "10.0.0.3/24", "fd00::1/64", "fd00::2/64"),
 )
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 FEEDS = ("", "directory", "plan:web")
 _MOST = 3
 
 names = st.sampled_from(NAMES)
+addresses = st.sampled_from(IPS)
 several_names = st.lists(names, min_size=1, max_size=_MOST, unique=True)
 spaces = st.sampled_from(SPACES)
 

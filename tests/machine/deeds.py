@@ -96,7 +96,9 @@ def _errors_of_create(
     model: Model, wanted: Known, in_the_way: Collection[Known]
 ) -> Iterator[type[mz.MizarnetError]]:
     spec = wanted.spec
-    if any(each.life is Life.LIVE for each in (*in_the_way, *_with_its_device_name(model, wanted))):
+    company = [each for each in model.others(spec.name) if wanted.shares_subnet(each)]
+    taken = (*in_the_way, *_with_its_device_name(model, wanted), *company)
+    if any(each.life is Life.LIVE for each in taken):
         yield mz.ExistsError
     if spec.netns is None and spec.kind is Kind.MACVLAN and spec.ifname in _DEVICES_OF_HOST:
         yield mz.ExistsError
@@ -132,6 +134,38 @@ def _both(first: End, then: End) -> End:
     live = names_of([*then.model.of_life(Life.LIVE)])
     error = mz.BulkError if first.error or then.error else None
     return End(then.model, error, (first.may_go | then.may_go) - live, first.tried + then.tried)
+
+
+def readdress(name: str, ip: Sequence[str]) -> Deed:
+    """Change the addresses of an endpoint by a new handle."""
+
+    def ends(model: Model) -> list[End]:
+        own = model.endpoints.get(name)
+        if own is None or own.life is not Life.LIVE:
+            return [End(model, mz.EndpointNotFoundError)]
+        wanted = attrs.evolve(own, spec=attrs.evolve(own.spec, ip=ip)).whole()
+        coming = wanted.keys - own.keys
+        in_the_way = [each for each in model.others(name) if each.keys & coming]
+        dead, halves = dead_of(in_the_way), halves_of(in_the_way)
+        new = frozenset(each for each in wanted.spec.ip if each not in own.spec.ip)
+        company = (
+            [
+                each
+                for each in model.others(name)
+                if attrs.evolve(wanted, spec=attrs.evolve(wanted.spec, ip=[*new])).shares_subnet(each)
+            ]
+            if new
+            else []
+        )
+        if any(each.life is Life.LIVE for each in (*in_the_way, *company)):
+            return [End(model, mz.ExistsError, dead | halves)]
+        return [End(model.without(dead).with_endpoint(wanted), may_go=halves)]
+
+    return Deed(
+        f"update {name} to {','.join(ip)}",
+        lambda agent: mz.Endpoint.open(agent, name).update(ip=ip),
+        ends,
+    )
 
 
 def delete_many(names: Sequence[str]) -> Deed:
@@ -227,7 +261,7 @@ def flush(name: str) -> Deed:
     """Take its addresses from the device of an endpoint."""
 
     def act(session: Session, found: mz.Endpoint) -> None:
-        for each in found.state().addresses:
+        for each in reversed(found.state().addresses):  # secondary ones go with their primary one
             delete_address(session, found.ifindex, each)
 
     return _by_hand(f"flush {name}", name, act, lambda known: attrs.evolve(known, addresses=frozenset[Any]()))

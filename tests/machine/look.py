@@ -11,6 +11,7 @@ import attrs
 import mizarnet as mz
 from mizarnet import Kind, Life
 from mizarnet._datapath import switches
+from mizarnet._datapath.endpoints import items
 from mizarnet._datapath.feeds import feed_number
 from mizarnet._kernel.netlink import read_sysctl
 from mizarnet._model import codec
@@ -41,7 +42,7 @@ class Seen:
 def look(ground: Ground) -> Seen:
     """Look at everything that the model knows."""
     maps = ground.agent._datapath.maps
-    records = [Record.unpack(data) for _, data in maps.records.items()]
+    records = [items.of(maps, data) for _, data in maps.records.items()]
     remotes = ((key, value) for key, value in maps.endpoints.items() if not codec.is_local(value))
     endpoints = {
         codec.unpack_endpoint_key(key): (codec.unpack_endpoint(value), codec.endpoint_feed(value))

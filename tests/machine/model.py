@@ -62,6 +62,13 @@ class Known:
         containers = self.spec.kind is other.spec.kind is Kind.MACVLAN
         return containers and self.spec.netns == other.spec.netns
 
+    def shares_subnet(self, other: Known) -> bool:
+        """Whether it would have a subnet of its VNI in the namespace of a device that has it."""
+        there = [each.network for each in other.addresses]
+        own = [each.network for each in self.spec.ip]  # all of them have others on the link
+        overlap = any(a.version == b.version and a.overlaps(b) for a in own for b in there)
+        return self.is_beside(other) and self.spec.vni == other.spec.vni and overlap
+
     def is_as(self, wanted: EndpointSpec) -> bool:
         """Whether it is what ``wanted`` asks for, in which a None leaves open."""
         own = self.spec

@@ -18,7 +18,7 @@ from tests.support.icmp import echo
 from tests.support.tables import contents, unchanged
 from tests.support.traffic import assert_no_ping, assert_ping
 from tests.support.wait import wait_until
-from tests.world import Container, World, device, total
+from tests.world import Container, World, device, links, total
 
 MANY = tuple(f"10.0.0.{n}/24" for n in range(1, 65)) + tuple(f"fd00::{n:x}/64" for n in range(1, 65))
 
@@ -238,3 +238,38 @@ def test_a_gateway_of_the_network_that_is_the_endpoint_itself_is_no_gateway(worl
     router = world.container(host, 7, ("10.0.0.1/24", "10.0.0.254/24"))
     assert router.endpoint.spec.gateway == ()
     assert device(router.namespace, "eth0").up
+
+
+# -- endpoints of one namespace
+
+
+@pytest.mark.parametrize("ip", ["10.0.0.2/24", "10.0.1.2/16", "fd00::2/64"])
+def test_two_endpoints_of_one_subnet_in_one_namespace_are_refused(world: World, ip: str) -> None:
+    host = world.hosts[0]
+    web = world.container(host, 7, ("10.0.0.1/24", "fd00::1/64"), name="web")
+    with unchanged(host.agent), pytest.raises(mz.ExistsError, match=r"ip=\[") as caught:
+        mz.Endpoint.create(host.agent, vni=7, ip=[ip], netns=web.namespace.name, ifname="eth1")
+    assert caught.value.holder == "web"
+    assert links(web.namespace) == ["lo", "eth0"]
+
+
+def test_an_address_is_not_added_to_a_subnet_of_another_endpoint_of_the_namespace(world: World) -> None:
+    host = world.hosts[0]
+    web = world.container(host, 7, "10.0.0.1/24", name="web")
+    second = world.add(host, web.namespace, vni=7, ip="10.1.0.1/24", ifname="eth1")
+    with unchanged(host.agent), pytest.raises(mz.ExistsError) as caught:
+        second.endpoint.update(ip=["10.1.0.1/24", "10.0.0.2/24"])
+    assert caught.value.holder == "web"
+    assert second.endpoint.update(ip=["10.1.0.1/24", "10.1.0.2/24"]) == ("ip",)
+
+
+def test_subnets_of_other_kinds_do_not_stand_in_the_way(world: World) -> None:
+    """Another VNI, another subnet, a link-local one, an address alone, and a VM, which has its own for itself."""
+    host = world.hosts[0]
+    web = world.container(host, 7, ("10.0.0.1/24", "fe80::1:1/64"))
+    world.add(host, web.namespace, vni=8, ip="10.0.0.2/24", ifname="eth1")
+    world.add(host, web.namespace, vni=7, ip=("10.1.0.2/24", "fe80::1:2/64"), ifname="eth2")
+    world.add(host, web.namespace, vni=7, ip="10.0.0.9", ifname="eth4")
+    mz.Endpoint.create(
+        host.agent, vni=7, ip="10.0.0.3/24", netns=web.namespace.name, ifname="eth3", kind="macvtap"
+    )

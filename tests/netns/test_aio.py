@@ -31,7 +31,7 @@ def specs_of(namespace: Namespace, count: int) -> list[mz.EndpointSpec]:
         mz.EndpointSpec(
             name=f"e{n}",
             vni=7,
-            ip=[f"10.0.1.{n}/16", f"fd00::{n:x}/64"],
+            ip=[f"10.0.1.{n}", f"fd00::{n:x}"],
             netns=namespace.name,
             ifname=f"e{n}",
         )
@@ -110,7 +110,7 @@ def _assert_other_is_whole(host: Host) -> None:
 
 def test_many_endpoints_end_after_the_one_that_they_are_at(web: Container) -> None:
     specs = [
-        mz.EndpointSpec(vni=7, ip=f"10.1.{n >> 8}.{n & 255}/16", netns=web.namespace.name, ifname=f"e{n}")
+        mz.EndpointSpec(vni=7, ip=f"10.1.{n >> 8}.{n & 255}/32", netns=web.namespace.name, ifname=f"e{n}")
         for n in range(10, 2000)
     ]
 

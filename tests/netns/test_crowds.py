@@ -75,7 +75,7 @@ def test_makers_of_different_endpoints_meet_no_error(world: World) -> None:
                     agent,
                     name=f"m{number}-{n}",
                     vni=7,
-                    ip=f"10.0.{number}.{n + 1}/16",
+                    ip=f"10.0.{number}.{n + 1}",
                     netns=spaces[number],
                     ifname=f"e{n}",
                 )

@@ -18,7 +18,7 @@ from tests.world import World, links
 
 def many(namespace: Namespace, numbers: range) -> list[mz.EndpointSpec]:
     return [
-        mz.EndpointSpec(name=f"n{n}", vni=7, ip=f"10.0.0.{n}/24", netns=namespace.name, ifname=f"e{n}")
+        mz.EndpointSpec(name=f"n{n}", vni=7, ip=f"10.0.{n}.1/24", netns=namespace.name, ifname=f"e{n}")
         for n in numbers
     ]
 
@@ -59,7 +59,7 @@ def test_two_processes_create_fifty_endpoints_each_at_once(world: World) -> None
     program = """
         with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
             for n in range(50):
-                mz.Endpoint.create(agent, vni=int(sys.argv[3]), ip=f"10.0.{sys.argv[3]}.{n + 1}/16",
+                mz.Endpoint.create(agent, vni=int(sys.argv[3]), ip=f"10.0.{sys.argv[3]}.{n + 1}",
                                    netns=sys.argv[2], ifname=f"v{sys.argv[3]}-{n}")
     """
     processes = [start_python(program, host.namespace.name, namespace.name, str(vni)) for vni in (7, 8)]
@@ -81,7 +81,7 @@ def test_what_is_read_of_all_is_what_each_says(world: World) -> None:
     namespace.run("ip", "link", "delete", "e2")
     namespace.run("ip", "link", "set", "e3", "down")
     namespace.run("ip", "address", "flush", "dev", "e4")
-    hops = ("nexthop", "via", "10.0.0.77", "dev", "e1", "nexthop", "via", "10.0.0.78", "dev", "e5")
+    hops = ("nexthop", "via", "10.0.1.77", "dev", "e1", "nexthop", "via", "10.0.5.78", "dev", "e5")
     namespace.run("ip", "route", "add", "192.0.2.0/24", *hops)
     everyone = mz.Endpoint.list(agent, dead=True)
     states = mz.Endpoint.state_all(agent)

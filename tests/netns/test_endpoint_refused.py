@@ -99,16 +99,16 @@ def test_a_full_table_leaves_nothing_half_made(table: str) -> None:
     with World("vxlan", hosts=1, **sizes) as world:
         host, namespace = world.hosts[0], world.namespace("full")
         for n in (1, 2):
-            mz.Endpoint.create(host.agent, vni=7, ip=f"10.0.0.{n}/24", netns=namespace.name, ifname=f"e{n}")
+            mz.Endpoint.create(host.agent, vni=7, ip=f"10.0.0.{n}/32", netns=namespace.name, ifname=f"e{n}")
         if table == "endpoints":
             host.agent.endpoints[7, "10.0.0.9"] = mz.Remote("192.0.2.2")
         with unchanged(host.agent), pytest.raises(mz.CapacityError) as caught:
-            mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")
+            mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/32", netns=namespace.name, ifname="e3")
         assert caught.value.table == table
         assert caught.value.capacity == {"senders": 2, "endpoints": 3}[table]
         assert links(namespace) == ["lo", "e1", "e2"]
         mz.Endpoint.open(host.agent, "7/10.0.0.2").delete()
-        mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/24", netns=namespace.name, ifname="e3")
+        mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.3/32", netns=namespace.name, ifname="e3")
 
 
 @pytest.mark.parametrize("table", ["senders", "endpoints"])

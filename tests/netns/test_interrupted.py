@@ -88,7 +88,7 @@ def test_a_namespace_that_came_after_the_look_at_its_name_keeps_its_devices(
     """Its engine deletes a container and makes another of the same name while the endpoints are deleted."""
     agent, names = world.hosts[0].agent, [world.namespace(f"c{n}").name for n in range(2)]
     made = [
-        mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{n}/24", netns=names[n > 2], ifname=f"e{n}")
+        mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{n}/32", netns=names[n > 2], ifname=f"e{n}")
         for n in (1, 2, 3)
     ]
 

@@ -105,6 +105,10 @@ class Machine(RuleBasedStateMachine):
     def create_many(self, specs: list[mz.EndpointSpec]) -> None:
         self._do(deeds.create_many(specs))
 
+    @rule(name=choices.names, ip=choices.addresses)
+    def update(self, name: str, ip: tuple[str, ...]) -> None:
+        self._do(deeds.readdress(name, ip))
+
     @rule(names=choices.several_names)
     def delete_many(self, names: list[str]) -> None:
         self._do(deeds.delete_many(names))
@@ -164,6 +168,17 @@ class Machine(RuleBasedStateMachine):
     @rule(specs=choices.several_specs, fault=choices.faults)
     def create_many_disturbed(self, specs: list[mz.EndpointSpec], fault: Fault) -> None:
         self._do_disturbed(deeds.create_many(specs), fault)
+
+    @rule(name=choices.names, ip=choices.addresses, fault=choices.faults)
+    def update_disturbed(self, name: str, ip: tuple[str, ...], fault: Fault) -> None:
+        """The same call again ends it, wherever it was cut off."""
+        deed = deeds.readdress(name, ip)
+
+        def again() -> Model:
+            self._ground.do_apart(deed, fault)
+            return judged(self._ground, self._model, deed)
+
+        self._take(f"{deed}, {fault}, and again", again)
 
     @rule(name=choices.names, fault=choices.faults)
     def delete_disturbed(self, name: str, fault: Fault) -> None:

@@ -156,7 +156,7 @@ def test_s9_kernel_memory_does_not_depend_on_the_number_of_endpoints(encap: Enca
                 host.agent,
                 [
                     mz.EndpointSpec(
-                        vni=7, ip=f"10.0.{n >> 8}.{n & 255}/16", netns=namespace.name, ifname=f"e{n}"
+                        vni=7, ip=f"10.0.{n >> 8}.{n & 255}/32", netns=namespace.name, ifname=f"e{n}"
                     )
                     for n in range(first + 1, last + 1)
                 ],

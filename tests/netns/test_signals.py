@@ -133,7 +133,7 @@ def test_the_exception_comes_when_the_call_has_ended(soon: Any) -> None:
 
 def test_many_endpoints_stop_between_two(soon: Any, web: Container) -> None:
     specs = [
-        mz.EndpointSpec(vni=7, ip=f"10.0.{n >> 8}.{n & 255}/16", netns=web.namespace.name, ifname=f"e{n}")
+        mz.EndpointSpec(vni=7, ip=f"10.0.{n >> 8}.{n & 255}/32", netns=web.namespace.name, ifname=f"e{n}")
         for n in range(10, 2000)
     ]
     soon()

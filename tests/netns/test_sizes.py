@@ -95,7 +95,7 @@ def test_one_endpoint_more_than_there_is_room_for(world: World) -> None:
             mz.EndpointSpec(
                 name=f"n{n}",
                 vni=7,
-                ip=f"10.0.{n // 250}.{n % 250 + 1}/16",
+                ip=f"10.0.{n // 250}.{n % 250 + 1}",
                 netns=spaces[n % SPACES].name,
                 ifname=f"e{n}",
             )

@@ -41,7 +41,7 @@ def _write_entries(agent: mz.TransitAgent, number: int, _: str) -> None:
 
 
 def _change_endpoints(agent: mz.TransitAgent, number: int, netns: str) -> None:
-    name, ip = f"writer{number}", f"10.9.0.{number + 1}/24"
+    name, ip = f"writer{number}", f"10.9.0.{number + 1}"
     mz.Endpoint.create(agent, name=name, vni=9, ip=ip, netns=netns, ifname=f"e{number}")
     mz.Endpoint.delete_many(agent, [name])
 

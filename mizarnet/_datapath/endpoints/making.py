@@ -12,7 +12,7 @@ import attrs
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import configuration, device, entries, items
+from mizarnet._datapath.endpoints import company, configuration, device, entries, items
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import SAME_NAMESPACE, delete_link, get_link
 from mizarnet._model import codec
@@ -70,6 +70,7 @@ class Making:
             if self.record.private:
                 private_netns.make(self.record, host.cookie, hooks.ifindex)
             target = stack.enter_context(device.open_namespace(self.record.spec, host))
+            company.refuse_same_subnet(self.maps, target, self.record, self.record.spec.ip)
             nsid = device.nsid_from(host, target)
             self.record = entries.claim_slot(self.maps, self.record)
             # From here on there may be a device, which is found by the namespace.

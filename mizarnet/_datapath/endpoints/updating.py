@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from mizarnet._datapath.endpoints import configuration, device, entries, items
+from mizarnet._datapath.endpoints import company, configuration, device, entries, items
 from mizarnet._datapath.maps import Maps, take_own
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.netlink import DEFAULTS, SAME_NAMESPACE, Link, Session
@@ -49,6 +49,10 @@ class Updating:
         Returns:
             The record as it is now.
         """
+        coming = [address for address in wanted.ip if address not in record.spec.ip]
+        if wanted.kind is Kind.MACVLAN:
+            with configuration.inside(record, self.hooks.host) as session:
+                company.refuse_same_subnet(self.maps, session, record, coming)
         changed = _changed(record, wanted)
         keys = [key for key in changed.pack_addresses() if key not in record.pack_addresses()]
         numbers = [at for at, item in changed.items.items() if record.items.get(at) != item]

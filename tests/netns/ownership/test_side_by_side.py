@@ -95,7 +95,7 @@ def test_who_is_stopped_while_deleting_blocks_its_own_name_alone(world: World) -
         assert mz.Endpoint.open(agent, "slow", dead=True).state().life is mz.Life.DELETING
         others = world.namespace("others")
         made = [
-            mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{n}/24", netns=others.name, ifname=f"e{n}")
+            mz.Endpoint.create(agent, vni=7, ip=f"10.0.0.{n}/32", netns=others.name, ifname=f"e{n}")
             for n in range(1, 4)
         ]
         mz.Endpoint.delete_many(agent, [each.name for each in made])

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Endpoints of one namespace: two of one subnet would answer for each other, by devices that are not theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mizarnet._datapath.endpoints import entries
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.netlink import Session, get_link, list_addresses
+from mizarnet._model.arguments import IPInterface
+from mizarnet._model.codec import Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.specs import Kind, MacAddress
+from mizarnet.errors import ExistsError
+
+
+def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: Iterable[IPInterface]) -> None:
+    """Raises ``ExistsError`` if a live endpoint of the VNI has one of the subnets in the same namespace.
+
+    What the kernel would send from one of them may leave through the device of the other, where it is refused.
+
+    Args:
+        maps: Maps of the data path.
+        target: Session of the namespace.
+        record: Record of the endpoint that shall get the addresses.
+        addresses: Addresses with the on-link prefixes that are looked at.
+    """
+    wanted = [address.network for address in addresses if _has_subnet(address)]
+    if not wanted or record.spec.kind is Kind.MACVTAP:  # a VM has its addresses for itself
+        return
+    for there in list_addresses(target):
+        network = there.interface.network
+        overlap = any(network.version == each.version and network.overlaps(each) for each in wanted)
+        if not overlap or not _has_subnet(there.interface):
+            continue
+        holder = _endpoint_of(maps, target, there.ifindex)
+        if holder is not None and holder.spec.vni == record.spec.vni and holder.instance != record.instance:
+            raise ExistsError(
+                f"endpoint {holder.spec.name!r} has {there.interface} in the same namespace",
+                holder=holder.spec.name,
+                hint="one endpoint takes all addresses of a subnet: ip=[...]",
+            )
+
+
+def _has_subnet(address: IPInterface) -> bool:
+    """Whether others may be on the link with an address; link-local ones are on every link."""
+    return address.network.prefixlen < address.max_prefixlen and not address.is_link_local
+
+
+def _endpoint_of(maps: Maps, target: Session, ifindex: int) -> Record | None:
+    """The live endpoint whose device has that index in a namespace; None if it is no endpoint's."""
+    link = get_link(target, ifindex=ifindex)
+    if link is None or not link.mac:
+        return None
+    holder = entries.with_mac(maps, MacAddress.parse(link.mac))
+    if holder is None or (holder.netns_cookie, holder.ifindex) != (target.cookie, ifindex):
+        return None
+    return holder if holder.state is State.LIVE else None
