@@ -397,6 +397,10 @@ def no_traffic(instance: int) -> bytes:
     return layouts.Traffic(instance, *[layouts.Counter(0, 0)] * 4).pack()
 
 
+instance_counted: Callable[[bytes], int] = layouts.TRAFFIC.reader("instance")
+"""The instance of the endpoint whose counters a packed ``mzn_traffic`` has."""
+
+
 def drop_key(instance: int, verdict: int) -> bytes:
     """A key of ``drops``, packed as ``mzn_drop_key``."""
     return layouts.DropKey(instance, verdict).pack()

@@ -22,6 +22,7 @@ from tests.world import BLUE, Container, EncapName, World, quiet
 NOBODY = "10.0.0.99"
 PAYLOAD = b"refused"
 LENGTH = 14 + 20 + 8 + len(PAYLOAD)
+NOTHING = mz.EndpointStats(Counter(), Counter(), Counter())
 EACH = 2_000
 """Frames that each of two CPUs sends."""
 
@@ -136,12 +137,30 @@ def test_a_later_endpoint_inherits_nothing(encap: EncapName) -> None:
     with World(encap, hosts=1, max_local=1) as world:
         for address in ("10.0.0.1/24", "10.0.0.1/24", "10.0.0.2/24"):
             made = world.container(world.hosts[0], BLUE, address)
-            assert made.endpoint.stats() == mz.EndpointStats(Counter(), Counter(), Counter())
+            assert made.endpoint.stats() == NOTHING
             to_nobody(made)
             assert set(made.endpoint.stats().reasons) == {Verdict.NO_DESTINATION}
             assert_explained(made.endpoint.stats())
             world.containers.remove(made)
             made.delete()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["lost", "taken meanwhile"])
+def test_an_index_that_is_claimed_again_has_the_endpoints_own_counters(encap: EncapName, taken: bool) -> None:
+    with World(encap, hosts=1) as world:
+        made = world.container(world.hosts[0], BLUE, "10.0.0.1/24")
+        to_nobody(made)
+        before, maps = made.endpoint.stats(), made.host.agent._datapath.maps
+        index = u32(made.endpoint._record.slot)
+        maps.slots.delete(index)
+        if taken:
+            cpus = maps.traffic.slot_size // maps.traffic.value_size
+            maps.traffic.update(index, cpus * no_traffic(made.endpoint._record.instance + 1))
+            maps.drops.delete_many([*maps.drops.keys()])
+        assert not mz.Endpoint.create(made.host.agent, made.endpoint.spec).created
+        assert made.endpoint.stats() == (NOTHING if taken else before)
+        to_nobody(made)
+        assert_explained(made.endpoint.stats())
 
 
 def test_a_reason_that_made_room_for_others_is_missed(encap: EncapName) -> None:

@@ -135,8 +135,8 @@ def complete(maps: Maps, record: Record) -> None:
             f"an entry of endpoint {record.spec.name!r} belongs to another endpoint", record.spec.name
         ):
             entry.table.update(entry.key, entry.value, mode=mode)
-        if entry.table is maps.slots:
-            _begin_counting(maps, record)  # another endpoint may have had the index meanwhile
+        if entry.table is maps.slots and not _is_counted(maps, record):
+            _begin_counting(maps, record)  # another endpoint had the index meanwhile
     try:
         publish(maps, record)
     except EndpointNotFoundError:
@@ -231,6 +231,12 @@ def refuse_unfit(maps: Maps, record: Record, keys: Iterable[bytes], numbers: Col
         if used + new > table.max_entries:
             needed = f"endpoint {record.spec.name!r} needs {new} entries of {table.name}"
             raise full(table, used, f"{needed}: {used} of {table.max_entries} are used")
+
+
+def _is_counted(maps: Maps, record: Record) -> bool:
+    """Whether the counters at an endpoint's index are its own."""
+    counters = maps.traffic.lookup(codec.u32(record.slot))
+    return counters is not None and codec.instance_counted(counters) == record.instance
 
 
 def claim(maps: Maps, record: Record) -> Record:
