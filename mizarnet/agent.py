@@ -226,7 +226,7 @@ class TransitAgent(Described, Closing):
         """Whether agent and tunnel work, for a probe: what :meth:`Host.health` says of them alone."""
         device = device_of(self.tunnel)
         self._watch.look([device])
-        return health.of([device], self._watch.rates)
+        return health.of_agent(device, self._datapath, self._watch.rates)
 
     @property
     def build(self) -> str:

@@ -23,7 +23,13 @@ from mizarnet._model.finding import Finding, Health, Report, worst_first
 from mizarnet._model.public import public
 from mizarnet._model.specs import NetnsLike
 from mizarnet.agent import TransitAgent, datapath_of
-from mizarnet.errors import AgentNotFoundError, LayoutError, StaleHandleError, TunnelNotFoundError
+from mizarnet.errors import (
+    AgentNotFoundError,
+    ExistsError,
+    LayoutError,
+    StaleHandleError,
+    TunnelNotFoundError,
+)
 from mizarnet.tunnel import Tunnel, device_of
 
 
@@ -42,8 +48,8 @@ class Host(Described, Closing):
         ClosedError: In each method, after :meth:`close`.
         ForkedError: In each method, in a child of the process that made the handle.
         PrivilegeError: In each method: ``CAP_SYS_ADMIN``, ``CAP_NET_ADMIN`` or ``CAP_BPF`` is missing.
-        LockTimeoutError: In :meth:`repair`, :meth:`gc` and :meth:`clear`: another process held the host's lock for
-            10 s.
+        LockTimeoutError: In :meth:`clear`, and in :meth:`agents` where an agent was replaced: another process held the
+            host's lock for 10 s. :meth:`repair` and :meth:`gc` say so in their reports, and try nothing more.
     """
 
     _DESCRIBED = ("netns",)
@@ -90,7 +96,9 @@ class Host(Described, Closing):
         found: list[TransitAgent] = []
         for tunnel in self.tunnels():
             agent = self._kept[tunnel]
-            with suppress(AgentNotFoundError, LayoutError, TunnelNotFoundError, StaleHandleError):
+            with suppress(
+                AgentNotFoundError, ExistsError, LayoutError, TunnelNotFoundError, StaleHandleError
+            ):
                 if agent is None or datapath_of(agent).closed:
                     agent = self._kept[tunnel] = TransitAgent.open(tunnel)
                 else:
@@ -137,8 +145,9 @@ class Host(Described, Closing):
         """Mend what was found: guard and agent, then tunnels, then entries, then devices.
 
         Each finding is looked at again under the lock first. Devices keep their indexes and TCP streams go on, unless
-        ``finding.interrupts`` says otherwise. Nothing is removed: what cannot be rebuilt, such as a tunnel that was
-        deleted, is left, and its message tells what to do.
+        ``finding.interrupts`` says otherwise. No endpoint, entry or program is removed, but what was put onto our own
+        tunnel, such as a qdisc or an address. What cannot be rebuilt, such as a tunnel that was deleted, is left, and
+        its message tells what to do.
 
         Args:
             findings: Findings of :meth:`check`, or of an object's own; None: all that a check finds now.
@@ -174,9 +183,8 @@ class Host(Described, Closing):
         It covers hooks, tunnels, underlay, counters and the fill of tables, and no single endpoint, entry or other
         host: these are for :meth:`check`. Counters are compared with the last call of this handle.
         """
-        devices = TunnelDevice.all(self._session)
-        self._watch.look(devices)
-        return health.of(devices, self._watch.rates)
+        self._watch.look(TunnelDevice.all(self._session))
+        return health.of_host(self._session, self._watch.rates)
 
     @whole
     def clear(self, *, force: bool = False) -> None:
@@ -189,6 +197,9 @@ class Host(Described, Closing):
 
         Raises:
             InUseError: There are live endpoints, which it counts, and ``force`` is not given; nothing was ended.
+            LayoutError: Another version of this package attached an agent, and ``force`` is not given; nothing was
+                ended.
+            ExistsError: Programs of two agents are on one tunnel, and ``force`` is not given; nothing was ended.
         """
         clear(self._session, force=force)
 

@@ -10,7 +10,7 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath.checks import found_datapath, look_at_tunnel
+from mizarnet._datapath.checks import found_datapath, look_at_tunnel, unless_it_went
 from mizarnet._datapath.checks.agent import is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import read_losses
@@ -238,10 +238,11 @@ class Tunnel(Described, Closing):
         return worst_first(confirmed(self._look))
 
     def _look(self) -> Findings:
-        with found_datapath(self._device) as found:
+        with found_datapath(self._device) as found, unless_it_went(self._device):
             if isinstance(found, Finding):
                 return [found]
             return [] if found and is_being_changed(found) else look_at_tunnel(self._device, found)
+        return []
 
     @whole
     def delete(self: Tunnel | str, *, force: bool = False, netns: NetnsLike | None = None) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from mizarnet._datapath import leftovers
+from mizarnet._datapath.checks.leftovers import left_tunnels
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._kernel.netlink import delete_link
 from mizarnet.errors import InUseError
 
 
@@ -17,6 +19,8 @@ def clear(host: Host, *, force: bool) -> None:
 
     Raises:
         InUseError: There are live endpoints, and ``force`` is not given; nothing was ended.
+        LayoutError: Another version of this package attached an agent, and ``force`` is not given; nothing was ended.
+        ExistsError: Programs of two agents are on one tunnel, and ``force`` is not given; nothing was ended.
     """
     with host.locked():
         devices = TunnelDevice.all(host)
@@ -25,6 +29,8 @@ def clear(host: Host, *, force: bool) -> None:
         for device in devices:
             device.delete(force=True)
         leftovers.clear_host(host)
+        for each in left_tunnels(host):
+            delete_link(host, int(each.found))
 
 
 def _refuse_in_use(devices: list[TunnelDevice]) -> None:

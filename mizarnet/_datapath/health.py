@@ -3,46 +3,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mizarnet._datapath.checks import found_datapath, look_at_tunnel
+from mizarnet._datapath.checks import agent_gone, found_datapath, look_at_tunnel, unless_it_went
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import loss_findings, with_evidence
 from mizarnet._datapath.checks.underlay import NEARLY
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.bpf import Map
 from mizarnet._model.finding import Finding, FindingKind, Health, Subject, worst_first
+from mizarnet.errors import AgentNotFoundError, StaleHandleError
 
 
-def of(devices: Sequence[TunnelDevice], rates: Mapping[str, float]) -> Health:
-    """Health of tunnels and their agents.
+def of_host(host: Host, rates: Mapping[str, float]) -> Health:
+    """Health of all tunnels of a host and their agents.
 
     Args:
-        devices: The tunnels.
+        host: The host.
         rates: Counters that grew since the last look, as events per second.
     """
     filled: dict[str, float] = {}
 
-    def look() -> list[Finding]:
-        return [finding for device in devices for finding in _look(device, filled)]
+    def look() -> Iterator[Finding]:
+        filled.clear()
+        for device in TunnelDevice.all(host):
+            with found_datapath(device) as found, unless_it_went(device):
+                if isinstance(found, Finding):
+                    yield found
+                elif found is None:
+                    yield from look_at_tunnel(device, None)
+                elif not is_being_changed(found):
+                    yield from _look(device, found, filled)
 
-    found = with_evidence(confirmed(look), rates)
-    return Health(tuple(worst_first([*found, *loss_findings(devices, rates)])), dict(rates), filled)
+    found = confirmed(lambda: [*look()])
+    return _health(found, TunnelDevice.all(host), rates, filled)
 
 
-def _look(device: TunnelDevice, filled: dict[str, float]) -> Iterator[Finding]:
-    with found_datapath(device) as found:
-        if isinstance(found, Finding):
-            yield found
-        elif found is None:
-            yield from look_at_tunnel(device, None)
-        elif not is_being_changed(found):
-            yield from look_at_tunnel(device, found)
-            yield from agent_findings(found)
-            yield from _fill(found, filled)
+def of_agent(device: TunnelDevice, datapath: DataPath, rates: Mapping[str, float]) -> Health:
+    """Health of one agent and its tunnel, which may be gone."""
+    filled: dict[str, float] = {}
+
+    def look() -> Iterator[Finding]:
+        try:
+            yield from _look(device, datapath, filled)
+        except (StaleHandleError, AgentNotFoundError) as gone:
+            yield agent_gone(datapath, gone)
+
+    return _health(confirmed(lambda: [*look()]), [device], rates, filled)
+
+
+def _health(
+    found: Iterable[Finding],
+    devices: Sequence[TunnelDevice],
+    rates: Mapping[str, float],
+    filled: Mapping[str, float],
+) -> Health:
+    told = [*with_evidence(found, rates), *loss_findings(devices, rates)]
+    return Health(tuple(worst_first(told)), dict(rates), filled)
+
+
+def _look(device: TunnelDevice, datapath: DataPath, filled: dict[str, float]) -> Iterator[Finding]:
+    yield from look_at_tunnel(device, datapath)
+    yield from agent_findings(datapath, near=True)
+    yield from _fill(datapath, filled)
 
 
 def _fill(datapath: DataPath, filled: dict[str, float]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 
 import attrs
 
@@ -71,9 +72,18 @@ class PrivateNetns:
     instance: int
 
 
+def names() -> dict[str, int]:
+    """Names of private namespaces, each with the instance of its endpoint, as far as the name tells it."""
+    found: dict[str, int] = {}
+    for name in list_netns(_PREFIX):
+        with suppress(ValueError):
+            found[name] = int(name.removeprefix(_PREFIX), 16)
+    return found
+
+
 def empty() -> list[PrivateNetns]:
     """The private namespaces without a MACVTAP: left behind, or about to get one."""
-    return [each for name in list_netns(_PREFIX) if (each := _described(name)) is not None]
+    return [each for name in list_netns(_PREFIX) if (each := describe(name)) is not None]
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
@@ -107,8 +117,8 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     return removed
 
 
-def _described(name: str) -> PrivateNetns | None:
-    """The private namespace of a name; None if it is not private, or has a MACVTAP."""
+def describe(name: str) -> PrivateNetns | None:
+    """The private namespace of a name, if it has no MACVTAP; None if it has one, or is not private."""
     try:
         mark = _mark_inside(name)
     except NetnsNotFoundError:  # whoever made or deleted it died in between

@@ -126,9 +126,15 @@ def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingSwi
     return found
 
 
-def own(datapath: DataPath) -> list[StandingSwitch]:
-    """The switches of a data path: at most one, unless two processes attached one each at the same moment."""
-    return [each for each in find(datapath.host) if each.standing.meta_id == datapath.meta_id]
+def own(datapath: DataPath, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
+    """The switches of a data path: at most one, unless two processes attached one each at the same moment.
+
+    Args:
+        datapath: The data path.
+        links: Devices to search; None: all of the host's.
+    """
+    found = find(datapath.host, links=links)
+    return [each for each in found if each.standing.meta_id == datapath.meta_id]
 
 
 def clear(datapath: DataPath) -> None:

@@ -37,12 +37,14 @@ from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
 from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
+    AgentNotFoundError,
     ExistsError,
     KernelError,
     LayoutError,
     MtuError,
     NetlinkError,
     PrivilegeError,
+    StaleHandleError,
     TunnelNotFoundError,
     UnderlayNotFoundError,
     UnsupportedError,
@@ -159,14 +161,9 @@ class TunnelDevice:
         return link
 
     def is_same(self, other: TunnelDevice) -> bool:
-        """Whether both are one tunnel, found at two moments, with the same name and underlay."""
-        return attrs.evolve(self, host=other.host, link=other.link) == other and (
-            self.name,
-            self.ifindex,
-        ) == (
-            other.name,
-            other.ifindex,
-        )
+        """Whether both are one tunnel, found at two moments, whatever its name is now, or that of its underlay."""
+        facts = ((each.ifindex, each.encap, each.port, each.local) for each in (self, other))
+        return next(facts) == next(facts)
 
     def current(self) -> Link:
         """The device as it is now; raises ``TunnelNotFoundError`` if it is gone."""
@@ -328,6 +325,8 @@ def _facts_of_datapath(host: Host, link: Link) -> tuple[IPAddress, str, int] | N
         return None
     try:
         meta = found.maps.read_meta()
+    except (StaleHandleError, AgentNotFoundError):
+        return None  # another process ends it just now
     finally:
         found.close()
     return meta.local, meta.underlay, meta.underlay_ifindex

@@ -38,15 +38,23 @@ MEANINGS: Mapping[str, str] = {
 
 def read_counters() -> dict[str, int]:
     """The counters of the calling thread's namespace, and those of the CPUs."""
-    here = Path("/proc/thread-self/net")
-    with explained("read the counters of the network namespace"):
-        found = {
-            **dict(_pairs((here / "snmp").read_text())),
-            **dict(_pairs((here / "netstat").read_text())),
-            **dict(_single((here / "snmp6").read_text())),
-            "softnet.dropped": _softnet(Path("/proc/net/softnet_stat").read_text()),
-        }
+    found = {
+        **dict(_pairs(_read("thread-self/net/snmp"))),
+        **dict(_pairs(_read("thread-self/net/netstat"))),
+        **dict(_single(_read("thread-self/net/snmp6"))),
+        "softnet.dropped": _softnet(_read("net/softnet_stat")),
+    }
     return {name: found[name] for name in MEANINGS if name in found}
+
+
+def _read(name: str) -> str:
+    """Content of a file of /proc; empty where there is none, as without IPv6."""
+    path = Path("/proc") / name
+    with explained(f"read {path}"):
+        try:
+            return path.read_text()
+        except FileNotFoundError:
+            return ""
 
 
 def _pairs(text: str) -> Iterator[tuple[str, int]]:

@@ -12,6 +12,7 @@ import attrs
 from mizarnet._model.described import Described
 from mizarnet._model.html import table
 from mizarnet._model.public import public
+from mizarnet._plain import plain
 
 
 class Severity(enum.Enum):
@@ -272,7 +273,7 @@ class Finding(Described):
     @property
     def message(self) -> str:
         """A sentence of its own: what it is about, what is wrong, what the kernel counted, and what to do."""
-        counted = "".join(f", {name} +{rate:.0f}/s" for name, rate in self.evidence.items())
+        counted = "".join(f", {name} +{rate:.3g}/s" for name, rate in self.evidence.items())
         remedies = [each for each in (self.remedy, _BY_CURE.get(self.cure, "")) if each]
         return f"{self.object}: {self.text}{counted}" + (f"; {', or '.join(remedies)}" if remedies else "")
 
@@ -300,12 +301,17 @@ class Report(Described):
     Attributes:
         done: Findings that hold no longer.
         left: Findings that still hold.
-        errors: Why those that were tried are left, by the finding's message.
+        errors: Why those that were tried are left.
     """
 
     done: tuple[Finding, ...] = ()
     left: tuple[Finding, ...] = ()
-    errors: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    errors: Mapping[Finding, str] = attrs.field(factory=dict[Finding, str])
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes in a form that JSON can hold; errors by the finding's message."""
+        errors = {each.message: why for each, why in self.errors.items()}
+        return {"done": plain(self.done), "left": plain(self.left), "errors": errors}
 
     def __bool__(self) -> bool:
         return not self.left
@@ -313,7 +319,7 @@ class Report(Described):
     def __str__(self) -> str:
         lines = [f"done  {each}" for each in self.done]
         for each in self.left:
-            why = self.errors.get(each.message)
+            why = self.errors.get(each)
             lines.append(f"left  {each}" + (f" ({why})" if why else ""))
         return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entri
 from mizarnet._datapath.checks.leftovers import left_namespaces, left_switches, left_tunnels
 from mizarnet._datapath.checks.next_hops import next_hop_findings
 from mizarnet._datapath.checks.tunnel import tunnel_findings
-from mizarnet._datapath.checks.underlay import host_findings, known_hosts, underlay_findings
+from mizarnet._datapath.checks.underlay import Hosts, host_findings, underlay_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.host import Host
@@ -72,12 +72,19 @@ def look_at_agent(device: TunnelDevice, datapath: DataPath, tables: Tables | Non
             return found
         endpoints = LocalEndpoints.of(datapath)
         read = tables or Tables.read(endpoints.maps)
-        hosts = known_hosts(datapath.maps, read.contents["endpoints"].values())
+        hosts = Hosts.read(datapath.maps, read.contents["endpoints"].values())
         hops = next_hop_findings(datapath, read.contents["endpoints"])
         return [*found, *left_entries(endpoints, read), *host_findings(device, datapath, hosts), *hops]
     except (StaleHandleError, AgentNotFoundError) as gone:
-        text, remedy = gone.message, gone.hint or ""
-        return [datapath.finding(FindingKind.AGENT_GONE, "attached", None, text, remedy, Cure.NONE)]
+        return [agent_gone(datapath, gone)]
+    except ExistsError as two:
+        return [device.finding(FindingKind.TWO_AGENTS, None, None, two.message, two.hint or "")]
+
+
+def agent_gone(datapath: DataPath, gone: StaleHandleError | AgentNotFoundError) -> Finding:
+    """The finding for a handle whose agent or tunnel is gone."""
+    text, remedy = gone.message, gone.hint or ""
+    return datapath.finding(FindingKind.AGENT_GONE, "attached", None, text, remedy, Cure.NONE)
 
 
 def look_at_host(host: Host) -> list[Finding]:
@@ -87,11 +94,11 @@ def look_at_host(host: Host) -> list[Finding]:
 
 def _look_at_host(host: Host) -> Iterator[Finding]:
     # Before the records: an endpoint's record is written before its namespace is made.
-    spaces = private_netns.empty()
+    spaces = private_netns.names()
     instances: dict[int, frozenset[int] | None] = {}
     for device in TunnelDevice.all(host):
         instances[device.ifindex] = None
-        with found_datapath(device) as found, _unless_it_went(device):
+        with found_datapath(device) as found, unless_it_went(device):
             if isinstance(found, Finding):
                 yield found
             elif found is None:
@@ -109,7 +116,7 @@ def _look_at_host(host: Host) -> Iterator[Finding]:
 
 
 @contextmanager
-def _unless_it_went(device: TunnelDevice) -> Generator[None, None, None]:
+def unless_it_went(device: TunnelDevice) -> Generator[None, None, None]:
     """Let a look end early at a tunnel, or an agent, that another process ends meanwhile."""
     try:
         yield

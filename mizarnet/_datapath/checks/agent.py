@@ -9,16 +9,22 @@ from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._kernel.bpf import with_program
+from mizarnet._kernel.netlink import get_link
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
 from mizarnet.errors import NotFoundError
 
 
-def agent_findings(datapath: DataPath) -> Iterator[Finding]:
-    """Findings about the programs and constants of a data path, and about its switch."""
+def agent_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Finding]:
+    """Findings about the programs and constants of a data path, and about its switch.
+
+    Args:
+        datapath: The data path.
+        near: Whether to look for the switch on the device that is noted alone, and not on every one of the host.
+    """
     yield from datapath.findings()
     yield from _ahead(datapath)
     yield from datapath.outdated()
-    yield from switch_findings(datapath)
+    yield from switch_findings(datapath, near=near)
 
 
 def is_being_changed(datapath: DataPath) -> bool:
@@ -45,14 +51,16 @@ def _ahead(datapath: DataPath) -> Iterator[Finding]:
         )
 
 
-def switch_findings(datapath: DataPath) -> Iterator[Finding]:
-    """Findings about the switch of a data path."""
+def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Finding]:
+    """Findings about the switch of a data path; arguments as above."""
     noted = datapath.maps.read_switching()
-    standing = switches.own(datapath)
+    link = get_link(datapath.host, ifindex=noted.ifindex) if noted.ifindex else None
+    standing = switches.own(datapath, links=([link] if link else []) if near else None)
     if not standing:
         if noted.ifindex:
             text = "its program was taken off, and forwarding that was turned on for it may still be on"
-            yield _of_switch(datapath, FindingKind.SWITCH_GONE, str(noted.ifindex), noted.ifindex, None, text)
+            name = link.name if link else str(noted.ifindex)
+            yield _of_switch(datapath, FindingKind.SWITCH_GONE, name, noted.ifindex, None, text)
         return
     for each in standing:
         link = each.link

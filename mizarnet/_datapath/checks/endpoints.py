@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -105,15 +107,13 @@ def _of_records(
             continue
         yield from _of_link(endpoints, record, own[record.instance])
         if record.instance in found:
-            # A tunnel whose MTU was lowered is a finding of its own, and no reason for a smaller one here.
-            whole = attrs.evolve(found[record.instance], mtu=record.mtu)
-            yield from configuration.findings(record, whole, tunnel=tunnel)
+            yield from configuration.findings(record, found[record.instance], tunnel=tunnel)
 
 
 def _unsettled(endpoints: LocalEndpoints, record: Record) -> Iterator[Finding]:
     """Findings about a change of an endpoint that was begun long ago and is not finished."""
     if record.unsettled and not is_young(State.MAKING, record.changed):
-        items = [str(item.content) for item in record.unsettled.values()]
+        items = tuple(str(item.content) for item in record.unsettled.values())
         text = f"a change of its addresses, gateways or routes was not finished: {', '.join(items)}"
         yield endpoints.finding(record, FindingKind.ENTRY_DIFFERS, "none unfinished", items, text)
 
@@ -173,41 +173,57 @@ def strangers(
                 FindingKind.DEVICE_LEFT,
                 Subject("device", link.name),
                 None,
-                (nsid, ifindex),
+                identity_of(nsid, link),
                 text,
                 tunnel=endpoints.datapath.name,
                 instance=(nsid + 1 << 32) + ifindex,
             )
 
 
+def identity_of(nsid: int, link: Link) -> tuple[object, ...]:
+    """What tells a device on a tunnel apart from others that may get its namespace's id and its index."""
+    return nsid, link.ifindex, link.kind, link.mac, link.parent_ifindex, link.parent_nsid
+
+
 def left_entries(endpoints: LocalEndpoints, tables: Tables) -> Iterator[Finding]:
-    """Findings for entries of endpoints that have no record."""
-    instances = {key: codec.instance_of(data) for key, data in tables.contents["records"].items()}
-    alive = {*instances.values()}
+    """Findings for entries of endpoints that have no record; each is looked at again, as reading all takes a while."""
+    for table, key, value in _suspects(tables):
+        if entries.is_left(endpoints.maps, table, key):
+            yield _left(endpoints, table, key, value)
 
-    def has_record(key: bytes, instance: int) -> bool:
-        return instances.get(key) == instance
 
+def _suspects(tables: Tables) -> Iterator[tuple[str, bytes, bytes]]:
+    """Table, key and value of entries whose records were not among those that were read."""
     contents = tables.contents
+    instances = {key: codec.instance_of(data) for key, data in contents["records"].items()}
     for key, claim in contents["slots"].items():
-        if not has_record(codec.slot_holder(claim), codec.instance_in_slot(claim)):
-            yield _left(endpoints, "slots", key, str(int.from_bytes(key, "little")))
+        if instances.get(codec.slot_holder(claim)) != codec.instance_in_slot(claim):
+            yield "slots", key, claim
     for key, claim in contents["addresses"].items():
-        if not has_record(codec.claimant(claim), codec.instance_claiming(claim)):
-            yield _left(endpoints, "addresses", key, str(codec.unpack_endpoint_key(key)))
+        if instances.get(codec.claimant(claim)) != codec.instance_claiming(claim):
+            yield "addresses", key, claim
     for key, sender in contents["senders"].items():
         if codec.record_of(sender) not in instances:
-            yield _left(endpoints, "senders", key, key[:6].hex(":"))
-    for key in contents["items"]:
+            yield "senders", key, sender
+    alive = {*instances.values()}
+    for key, item in contents["items"].items():
         if codec.instance_of_item(key) not in alive:
-            shown = f"{codec.instance_of_item(key):016x}, {codec.number_of_item(key)}"
-            yield _left(endpoints, "items", key, shown)
+            yield "items", key, item
     for key, value in contents["endpoints"].items():
         if codec.is_local(value) and key not in contents["addresses"]:
-            yield _left(endpoints, "endpoints", key, str(codec.unpack_endpoint_key(key)))
+            yield "endpoints", key, value
 
 
-def _left(endpoints: LocalEndpoints, table: str, key: bytes, shown: str) -> Finding:
+def _left(endpoints: LocalEndpoints, table: str, key: bytes, value: bytes) -> Finding:
+    if table == "slots":
+        shown = str(int.from_bytes(key, sys.byteorder))
+    elif table == "senders":
+        shown = str(codec.mac_from(key))
+    elif table == "items":
+        shown = f"{codec.instance_of_item(key):016x}, {codec.number_of_item(key)}"
+    else:
+        address = codec.unpack_endpoint_key(key)
+        shown = f"({address.vni}, {address.ip})"
     return Finding(
         FindingKind.ENTRY_LEFT,
         Subject("table", f"{table} of {endpoints.datapath.name}"),
@@ -215,5 +231,5 @@ def _left(endpoints: LocalEndpoints, table: str, key: bytes, shown: str) -> Find
         key.hex(),
         f"its entry {shown} belongs to an endpoint that does not exist",
         tunnel=endpoints.datapath.name,
-        instance=endpoints.datapath.meta_id,
+        instance=zlib.crc32(value),  # a later entry of the key is another one
     )

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from mizarnet._datapath import switches
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.private_netns import PrivateNetns
+from mizarnet._datapath.private_netns import describe
 from mizarnet._kernel.netlink import UNFINISHED, get_link
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.specs import Encap
@@ -41,18 +41,22 @@ def left_tunnels(host: Host) -> Iterator[Finding]:
 
 
 def left_namespaces(
-    host: Host, empty: Iterable[PrivateNetns], instances: Mapping[int, Collection[int] | None]
+    host: Host, names: Mapping[str, int], instances: Mapping[int, Collection[int] | None]
 ) -> Iterator[Finding]:
     """Findings for private namespaces whose endpoints are gone.
 
     Args:
         host: Host that they were made for.
-        empty: Private namespaces without a device, read before the records of endpoints were.
+        names: Names of private namespaces with the instances of their endpoints, read before the records were.
         instances: Instances of the endpoints of each tunnel, by the index of its device; None: they are not known.
     """
-    for each in empty:
-        known = instances.get(each.ifindex, ())
-        if each.cookie == host.cookie and known is not None and each.instance not in known:
-            text = "it was made for the endpoint of a VM that is gone"
-            subject = Subject("namespace", each.name)
-            yield Finding(FindingKind.NAMESPACE_LEFT, subject, None, each.name, text, instance=each.instance)
+    living = {instance for each in instances.values() for instance in each or ()}
+    for name, instance in names.items():
+        if instance in living:
+            continue  # it need not be entered
+        found = describe(name)
+        if found is None or found.cookie != host.cookie or instances.get(found.ifindex, ()) is None:
+            continue
+        text = "it was made for the endpoint of a VM that is gone"
+        subject = Subject("namespace", name)
+        yield Finding(FindingKind.NAMESPACE_LEFT, subject, None, name, text, instance=found.instance)

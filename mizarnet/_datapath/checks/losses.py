@@ -113,8 +113,10 @@ def loss_findings(devices: Iterable[TunnelDevice], rates: Mapping[str, float]) -
         for name, meaning in LOSSES.items():
             rate = rates.get(f"{device.name}.{name}")
             if rate is not None:
-                text = f"{rate:.0f} packets a second are lost after the verdict: {meaning} ({name})"
-                remedy = "Host.check() names the cause, if it is to be seen from here"
+                text = f"{rate:.3g} packets a second are lost after the verdict: {meaning} ({name})"
+                remedy = (
+                    "Host.check() names the cause, if it is to be seen from here, and is no VM that is off"
+                )
                 yield device.finding(FindingKind.LOSS, f"no {name}", rate, text, remedy)
 
 

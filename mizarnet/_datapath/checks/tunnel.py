@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import attrs
+
 from mizarnet._datapath.datapath import CREATE_AGAIN, DataPath
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import Link, get_link, list_addresses
 from mizarnet._model import codec
 from mizarnet._model.codec import FIRST
-from mizarnet._model.finding import Finding, FindingKind
+from mizarnet._model.finding import Cure, Finding, FindingKind
 
 _PLAIN_QDISCS = ("noqueue", "noop")
 """Disciplines without a queue: that of the device's kind, and that of a device which never was up."""
@@ -44,7 +46,13 @@ def _with_datapath(device: TunnelDevice, link: Link, datapath: DataPath) -> Iter
     meta = datapath.maps.read_meta()
     if link.mtu != meta.mtu:
         text = f"its MTU is {link.mtu}, and the agent was attached with {meta.mtu}"
-        yield device.finding(FindingKind.MTU_DIFFERS, meta.mtu, link.mtu, text)
+        differs = device.finding(FindingKind.MTU_DIFFERS, meta.mtu, link.mtu, text)
+        underlay = device.find_underlay()
+        needed = meta.mtu + device.encap.overhead(device.local.version)
+        if underlay is None or underlay.mtu < needed:
+            remedy = f"raise the underlay's MTU first: ip link set {device.underlay} mtu {needed}"
+            differs = attrs.evolve(differs, remedy=remedy, cure=Cure.NONE)
+        yield differs
     mac = str(codec.tunnel_mac(datapath.maps.config.lookup(FIRST) or b""))
     if link.mac != mac:
         text = f"its MAC is {link.mac}, and the agent knows it by {mac}"
@@ -52,6 +60,12 @@ def _with_datapath(device: TunnelDevice, link: Link, datapath: DataPath) -> Iter
 
 
 def _settings(device: TunnelDevice, link: Link) -> Iterator[Finding]:
+    for program_id in link.xdp_ids:
+        text = f"XDP program {program_id} of other software runs before the guard, and can change or drop any frame"
+        remedy = f"ip link set {device.name} xdp off, xdpgeneric off"
+        yield device.finding(
+            FindingKind.PROGRAM_AHEAD, f"no XDP program {program_id}", program_id, text, remedy
+        )
     if link.qdisc not in _PLAIN_QDISCS:
         text = f"its qdisc is {link.qdisc}: frames that wait there get each other's destinations"
         yield device.finding(FindingKind.QDISC_DIFFERS, "noqueue", link.qdisc, text)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import ip_network
 
+import attrs
+
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice
@@ -41,16 +43,24 @@ def underlay_findings(device: TunnelDevice) -> Iterator[Finding]:
 
 
 def _of_device(device: TunnelDevice, link: Link) -> Iterator[Finding]:
-    if not (link.up and link.has_carrier):
-        found = "no carrier" if link.up else "down"
-        text = f"it is {found if found == 'down' else 'up, and has no carrier'}"
+    if is_cut_off(device, link):
+        text = "it is up, and has no carrier" if link.up else "it is down"
         remedy = "look at the cable, or at the other end" if link.up else f"ip link set {link.name} up"
+        found = "no carrier" if link.up else "down"
         yield _of_underlay(device, FindingKind.UNDERLAY_DOWN, "up", found, text, remedy)
     needed = _outer_mtu(device)
     if link.mtu < needed:
         text = f"its MTU is {link.mtu}, and full packets of {device.name} have {needed} bytes"
         remedy = f"ip link set {link.name} mtu {needed}, or a tunnel with a smaller mtu="
         yield _of_underlay(device, FindingKind.UNDERLAY_MTU, needed, link.mtu, text, remedy)
+
+
+def is_cut_off(device: TunnelDevice, link: Link | None) -> bool:
+    """Whether the underlay is gone or down, and the tunnel's address with it: else packets may take another device."""
+    if link is not None and link.up and link.has_carrier:
+        return False
+    own = [each for each in list_addresses(device.host) if each.interface.ip == device.local]
+    return link is None or any(each.ifindex == link.ifindex for each in own)
 
 
 def _own_address(device: TunnelDevice) -> Iterator[Finding]:
@@ -71,14 +81,18 @@ def _own_address(device: TunnelDevice) -> Iterator[Finding]:
 def neighbour_findings(session: Session) -> Iterator[Finding]:
     """A finding for each of the kernel's tables of neighbours that is nearly full."""
     for table in neighbour_tables(session):
-        if table.entries >= NEARLY * table.limit:
+        used = table.entries
+        if used >= NEARLY * table.limit:
+            lasting = [each for each in list_neighbours(session) if each.lasting]
+            used -= sum(each.ip.version == table.version for each in lasting)
+        if used >= NEARLY * table.limit:
             name = f"net.ipv{table.version}.neigh.default.gc_thresh3"
             yield Finding(
                 FindingKind.NEIGHBOURS_FULL,
                 Subject("kernel", name),
                 f"fewer than {table.limit}",
-                table.entries,
-                f"all namespaces together know {table.entries} neighbours of IPv{table.version}, and the kernel "
+                used,
+                f"all namespaces together know {used} neighbours of IPv{table.version}, and the kernel "
                 f"keeps {table.limit}: packets to further ones are lost",
                 f"sysctl -w {name}={4 * table.limit} in the initial namespace, gc_thresh2 too",
             )
@@ -87,43 +101,55 @@ def neighbour_findings(session: Session) -> Iterator[Finding]:
 # -- other hosts -----------------------------------------------------------------------------------------
 
 
-def known_hosts(maps: Maps, endpoints: Collection[bytes]) -> list[IPAddress]:
-    """Addresses of the other hosts that entries name, sorted.
+@attrs.frozen
+class Hosts:
+    """The other hosts that the tables name.
 
-    Args:
-        maps: Maps of the data path.
-        endpoints: Packed values of the map ``endpoints``.
+    Attributes:
+        homes: Hosts that entries of ``endpoints`` lead to.
+        switches: Transit switches of networks, of which this host may be one.
     """
-    switches = (codec.unpack_network(value).switches for _, value in maps.networks.items())
-    return sorted(codec.remote_hosts(endpoints).union(*switches))
+
+    homes: frozenset[IPAddress]
+    switches: frozenset[IPAddress]
+
+    @classmethod
+    def read(cls, maps: Maps, endpoints: Collection[bytes]) -> Hosts:
+        """Read them; ``endpoints`` are the packed values of that map."""
+        switches = [
+            each for _, value in maps.networks.items() for each in codec.unpack_network(value).switches
+        ]
+        return cls(frozenset(codec.remote_hosts(endpoints)), frozenset(switches))
 
 
-def host_findings(
-    device: TunnelDevice, datapath: DataPath, hosts: Collection[IPAddress]
-) -> Iterator[Finding]:
+def host_findings(device: TunnelDevice, datapath: DataPath, hosts: Hosts) -> Iterator[Finding]:
     """Findings about the ways to other hosts, and from them."""
     own = {each.interface.ip for each in list_addresses(device.host)}
-    others = sorted(host for host in hosts if host not in own)
-    has_local = device.local in own
-    ways = look_up_ways(device.host, others, source=device.local if has_local else None)
-    for host in sorted(hosts):
+    others = sorted((hosts.homes | hosts.switches) - own)
+    source = device.local if device.local in own else None
+    ways = look_up_ways(device.host, others, source=source, udp_port=device.port)
+    for host in sorted(hosts.homes):
         way = ways.get(host)
         if host in own or (way is not None and way.local):
             yield _leads_here(datapath, host)
-        elif way is None and has_local and _works(device.find_underlay()):  # else these are findings enough
-            text = "this host has no route to it"
-            remedy = f"ip route get {host} from {device.local}; add a route"
-            yield _of_host(datapath, FindingKind.NO_ROUTE, host, "a route", None, text, remedy)
+    # Without an underlay, or an address, that is finding enough.
+    if source is not None and not is_cut_off(device, device.find_underlay()):
+        for host in others:
+            if ways[host] is None:
+                text = "this host has no route to it"
+                remedy = f"ip route get {host} from {device.local}; add a route"
+                yield _of_host(datapath, FindingKind.NO_ROUTE, host, "a route", None, text, remedy)
+    peers = datapath.maps.peers
     for host in others:
-        if datapath.maps.peers.lookup(codec.pack_peer_key(ip_network(host))) is None:
+        if peers.lookup(codec.pack_peer_key(ip_network(host))) is None:
             text = "entries lead to it, and no peer prefix contains it, so what it sends is dropped"
             remedy = f'agent.peers.add("{host}"), or the prefix of all hosts'
             yield _of_host(datapath, FindingKind.PEER_MISSING, host, str(host), None, text, remedy)
     yield from _of_ways(device, datapath, {host: way for host, way in ways.items() if way and not way.local})
 
 
-def _works(underlay: Link | None) -> bool:
-    return underlay is not None and underlay.up and underlay.has_carrier
+_LATELY = 30.0
+"""Time in seconds after which a neighbour that did not answer may be back: the kernel asks when somebody sends."""
 
 
 def _of_ways(device: TunnelDevice, datapath: DataPath, ways: Mapping[IPAddress, Way]) -> Iterator[Finding]:
@@ -135,7 +161,7 @@ def _of_ways(device: TunnelDevice, datapath: DataPath, ways: Mapping[IPAddress, 
         (ifindex, neighbour.ip)
         for ifindex in links
         for neighbour in list_neighbours(device.host, ifindex)
-        if neighbour.failed
+        if neighbour.failed and neighbour.age < _LATELY
     }
     needed = _outer_mtu(device)
     for host, way in ways.items():

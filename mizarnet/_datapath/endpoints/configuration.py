@@ -13,7 +13,7 @@ import errno
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import ip_interface
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface
 
 import attrs
 
@@ -38,7 +38,7 @@ from mizarnet._kernel.netlink import (
     wait_for_address,
     write_sysctl,
 )
-from mizarnet._model.arguments import IPAddress, IPInterface
+from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
 from mizarnet._model.log import log
@@ -55,12 +55,14 @@ class Configuration:
         mtu: MTU that the device is to have, in bytes.
         addresses: Addresses of the device, in the kernel's order.
         routes: Unicast routes of the main table through the device; None: the namespace is out of reach.
+        defaults: IP versions of which the namespace has a default route by another device.
     """
 
     link: Link
     mtu: int
     addresses: tuple[IPInterface, ...]
     routes: tuple[Route, ...] | None
+    defaults: frozenset[int] = frozenset()
 
 
 def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None = None) -> Configuration:
@@ -76,10 +78,12 @@ def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None =
         NetnsNotFoundError: The namespace has ended, or is ending.
     """
     addresses = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
-    routes = None
+    routes, defaults = None, frozenset[int]()
     with suppress(NetnsNotFoundError), inside(record, tunnel.host, netns) as session:
         routes = list_routes(session, ifindex=link.ifindex)
-    return _configuration(record, link, tunnel, addresses, routes)
+        mine = {route.destination.version for route in routes if not route.prefix_length}
+        defaults = frozenset(v for v in record.routed - mine if has_default_route(session, v))
+    return _configuration(record, link, tunnel, addresses, routes, defaults)
 
 
 def read_all(
@@ -110,15 +114,21 @@ def _read_together(
     for address in list_addresses(tunnel.host, nsid=records[0].nsid):
         addresses[address.ifindex].append(address)
     routes: defaultdict[int, list[netlink.Route]] | None = None
+    defaults = frozenset[int]()
     with suppress(NetnsNotFoundError), inside(records[0], tunnel.host) as session:
         routes = defaultdict(list)
         for route in list_routes(session):
+            if not route.prefix_length:
+                defaults |= {route.destination.version}
             for ifindex in set(route.through):
                 routes[ifindex].append(route)
     for record in records:
         link = links[record.instance]
         through = None if routes is None else routes[link.ifindex]
-        yield record.instance, _configuration(record, link, tunnel, addresses[link.ifindex], through)
+        yield (
+            record.instance,
+            _configuration(record, link, tunnel, addresses[link.ifindex], through, defaults),
+        )
 
 
 def _configuration(
@@ -127,12 +137,14 @@ def _configuration(
     tunnel: TunnelHooks,
     addresses: Iterable[Address],
     routes: Iterable[netlink.Route] | None,
+    defaults: frozenset[int],
 ) -> Configuration:
     return Configuration(
         link=link,
         mtu=_mtu(record, link, tunnel),
         addresses=tuple(_addresses(record, addresses)),
         routes=None if routes is None else tuple(_routes(record, routes)),
+        defaults=defaults,
     )
 
 
@@ -228,11 +240,28 @@ def _lost_addresses(record: Record, found: Configuration) -> list[IPInterface]:
 
 
 def _lost_routes(record: Record, found: Configuration) -> list[Route]:
-    """Routes that the device had, to prefixes that it has none to."""
+    """Routes that the device had, to prefixes that it has none to, and nobody has put another in their place."""
     if found.routes is None:
         return []
     there = {route.prefix for route in found.routes}
-    return [route for route in dict.fromkeys(_made_routes(record)) if route.prefix not in there]
+    return [
+        route
+        for route in dict.fromkeys(_made_routes(record))
+        if not (
+            route.prefix in there
+            or _is_covered(route.prefix, there)
+            or (not route.prefix.prefixlen and route.prefix.version in found.defaults)
+        )
+    ]
+
+
+def _is_covered(prefix: IPNetwork, there: Iterable[IPNetwork]) -> bool:
+    """Whether routes to its parts make one to the whole of a prefix."""
+    if isinstance(prefix, IPv4Network):
+        parts = [each for each in there if isinstance(each, IPv4Network) and each.subnet_of(prefix)]
+        return [*collapse_addresses(parts)] == [prefix]
+    six = [each for each in there if isinstance(each, IPv6Network) and each.subnet_of(prefix)]
+    return [*collapse_addresses(six)] == [prefix]
 
 
 def _made_routes(record: Record) -> Iterator[Route]:

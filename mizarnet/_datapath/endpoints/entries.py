@@ -341,27 +341,49 @@ def drop_orphan_sender(maps: Maps, mac: MacAddress) -> None:
         take_own(maps.slots, index, slot.__eq__)
 
 
-def drop_left(maps: Maps, table: str, key: bytes) -> None:
-    """Remove an entry of a table of local endpoints if it belongs to none that exists.
+def is_left(maps: Maps, table: str, key: bytes) -> bool:
+    """Whether a table of local endpoints has an entry of that key that belongs to no endpoint.
+
+    The claim to an address may be lost while its endpoint lives on: the records say whose address it is.
 
     Args:
         maps: Maps of the data path.
         table: Name of the map.
         key: Packed key of the entry.
     """
+    value = getattr(maps, table).lookup(key)
+    if value is None:
+        return False
     if table == "slots":
-        claim = maps.slots.lookup(key)
-        if claim is not None and not _has_record(
-            maps, codec.slot_holder(claim), codec.instance_in_slot(claim)
-        ):
-            take_own(maps.slots, key, claim.__eq__)
-    elif table == "addresses":
+        return not _has_record(maps, codec.slot_holder(value), codec.instance_in_slot(value))
+    if table == "addresses":
+        return not _has_record(maps, codec.claimant(value), codec.instance_claiming(value))
+    if table == "senders":
+        return maps.records.lookup(codec.record_of(value)) is None
+    if table == "items":
+        instance = codec.instance_of_item(key)
+        return all(codec.instance_of(data) != instance for _, data in maps.records.items())
+    return (
+        codec.is_local(value)
+        and maps.addresses.lookup(key) is None
+        and not any(key in items.of(maps, data).pack_addresses() for _, data in maps.records.items())
+    )
+
+
+def drop_left(maps: Maps, table: str, key: bytes) -> None:
+    """Remove an entry of a table of local endpoints if it belongs to none that exists; arguments as above."""
+    if not is_left(maps, table, key):
+        return
+    if table == "addresses":
         drop_orphan(maps, key)
     elif table == "items":
-        items.drop_orphans(maps)
+        maps.items.delete_many([key])
     elif table == "senders":
         drop_orphan_sender(maps, codec.mac_from(key))
-    elif maps.addresses.lookup(key) is None:
+    elif table == "slots":
+        claim = maps.slots.lookup(key)
+        take_own(maps.slots, key, lambda found: found == claim)
+    else:
         take_own(maps.endpoints, key, codec.is_local)
         maps.restore_local(key)  # another process may have claimed it in between
 

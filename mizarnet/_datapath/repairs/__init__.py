@@ -34,8 +34,9 @@ def repair(host: Host, findings: Iterable[Finding]) -> Report:
         if each.repairable:
             together[each.tunnel].append(each)
     for tunnel, own in together.items():
-        with tally.trying(*own):
-            _mend(host, tunnel, own, tally)
+        if tally.goes_on:
+            with tally.trying(*own):
+                _mend(host, tunnel, own, tally)
     return tally.report(given, confirmed(lambda: look_at_host(host)) if given else ())
 
 
@@ -63,13 +64,15 @@ def _mend(host: Host, tunnel: str, findings: list[Finding], tally: Tally) -> Non
         with found_datapath(TunnelDevice.open(host, tunnel)) as found:
             if isinstance(found, DataPath):
                 for own in of_endpoints.values():
-                    mend_endpoint(found, own, tally)
+                    if tally.goes_on:
+                        mend_endpoint(found, own, tally)
 
 
 def collect_all(host: Host, findings: Iterable[Finding]) -> Report:
     """Remove what findings are about, of those that say so; which of them still hold is seen by another look."""
     given, tally = [each for each in findings if each.collectable], Tally()
     for each in sorted(given, key=lambda each: RANK[each.object.kind]):
-        with tally.trying(each):
-            collect(host, each)
+        if tally.goes_on:
+            with tally.trying(each):
+                collect(host, each)
     return tally.report(given, confirmed(lambda: look_at_host(host)) if given else ())

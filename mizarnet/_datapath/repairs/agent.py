@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_interface
 
-from mizarnet._datapath import install, switches
+from mizarnet._datapath import forwarding, install, switches
 from mizarnet._datapath.checks import found_datapath, look_at_tunnel
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.datapath import DataPath
@@ -14,9 +14,11 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.repairs.tally import Tally
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import delete_address, delete_root_qdisc, get_link, set_link
+from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import State, SwitchFlag
 from mizarnet._model.finding import Finding, FindingKind
 from mizarnet._model.specs import XdpMode
+from mizarnet.errors import ExistsError, MtuError
 
 K = FindingKind
 
@@ -80,7 +82,16 @@ def _release_from_master(device: TunnelDevice, datapath: DataPath | None, findin
 
 
 def _set_mtu(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
-    set_link(device.host, device.ifindex, mtu=int(finding.wanted))
+    underlay, wanted = device.find_underlay(), int(finding.wanted)
+    largest = 0 if underlay is None else underlay.mtu - device.encap.overhead(device.local.version)
+    if wanted > largest:
+        raise MtuError(
+            f"{device.underlay} has room for {largest} bytes by now",
+            argument="mtu",
+            value=wanted,
+            hint="raise its MTU",
+        )
+    set_link(device.host, device.ifindex, mtu=wanted)
 
 
 def _set_mac(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
@@ -101,8 +112,17 @@ def _attach_switch(device: TunnelDevice, datapath: DataPath | None, finding: Fin
     if link is None:
         switches.clear(datapath)  # its device is gone, and with it what was changed there
         return
+    if link.xdp_ids:
+        holder = f"XDP program {link.xdp_ids[0]}"
+        raise ExistsError(f"{holder} is on {link.name} by now", holder=holder, hint="detach it first")
     mode = XdpMode.GENERIC if noted.flags & SwitchFlag.GENERIC_XDP else XdpMode.NATIVE
-    switches.attach(datapath, datapath.maps, link, mode)
+    try:
+        switches.attach(datapath, datapath.maps, link, mode)
+    except BaseException:
+        # The note tells what was changed on the device, and that a switch should be there.
+        datapath.maps.switching.update(FIRST, noted.pack())
+        forwarding.enable(device.host, link.name, noted.flags)
+        raise
 
 
 _Mender = Callable[[TunnelDevice, DataPath | None, Finding], None]

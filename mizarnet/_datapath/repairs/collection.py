@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from mizarnet._datapath import install, private_netns, switches
 from mizarnet._datapath.checks import found_datapath
 from mizarnet._datapath.checks.agent import agent_findings
-from mizarnet._datapath.checks.endpoints import devices_above, endpoint_findings, strangers
+from mizarnet._datapath.checks.endpoints import devices_above, endpoint_findings, identity_of, strangers
 from mizarnet._datapath.checks.leftovers import left_tunnels
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, entries
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.lock import endpoint_writer
 from mizarnet._datapath.tunnel_device import TunnelDevice
-from mizarnet._kernel.netlink import delete_link, delete_netns
+from mizarnet._kernel.netlink import delete_link, delete_netns, get_link
 from mizarnet._model.finding import Finding, FindingKind
 from mizarnet._model.log import log
 
@@ -82,19 +82,26 @@ def _device_above(host: Host, finding: Finding) -> None:
                 return
             endpoints = LocalEndpoints.of(found)
             for each in strangers(endpoints, endpoints.recorded(), devices_above(endpoints)):
-                if each.key == finding.key:
-                    nsid, ifindex = each.found
-                    if delete_link(host, ifindex, nsid=nsid):
-                        log.info(
-                            "%s removed: a device of %s that is no endpoint's",
-                            finding.object.name,
-                            tunnel.name,
-                        )
+                if each.key == finding.key and each.found == finding.found:
+                    _delete_stranger(host, each)
+
+
+def _delete_stranger(host: Host, finding: Finding) -> None:
+    """Delete a device, looked at right before: its namespace may end, and another may get its id."""
+    nsid, ifindex, *_ = finding.found
+    link = get_link(host, ifindex=ifindex, nsid=nsid)
+    if (
+        link is not None
+        and identity_of(nsid, link) == finding.found
+        and delete_link(host, ifindex, nsid=nsid)
+    ):
+        log.info("%s removed: a device of %s that is no endpoint's", finding.object.name, finding.tunnel)
 
 
 def _namespace(host: Host, finding: Finding) -> None:
     with host.locked():
-        if any(each.instance == finding.instance for each in private_netns.empty()):
+        left = private_netns.describe(finding.object.name)
+        if left is not None and left.instance == finding.instance:
             delete_netns(finding.object.name)
             log.info("namespace %s removed: its endpoint is gone", finding.object.name)
 

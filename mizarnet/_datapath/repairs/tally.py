@@ -8,33 +8,42 @@ from contextlib import contextmanager
 
 import attrs
 
+from mizarnet._kernel.jobs import stopping
 from mizarnet._model.finding import Finding, Report
-from mizarnet.errors import MizarnetError
+from mizarnet.errors import ClosedError, ForkedError, LockTimeoutError, MizarnetError, PrivilegeError
 
 
-@attrs.frozen
+@attrs.define
 class Tally:
     """The errors of one repair.
 
     Attributes:
-        errors: Why a finding could not be mended, by its message.
+        errors: Why findings could not be mended.
+        busy: Whether another process held a lock for too long: nothing more is tried then.
     """
 
-    errors: dict[str, str] = attrs.field(factory=dict[str, str], init=False)
+    errors: dict[Finding, str] = attrs.field(factory=dict[Finding, str], init=False)
+    busy: bool = attrs.field(default=False, init=False)
 
     @contextmanager
     def trying(self, *findings: Finding) -> Generator[None, None, None]:
         """Note an error for findings, and go on with others."""
         try:
             yield
+        except (PrivilegeError, ClosedError, ForkedError):
+            raise
         except MizarnetError as error:
-            self.errors.update({each.message: str(error) for each in findings})
+            self.busy |= isinstance(error, LockTimeoutError)
+            self.errors.update(dict.fromkeys(findings, str(error)))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether to try more: no lock was busy, and nobody wants this call to end."""
+        return not self.busy and not stopping()
 
     def report(self, asked: Iterable[Finding], still: Iterable[Finding]) -> Report:
         """The report on findings that were to be mended, of which some still hold."""
         given, keys = list(asked), {each.key for each in still}
-        left = tuple(each for each in given if each.key in keys)
-        done = tuple(each for each in given if each.key not in keys)
-        messages = {each.message for each in left}
-        errors = {message: why for message, why in self.errors.items() if message in messages}
-        return Report(done, left, errors)
+        left = tuple(each for each in given if each.key in keys or each in self.errors)
+        done = tuple(each for each in given if each not in left)
+        return Report(done, left, {each: self.errors[each] for each in left if each in self.errors})

@@ -19,8 +19,9 @@ _NDMSG = struct.Struct("=BxxxiHBB")
 """``struct ndmsg``: family, ifindex, state, flags and type."""
 _NDTMSG = struct.Struct("=Bxxx")
 """``struct ndtmsg``: family."""
-_NDA_DST, _NDA_LLADDR, _NDA_IFINDEX = 1, 2, 8
-_NUD_FAILED = 0x20
+_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_IFINDEX = 1, 2, 3, 8
+_NUD_FAILED, _NUD_PERMANENT = 0x20, 0x80
+_NTF_EXT_LEARNED = 0x10
 _NDTA_NAME, _NDTA_THRESH3, _NDTA_CONFIG, _NDTA_STATS = 1, 4, 5, 7
 _ENTRIES_AT = 4  # struct ndt_config: two __u16, then the entries
 _TABLE_FULLS_AT = 80  # struct ndt_stats: the eleventh __u64
@@ -38,11 +39,15 @@ class Neighbour:
     Attributes:
         ip: Its address.
         failed: Whether it did not answer when it was asked for its MAC.
+        lasting: Whether it counts towards no limit: somebody else than the kernel put it there.
+        age: Time in seconds since its state changed.
         mac: Its MAC, as ``"aa:bb:cc:dd:ee:ff"``; None: not known.
     """
 
     ip: IPAddress
     failed: bool
+    lasting: bool
+    age: float
     mac: str | None
 
 
@@ -63,18 +68,29 @@ class NeighbourTable:
     refused: int
 
 
-def list_neighbours(session: Session, ifindex: int) -> list[Neighbour]:
-    """Neighbours on one link, of both IP versions (filtered by the kernel)."""
-    body = _NDMSG.pack(0, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, struct.pack("=I", ifindex))
+def list_neighbours(session: Session, ifindex: int | None = None) -> list[Neighbour]:
+    """Neighbours on one link (filtered by the kernel) or all, of both IP versions."""
+    body = _NDMSG.pack(0, 0, 0, 0, 0)
+    if ifindex is not None:
+        body += attribute(_NDA_IFINDEX, struct.pack("=I", ifindex))
     found: list[Neighbour] = []
     for message in session.request_all("list neighbours", Rtm.GETNEIGH, body):
-        family, _, state, _, _ = _NDMSG.unpack_from(message, HEADER_BYTES)
-        carried = attributes(message, {_NDA_DST, _NDA_LLADDR}, at=HEADER_BYTES + _NDMSG.size)
+        family, _, state, flags, _ = _NDMSG.unpack_from(message, HEADER_BYTES)
+        carried = attributes(message, {_NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO}, at=HEADER_BYTES + _NDMSG.size)
         if family in _ADDRESSES and _NDA_DST in carried:
             mac = carried.get(_NDA_LLADDR)
             ip = _ADDRESSES[family](carried[_NDA_DST])
-            found.append(Neighbour(ip, bool(state & _NUD_FAILED), mac.hex(":") if mac else None))
+            lasting = bool(state & _NUD_PERMANENT or flags & _NTF_EXT_LEARNED)
+            age = _age(carried.get(_NDA_CACHEINFO, b""))
+            found.append(
+                Neighbour(ip, bool(state & _NUD_FAILED), lasting, age, mac.hex(":") if mac else None)
+            )
     return found
+
+
+def _age(packed: bytes) -> float:
+    """Seconds since the last change, in ``struct nda_cacheinfo``: four __u32, the third in hundredths of a second."""
+    return struct.unpack_from("=I", packed, 8)[0] / 100 if len(packed) >= 12 else 0.0
 
 
 def neighbour_tables(session: Session) -> list[NeighbourTable]:

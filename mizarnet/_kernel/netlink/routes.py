@@ -28,7 +28,7 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 """``struct rtmsg``: family, bits of destination and source, TOS, table, protocol, scope, type and flags."""
 _RTNEXTHOP = struct.Struct("=HBBi")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_MULTIPATH = 1, 2, 4, 5, 8, 9
-_RTA_VIA = 18
+_RTA_VIA, _RTA_IP_PROTO, _RTA_DPORT = 18, 27, 29
 _RTAX_MTU = 2
 _RTN_LOCAL = 2
 _WANTED = {_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH}
@@ -184,9 +184,9 @@ class Way:
 
 
 def look_up_ways(
-    session: Session, destinations: Sequence[IPAddress], *, source: IPAddress | None
+    session: Session, destinations: Sequence[IPAddress], *, source: IPAddress | None, udp_port: int
 ) -> dict[IPAddress, Way | None]:
-    """How the kernel would send to each of many destinations; None: it has no route there.
+    """How the kernel would send a datagram to each of many destinations; None: it has no route there.
 
     One request each, many to a datagram.
 
@@ -194,12 +194,16 @@ def look_up_ways(
         session: Session of the namespace.
         destinations: Addresses, all of one IP version.
         source: Source address of the packets, one of the namespace; None: the kernel's choice.
+        udp_port: Port that they go to: rules of the host may look at it.
 
     Raises:
         NetlinkError: The socket failed.
     """
     answers = session.request_each(
-        "look up routes", Rtm.GETROUTE, [_way_question(each, source) for each in destinations], reads=True
+        "look up routes",
+        Rtm.GETROUTE,
+        [_way_question(each, source, udp_port) for each in destinations],
+        reads=True,
     )
     return {
         destination: decode_way(answer) if isinstance(answer, bytes) else None
@@ -207,10 +211,12 @@ def look_up_ways(
     }
 
 
-def _way_question(destination: IPAddress, source: IPAddress | None) -> bytes:
+def _way_question(destination: IPAddress, source: IPAddress | None, udp_port: int) -> bytes:
     length = destination.max_prefixlen
     body = _RTMSG.pack(FAMILIES[destination.version], length, length if source else 0, 0, 0, 0, 0, 0, 0)
     body += attribute(_RTA_DST, destination.packed)
+    body += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+    body += attribute(_RTA_DPORT, udp_port.to_bytes(2, "big"))
     return body + (attribute(_RTA_SRC, source.packed) if source else b"")
 
 

@@ -11,8 +11,10 @@ import pytest
 import mizarnet as mz
 from mizarnet._datapath import age
 from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.bpf import Program
 from mizarnet._model.codec import Record
 from tests.support.namespace import Namespace
+from tests.support.native_xdp import let_pass
 from tests.support.traffic import assert_ping
 from tests.world import TUNNEL, Container, Host, World, calm
 
@@ -117,3 +119,10 @@ def scene() -> Iterator[Scene]:
 def no_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not finished counts as abandoned at once."""
     monkeypatch.setattr(age, "ABANDONED", 0.0)
+
+
+@pytest.fixture(scope="module")
+def passing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """An XDP program of somebody else's, which lets everything pass."""
+    with let_pass(tmp_path_factory.mktemp("xdp")) as program:
+        yield program

@@ -10,6 +10,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import FindingKind as K
+from mizarnet._datapath import lock
 from mizarnet._datapath.checks import confirm, losses, underlay
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._kernel.bpf import Direction
@@ -73,6 +74,20 @@ def test_handles_belong_to_the_host_and_stay_the_same(scene: Scene) -> None:
         again.stats()
     with pytest.raises(mz.ClosedError):
         tunnel.state()
+
+
+def test_handles_stay_while_names_change(scene: Scene) -> None:
+    (tunnel,), (agent,) = scene.seen.tunnels(), scene.seen.agents()
+    for before, after in ((UNDERLAY, "uplink"), (TUNNEL, "overlay")):
+        scene.ip("link", "set", before, "down")
+        scene.ip("link", "set", before, "name", after)
+        scene.ip("link", "set", after, "up")
+    assert scene.seen.tunnels() == [tunnel]
+    assert scene.seen.agents() == [agent]
+    assert agent.stats()
+    scene.ip("link", "set", "overlay", "down")
+    scene.ip("link", "set", "overlay", "name", TUNNEL)
+    scene.ip("link", "set", TUNNEL, "up")
 
 
 def test_handles_follow_a_tunnel_that_was_made_again(world: World) -> None:
@@ -296,6 +311,7 @@ def test_an_open_handle_tells_that_its_tunnel_is_gone(scene: Scene) -> None:
         assert kinds(tunnel.check()) == {K.TUNNEL_GONE}
         (gone,) = scene.agent.check()
         assert (gone.kind, gone.cure) == (K.AGENT_GONE, mz.Cure.NONE)
+        assert not scene.agent.health().ok
         assert not scene.seen.repair([gone, *tunnel.check()]).errors
 
 
@@ -333,11 +349,23 @@ def test_what_fails_to_be_repaired_says_why_and_keeps_what_there_is(scene: Scene
     report = scene.seen.repair([found])
     assert not report
     assert report.left == (found,)
-    assert "has a device eth0" in report.errors[found.message]
+    assert "has a device eth0" in report.errors[found]
+    assert "has a device eth0" in report.to_dict()["errors"][found.message]
     assert found.message in str(report)
     scene.web.namespace.run("ip", "link", "delete", "eth0")
     assert scene.seen.repair()
     scene.assert_works()
+
+
+def test_a_busy_lock_is_waited_for_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "TIMEOUT", 0.05)
+    for number in (1, 2, 3):
+        scene.ip("link", "add", f"x{number}", "link", TUNNEL, "type", "macvlan", "mode", "private")
+    with scene.host.tunnel._host.locked():
+        report = scene.seen.gc()
+    assert len(report.left) == 3
+    assert len(report.errors) == 1
+    assert scene.seen.gc()
 
 
 def test_findings_of_another_type_are_refused(scene: Scene) -> None:
@@ -391,6 +419,13 @@ def test_clear_refuses_live_endpoints_and_then_leaves_nothing(scene: Scene) -> N
     assert device(scene.space, UNDERLAY).xdp_ids == ()
     assert not [each for each in scene.space.run("ip", "netns", "list").split() if each == scene.vm.netns]
     scene.seen.clear()
+
+
+def test_clear_ends_what_was_to_become_a_tunnel(bare: Namespace) -> None:
+    bare.run("ip", "link", "add", "mizarnet-new", "type", "vxlan", "external", "dstport", "7777")
+    with mz.Host.open(netns=bare.name) as seen:
+        seen.clear()
+        assert set(links(bare)) == {"lo", UNDERLAY}
 
 
 def test_clear_ends_dead_endpoints_without_force(world: World) -> None:
