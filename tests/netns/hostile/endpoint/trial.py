@@ -130,7 +130,7 @@ class Facts:
     @property
     def ipv6(self) -> str:
         """Its own IPv6 address."""
-        return str(self.endpoint.addresses[-1].ip)
+        return str(self.endpoint.spec.first[-1].ip)
 
     def any_mac(self) -> bytes:
         """One that no endpoint has."""
