@@ -62,7 +62,7 @@ def test_the_worst_comes_first() -> None:
 def test_a_report_is_true_when_nothing_is_left() -> None:
     each = finding(FindingKind.DEVICE_DOWN)
     assert mz.Report((each,))
-    report = mz.Report((), (each,), {each.message: "the kernel said no"})
+    report = mz.Report((), (each,), {each: "the kernel said no"})
     assert not report
     assert str(report) == f"left  {each} (the kernel said no)"
 

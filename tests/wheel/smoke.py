@@ -41,10 +41,22 @@ def nothing_helps() -> None:
     assert not [path for path in libraries if path.name.startswith(("libbpf", "libelf"))]
 
 
+OF_EXTRAS = {"mizarnet.metrics": "metrics"}
+"""Modules that need libraries which come with an extra."""
+
+
 def everything_is_there() -> None:
     """Every module can be imported, every public name is there, and the libraries are those of the wheel."""
     for module in pkgutil.walk_packages(mz.__path__, "mizarnet."):
-        importlib.import_module(module.name)
+        if module.name not in OF_EXTRAS:
+            importlib.import_module(module.name)
+    for name, extra in OF_EXTRAS.items():
+        try:
+            importlib.import_module(name)
+        except mz.MissingLibraryError as missing:
+            assert f"mizarnet[{extra}]" in str(missing)
+        else:
+            raise AssertionError(f"{name} needs nothing")
     assert all(getattr(mz, name) for name in mz.__all__)
     assert mz.__version__ == version("mizarnet")
     mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
