@@ -41,12 +41,12 @@ def _endpoint(host: Host, finding: Finding) -> None:
 
 
 def _agent(host: Host, finding: Finding) -> None:
-    """Finish the end of an agent, or undo one whose maker died: its tunnel is down and has no endpoints."""
+    """Finish the end of an agent, or undo one whose maker died, which has no endpoints: those of any other stay."""
     with host.locked():
         device = TunnelDevice.open(host, finding.tunnel)
         with found_datapath(device) as found:
             if isinstance(found, DataPath) and _holds(found, finding):
-                install.remove(device, found, force=True)
+                install.remove(device, found, force=finding.kind is FindingKind.ENDING)
 
 
 def _switch(host: Host, finding: Finding) -> None:

@@ -245,6 +245,7 @@ def test_what_is_not_finished_is_left_alone_for_a_minute(
 def test_an_agent_that_is_not_finished_is_left_alone_for_a_minute(
     scene: Scene, state: State, request: pytest.FixtureRequest
 ) -> None:
+    mz.Endpoint.delete_many(scene.agent, ["web", "app", "vm"])
     meta = attrs.evolve(scene.maps.read_meta(), state=state)
     scene.maps.meta.update(FIRST, meta.pack())
     assert scene.check() == []
@@ -254,8 +255,19 @@ def test_an_agent_that_is_not_finished_is_left_alone_for_a_minute(
     assert str(scene.check()[0].object) == "agent tunnel0"
     assert scene.seen.gc()
     assert scene.check() == []
-    assert links(scene.web.namespace) == ["lo"]
     assert not scene.host.tunnel.state().up
+
+
+def test_an_agent_with_endpoints_is_never_collected_as_unfinished(scene: Scene, no_minute: None) -> None:
+    meta = attrs.evolve(scene.maps.read_meta(), state=State.MAKING)
+    scene.maps.meta.update(FIRST, meta.pack())
+    (found,) = scene.check()
+    report = scene.seen.gc()
+    assert report.left == (found,)
+    assert "3 endpoints use tunnel0" in report.errors[found]
+    scene.assert_works()
+    assert scene.seen.repair()
+    assert scene.check() == []
 
 
 def test_a_finding_is_seen_twice(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
