@@ -13,7 +13,7 @@ from mizarnet import FindingKind as K
 from mizarnet._datapath import lock
 from mizarnet._datapath.checks import confirm, losses, underlay
 from mizarnet._datapath.hooks import PLACES
-from mizarnet._kernel.bpf import Direction
+from mizarnet._kernel.bpf import Direction, Program
 from mizarnet._kernel.netlink import Session, create_bridge, read_sysctl, set_link
 from mizarnet._model import codec
 from mizarnet._model.codec import FIRST
@@ -448,3 +448,44 @@ def test_clear_ends_dead_endpoints_without_force(world: World) -> None:
     with mz.Host.open(netns=first.namespace.name) as seen:
         seen.clear()
         assert set(links(first.namespace)) == {"lo", UNDERLAY}
+
+
+# -- what cannot be looked into ----------------------------------------------------------------------------
+
+
+def test_an_agent_of_another_version_is_told_and_left(scene: Scene) -> None:
+    meta = scene.maps.read_meta()
+    other = attrs.evolve(meta, head=attrs.evolve(meta.head, schema=99))
+    scene.maps.meta.update(FIRST, other.pack())
+    (found,) = scene.check()
+    assert (found.kind, found.severity) == (K.OTHER_VERSION, mz.Severity.NOTICE)
+    assert scene.seen.health().ok
+    assert scene.seen.agents() == []
+    assert not scene.seen.repair([found])
+    assert scene.seen.gc()
+    with pytest.raises(mz.LayoutError):
+        scene.seen.clear()
+    scene.assert_works()
+    scene.maps.meta.update(FIRST, meta.pack())
+    assert scene.check() == []
+
+
+def test_programs_of_two_agents_on_one_tunnel_are_told(scene: Scene) -> None:
+    with (
+        mz.Tunnel.create(
+            "tunnel9", encap="vxlan", underlay=UNDERLAY, port=7999, netns=scene.space.name
+        ) as tunnel,
+        mz.TransitAgent.attach(tunnel) as agent,
+    ):
+        program = Program.open_id(agent.state().programs[str(offered()[0])])
+        assert program is not None
+        mine = scene.host.tunnel
+        with program, at_the_head(mine._host, mine.ifindex, program, Direction.INGRESS):
+            assert {each.kind for each in scene.check()} == {K.TWO_AGENTS}
+            assert {each.kind for each in scene.agent.check()} == {K.TWO_AGENTS}
+            assert not scene.seen.health().ok
+            assert [each.tunnel.name for each in scene.seen.agents()] == ["tunnel9"]
+            with pytest.raises(mz.ExistsError, match="two transit agents"):
+                scene.seen.clear()
+        assert scene.check() == []
+        tunnel.delete(force=True)
