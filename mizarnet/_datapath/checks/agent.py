@@ -10,7 +10,9 @@ from mizarnet._datapath.age import is_young
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._kernel.bpf import with_program
 from mizarnet._kernel.netlink import get_link
+from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
+from mizarnet._model.specs import XdpMode
 from mizarnet.errors import NotFoundError
 
 
@@ -68,6 +70,12 @@ def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findi
             text = "it is being attached or detached, or the process that did it died"
             yield _of_switch(
                 datapath, FindingKind.UNFINISHED, link.name, link.ifindex, None, text, cure=Cure.EITHER
+            )
+        elif noted.flags & SwitchFlag.GENERIC_XDP and each.mode is XdpMode.NATIVE:
+            text = "it takes itself to be on the generic hook: the process that attached it died at its last step"
+            wanted = XdpMode.NATIVE.value
+            yield _of_switch(
+                datapath, FindingKind.UNFINISHED, link.name, wanted, "generic", text, cure=Cure.REPAIR
             )
         elif not _forwards(datapath, link.name):
             text = f"{link.name} does not forward, so that every packet takes the slow way through the guard"
