@@ -74,7 +74,7 @@ def test_a_live_endpoint_stays_whatever_its_mark_says(web: Container, db: Contai
     with pytest.raises(mz.ExistsError, match="belongs to endpoint 'web'"):
         mz.Endpoint.create(agent, name="other", vni=7, ip="10.0.0.9/24", mac=web.endpoint.mac, ifname="e9")
     with pytest.raises(mz.ExistsError, match="has a device eth0"):
-        mz.Endpoint.create(agent, name="other", vni=7, ip="10.0.0.9/24", netns=web.namespace.name)
+        mz.Endpoint.create(agent, name="other", vni=7, ip="10.9.0.9/24", netns=web.namespace.name)
     assert web.endpoint.state().life is mz.Life.LIVE
     assert disagreements(agent, [web.namespace.name, db.namespace.name]) == []
 

@@ -258,11 +258,11 @@ def test_a_namespace_is_the_same_by_whatever_path(scene: Scene, tmp_path: Path) 
             mz.Endpoint.create(agent, netns=other, **spec)
         for path in (by_process, bound):
             made = mz.Endpoint.create(
-                agent, name="x", vni=7, ip="10.0.0.5/24", netns=path, ifname="x0", gateway=()
+                agent, name="x", vni=7, ip="10.5.0.5/24", netns=path, ifname="x0", gateway=()
             )
             assert made.created
             assert not mz.Endpoint.create(
-                agent, name="x", vni=7, ip="10.0.0.5/24", netns=name, ifname="x0", gateway=()
+                agent, name="x", vni=7, ip="10.5.0.5/24", netns=name, ifname="x0", gateway=()
             ).created
             made.delete()
 
