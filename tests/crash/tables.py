@@ -20,7 +20,8 @@ from tests.crash.programs import read_map
 
 Dump = Mapping[str, Mapping[bytes, bytes]]
 
-_LEFT_OUT = {"instance", "maker", "changed", "generation", "netns_device", "netns_inode", "nsid"}
+_LEFT_OUT = {"instance", "maker", "changed", "generation", "netns_device", "netns_inode", "nsid", "items"}
+"""What tells lives apart, or where to look: of items, below which number the next reader finds all there are."""
 _PRIVATE = "mizarnet-"
 _LEFT_OUT_TABLES = {
     "verdicts",

@@ -318,9 +318,6 @@ SITUATIONS = {
         mz.ExistsError,
         ("fd00::fe is an address of the namespace itself", "gateway="),
     ),
-    "gateway elsewhere": Situation(
-        "", _endpoint(gateway="10.9.0.1"), mz.InvalidValueError, ("no neighbour", "own prefix")
-    ),
     "mtu above the tunnel's": Situation("", _endpoint(mtu=1451), mz.MtuError, ("at most 1450",)),
     "no such endpoint": Situation(
         "", lambda scene: mz.Endpoint.open(scene.agent, "db"), mz.EndpointNotFoundError, ("'db'", "Endpoint.list(")
@@ -333,10 +330,10 @@ SITUATIONS = {
     ),
     # -- full tables
     "room for local endpoints": Situation(
-        _small(max_local=1), _endpoint(ip="10.0.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_local",)
+        _small(max_local=1), _endpoint(ip="10.2.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_local",)
     ),
     "room for endpoints": Situation(
-        _small(max_endpoints=1), _endpoint(ip="10.0.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_endpoints",)
+        _small(max_endpoints=1), _endpoint(ip="10.2.0.2/24", ifname="e2"), mz.CapacityError, ("larger max_endpoints",)
     ),
     "room for entries": Situation(
         _small(max_endpoints=1),
@@ -401,7 +398,7 @@ attempt("create", lambda: mz.Tunnel.create("tunnel0", encap="vxlan", underlay="e
 attempt("attach", lambda: mz.TransitAgent.attach(mz.Tunnel.open("tunnel0", netns=BARE), max_endpoints=1 << 20))
 attempt("list", lambda: mz.Tunnel.list(netns=HOST))
 attempt("endpoint", lambda: create(vni=7, ip="10.0.0.1/24", netns=WEB))
-attempt("dual", lambda: create(vni=7, ip=["10.0.0.2/24", "fd00::2/64"], netns=WEB, ifname="eth1"))
+attempt("dual", lambda: create(vni=7, ip=["10.2.0.2/24", "fd00::2/64"], netns=WEB, ifname="eth1"))
 attempt("vm", lambda: create(vni=7, ip="10.0.0.3/24", kind="macvtap"))
 attempt("tap", tap)
 attempt("write", write)
