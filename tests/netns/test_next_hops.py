@@ -14,22 +14,23 @@ from mizarnet import Verdict
 from tests.support.depth import depth
 from tests.support.icmp import assert_silence, datagram_error, echo
 from tests.support.namespace import Namespace
-from tests.support.router import BEHIND, INSIDE, Translator, add_address, forward, router
+from tests.support.router import (
+    BEHIND,
+    INSIDE,
+    Translator,
+    add_address,
+    forward,
+    name_next_hop,
+    router,
+)
 from tests.support.services import exchange_datagrams, exchange_everything, exchange_file
 from tests.support.traffic import Capture
-from tests.world import Container, EncapName, Host, Subnet, World, total
+from tests.world import Container, EncapName, Subnet, World, total
 
 A, B = Subnet(3, 1), Subnet(3, 2)
 OTHER_VNI = Subnet(4, 7)
 MANY = depth(16 << 20, 100 << 20)
 UNREACHABLE = {4: 3, 6: 1}
-
-
-def name_next_hop(made: Container, *, on: Iterable[Host], prefixes: Iterable[str] = BEHIND) -> None:
-    """Tell hosts that a container is the next hop of the networks behind it."""
-    for host in on:
-        for prefix, version in zip(prefixes, (4, 6), strict=True):
-            host.agent.networks[made.endpoint.vni, prefix] = mz.Network(via=made.address(version))
 
 
 def both_ways(members: Iterable[Container], behind: Namespace, version: int) -> None:
@@ -46,7 +47,7 @@ def test_from_every_host_to_what_is_behind_a_router(encap: EncapName, version: i
         members = [world.member(host, A, 3 + number) for number, host in enumerate(world.hosts)]
         world.publish()
         assert_silence(members[1].namespace, INSIDE[version])
-        name_next_hop(made, on=world.hosts)
+        name_next_hop(made.endpoint, on=world.hosts)
         both_ways(members, behind, version)
         # In a prefix of another name, whose router is the agent, too.
         world.network(B)
@@ -63,7 +64,7 @@ def test_the_first_routers_on_the_way(encap: EncapName, version: int) -> None:
         made, _ = router(world, world.hosts[0], A, 2)
         one, beyond = world.member(world.hosts[1], A, 3), world.member(world.hosts[0], B, 9)
         world.publish()
-        name_next_hop(made, on=world.hosts)
+        name_next_hop(made.endpoint, on=world.hosts)
         ways = {
             INSIDE[version]: made.address(version),
             beyond.address(version): A.gateways[version == 6],
@@ -81,7 +82,7 @@ def test_a_path_mtu_is_told_by_the_router(encap: EncapName, version: int) -> Non
         made, behind = router(world, world.hosts[0], A, 2, mtu=1300)
         members = [world.member(host, A, 3 + number) for number, host in enumerate(world.hosts)]
         world.publish()
-        name_next_hop(made, on=world.hosts)
+        name_next_hop(made.endpoint, on=world.hosts)
         for each in members:
             with pytest.raises(OSError, match="Message too long") as told:
                 echo(each.namespace, INSIDE[version], size=1350, whole=True)
@@ -97,7 +98,7 @@ def test_much_at_once_is_segmented_behind_the_agent(encap: EncapName, version: i
         made, _ = router(world, world.hosts[0], A, 2)
         members = [world.member(host, A, 3 + number) for number, host in enumerate(world.hosts)]
         world.publish()
-        name_next_hop(made, on=world.hosts)
+        name_next_hop(made.endpoint, on=world.hosts)
         for each in members:
             with Capture(made.namespace, "eth0") as seen:
                 sender = threading.Thread(
@@ -120,7 +121,7 @@ def test_by_a_transit_switch_that_alone_knows_the_next_hop(
         one = world.member(other, A, 3)
         world.inform(switch)
         world.inform(home, about=[one])
-        name_next_hop(made, on=(home, switch))
+        name_next_hop(made.endpoint, on=(home, switch))
         for prefix in BEHIND:
             other.agent.networks[A.vni, prefix] = mz.Network(switches=[switch.address])
         if with_program:
@@ -138,7 +139,7 @@ def test_a_router_may_send_back_to_the_host_of_the_source(encap: EncapName, vers
         made, _ = router(world, home, A, 2)
         one, target = world.member(other, A, 3), world.member(other, A, 4)
         world.publish()
-        name_next_hop(made, on=world.hosts)
+        name_next_hop(made.endpoint, on=world.hosts)
         with Translator(made.namespace, {INSIDE[version]: target.address(version)}):
             before = other.agent.stats()
             ask(one, target, version)
@@ -184,8 +185,8 @@ def test_a_router_between_two_vnis(encap: EncapName, version: int) -> None:
         others = [world.member(host, OTHER_VNI, 3 + number) for number, host in enumerate(world.hosts)]
         world.publish()
         assert_silence(ends[1].namespace, others[1].address(version))
-        name_next_hop(left, on=world.hosts, prefixes=OTHER_VNI.prefixes)
-        name_next_hop(right, on=world.hosts, prefixes=A.prefixes)
+        name_next_hop(left.endpoint, on=world.hosts, prefixes=OTHER_VNI.prefixes)
+        name_next_hop(right.endpoint, on=world.hosts, prefixes=A.prefixes)
         for one, far in zip(ends, reversed(others), strict=True):
             exchange_everything(one.namespace, far.address(version))
             exchange_everything(far.namespace, one.address(version))

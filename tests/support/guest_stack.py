@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest without a machine: a namespace whose only NIC is the other side of a MACVTAP's descriptor.
+"""A guest without a machine: a namespace whose NICs are the other sides of MACVTAPs' descriptors.
 
 Its frames are those of a Linux guest with a virtio NIC, since the kernel's own stack makes and takes them.
 """
@@ -26,15 +26,18 @@ LARGEST = HEADER_BYTES + (1 << 16) + 14
 
 
 @contextmanager
-def guest(endpoint: mz.Endpoint, space: Namespace) -> Iterator[None]:
-    """A guest of an endpoint in a namespace, with the endpoint's MAC and addresses, as long as the block lasts."""
+def guest(endpoint: mz.Endpoint, space: Namespace, *, name: str = NIC) -> Iterator[None]:
+    """A guest of an endpoint in a namespace, with the endpoint's MAC and addresses, as long as the block lasts.
+
+    A guest with several NICs is made of as many endpoints, each with a ``name`` for its NIC.
+    """
     with endpoint.open_tap() as tap:
-        nic = space.call(_open_nic)
+        nic = space.call(lambda: _open_nic(name))
         end, told = os.pipe()
-        pump = threading.Thread(target=_pump, args=(tap.fds[0], nic, end), name="guest")
+        pump = threading.Thread(target=_pump, args=(tap.fds[0], nic, end), name=f"guest {endpoint.name}")
         pump.start()
         try:
-            _configure(endpoint, space)
+            _configure(endpoint, space, name)
             yield
         finally:
             os.close(told)
@@ -43,19 +46,19 @@ def guest(endpoint: mz.Endpoint, space: Namespace) -> Iterator[None]:
             os.close(nic)
 
 
-def _open_nic() -> int:
+def _open_nic(name: str) -> int:
     nic = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     flags = TAP | NO_PACKET_INFORMATION | VIRTIO_HEADER
-    fcntl.ioctl(nic, TUNSETIFF, struct.pack("16sH22x", NIC.encode(), flags))
+    fcntl.ioctl(nic, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
     fcntl.ioctl(nic, TUNSETVNETHDRSZ, struct.pack("i", HEADER_BYTES))
     return nic
 
 
-def _configure(endpoint: mz.Endpoint, space: Namespace) -> None:
+def _configure(endpoint: mz.Endpoint, space: Namespace, name: str) -> None:
     mtu = str(endpoint.state().mtu)
-    space.run("ip", "link", "set", NIC, "address", str(endpoint.mac), "mtu", mtu, "up")
+    space.run("ip", "link", "set", name, "address", str(endpoint.mac), "mtu", mtu, "up")
     with Session.open(space.name) as session:
-        link = get_link(session, NIC)
+        link = get_link(session, name)
         assert link is not None
         for address in endpoint.addresses:
             add_address(session, link.ifindex, address, dad=False)

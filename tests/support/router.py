@@ -8,12 +8,13 @@ import os
 import select
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
+import mizarnet as mz
 from tests.frames import ICMP, ICMPV6
 from tests.support.namespace import Namespace
 from tests.world import Container, Host, Subnet, World
@@ -44,6 +45,13 @@ def router(
     for version, ip in _ROUTERS_OWN.items():
         behind.run("ip", f"-{version}", "route", "add", "default", "via", ip)
     return made, behind
+
+
+def name_next_hop(router: mz.Endpoint, *, on: Iterable[Host], prefixes: Iterable[str] = BEHIND) -> None:
+    """Tell hosts that an endpoint is the next hop of networks, by default of those behind a router."""
+    for host in on:
+        for prefix, address in zip(prefixes, router.addresses, strict=True):
+            host.agent.networks[router.vni, prefix] = mz.Network(via=address.ip)
 
 
 def forward(namespace: Namespace) -> None:
