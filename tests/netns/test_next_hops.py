@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,7 +29,7 @@ from tests.world import Container, EncapName, Subnet, World, total
 
 A, B = Subnet(3, 1), Subnet(3, 2)
 OTHER_VNI = Subnet(4, 7)
-MANY = depth(16 << 20, 100 << 20)
+MANY = depth(4 << 20, 100 << 20)
 UNREACHABLE = {4: 3, 6: 1}
 
 
@@ -93,20 +93,18 @@ def test_a_path_mtu_is_told_by_the_router(encap: EncapName, version: int) -> Non
 
 
 def test_much_at_once_is_segmented_behind_the_agent(encap: EncapName, version: int) -> None:
-    with World(encap, hosts=2) as world:
+    with World(encap, hosts=3) as world:
         world.network(A)
         made, _ = router(world, world.hosts[0], A, 2)
         members = [world.member(host, A, 3 + number) for number, host in enumerate(world.hosts)]
         world.publish()
         name_next_hop(made.endpoint, on=world.hosts)
         for each in members:
-            with Capture(made.namespace, "eth0") as seen:
-                sender = threading.Thread(
-                    target=exchange_file, args=(each.namespace, INSIDE[version]), kwargs={"size": MANY}
-                )
-                sender.start()
+            with Capture(made.namespace, "eth0") as seen, ThreadPoolExecutor(1) as pool:
+                file = pool.submit(exchange_file, each.namespace, INSIDE[version], size=MANY)
                 seen.until(lambda frame: len(frame) > 2 * 1514 and frame[0:6] == made.mac)
-                sender.join()
+                seen.until(lambda frame: len(frame) > 2 * 1514 and frame[6:12] == made.mac)  # the way back
+                file.result()
 
 
 @pytest.mark.vm
