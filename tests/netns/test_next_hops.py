@@ -56,6 +56,20 @@ def test_from_every_host_to_what_is_behind_a_router(encap: EncapName, version: i
         both_ways([beyond], behind, version)
 
 
+def test_over_an_underlay_of_ipv6(encap: EncapName, version: int) -> None:
+    with World(encap, hosts=2, ipv6=True) as world:
+        world.network(A)
+        made, behind = router(world, world.hosts[0], A, 2)
+        members = [world.member(host, A, 3 + number) for number, host in enumerate(world.hosts)]
+        world.publish()
+        assert_silence(members[1].namespace, INSIDE[version])
+        name_next_hop(made.endpoint, on=world.hosts)
+        both_ways(members, behind, version)
+        for each in members:
+            first = datagram_error(each.namespace, INSIDE[version], hops=1)
+            assert first.offender == made.address(version)
+
+
 def test_the_first_routers_on_the_way(encap: EncapName, version: int) -> None:
     """Into a network behind a next hop, that is the first; into another prefix of the VNI, the agent."""
     with World(encap, hosts=2) as world:
@@ -128,10 +142,12 @@ def test_by_a_transit_switch_that_alone_knows_the_next_hop(
         assert total([switch], "switch" if with_program else "guard", Verdict.BOUNCED) > 50
 
 
-@pytest.mark.vm
-def test_a_router_may_send_back_to_the_host_of_the_source(encap: EncapName, version: int) -> None:
+@pytest.mark.parametrize(
+    "ipv6", [pytest.param(False, marks=pytest.mark.vm), True], ids=["over-ipv4", "over-ipv6"]
+)
+def test_a_router_may_send_back_to_the_host_of_the_source(encap: EncapName, version: int, ipv6: bool) -> None:
     """It gave the packet another destination: that is an endpoint of the host which the packet came from."""
-    with World(encap, hosts=3) as world:
+    with World(encap, hosts=3, ipv6=ipv6) as world:
         home, other, third = world.hosts
         world.network(A)
         made, _ = router(world, home, A, 2)
