@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import cycle
 
 import attrs
 import pytest
@@ -63,29 +65,38 @@ def addresses(version: int) -> list[str]:
     return [NET.address(number, version) for number in range(2, 2 + COUNT)]
 
 
-def test_each_receives(scene: Scene, version: int) -> None:
+def assert_receives(many: Station, each: Container, addresses: Sequence[str]) -> None:
+    """A datagram to each address arrives."""
+    version = 6 if ":" in addresses[0] else 4
     destination = slice(30, 34) if version == 4 else slice(38, 54)
+    awaited = {ip(address) for address in addresses}
+    with each.udp(ip=each.address(version)) as sender:
+        for address in addresses:
+            sender.sendto(b"to one of many", (address, 9))
+    while awaited:
+        # A container's stack has no such port: it says so, and repeats what it received.
+        frame = many.read(lambda frame: frame[:6] == many.mac and frame.endswith(b"to one of many"))
+        awaited.remove(frame[destination])
+
+
+def assert_speaks(many: Station, each: Container, addresses: Sequence[str], *, mac: bytes) -> None:
+    """A datagram from each address arrives."""
+    to = each.address(6 if ":" in addresses[0] else 4)
+    with each.udp(9, ip=to) as heard:
+        for source in addresses:
+            many.write(datagram(many.mac, source, to, destination_mac=mac))
+            data, (sender, *_) = heard.recvfrom(100)
+            assert (data, sender) == (b"frame", source)
+
+
+def test_each_receives(scene: Scene, version: int) -> None:
     for each in (scene.near, scene.far):
-        awaited = {ip(address) for address in addresses(version)}
-        with each.udp(ip=each.address(version)) as sender:
-            for address in addresses(version):
-                sender.sendto(b"to one of many", (address, 9))
-        while awaited:
-            # A container's stack has no such port: it says so, and repeats what it received.
-            frame = scene.many.read(
-                lambda frame: frame[:6] == scene.many.mac and frame.endswith(b"to one of many")
-            )
-            awaited.remove(frame[destination])
+        assert_receives(scene.many, each, addresses(version))
 
 
 def test_each_speaks(scene: Scene, version: int) -> None:
     for each, mac in ((scene.near, scene.near.mac), (scene.far, VIRTUAL)):
-        to = each.address(version)
-        with each.udp(9, ip=to) as heard:
-            for source in addresses(version):
-                scene.many.write(datagram(scene.many.mac, source, to, destination_mac=mac))
-                data, (sender, *_) = heard.recvfrom(100)
-                assert (data, sender) == (b"frame", source)
+        assert_speaks(scene.many, each, addresses(version), mac=mac)
 
 
 def test_no_other_source_is_let_out(scene: Scene, version: int) -> None:
@@ -127,3 +138,36 @@ def test_nobody_asks_in_the_name_of_another(scene: Scene, version: int) -> None:
     with Station.of_container(scene.near) as neighbour:
         for address in addresses(version):
             scene.assert_refused(verdict, partial(neighbour.ask, address, far), times=1)
+
+
+# -- changed in use
+
+
+def test_a_vm_that_changes_half_of_them_loses_nothing_on_the_others(encap: EncapName, version: int) -> None:
+    kept, dropped = addresses(version)[: COUNT // 2], addresses(version)[COUNT // 2 :]
+    added = [NET.address(number, version) for number in range(100, 100 + COUNT // 2)]
+    length = {4: 24, 6: 64}[version]
+    before, after = ([f"{each}/{length}" for each in kept + rest] for rest in (dropped, added))
+    with World(encap, ipv6=True) as world:
+        first, second = world.hosts
+        vm = mz.Endpoint.create(first.agent, vni=NET.vni, ip=before, kind="macvtap")
+        far = world.container(second, NET.vni, NET.interfaces(FAR))
+        world.publish()
+        with vm.open_tap() as tap, ThreadPoolExecutor(1) as pool:
+            many = Station.of_vm(Vmm(vm, tap.fds[0]))
+            changing = pool.submit(lambda: [vm.update(ip=ips) for ips in 3 * [after, before] + [after]])
+            with far.udp(ip=far.address(version)) as sender:
+                for number, address in enumerate(cycle(kept)):
+                    data = f"number {number} to {address}".encode()
+                    sender.sendto(data, (address, 9))
+                    many.read(lambda frame, data=data: frame.endswith(data))
+                    if number > COUNT and changing.done():
+                        break
+            assert changing.result() == 7 * [("ip",)]
+            world.publish()
+            assert_receives(many, far, [*kept, *added])
+            assert_speaks(many, far, [*kept, *added], mac=VIRTUAL)
+            refused = total([first], "agent", Verdict.FOREIGN_SOURCE)
+            for address in dropped:
+                many.write(datagram(many.mac, address, far.address(version), destination_mac=VIRTUAL))
+            assert total([first], "agent", Verdict.FOREIGN_SOURCE) == refused + len(dropped)
