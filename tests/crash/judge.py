@@ -307,14 +307,14 @@ def _minute_over() -> Iterator[None]:
         age.ABANDONED = before
 
 
+_AS_BEFORE = {mz.FindingKind.PROGRAM_OUTDATED, mz.FindingKind.NEXT_HOP_UNUSABLE}
+"""What a verb may leave on purpose: programs of another build, and networks whose next hops are not there."""
+
+
 def _wrong(host: mz.Host) -> list[mz.Finding]:
-    """What a check finds, but for what is of the whole machine, or of another build."""
+    """What a check finds, but for what is of the whole machine, or left on purpose."""
     found = host.check()
-    return [
-        each
-        for each in found
-        if each.object.kind != "kernel" and each.kind is not mz.FindingKind.PROGRAM_OUTDATED
-    ]
+    return [each for each in found if each.object.kind != "kernel" and each.kind not in _AS_BEFORE]
 
 
 def _close(result: object) -> None:

@@ -39,7 +39,7 @@ class Verb:
         undo: The way back, from wherever the call ended, to nobody but the bystanders.
         rolls_back: Whether an error leaves everything as it was; else the call can be finished by the same call.
         bulk: Whether it is several calls in one, some of which may be done when it ends early.
-        keeps_part: Whether the part that a killed call had written stays: entries by hand, which gc leaves alone.
+        keeps_part: Whether the part that a killed call had done stays: entries by hand, replaced programs.
     """
 
     name: str
@@ -189,6 +189,7 @@ def _back_to_first(ground: Ground) -> None:
 def _switch_verbs() -> Iterator[Verb]:
     yield Verb(
         "TransitAgent.upgrade",
+        keeps_part=True,
         before=_attach_switch,
         prepare=_prepare_second,
         call=mz.TransitAgent.upgrade,
