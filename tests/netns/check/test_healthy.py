@@ -9,8 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
-import pytest
-
 import mizarnet as mz
 from tests.netns.check.conftest import of_host
 from tests.support.depth import depth
@@ -41,7 +39,6 @@ def churn(world: World, host: Host, number: int) -> Callable[[], None]:
     return step
 
 
-@pytest.mark.timeout(SECONDS + 120)
 def test_a_healthy_pair_has_no_findings(world: World) -> None:
     containers: list[Container] = [
         world.container(world.hosts[number % 2], 7, f"10.0.0.{number + 1}/24") for number in range(ENDPOINTS)
