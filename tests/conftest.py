@@ -29,6 +29,8 @@ PRIVILEGED = ("bpf", "netns")
 
 PART, PARTS = map(int, os.environ.get("MIZARNET_TEST_PART", "1/1").split("/"))
 """Which part of the tests is run, of how many: a run that takes hours can be continued."""
+TURN, TURNS = map(int, os.environ.get("MIZARNET_TEST_TURN", "1/1").split("/"))
+"""The same for tests of ``netns`` that are no demand: a short run takes others every day."""
 
 _stderr: list[TextIO] = []
 
@@ -61,15 +63,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    elsewhere = [item for item in items if _part(item) != PART]
+    elsewhere = [item for item in items if not _is_here(item)]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if _part(item) == PART]
+        items[:] = [item for item in items if _is_here(item)]
 
 
-def _part(item: pytest.Item) -> int:
+def _is_here(item: pytest.Item) -> bool:
+    always = tier(item) == "bpf" or item.get_closest_marker("demand") is not None
+    return _part(item, PARTS) == PART and (always or _part(item, TURNS) == TURN)
+
+
+def _part(item: pytest.Item, parts: int) -> int:
     function, _, _ = item.nodeid.partition("[")
-    return zlib.crc32(function.encode()) % PARTS + 1
+    return zlib.crc32(function.encode()) % parts + 1
 
 
 def tier(node: pytest.Item | pytest.Collector) -> str:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the tests inside the emulated kernels, side by side, and says what became of them.
 
-``python tests/vm/suite.py`` runs a selection of the tests marked ``vm``; ``--full`` runs all that need root. The
-interpreter that runs this also runs the tests in the guests, which see the same files. The whole output of each
+``python tests/vm/suite.py`` runs a selection of the tests marked ``vm``: on every kernel the demands and the tests of
+``tests/bpf``, and half of the others, a different one on each kernel and every day. ``--full`` runs all that need root.
+The interpreter that runs this also runs the tests in the guests, which see the same files. The whole output of each
 kernel is kept in ``build/vm-<kernel>.log``, the kernel's own messages in ``build/vm-<kernel>-kernel.log``.
 """
 
@@ -88,6 +89,11 @@ def prepare() -> None:
     subprocess.run([sys.executable, *everything], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
 
 
+def turn(series: str) -> str:
+    """Which half of the tests that change with the day a kernel takes: two kernels never the same."""
+    return f"{(int(time.time()) // 86400 + [*METAPACKAGES].index(series)) % 2 + 1}/2"
+
+
 def run(series: str, extent: Extent, processors: Processors, part: str) -> Result:
     """Run the tests, or a part of them, on the kernel of a series."""
     release = kernel(series).release
@@ -129,6 +135,7 @@ def _command(series: str, out: Path, extent: Extent, processors: Processors, par
         *("--env", f"MIZARNET_TEST_FRAMES={extent.frames}"),
         *("--env", f"MIZARNET_TEST_SECONDS={extent.test_seconds}"),
         *("--env", f"MIZARNET_TEST_PART={part}"),
+        *("--env", f"MIZARNET_TEST_TURN={'1/1' if extent is FULL else turn(series)}"),
     ]
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--junitxml=/mnt/out/junit.xml", "-v"]
     return [*machine, "--", *pytest, "-m", extent.markers, *TESTS]
