@@ -24,7 +24,7 @@
 #undef mzn_switch
 #pragma pop_macro("SEC")
 
-/* What a test run does not take as input: frames shorter than their headers, and a VLAN tag beside the frame. */
+/* What a test run does not take as input: frames shorter than headers or longer than a page, a VLAN tag beside them. */
 static __always_inline bool prepare(struct __sk_buff *skb)
 {
 	struct dry_run *run = this_run();

@@ -14,6 +14,9 @@ from typing import Self
 
 import attrs
 
+from mizarnet._datapath.dry_run import Context, Outcome
+from mizarnet._datapath.dry_run.facts import Facts
+from mizarnet._datapath.dry_run.standby import Standby
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import build_text, installed_build
@@ -25,7 +28,7 @@ from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
-from mizarnet._model.enumerations import State
+from mizarnet._model.enumerations import Program, State
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject, messages, of_kind
 from mizarnet._model.log import log
 from mizarnet.errors import (
@@ -63,6 +66,7 @@ class _Opened:
         local: Underlay address of the tunnel.
         known: Programs that were recognised, by id.
         lost: Why the data path cannot be used any more; None: it can.
+        standby: Dry runs on the maps.
     """
 
     hooks: TunnelHooks
@@ -71,6 +75,7 @@ class _Opened:
     local: IPAddress
     known: dict[int, Standing]
     lost: type[MizarnetError] | None = None
+    standby: Standby = attrs.field(factory=Standby)
 
     def learn(self, found: Survey) -> None:
         """Recognise the programs of a survey from now on."""
@@ -152,7 +157,9 @@ class DataPath:
         middle, and no descriptor is closed under a reader.
         """
         before, self._opened = self._opened, other._opened
+        before.standby.close()
         if self._closed:  # by another thread meanwhile
+            self._opened.standby.close()
             self._maps.close()
         else:
             before.maps.retire()
@@ -161,6 +168,7 @@ class DataPath:
         """Close the descriptors of the maps; the programs on the hooks keep the maps."""
         if not self._closed:
             self._closed = True
+            self._opened.standby.close()
             self._maps.close()
 
     @property
@@ -194,10 +202,13 @@ class DataPath:
     @property
     def maps(self) -> Maps:
         """Maps of the data path, for reading, after a check that they are still the tunnel's."""
+        return self._current().maps
+
+    def _current(self) -> _Opened:
         self._refuse_unusable()
         if self._lost or not self.host.run_near(self._stands):
             self.survey()
-        return self._maps
+        return self._opened
 
     def survey(self) -> Survey:
         """The programs of ours on the tunnel's hooks, all of this data path."""
@@ -258,6 +269,21 @@ class DataPath:
         self._refuse_unusable()
         with self.host.locked(SHARED_TABLES):
             yield self.maps
+
+    def rehearse(self, program: Program, frame: bytes, context: Context, facts: Facts) -> Outcome:
+        """A dry run of this package's agent or guard on the tables; arguments as for :meth:`DryRun.run`.
+
+        Nothing is changed or sent. The programs are loaded at the first call, which takes about 50 ms.
+
+        Raises:
+            BpfError: The kernel refused the frame before the program saw it.
+            LayoutError: The object was built from other headers than this package.
+            VerifierError: The kernel's verifier rejected a program.
+            PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+        """
+        opened = self._current()
+        with opened.standby.on(opened.maps) as dry_run:
+            return dry_run.run(program, frame, context, facts)
 
     def _stamp_again(self) -> None:
         try:
@@ -411,4 +437,5 @@ def _lose(opened: _Opened, error: MizarnetError) -> MizarnetError:
     if opened.lost is None:
         opened.lost = type(error)
         opened.maps.let_go()
+        opened.standby.close()
     return error

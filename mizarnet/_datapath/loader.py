@@ -125,6 +125,24 @@ def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
         return _bound(spec.load())
 
 
+COUNTERS = ("verdicts", "traffic", "drops")
+"""Maps that agent and guard write."""
+
+
+def load_beside(maps: Maps, programs: Sequence[str], *, path: Path, layouts: Iterable[Layout] = ()) -> Object:
+    """Load programs on the tables and constants of a data path, with counters of their own, which count nobody.
+
+    Arguments and errors are as for :func:`load`.
+    """
+    with _open(path, programs) as spec:
+        for layout in layouts:
+            _check_layout(spec, layout)
+        for name, each in maps.by_name().items():
+            if name not in COUNTERS:
+                spec.reuse_map(name, each)
+        return spec.load()
+
+
 def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:
     with ExitStack() as undo:
         spec = undo.enter_context(ObjectSpec.open(path, name="transit"))

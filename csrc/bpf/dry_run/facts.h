@@ -23,7 +23,7 @@ struct dry_key {
 };
 
 struct dry_facts {
-	__u32 length; /* the frame is cut to this; 0: it stays */
+	__u32 length; /* the frame is cut, or lengthened by zeros, to this; 0: it stays */
 	__u32 tag; /* VLAN protocol and tag to keep beside the frame; 0: none */
 	__u32 hash;
 	__u32 refuse_key; /* the kernel does not take a tunnel key */
@@ -38,6 +38,8 @@ struct dry_facts {
 	__u32 is_checksum_deferred, checksum_start, checksum_place;
 	__u32 option_bytes;
 	__u8 options[OPTION_ROOM];
+	__u32 socket_family, socket_type; /* of the socket that a local frame comes from */
+	__s32 copy_result; /* of bpf_clone_redirect */
 };
 
 struct dry_asked {
@@ -57,6 +59,7 @@ struct dry_asked {
 	__u32 hops;
 	__u32 hop_family, hop_protocol, hop_ifindex;
 	__u32 hop_source[4], hop_destination[4];
+	__u32 copies;
 };
 
 struct dry_run {

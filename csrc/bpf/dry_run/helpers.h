@@ -7,6 +7,7 @@
 #define MZN_DRY_RUN_HELPERS_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <bpf/bpf_endian.h>
 
@@ -103,6 +104,25 @@ static __always_inline int dry_redirect(__u32 ifindex, __u64 flags)
 	return 7; /* TC_ACT_REDIRECT */
 }
 
+/* A test run has a socket of its own, which stands for none that a packet may come from. */
+static __always_inline struct bpf_sock *dry_fullsock(void)
+{
+	struct dry_run *run = this_run();
+
+	return run ? (void *)((__u8 *)&run->facts.socket_family - offsetof(struct bpf_sock, family)) : NULL;
+}
+
+/* A real one would be sent. */
+static __always_inline int dry_copy(void)
+{
+	struct dry_run *run = this_run();
+
+	if (!run)
+		return INVALID;
+	run->asked.copies += 1;
+	return run->facts.copy_result;
+}
+
 static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 {
 	struct dry_run *run = this_run();
@@ -127,6 +147,8 @@ static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 #define bpf_skb_set_tunnel_key(skb, key, size, flags) dry_set_key(skb, key, size, flags)
 #define bpf_skb_get_tunnel_opt(skb, options, size) dry_get_options(skb, options, size)
 #define bpf_get_hash_recalc(skb) dry_hash(skb)
+#define bpf_sk_fullsock(socket) dry_fullsock()
+#define bpf_clone_redirect(skb, ifindex, flags) dry_copy()
 #define bpf_redirect(ifindex, flags) dry_redirect(ifindex, flags)
 #define bpf_fib_lookup(ctx, hop, size, flags) dry_find_hop(hop)
 

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dry runs of the programs: one frame at a time, on maps of their own, with the kernel's answers given by the caller.
+"""Dry runs of the programs: one frame at a time, with the kernel's answers given by the caller.
 
 The object is made of the sources of the shipped programs. A run without a network has no tunnel key, origin, flow hash
 or next hop: the caller gives these facts, and the calls of the programs are recorded. Both are in memory that is shared
-with the kernel, so a run is one system call. No map of a data path is touched.
+with the kernel, so a run is one system call. It has maps of its own, or the tables of a data path in use, which
+programs only read: what they write, their counters, is the run's own in either case.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import struct
 from contextlib import ExitStack
@@ -25,6 +27,7 @@ from mizarnet._kernel.refusals import explained
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program, Verdict
 from mizarnet._model.layout import new
+from mizarnet.errors import BpfError
 
 DEVICE: Final = LOOPBACK_IFINDEX
 """Index of the device that every frame is on: the kernel uses the loopback device for a run."""
@@ -34,7 +37,10 @@ NO_TOKEN = bytes(12)
 # The kernel refuses to run an IP packet shorter than its header. So a short frame is padded to _SHORTEST bytes, and cut
 # again before the program sees it.
 _SHORTEST = 64
-_LONGEST = 4096
+# It takes no frame that does not fit into a page, with its own bookkeeping. A longer one is lengthened by zeros.
+_LONGEST_GIVEN = 3072
+LONGEST: Final = 16000
+"""Bytes of the longest frame that a program can be run on."""
 
 
 class Context(NamedTuple):
@@ -87,6 +93,7 @@ NO_FACTS: Final = Facts()
 _FIRST_DROP: int = Limit.FIRST_DROP
 _NOTHING_ASKED = bytes(ASKED.size)
 _SHARED = FACTS.size + ASKED.size
+_LAYOUTS = KEY, FACTS, ASKED
 
 
 def object_path(*, route_identity: bool) -> Path:
@@ -94,16 +101,22 @@ def object_path(*, route_identity: bool) -> Path:
     return objects.object_path("dry-run", route_identity=route_identity)
 
 
+def _name(program: Program) -> str:
+    return loader.PROGRAMS[program]
+
+
 def _runner(loaded: Object, program: Program) -> FrameRunner:
     size = 0 if program is Program.SWITCH else _CONTEXT.size
-    return FrameRunner(loaded.programs[f"mzn_{program.name.lower()}"], room=_LONGEST, context_size=size)
+    return FrameRunner(loaded.programs[_name(program)], room=LONGEST, context_size=size)
 
 
 class DryRun(Closing):
-    """The three programs with maps of their own. Close it, or use it in a ``with``; for one thread.
+    """The programs, with maps of their own or on the tables of a data path. For one thread.
+
+    Close it, or use it in a ``with``.
 
     Attributes:
-        maps: Tables, which the caller fills as those of an agent, and counters.
+        maps: Tables and counters. Those of :meth:`load` the caller fills as those of an agent.
     """
 
     def __init__(self, loaded: Object) -> None:
@@ -114,8 +127,9 @@ class DryRun(Closing):
             with explained("map the memory of a trial run"):
                 self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
             undo.callback(self._memory.close)
-            self._runners = tuple(_runner(loaded, each) for each in Program)
-            self.set_tunnel(there=True)
+            self._runners = {
+                each: _runner(loaded, each) for each in Program if _name(each) in loaded.programs
+            }
             self._undo = undo.pop_all()
 
     @classmethod
@@ -131,7 +145,27 @@ class DryRun(Closing):
             VerifierError: The kernel's verifier rejected a program.
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
         """
-        return cls(loader.load(config, CAPACITY, path=path, layouts=(KEY, FACTS, ASKED)))
+        with ExitStack() as undo:
+            made = cls(loader.load(config, CAPACITY, path=path, layouts=_LAYOUTS))
+            undo.callback(made.close)
+            made.set_tunnel(there=True)
+            undo.pop_all()
+            return made
+
+    @classmethod
+    def beside(cls, maps: Maps) -> Self:
+        """Load this package's agent and guard on the tables and constants of a data path, which no run changes.
+
+        Args:
+            maps: Maps of the data path; their owner keeps them open meanwhile.
+
+        Raises:
+            LayoutError: The object was built from other headers than this package.
+            VerifierError: The kernel's verifier rejected a program.
+            PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+        """
+        path = object_path(route_identity=bool(objects.has_route_identity()))
+        return cls(loader.load_beside(maps, (loader.AGENT, loader.GUARD), path=path, layouts=_LAYOUTS))
 
     def set_tunnel(self, *, there: bool) -> None:
         """Set whether the tunnel's device exists; programs test only whether ``lifeline`` has an entry."""
@@ -147,7 +181,8 @@ class DryRun(Closing):
 
         Args:
             program: Program to run.
-            frame: Bytes of the frame from the Ethernet header on, at least 14.
+            frame: Bytes of the frame from the Ethernet header on, 14 to ``LONGEST``. Agent and guard see zeros in
+                place of what is beyond the first 3,072.
             context: Facts of the packet besides its bytes; not used for a transit switch.
             facts: Answers that the program gets in place of the kernel's.
 
@@ -160,11 +195,13 @@ class DryRun(Closing):
         runner, given, length, known = self._runners[program], frame, 0, b""
         if program is not Program.SWITCH:
             known = _CONTEXT.pack(*context)
-            if len(frame) < _SHORTEST:
-                given, length = frame.ljust(_SHORTEST, b"\0"), len(frame)
+            if not _SHORTEST <= len(frame) <= _LONGEST_GIVEN:
+                given, length = frame[:_LONGEST_GIVEN].ljust(_SHORTEST, b"\0"), len(frame)
         self._memory[:_SHARED] = facts.pack(length) + _NOTHING_ASKED
         action = runner.run(given, known)
         asked = Asked.unpack(self._memory[FACTS.size : _SHARED])
+        if not asked.verdicts:
+            raise BpfError(f"run {_name(program)!r} on a frame of {len(frame)} bytes", errno=errno.EMSGSIZE)
         if asked.verdict >= _FIRST_DROP:
             return Outcome(action, None, NO_CONTEXT, asked)
         left = new(Context, _CONTEXT.unpack(runner.context)) if known else NO_CONTEXT

@@ -43,6 +43,10 @@ FACTS: Final = Layout(
     ("checksum_place", "I"),
     ("option_bytes", "I"),
     ("options", f"{_OPTION_ROOM}s"),
+    ("socket_family", "I"),
+    ("socket_type", "I"),
+    ("copy_result", "i"),
+    ("pad", "4x"),
 )
 ASKED: Final = Layout(
     "dry_asked",
@@ -73,6 +77,7 @@ ASKED: Final = Layout(
     ("hop_ifindex", "I"),
     ("hop_source", "16s"),
     ("hop_destination", "16s"),
+    ("copies", "I"),
 )
 
 
@@ -129,6 +134,9 @@ class Facts(NamedTuple):
         checksum_start: Offset of the first byte that the checksum covers.
         checksum_place: Offset at which the checksum is written.
         options: Geneve options of the tunnel packet.
+        socket_family: Address family of the socket that a frame of this host comes from, ``AF_*``.
+        socket_type: Type of that socket, ``SOCK_*``; 0: none.
+        copy_result: Result of copying the frame; below 0: the kernel refused.
     """
 
     tag: int = 0
@@ -147,11 +155,14 @@ class Facts(NamedTuple):
     checksum_start: int = 0
     checksum_place: int = 0
     options: bytes = b""
+    socket_family: int = 0
+    socket_type: int = 0
+    copy_result: int = 0
 
     def pack(self, length: int) -> bytes:
-        """Packed ``struct dry_facts``, for a frame that is cut to ``length`` bytes; 0: not cut."""
+        """Packed ``struct dry_facts``, for a frame that is cut or lengthened to ``length`` bytes; 0: neither."""
         options = self.options
-        return FACTS.pack(length, *self[:11], *self.key, *self[12:15], len(options), options)
+        return FACTS.pack(length, *self[:11], *self.key, *self[12:15], len(options), options, *self[16:])
 
 
 class Asked(NamedTuple):
@@ -192,6 +203,7 @@ class Asked(NamedTuple):
         hop_ifindex: Index of the device of the look-up.
         hop_source: Source address of the look-up, 16 bytes in network byte order; IPv4 is in the first four.
         hop_destination: Destination address of the look-up, in the same form.
+        copies: Number of copies of the frame.
     """
 
     verdicts: int = 0
@@ -226,6 +238,7 @@ class Asked(NamedTuple):
     hop_ifindex: int = 0
     hop_source: bytes = NO_IP
     hop_destination: bytes = NO_IP
+    copies: int = 0
 
     @classmethod
     def unpack(cls, data: bytes) -> Asked:
