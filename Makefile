@@ -97,6 +97,7 @@ lint-format: $(VENV)/lint-tools
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/python tools/gen_abi.py --check
+	$(BIN)/python tools/verdict_pages.py --check
 	$(BIN)/towncrier build --draft >build/changelog.md
 
 # The last line checks that every public name is annotated.

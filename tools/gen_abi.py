@@ -93,6 +93,11 @@ PROPERTIES = '''
         """What to do about it, in a sentence or two."""
         return _MEANINGS[self].remedy
 
+    @property
+    def page(self) -> str:
+        """Path of the page about it, in the source tree and in the documentation."""
+        return f"docs/verdicts/{self.name.lower().replace('_', '-')}.md"
+
 
 class _Meaning(NamedTuple):
     kind: VerdictKind
