@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """rtnetlink: a blocking socket of the calling thread's network namespace, and messages as bytes.
 
-pyroute2's own sockets run an event loop per thread: 0.5 to 1 ms to open and six descriptors, against 0.01 ms and one.
+A message is a header of the kernel's and attributes, packed by whoever sends it. A library that knows them all by name
+takes 0.1 s to import and 0.3 ms to write a request for a link; this takes 0.01 ms.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import enum
 import errno
+import os
 import socket
 import struct
+import sys
 from collections.abc import Container, Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -239,6 +242,31 @@ def attribute(kind: int, value: bytes) -> bytes:
     """An attribute, packed and padded."""
     length = _ATTRIBUTE.size + len(value)
     return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+
+
+def number(kind: int, value: int) -> bytes:
+    """An attribute that is a ``__u32`` or an ``int``."""
+    return attribute(kind, (value & 0xFFFFFFFF).to_bytes(4, sys.byteorder))
+
+
+def byte(kind: int, value: int) -> bytes:
+    """An attribute that is a ``__u8``."""
+    return attribute(kind, bytes([value]))
+
+
+def text(kind: int, value: str) -> bytes:
+    """An attribute that is a text, with the zero byte at its end; ``value`` is decoded as names of files are."""
+    return attribute(kind, os.fsencode(value) + b"\0")
+
+
+def mac_address(kind: int, value: str) -> bytes:
+    """An attribute that is a MAC address, given as ``"aa:bb:cc:dd:ee:ff"``."""
+    return attribute(kind, bytes.fromhex(value.replace(":", "")))
+
+
+def nested(kind: int, *members: bytes) -> bytes:
+    """An attribute that has other ones as its value."""
+    return attribute(kind, b"".join(members))
 
 
 def _message(kind: Rtm, flags: int, number: int, body: bytes) -> bytes:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import statistics
 import time
@@ -45,11 +44,6 @@ def report(what: str, step: Callable[[int], object], *, after: Callable[[int], o
 def open_and_close(_: int) -> None:
     """Open and close the only session to a namespace."""
     Session.open(TARGET).close()
-
-
-def pyroute2_open_and_close(_: int) -> None:
-    """Open and close pyroute2's own socket, in the caller's namespace."""
-    importlib.import_module("pyroute2").IPRoute().close()  # through importlib: it has no types
 
 
 def measure(host: Session, target: Session, tunnel: Link) -> None:
@@ -109,7 +103,6 @@ def main() -> None:
             tunnel = create_tunnel(host, "tunnel0", kind="vxlan", port=4789, mtu=1450)
             set_link(host, tunnel.ifindex, up=True)
             report("open and close a session (thread, setns, socket)", open_and_close)
-            report("for comparison: open and close pyroute2.IPRoute()", pyroute2_open_and_close)
             with Session.open(TARGET) as target:
                 measure(host, target, tunnel)
             report(

@@ -16,19 +16,18 @@ import mizarnet as mz
 
 README = Path(__file__).with_name("README.md")
 CABLE = """
-import os
-from pyroute2 import IPRoute
-with IPRoute() as ip:
-    far = os.open("/run/netns/h2", os.O_RDONLY)
-    ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth0", "net_ns_fd": far})
+from mizarnet._kernel.netlink import Session, create_veth, resolve
+with Session.open() as session, resolve("h2") as far:
+    create_veth(session, "eth0", peer="eth0", peer_netns=far)
 """
 ADDRESS = """
 import sys
-from pyroute2 import IPRoute
-with IPRoute() as ip:
-    (index,) = ip.link_lookup(ifname="eth0")
-    ip.addr("add", index=index, address=f"192.0.2.{sys.argv[1]}", prefixlen=24)
-    ip.link("set", index=index, state="up")
+from ipaddress import ip_interface
+from mizarnet._kernel.netlink import Session, add_address, get_link, set_link
+with Session.open() as session:
+    index = get_link(session, "eth0").ifindex
+    add_address(session, index, ip_interface(f"192.0.2.{sys.argv[1]}/24"))
+    set_link(session, index, up=True)
 """
 
 

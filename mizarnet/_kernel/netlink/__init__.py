@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Links, addresses, routes and network namespaces, over rtnetlink.
 
-Everything happens inside a `Session`: a thread that lives in one network namespace. pyroute2 is imported
-when the first session is opened, not before.
+Everything happens inside a `Session`: a thread that lives in one network namespace.
 """
 
 from __future__ import annotations

@@ -8,15 +8,14 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from mizarnet._kernel.netlink._messages import Attribute, Request
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, no_namespace
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained
-from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes, number
 from mizarnet._model.arguments import IPInterface
 from mizarnet._model.layout import read_number
 from mizarnet.errors import NetlinkError, NetnsNotFoundError
@@ -101,8 +100,10 @@ def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: 
     Raises:
         NetlinkError: The kernel refused (EEXIST: the link has it; EACCES: IPv6 is off on the link).
     """
-    flags = [("IFA_FLAGS", _IFA_F_NODAD)] if interface.version == 6 and not dad else []
-    _change(session, Rtm.NEWADDR, ifindex, interface, flags, Flag.CREATE | Flag.EXCLUSIVE)
+    usable = interface.version == 6 and not dad
+    body = _body(ifindex, interface) + (number(_IFA_FLAGS, _IFA_F_NODAD) if usable else b"")
+    operation = f"add address {interface} on link {ifindex}"
+    session.request(operation, Rtm.NEWADDR, body, Flag.CREATE | Flag.EXCLUSIVE)
 
 
 def wait_for_address(session: Session, interface: IPInterface, *, timeout: float = 5.0) -> None:
@@ -135,30 +136,14 @@ def delete_address(session: Session, ifindex: int, interface: IPInterface) -> No
     Raises:
         NetlinkError: The kernel refused (EADDRNOTAVAIL: the link does not have it).
     """
-    _change(session, Rtm.DELADDR, ifindex, interface, [], Flag.NONE)
+    operation = f"delete address {interface} on link {ifindex}"
+    session.request(operation, Rtm.DELADDR, _body(ifindex, interface))
 
 
-def _change(
-    session: Session,
-    kind: Rtm,
-    ifindex: int,
-    interface: IPInterface,
-    attributes: Sequence[Attribute],
-    flags: Flag,
-) -> None:
-    verb = "add" if kind is Rtm.NEWADDR else "delete"
-    text = str(interface.ip)
-    request = Request(
-        kind,
-        fields={
-            "family": FAMILIES[interface.version],
-            "prefixlen": interface.network.prefixlen,
-            "index": ifindex,
-        },
-        attributes=[("IFA_LOCAL", text), ("IFA_ADDRESS", text), *attributes],
-        flags=flags,
-    )
-    session.request(f"{verb} address {interface} on link {ifindex}", request)
+def _body(ifindex: int, interface: IPInterface) -> bytes:
+    head = _IFADDRMSG.pack(FAMILIES[interface.version], interface.network.prefixlen, 0, 0, ifindex)
+    packed = interface.packed
+    return head + attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
 
 
 def list_addresses(
@@ -177,7 +162,7 @@ def list_addresses(
     """
     body = _IFADDRMSG.pack(0, 0, 0, 0, ifindex or 0)
     if nsid != SAME_NAMESPACE:
-        body += attribute(_IFA_TARGET_NETNSID, struct.pack("=i", nsid))
+        body += number(_IFA_TARGET_NETNSID, nsid)
     try:
         return list(map(decode_address, session.request_all("list addresses", Rtm.GETADDR, body)))
     except NetlinkError as refused:

@@ -5,22 +5,38 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Literal
 
-from mizarnet._kernel.netlink._messages import Attribute, Request, nested
-from mizarnet._kernel.netlink.link import IFF_UP, Link
-from mizarnet._kernel.netlink.links import delete_link, get_link, set_link
+from mizarnet._kernel.netlink.link import (
+    IFF_UP,
+    IFINFOMSG,
+    IFLA_ADDRESS,
+    IFLA_GENEVE_COLLECT_METADATA,
+    IFLA_GENEVE_PORT,
+    IFLA_IFNAME,
+    IFLA_LINK,
+    IFLA_LINK_NETNSID,
+    IFLA_MTU,
+    IFLA_NUM_TX_QUEUES,
+    IFLA_VXLAN_COLLECT_METADATA,
+    IFLA_VXLAN_PORT,
+    Link,
+)
+from mizarnet._kernel.netlink.links import delete_link, get_link, link_info, macvlan_mode, set_link
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.nsid import own_nsid
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import write_sysctl
-from mizarnet._kernel.rtnetlink import Flag, Rtm
+from mizarnet._kernel.rtnetlink import Flag, Rtm, attribute, byte, mac_address, nested, number, text
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
-_MACVLAN_PRIVATE = "private"
+_IFLA_NET_NS_FD, _IFLA_NUM_RX_QUEUES = 28, 32
+_IFLA_VXLAN_LEARNING, _IFLA_VXLAN_UDP_ZERO_CSUM6_RX = 7, 20
+_IFLA_GENEVE_UDP_ZERO_CSUM6_RX = 10
+_VETH_INFO_PEER = 1
 UNFINISHED = "mizarnet-new"
 """A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole."""
 UNNAMED = "mz"
@@ -52,27 +68,32 @@ def create_tunnel(
 
 def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
     own_nsid(session)  # the earlier, the cheaper will all be to read that stands on the tunnel
-    queues: list[Attribute] = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
+    queues = number(IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
     leftover = get_link(session, UNFINISHED)
     if leftover is not None:
         delete_link(session, leftover.ifindex)
-    data = _tunnel_data(kind, port)
-    link = _create(session, UNFINISHED, kind, data=data, attributes=queues, final_name=name)
+    link = _create(session, UNFINISHED, kind, data=_tunnel_data(kind, port), others=queues, final_name=name)
     with _deleted_on_failure(session, ifindex=link.ifindex):
         silence(session, link, mtu=mtu, alias=alias, name=name)
         return _read_back(session, name)
 
 
-def _tunnel_data(kind: str, port: int) -> list[Attribute]:
-    prefix = f"IFLA_{kind.upper()}"
+def _tunnel_data(kind: str, port: int) -> bytes:
+    packed = port.to_bytes(2, "big")
     # The agent sends with a zero outer checksum; over IPv6 a receiver must be told to accept it.
-    data: list[Attribute] = [
-        (f"{prefix}_COLLECT_METADATA", 1),
-        (f"{prefix}_PORT", port),
-        (f"{prefix}_UDP_ZERO_CSUM6_RX", 1),
-    ]
-    # Learning would fill a table that metadata mode never reads.
-    return [*data, (f"{prefix}_LEARNING", 0)] if kind == "vxlan" else data
+    if kind == "vxlan":
+        return (
+            byte(IFLA_VXLAN_COLLECT_METADATA, 1)
+            + attribute(IFLA_VXLAN_PORT, packed)
+            + byte(_IFLA_VXLAN_UDP_ZERO_CSUM6_RX, 1)
+            # Learning would fill a table that metadata mode never reads.
+            + byte(_IFLA_VXLAN_LEARNING, 0)
+        )
+    return (
+        attribute(IFLA_GENEVE_COLLECT_METADATA, b"")
+        + attribute(IFLA_GENEVE_PORT, packed)
+        + byte(_IFLA_GENEVE_UDP_ZERO_CSUM6_RX, 1)
+    )
 
 
 def silence(
@@ -148,13 +169,12 @@ def create_macvlan(
         NetlinkError: The kernel refused (EEXIST: the name is taken; EBUSY or EADDRINUSE: the MAC is).
         UnsupportedError: The kernel has no such kind of device.
     """
-    attributes: list[Attribute] = [("IFLA_LINK", parent_ifindex), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu)]
+    others = number(IFLA_LINK, parent_ifindex) + mac_address(IFLA_ADDRESS, mac) + number(IFLA_MTU, mtu)
     if parent_nsid is not None:
-        attributes.append(("IFLA_LINK_NETNSID", parent_nsid))
-    data: list[Attribute] = [(f"IFLA_{kind.upper()}_MODE", _MACVLAN_PRIVATE)]
+        others += number(IFLA_LINK_NETNSID, parent_nsid)
 
     def create(name: str, up: bool) -> Link:
-        return _create(session, name, kind, data=data, attributes=attributes, up=up)
+        return _create(session, name, kind, data=macvlan_mode("private"), others=others, up=up)
 
     return session.run(_create_across, session, create, name, up, alias)
 
@@ -202,22 +222,16 @@ def create_veth(
         NetlinkError: The kernel refused (EEXIST: a name is taken).
         UnsupportedError: The kernel has no veth.
     """
-    far = [("IFLA_IFNAME", peer), *_veth_attributes(mtu, peer_mac)]
+    far = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, peer) + _of_an_end(mtu, peer_mac)
     if peer_netns is not None:
-        far.append(("IFLA_NET_NS_FD", peer_netns.fileno()))
+        far += number(_IFLA_NET_NS_FD, peer_netns.fileno())
     return session.run(
-        _create,
-        session,
-        name,
-        "veth",
-        data=[("VETH_INFO_PEER", nested(*far))],
-        attributes=_veth_attributes(mtu, mac),
+        _create, session, name, "veth", data=nested(_VETH_INFO_PEER, far), others=_of_an_end(mtu, mac)
     )
 
 
-def _veth_attributes(mtu: int, mac: str | None) -> list[Attribute]:
-    attributes: list[Attribute] = [("IFLA_MTU", mtu)]
-    return attributes if mac is None else [*attributes, ("IFLA_ADDRESS", mac)]
+def _of_an_end(mtu: int, mac: str | None) -> bytes:
+    return number(IFLA_MTU, mtu) + (b"" if mac is None else mac_address(IFLA_ADDRESS, mac))
 
 
 def create_bridge(session: Session, name: str) -> Link:
@@ -227,7 +241,7 @@ def create_bridge(session: Session, name: str) -> Link:
         NetlinkError: The kernel refused (EEXIST: the name is taken).
         UnsupportedError: The kernel has no bridge.
     """
-    return session.run(_create, session, name, "bridge", data=(), attributes=())
+    return session.run(_create, session, name, "bridge")
 
 
 def _create(
@@ -235,21 +249,18 @@ def _create(
     name: str,
     kind: str,
     *,
-    data: Sequence[Attribute],
-    attributes: Sequence[Attribute],
+    data: bytes = b"",
+    others: bytes = b"",
     up: bool = False,
     final_name: str | None = None,
 ) -> Link:
-    info = nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", nested(*data)))
-    request = Request(
-        Rtm.NEWLINK,
-        fields={"flags": IFF_UP if up else 0, "change": IFF_UP},
-        attributes=[("IFLA_IFNAME", name), *attributes, ("IFLA_LINKINFO", info)],
-        # Without EXCL the kernel would change whatever has the name already.
-        flags=Flag.CREATE | Flag.EXCLUSIVE,
-    )
+    body = IFINFOMSG.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
+    body += text(IFLA_IFNAME, name) + others + link_info(kind, data)
     try:
-        session.request(f"create {kind} {(final_name or name)!r}", request)
+        # Without EXCL the kernel would change whatever has the name already.
+        session.request(
+            f"create {kind} {(final_name or name)!r}", Rtm.NEWLINK, body, Flag.CREATE | Flag.EXCLUSIVE
+        )
     except NetlinkError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise UnsupportedError(

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import secrets
-import struct
 from collections.abc import Container, Iterable
 
-from mizarnet._kernel.netlink._messages import Request
 from mizarnet._kernel.netlink.link import IFINFOMSG, IFLA_GROUP
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, delete_link, dump_links, is_absence
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import Refusal, Rtm, attribute
+from mizarnet._kernel.rtnetlink import Refusal, Rtm, number
 from mizarnet.errors import NetlinkError
 
 _GROUPS = 1 << 31  # the kernel keeps them in an int
@@ -51,8 +49,8 @@ def _delete_group(session: Session, wanted: set[int]) -> set[int]:
     if not marked:
         return marked
     try:
-        packed = attribute(IFLA_GROUP, struct.pack("=I", group))
-        session.request(f"delete {len(marked)} links", Request(Rtm.DELLINK, packed=packed))
+        body = IFINFOMSG.pack(0, 0, 0, 0, 0) + number(IFLA_GROUP, group)
+        session.request(f"delete {len(marked)} links", Rtm.DELLINK, body)
     except NetlinkError as error:
         if not is_absence(error, SAME_NAMESPACE):  # all of them went meanwhile
             raise
@@ -69,8 +67,7 @@ def _unused(groups: Container[int]) -> int:
 
 def _mark(session: Session, ifindexes: list[int], group: int) -> set[int]:
     """Put links into a group; the indexes of those that are in it."""
-    packed = attribute(IFLA_GROUP, struct.pack("=I", group))
-    bodies = [IFINFOMSG.pack(0, 0, ifindex, 0, 0) + packed for ifindex in ifindexes]
+    bodies = [IFINFOMSG.pack(0, 0, ifindex, 0, 0) + number(IFLA_GROUP, group) for ifindex in ifindexes]
     answers = session.request_each("put a link into a group", Rtm.SETLINK, bodies)
     marked: set[int] = set()
     for ifindex, answer in zip(ifindexes, answers, strict=True):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A link, read from the bytes of the kernel's message: in a thirtieth of the time that pyroute2 takes."""
+"""A link, read from the bytes of the kernel's message."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ IFINFOMSG = struct.Struct("=BxHiII")
 """``struct ifinfomsg``: family, type, ifindex, flags, and which of the flags to change."""
 
 # <linux/if_link.h>
+IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
-IFLA_LINKINFO = 18
-IFLA_GROUP = 27
-IFLA_INFO_KIND = 1
-_IFLA_ADDRESS = 1
-_IFLA_MTU = 4
-_IFLA_LINK = 5
+IFLA_MTU = 4
+IFLA_LINK = 5
 _IFLA_QDISC = 6
-_IFLA_MASTER = 10
-_IFLA_IFALIAS = 20
-_IFLA_NUM_TX_QUEUES = 31
-_IFLA_LINK_NETNSID = 37
+IFLA_MASTER = 10
+IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
+IFLA_GROUP = 27
+IFLA_NUM_TX_QUEUES = 31
+IFLA_LINK_NETNSID = 37
 _IFLA_XDP = 43
-_IFLA_INFO_DATA = 2
+IFLA_INFO_KIND, IFLA_INFO_DATA = 1, 2
 # The program; or several, in different modes, each under its mode: IFLA_XDP_{,DRV_,SKB_,HW_}PROG_ID.
 _IFLA_XDP_PROG_IDS = {4, 5, 6, 7}
-_IFLA_MACVLAN_MODE = 1
+IFLA_MACVLAN_MODE = 1  # of macvtap, too
 _IFLA_TUNNEL_ID = 1  # of vxlan and geneve
-_IFLA_VXLAN_PORT, _IFLA_VXLAN_COLLECT_METADATA = 15, 25
-_IFLA_GENEVE_PORT, _IFLA_GENEVE_COLLECT_METADATA = 5, 6
+IFLA_VXLAN_PORT, IFLA_VXLAN_COLLECT_METADATA = 15, 25
+IFLA_GENEVE_PORT, IFLA_GENEVE_COLLECT_METADATA = 5, 6
 
 _WANTED = {
-    _IFLA_ADDRESS,
+    IFLA_ADDRESS,
     IFLA_IFNAME,
-    _IFLA_MTU,
-    _IFLA_LINK,
+    IFLA_MTU,
+    IFLA_LINK,
     _IFLA_QDISC,
-    _IFLA_MASTER,
+    IFLA_MASTER,
     IFLA_LINKINFO,
-    _IFLA_IFALIAS,
+    IFLA_IFALIAS,
     IFLA_GROUP,
-    _IFLA_NUM_TX_QUEUES,
-    _IFLA_LINK_NETNSID,
+    IFLA_NUM_TX_QUEUES,
+    IFLA_LINK_NETNSID,
     _IFLA_XDP,
 }
-_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+MACVLAN_MODES = {1: "private", 2: "vepa", 4: "bridge", 8: "passthru", 16: "source"}
+"""Numbers of the modes of a MACVLAN or MACVTAP."""
 
 
 @attrs.frozen
@@ -126,27 +126,27 @@ def decode_link(message: bytes) -> Link:
     found = attributes(message, _WANTED, at=HEADER_BYTES + IFINFOMSG.size)
     info = attributes(found[IFLA_LINKINFO]) if IFLA_LINKINFO in found else {}
     kind = _text(info, IFLA_INFO_KIND)
-    data = info.get(_IFLA_INFO_DATA, b"")
+    data = info.get(IFLA_INFO_DATA, b"")
     port, external, vni = _tunnel(kind, data)
-    mac, name = found.get(_IFLA_ADDRESS), found.get(IFLA_IFNAME, b"")
+    mac, name = found.get(IFLA_ADDRESS), found.get(IFLA_IFNAME, b"")
     return Link(
         ifindex=ifindex,
         name=os.fsdecode(name.rstrip(b"\0")),
         kind=kind,
-        mtu=_number(found, _IFLA_MTU) or 0,
+        mtu=_number(found, IFLA_MTU) or 0,
         mac=mac.hex(":") if mac else None,
         flags=flags,
-        alias=_text(found, _IFLA_IFALIAS),
-        parent_ifindex=_number(found, _IFLA_LINK),
-        parent_nsid=_nsid(found.get(_IFLA_LINK_NETNSID)),
-        num_tx_queues=_number(found, _IFLA_NUM_TX_QUEUES) or 0,
+        alias=_text(found, IFLA_IFALIAS),
+        parent_ifindex=_number(found, IFLA_LINK),
+        parent_nsid=_nsid(found.get(IFLA_LINK_NETNSID)),
+        num_tx_queues=_number(found, IFLA_NUM_TX_QUEUES) or 0,
         qdisc=_text(found, _IFLA_QDISC),
         port=port,
         external=external,
         vni=vni,
         mode=_mode(kind, data),
         xdp_ids=_xdp_ids(found.get(_IFLA_XDP, b"")),
-        master_ifindex=_number(found, _IFLA_MASTER),
+        master_ifindex=_number(found, IFLA_MASTER),
         group=_number(found, IFLA_GROUP) or 0,
     )
 
@@ -170,10 +170,10 @@ def _tunnel(kind: str, data: bytes) -> tuple[int | None, bool, int | None]:
     """Port, metadata mode and fixed VNI of a vxlan or geneve device."""
     if kind == "vxlan":
         found = attributes(data)
-        port, external = _IFLA_VXLAN_PORT, any(found.get(_IFLA_VXLAN_COLLECT_METADATA, b""))
+        port, external = IFLA_VXLAN_PORT, any(found.get(IFLA_VXLAN_COLLECT_METADATA, b""))
     elif kind == "geneve":
         found = attributes(data)
-        port, external = _IFLA_GENEVE_PORT, _IFLA_GENEVE_COLLECT_METADATA in found  # without a value
+        port, external = IFLA_GENEVE_PORT, IFLA_GENEVE_COLLECT_METADATA in found  # without a value
     else:
         return None, False, None
     number = int.from_bytes(found[port], "big") if port in found else None
@@ -183,8 +183,8 @@ def _tunnel(kind: str, data: bytes) -> tuple[int | None, bool, int | None]:
 def _mode(kind: str, data: bytes) -> str | None:
     if kind not in ("macvlan", "macvtap"):
         return None
-    number = _number(attributes(data, (_IFLA_MACVLAN_MODE,)), _IFLA_MACVLAN_MODE)
-    return None if number is None else _MODES.get(number, str(number))
+    number = _number(attributes(data, (IFLA_MACVLAN_MODE,)), IFLA_MACVLAN_MODE)
+    return None if number is None else MACVLAN_MODES.get(number, str(number))
 
 
 def _xdp_ids(data: bytes) -> tuple[int, ...]:

@@ -4,25 +4,43 @@
 from __future__ import annotations
 
 import errno
-import os
+import socket
 import struct
 from collections.abc import Iterable
 from typing import Literal
 
-from mizarnet._kernel.netlink._messages import Attribute, Request, nested
 from mizarnet._kernel.netlink.link import (
     IFF_MULTICAST,
     IFF_NOARP,
     IFF_UP,
     IFINFOMSG,
+    IFLA_ADDRESS,
+    IFLA_IFALIAS,
     IFLA_IFNAME,
+    IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINKINFO,
+    IFLA_MACVLAN_MODE,
+    IFLA_MASTER,
+    IFLA_MTU,
+    MACVLAN_MODES,
     Link,
     decode_link,
 )
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import HEADER_BYTES, Answer, Refusal, Rtm, attribute, attributes
+from mizarnet._kernel.rtnetlink import (
+    HEADER_BYTES,
+    Answer,
+    Refusal,
+    Rtm,
+    attribute,
+    attributes,
+    byte,
+    mac_address,
+    nested,
+    number,
+    text,
+)
 from mizarnet.errors import NetlinkError
 
 LOOPBACK_IFINDEX = 1
@@ -30,8 +48,9 @@ SAME_NAMESPACE = -1
 """The session's own namespace, in place of the id of another."""
 
 ADDRGENMODE_NONE = 1
+_IFLA_AF_SPEC, _IFLA_INET6_ADDR_GEN_MODE = 26, 8
 _IFLA_TARGET_NETNSID = 46
-_WITHOUT_STATISTICS = attribute(29, struct.pack("=I", 8))
+_WITHOUT_STATISTICS = number(29, 8)
 """IFLA_EXT_MASK with RTEXT_FILTER_SKIP_STATS: a third of the reply less."""
 
 
@@ -51,8 +70,7 @@ def get_link(
     Raises:
         NetlinkError: The kernel refused, for a reason other than absence.
     """
-    named = b"" if name is None else attribute(IFLA_IFNAME, os.fsencode(name) + b"\0")
-    bodies = [_question(ifindex or 0, nsid) + named]
+    bodies = [_question(ifindex or 0, nsid) + _named(name)]
     (answer,) = session.request_each(f"read link {name or ifindex}", Rtm.GETLINK, bodies, reads=True)
     return _found(answer, nsid)
 
@@ -132,9 +150,18 @@ def set_macvlan_mode(session: Session, ifindex: int, *, kind: str, mode: str) ->
     Raises:
         NetlinkError: The kernel refused (EINVAL: to or from passthru).
     """
-    info = nested(("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", nested((f"IFLA_{kind.upper()}_MODE", mode))))
-    request = Request(Rtm.NEWLINK, fields={"index": ifindex}, attributes=[("IFLA_LINKINFO", info)])
-    session.request(f"change the mode of link {ifindex}", request)
+    body = IFINFOMSG.pack(0, 0, ifindex, 0, 0) + link_info(kind, macvlan_mode(mode))
+    session.request(f"change the mode of link {ifindex}", Rtm.NEWLINK, body)
+
+
+def link_info(kind: str, *data: bytes) -> bytes:
+    """The attribute that says of which kind a link is, with that kind's own attributes."""
+    return nested(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nested(IFLA_INFO_DATA, *data))
+
+
+def macvlan_mode(mode: str) -> bytes:
+    """The attribute with the mode of a MACVLAN or MACVTAP."""
+    return number(IFLA_MACVLAN_MODE, next(each for each, name in MACVLAN_MODES.items() if name == mode))
 
 
 _TCMSG = struct.Struct("=BxxxiIII")
@@ -175,7 +202,7 @@ def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NA
     """
     body = _question(0, nsid)
     if kind is not None:
-        body += attribute(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()))
+        body += nested(IFLA_LINKINFO, attribute(IFLA_INFO_KIND, kind.encode()))
     try:
         links = list(map(decode_link, session.request_all("list links", Rtm.GETLINK, body)))
     except NetlinkError as error:
@@ -221,19 +248,19 @@ def set_link(
     flags, change = _flag_bits(
         {IFF_UP: up, IFF_NOARP: None if arp is None else not arp, IFF_MULTICAST: multicast}
     )
-    values = (
-        ("IFLA_MTU", mtu),
-        ("IFLA_ADDRESS", mac),
-        ("IFLA_IFNAME", name),
-        ("IFLA_IFALIAS", alias),
-        ("IFLA_MASTER", master),
-    )
-    given: list[Attribute] = [(key, value) for key, value in values if value is not None]
+    body = IFINFOMSG.pack(0, 0, ifindex, flags, change) + _named(name)
+    if mtu is not None:
+        body += number(IFLA_MTU, mtu)
+    if mac is not None:
+        body += mac_address(IFLA_ADDRESS, mac)
+    if alias is not None:
+        body += text(IFLA_IFALIAS, alias)
+    if master is not None:
+        body += number(IFLA_MASTER, master)
     if address_generation is not None:
-        inet6 = nested(("IFLA_INET6_ADDR_GEN_MODE", ADDRGENMODE_NONE))
-        given.append(("IFLA_AF_SPEC", nested(("AF_INET6", inet6))))
-    fields = {"index": ifindex, "flags": flags, "change": change}
-    session.request(f"change link {ifindex}", Request(Rtm.SETLINK, fields=fields, attributes=given))
+        mode = byte(_IFLA_INET6_ADDR_GEN_MODE, ADDRGENMODE_NONE)
+        body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
+    session.request(f"change link {ifindex}", Rtm.SETLINK, body)
 
 
 def _flag_bits(wanted: dict[int, bool | None]) -> tuple[int, int]:
@@ -250,10 +277,9 @@ def delete_link(
     Raises:
         NetlinkError: The kernel refused (EOPNOTSUPP: a device that cannot be deleted).
     """
-    named: list[Attribute] = [] if name is None else [("IFLA_IFNAME", name)]
+    body = IFINFOMSG.pack(0, 0, ifindex or 0, 0, 0) + _named(name) + _target(nsid)
     try:
-        request = Request(Rtm.DELLINK, fields={"index": ifindex or 0}, attributes=named, packed=_target(nsid))
-        session.request(f"delete link {name or ifindex}", request)
+        session.request(f"delete link {name or ifindex}", Rtm.DELLINK, body)
     except NetlinkError as error:
         if is_absence(error, nsid):
             return False
@@ -262,7 +288,11 @@ def delete_link(
 
 
 def _target(nsid: int) -> bytes:
-    return b"" if nsid == SAME_NAMESPACE else attribute(_IFLA_TARGET_NETNSID, struct.pack("=i", nsid))
+    return b"" if nsid == SAME_NAMESPACE else number(_IFLA_TARGET_NETNSID, nsid)
+
+
+def _named(name: str | None) -> bytes:
+    return b"" if name is None else text(IFLA_IFNAME, name)
 
 
 def is_absence(refused: NetlinkError | Refusal, nsid: int) -> bool:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from mizarnet._kernel.netlink._messages import Request
 from mizarnet._kernel.netlink.link import Link
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, dump_links
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import Flag, Rtm
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attributes, number
+from mizarnet._model.layout import read_number
 from mizarnet.errors import NetlinkError
 
 _UNASSIGNED = 0xFFFFFFFF  # -1, the id of a namespace without one; in a request: choose a free id
+_RTGENMSG = bytes(4)
+"""``struct rtgenmsg``: any family."""
+_NETNSA_NSID, _NETNSA_FD = 1, 3
 
 
 def nsid_of(session: Session, netns: NetnsHandle) -> int:
@@ -40,9 +43,9 @@ def _nsid_of(session: Session, fd: int) -> int:
     nsid = _get(session, fd)
     if nsid is not None:
         return nsid
-    attributes = [("NETNSA_FD", fd), ("NETNSA_NSID", _UNASSIGNED)]
+    body = _RTGENMSG + number(_NETNSA_FD, fd) + number(_NETNSA_NSID, _UNASSIGNED)
     try:
-        session.request("give a network namespace an id", Request(Rtm.NEWNSID, attributes=attributes))
+        session.request("give a network namespace an id", Rtm.NEWNSID, body)
     except NetlinkError:
         if (nsid := _get(session, fd)) is not None:  # another process was faster
             return nsid
@@ -53,17 +56,21 @@ def _nsid_of(session: Session, fd: int) -> int:
 
 
 def _get(session: Session, fd: int) -> int | None:
-    request = Request(Rtm.GETNSID, attributes=[("NETNSA_FD", fd)])
-    (reply,) = session.request("read the id of a network namespace", request)
-    nsid = reply.number("NETNSA_NSID")
-    return None if nsid == _UNASSIGNED else nsid
+    body = _RTGENMSG + number(_NETNSA_FD, fd)
+    (reply,) = session.request("read the id of a network namespace", Rtm.GETNSID, body)
+    return _id_in(reply)
 
 
 def list_nsids(session: Session) -> list[int]:
     """The ids by which the session's namespace knows others."""
-    replies = session.request("list ids of network namespaces", Request(Rtm.GETNSID, flags=Flag.DUMP))
-    found = (reply.number("NETNSA_NSID") for reply in replies)
-    return [nsid for nsid in found if nsid is not None and nsid != _UNASSIGNED]
+    replies = session.request("list ids of network namespaces", Rtm.GETNSID, _RTGENMSG, Flag.DUMP)
+    return [nsid for nsid in map(_id_in, replies) if nsid is not None]
+
+
+def _id_in(message: bytes) -> int | None:
+    """The id that an RTM_NEWNSID message, its header included, describes; None: the namespace has none."""
+    nsid = read_number(attributes(message, at=HEADER_BYTES + len(_RTGENMSG))[_NETNSA_NSID])
+    return None if nsid == _UNASSIGNED else nsid
 
 
 def upper_links(session: Session, ifindex: int) -> list[tuple[int, Link]]:

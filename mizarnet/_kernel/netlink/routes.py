@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import attrs
 
-from mizarnet._kernel.netlink._messages import Attribute, Request
 from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes, number
 from mizarnet._model.arguments import IPAddress, IPNetwork
 from mizarnet._model.layout import read_number
 
@@ -27,7 +26,8 @@ _RTNH_F_ONLINK = 4
 _RTMSG = struct.Struct("=BBBBBBBBI")
 """``struct rtmsg``: family, bits of destination and source, TOS, table, protocol, scope, type and flags."""
 _RTNEXTHOP = struct.Struct("=HBBi")
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_MULTIPATH = 1, 2, 4, 5, 8, 9
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
+_RTA_METRICS, _RTA_MULTIPATH = 8, 9
 _RTA_VIA, _RTA_IP_PROTO, _RTA_DPORT = 18, 27, 29
 _RTAX_MTU = 2
 _RTN_LOCAL = 2
@@ -120,26 +120,27 @@ def _change(
     metric: int | None,
     flags: Flag,
 ) -> None:
-    fields = {
-        "family": FAMILIES[prefix.version],
-        "dst_len": prefix.prefixlen,
-        "table": _RT_TABLE_MAIN,
-        "type": _RTN_UNICAST,
-        "flags": _RTNH_F_ONLINK if onlink else 0,
-        "scope": _RT_SCOPE_LINK if gateway is None else 0,
-    }
-    attributes: list[Attribute] = [("RTA_OIF", ifindex)]
+    body = _RTMSG.pack(
+        FAMILIES[prefix.version],
+        prefix.prefixlen,
+        0,
+        0,
+        _RT_TABLE_MAIN,
+        _RTPROT_STATIC if kind is Rtm.NEWROUTE else 0,
+        _RT_SCOPE_LINK if gateway is None else 0,
+        _RTN_UNICAST,
+        _RTNH_F_ONLINK if onlink else 0,
+    )
+    body += number(_RTA_OIF, ifindex)
     if prefix.prefixlen:
-        attributes.append(("RTA_DST", str(prefix.network_address)))
+        body += attribute(_RTA_DST, prefix.network_address.packed)
     if gateway is not None:
-        attributes.append(("RTA_GATEWAY", str(gateway)))
+        body += attribute(_RTA_GATEWAY, gateway.packed)
     if metric is not None:
-        attributes.append(("RTA_PRIORITY", metric))
-    if kind is Rtm.NEWROUTE:
-        fields["proto"] = _RTPROT_STATIC
+        body += number(_RTA_PRIORITY, metric)
     verb = "add" if kind is Rtm.NEWROUTE else "delete"
     text = f"{verb} the route to {prefix}" + (f" via {gateway}" if gateway else "")
-    session.request(text, Request(kind, fields=fields, attributes=attributes, flags=flags))
+    session.request(text, kind, body, flags)
 
 
 def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
@@ -157,7 +158,7 @@ def list_routes(session: Session, *, ifindex: int | None = None) -> list[Route]:
 
 def _list_routes(session: Session, ifindex: int | None) -> list[Route]:
     routes: list[Route] = []
-    through = b"" if ifindex is None else attribute(_RTA_OIF, struct.pack("=I", ifindex))
+    through = b"" if ifindex is None else number(_RTA_OIF, ifindex)
     for version, family in FAMILIES.items():
         # The kernel leaves out the other types: there are more of them than of these.
         body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, _RTN_UNICAST, 0) + through
@@ -248,8 +249,8 @@ def has_default_route(session: Session, version: int) -> bool:
 
     Only the fixed headers are read: a namespace may have a hundred thousand routes.
     """
-    request = Request(Rtm.GETROUTE, fields={"family": FAMILIES[version]}, flags=Flag.DUMP)
-    return session.request_any(f"list IPv{version} routes", request, _is_default)
+    body = _RTMSG.pack(FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+    return any(map(_is_default, session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body)))
 
 
 def _is_default(message: bytes) -> bool:

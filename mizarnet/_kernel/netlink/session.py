@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
 from mizarnet._kernel.closing import Owner, refuse_forked
-from mizarnet._kernel.netlink._messages import Reply, Request, prepare
 from mizarnet._kernel.netlink._worker import Worker, outcome, registry
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
 from mizarnet._kernel.rtnetlink import Answer, Flag, Rtm
@@ -34,7 +33,6 @@ class Session(Owner):
         self._timeout = timeout
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        prepare()
         self._worker: Worker = registry.acquire(handle, shared=shared)
         self._closed = False
 
@@ -117,23 +115,19 @@ class Session(Owner):
             return function(*args, **kwargs)
         return self.run(function, *args, **kwargs)
 
-    def request(self, operation: str, request: Request) -> list[Reply]:
-        """Send one rtnetlink request inside the namespace; ``operation`` says in words what is tried."""
-        return self.run(request.send, self._worker.rtnl, operation)
+    def request(self, operation: str, kind: Rtm, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
+        """Send one rtnetlink request inside the namespace; see `Rtnl.request`."""
+        return self.run(self._worker.rtnl.request, operation, kind, body, flags)
 
     def request_all(self, operation: str, kind: Rtm, body: bytes) -> list[bytes]:
         """Everything that the kernel has of a kind, as messages; ``body`` is the request without its header."""
-        return self.run(self._worker.rtnl.request, operation, kind, body, Flag.DUMP)
+        return self.request(operation, kind, body, Flag.DUMP)
 
     def request_each(
         self, operation: str, kind: Rtm, bodies: Sequence[bytes], *, reads: bool = False
     ) -> list[Answer]:
         """The answers to many requests inside the namespace; see `Rtnl.request_each`."""
         return self.run(self._worker.rtnl.request_each, operation, kind, bodies, reads=reads)
-
-    def request_any(self, operation: str, request: Request, fits: Callable[[bytes], bool]) -> bool:
-        """Whether a reply to an rtnetlink request fits, judged by its bytes; raises as :meth:`request` does."""
-        return self.run(request.any, self._worker.rtnl, operation, fits)
 
     def aside(self) -> Session:
         """Another session of the namespace, with a thread of its own: for a call that others shall not wait for."""

@@ -26,7 +26,6 @@ from mizarnet._kernel.netlink import (
     set_link,
     silence,
 )
-from mizarnet._kernel.netlink._messages import Request, nested
 from mizarnet._kernel.rtnetlink import Rtm
 from mizarnet.errors import KernelError, NetlinkError, UnsupportedError
 from tests.netns.netlink.datagrams import counted
@@ -320,12 +319,6 @@ def test_a_link_is_seen_and_deleted_from_another_namespace(open_new: OpenNew) ->
     assert not delete_link(host, link.ifindex, nsid=nsid)
     assert get_link(target, "eth0") is None
     assert get_link(host, "tunnel0") is not None
-
-
-def test_what_pyroute2_does_not_know_is_refused() -> None:
-    for attributes in ([("IFLA_NO_SUCH", 1)], [("IFLA_LINKINFO", nested(("IFLA_INFO_NO_SUCH", 1)))]):
-        with pytest.raises(UnsupportedError, match="NO_SUCH"):
-            Request(Rtm.GETLINK, attributes=attributes).encode()
 
 
 def test_a_missing_capability_is_named(session: Session) -> None:
