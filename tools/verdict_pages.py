@@ -29,6 +29,8 @@ AROUND = {
     "BOUNCE_ADMITTED": ("B1", "B2", "B3", "B4", "B5"),
     "NEIGHBOUR_ANSWERED": ("R6", "L9"),
     "GATEWAY_ANSWERED": ("D6", "E1", "E2", "E3"),
+    "OVERSIZED": tuple(f"T{number}" for number in range(1, 9)),
+    "OVERSIZED_ANSWERED": ("W1", "W2", "W3"),
     "HOP_LIMIT": tuple(f"H{number}" for number in range(1, 8)),
     "PASSED": tuple(f"K{number}" for number in range(1, 19)),
     "TUNNEL_KEY_REFUSED": ("D5", "D9", "G15"),

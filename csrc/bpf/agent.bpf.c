@@ -7,8 +7,6 @@
  * Nothing leaves without a tunnel key set here, and the default is to drop. A packet is judged first, and nothing of it
  * changed; then what was decided is carried out; conclude() ends the program.
  */
-#include <linux/udp.h>
-
 #include "lib/arp.h"
 #include "lib/gateway.h"
 #include "lib/hop.h"
@@ -17,9 +15,8 @@
 #include "lib/nd.h"
 #include "lib/origin.h"
 #include "lib/outer.h"
+#include "lib/oversized.h"
 #include "lib/verdict.h"
-
-enum { GSO_BY_FRAGS = 0xffff };
 
 static __always_inline int unknown_sender(const struct frame *frame)
 {
@@ -40,19 +37,6 @@ static __always_inline int find_sender(struct __sk_buff *skb, struct packet *pac
 	packet->sender = sender;
 	packet->vni = sender->vni;
 	return 0;
-}
-
-/*
- * A VM can write what a device would refuse; outer fragments would hide that its MTU is wrong. Of a frame that is
- * segmented later, each segment has at least an IPv4 and a UDP header around its data.
- */
-static __always_inline bool is_oversized(struct __sk_buff *skb)
-{
-	if (skb->gso_size == GSO_BY_FRAGS)
-		return false; /* SCTP's segments are as its sender made them, and nobody else can ask for that */
-	if (skb->gso_size)
-		return skb->gso_size + sizeof(struct iphdr) + sizeof(struct udphdr) > config.mtu;
-	return skb->len > config.mtu + ETH_HLEN;
 }
 
 /*
@@ -185,7 +169,8 @@ static __always_inline int judge_sent(struct __sk_buff *skb, struct packet *pack
 	if (refused)
 		return refused;
 	if (is_oversized(skb))
-		return MZN_DROP_OVERSIZED;
+		return judge_oversized(skb, &packet->frame, packet->sender) ? MZN_PASS_OVERSIZED_ANSWERED :
+									      MZN_DROP_OVERSIZED;
 	if (is_checksum_misplaced(skb, &packet->frame))
 		return MZN_DROP_BAD_OFFLOAD;
 	return decide(skb, packet);
@@ -225,8 +210,8 @@ static __always_inline int carry_out_sent(struct __sk_buff *skb, struct packet *
 		return decided;
 	if (decided == MZN_PASS_NEIGHBOUR_ANSWERED)
 		return answer_neighbour(skb, packet);
-	if (decided == MZN_PASS_GATEWAY_ANSWERED && has_expired(packet))
-		return expire(skb, &packet->frame, packet->sender);
+	if (decided == MZN_PASS_OVERSIZED_ANSWERED || (decided == MZN_PASS_GATEWAY_ANSWERED && has_expired(packet)))
+		return complain(skb, &packet->frame, packet->sender, decided);
 	refused = take_hop(skb, packet);
 	if (refused)
 		return refused;

@@ -394,7 +394,7 @@ class Counted(NamedTuple):
 
 def no_traffic(instance: int) -> bytes:
     """An endpoint's counters on one CPU, packed as ``mzn_traffic``, before it has sent or received anything."""
-    return layouts.Traffic(instance, *[layouts.Counter(0, 0)] * 4).pack()
+    return layouts.Traffic(instance, 0, *[layouts.Counter(0, 0)] * 4).pack()
 
 
 instance_counted: Callable[[bytes], int] = layouts.TRAFFIC.reader("instance")

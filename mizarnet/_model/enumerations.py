@@ -29,7 +29,7 @@ class VerdictKind(enum.Enum):
 class Limit:
     """Sizes and bounds that programs and user space share."""
 
-    SCHEMA: Final = 3
+    SCHEMA: Final = 4
     """Version of the layouts in this file."""
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""
@@ -107,6 +107,8 @@ class Verdict(enum.IntEnum):
     """Switch: no usable route to the next hop, left to the guard."""
     COPIED = 14
     """Guard: a copy without the sender's socket replaces the agent's own frame."""
+    OVERSIZED_ANSWERED = 15
+    """Agent: too long, so its sender was told the tunnel's MTU."""
     TRUNCATED = 64
     """A header does not fit into the frame."""
     VLAN_TAGGED = 65
@@ -174,7 +176,7 @@ class Verdict(enum.IntEnum):
     GENEVE_OPTIONS = 96
     """Guard: a control frame, or an option that must be understood."""
     OVERSIZED = 97
-    """Longer than the tunnel's MTU, and not to be segmented."""
+    """Longer than the tunnel carries, and not answered."""
     BAD_OFFLOAD = 98
     """A checksum left to the device would change headers that were checked."""
     BOUNCED_BACK = 99
@@ -380,6 +382,11 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
         "The frame came from a socket that the kernel shares between namespaces, so a copy without it was delivered.",
         "None needed.",
     ),
+    Verdict.OVERSIZED_ANSWERED: _Meaning(
+        VerdictKind.PASSED,
+        "A VM or a raw socket sent a packet that is longer than the tunnel's MTU and may not be fragmented, and was told the MTU.",
+        "None needed. If it keeps growing, set the MTU inside to that of endpoint.state(), also in the guest.",
+    ),
     Verdict.TRUNCATED: _Meaning(
         VerdictKind.TENANT,
         "A raw socket or a VM sent a frame that ends within its headers.",
@@ -547,7 +554,7 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
     ),
     Verdict.OVERSIZED: _Meaning(
         VerdictKind.TENANT,
-        "A VM or a raw socket sent a frame that is longer than the tunnel's MTU.",
+        "A VM or a raw socket sent a frame that is longer than the tunnel's MTU, and could not be told, such as IPv4 that may be fragmented.",
         "Set the MTU inside to that of endpoint.state(), also in the guest.",
     ),
     Verdict.BAD_OFFLOAD: _Meaning(
@@ -608,6 +615,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_PASS_PASSED_CHECKSUM": Verdict.PASSED_CHECKSUM,
         "MZN_PASS_PASSED_NO_ROUTE": Verdict.PASSED_NO_ROUTE,
         "MZN_PASS_COPIED": Verdict.COPIED,
+        "MZN_PASS_OVERSIZED_ANSWERED": Verdict.OVERSIZED_ANSWERED,
         "MZN_DROP_TRUNCATED": Verdict.TRUNCATED,
         "MZN_DROP_VLAN_TAGGED": Verdict.VLAN_TAGGED,
         "MZN_DROP_UNKNOWN_ETHERTYPE": Verdict.UNKNOWN_ETHERTYPE,

@@ -331,6 +331,7 @@ class Counter(NamedTuple):
 TRAFFIC: Final = Layout(
     "mzn_traffic",
     ("instance", "Q"),
+    ("told", "Q"),
     ("sent", COUNTER),
     ("received", COUNTER),
     ("dropped", COUNTER),
@@ -342,6 +343,7 @@ class Traffic(NamedTuple):
     """The members of ``mzn_traffic``."""
 
     instance: int
+    told: int
     sent: Counter
     received: Counter
     dropped: Counter
@@ -351,18 +353,20 @@ class Traffic(NamedTuple):
     def unpack(cls, data: Packed) -> Traffic:
         """Of the bytes in a map."""
         (
-            instance, sent_packets, sent_bytes, received_packets, received_bytes, dropped_packets,
+            instance, told, sent_packets, sent_bytes, received_packets, received_bytes, dropped_packets,
             dropped_bytes, undelivered_packets, undelivered_bytes
         ) = TRAFFIC.unpack(data)
         return new(
-            Traffic, (instance, new(Counter, (sent_packets, sent_bytes)), new(Counter, (received_packets,
-            received_bytes)), new(Counter, (dropped_packets, dropped_bytes)), new(Counter,
+            Traffic, (instance, told, new(Counter, (sent_packets, sent_bytes)), new(Counter,
+            (received_packets, received_bytes)), new(Counter, (dropped_packets, dropped_bytes)), new(Counter,
             (undelivered_packets, undelivered_bytes)))
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
-        return TRAFFIC.pack(self.instance, *self.sent, *self.received, *self.dropped, *self.undelivered)
+        return TRAFFIC.pack(
+            self.instance, self.told, *self.sent, *self.received, *self.dropped, *self.undelivered
+        )
 
 
 DROP_KEY: Final = Layout("mzn_drop_key", ("instance", "Q"), ("verdict", "I"), ("pad", "4x"))

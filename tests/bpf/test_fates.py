@@ -32,6 +32,7 @@ FATES = {
         Verdict.DELIVERED_LOCALLY: TURN,
         Verdict.NEIGHBOUR_ANSWERED: TURN,
         Verdict.GATEWAY_ANSWERED: TURN,
+        Verdict.OVERSIZED_ANSWERED: TURN,
     },
     "guard": {Verdict.ACCEPTED: GO_ON, Verdict.ACCEPTED_LOCALLY: GO_ON, Verdict.BOUNCED: TURN},
     "switch": dict.fromkeys(NUMBERS, GO_ON) | {int(Verdict.BOUNCED): TURN},

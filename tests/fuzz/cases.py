@@ -24,6 +24,8 @@ _SHORTEST_SEGMENTED = 64
 
 _PRIORITIES = mostly(0, 1, 7, 0x10001, 0xFFFFFFFF)
 _TIMES = mostly(0, 1, 1_700_000_000_000_000_000, 1 << 62)
+_CLOCKS = mostly(1_500_000_000, 0, 999_999_999, 1_000_000_000, 1_999_999_999, 2_000_000_000, 257_000_000_000)
+"""Around the seconds in which senders have been told that a packet is too long."""
 _CHECKSUM_STARTS = (34, 34, 54, 54, 62, 33, 53, 14)
 _TAGS = (0, 7, 0xFFF, 0xE001)
 
@@ -129,6 +131,7 @@ class _AgentCases(_Maker):
             origin=of.origins[bits(PICK)],
             flow_hash=self.hash(),
             key_refused=not bits(6),
+            clock=_CLOCKS[bits(PICK)],
         )
 
     def _bounced(self, of: Speaker, frame: bytes) -> Case:

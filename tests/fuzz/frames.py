@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import random
 
+from tests.frames import u16
 from tests.fuzz.frames_arp_nd import NeighbourFrames
-from tests.fuzz.frames_ip import IpFrames
+from tests.fuzz.frames_ip import TYPE_IPV4, TYPE_IPV6, IpFrames
 from tests.fuzz.pools import PICK, mostly
 from tests.fuzz.speakers import Speaker
 from tests.model.state import Mac
@@ -53,7 +54,7 @@ class Grammar:
         odd = bits(5)
         if odd == 0 and len(made) < PADDED:
             return made + bytes(PADDED - len(made) + (bits(2) == 0))
-        if odd == 1 and bits(2) == 0:
+        if odd == 1 and bits(1):
             return self._stretched(made)
         return made
 
@@ -66,6 +67,17 @@ class Grammar:
         return made[:12] + _ETHERTYPES[bits(PICK) % len(_ETHERTYPES)] + made[14:]
 
     def _stretched(self, made: bytes) -> bytes:
-        """To the longest that the tunnel takes, or one byte beside."""
-        wanted = self._mtu + 14 + self._bits(2) - 1
-        return made + bytes(wanted - len(made)) if len(made) < wanted <= LONGEST else made
+        """To the longest that the tunnel takes, or some bytes beside; as a trailer, or with all that it says."""
+        bits = self._bits
+        wanted = self._mtu + 14 + bits(2) - 1
+        if not len(made) < wanted <= LONGEST:
+            return made
+        made += bytes(wanted - len(made))
+        return self._whole(made) if bits(2) else made
+
+    def _whole(self, made: bytes) -> bytes:
+        """Its length field says that all of it is the packet. IPv4 mostly forbids that others fragment it."""
+        if made[12:14] == TYPE_IPV4:
+            forbids = 0x40 if self._bits(2) else 0
+            return made[:16] + u16(len(made) - 14) + made[18:20] + bytes([made[20] | forbids]) + made[21:]
+        return made[:18] + u16(len(made) - 54) + made[20:] if made[12:14] == TYPE_IPV6 else made

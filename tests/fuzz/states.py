@@ -190,6 +190,8 @@ class Builder:
             more=rng.random() < 0.4,
             addresses=tuple(own),
             gateways=tuple(gateways),
+            told_in=rng.choice((0, 1)),
+            told=rng.choice((0, 1, 98, 99, 100, 100)),
         )
 
     def _own_address(self, vni: int, size: int, taken: set[tuple[int, Ip]]) -> Ip:

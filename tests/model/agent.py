@@ -4,18 +4,14 @@
 from __future__ import annotations
 
 from mizarnet import Verdict
+from tests.model import lengths
 from tests.model.case import TC_OK, TC_SHOT, Case, Outcome, RoutedBy, Sent, SentBy
 from tests.model.neighbours import answer_arp, answer_solicitation
-from tests.model.packet import ETHERNET_BYTES, Packet, understand
+from tests.model.packet import Packet, understand
 from tests.model.refused import Refused
 from tests.model.routes import redirected, route
-from tests.model.state import Config
 from tests.model.tables import Sender, Tables
 
-SEGMENT_HEADERS = 28
-"""The shortest IP and transport headers of a segment."""
-SEGMENTS_OF_THE_SENDER = 0xFFFF
-"""In place of a size: the segments are there already."""
 RAW_FAMILIES = (17, 44, 0)
 """Of sockets that write whole frames: packet, XDP, and a tap's, which has none."""
 
@@ -37,10 +33,12 @@ def judge(case: Case, tables: Tables) -> Outcome:
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT)
     number, length = sender.record.number, len(case.frame)
+    sent = Sent(number, length, dropped=False)
     try:
-        _check_size(case, tables.config)
+        if lengths.is_too_long(case, tables.config):  # A8
+            return lengths.answered(case, packet, sender, tables, sent)
         _check_checksum(case, packet)
-        return _onwards(case, packet, sender, tables, Sent(number, length, dropped=False))
+        return _onwards(case, packet, sender, tables, sent)
     except Refused as refused:
         return Outcome(verdict=refused.reason, action=TC_SHOT, sent=Sent(number, length, dropped=True))
 
@@ -75,14 +73,6 @@ def _check_origin(origin: RoutedBy | SentBy | None, is_arp: bool, sender: Sender
             raise Refused(Verdict.FOREIGN_SOCKET)
     elif not is_arp:  # A7
         raise Refused(Verdict.NO_ORIGIN)
-
-
-def _check_size(case: Case, config: Config) -> None:
-    if case.gso_size == SEGMENTS_OF_THE_SENDER:
-        return
-    longest = case.gso_size + SEGMENT_HEADERS if case.gso_size else len(case.frame) - ETHERNET_BYTES
-    if longest > config.mtu:  # A8
-        raise Refused(Verdict.OVERSIZED)
 
 
 def _check_checksum(case: Case, packet: Packet | None) -> None:

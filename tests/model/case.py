@@ -146,6 +146,7 @@ class Case:
         flow_hash: The kernel's hash of its flow.
         key_refused: The kernel does not take the tunnel key that the program sets.
         hop: The kernel's answer if a transit switch asks for the way.
+        clock: Monotonic time, in nanoseconds.
     """
 
     program: ProgramName
@@ -163,6 +164,7 @@ class Case:
     flow_hash: int = 0
     key_refused: bool = False
     hop: Hop | None = None
+    clock: int = 0
 
 
 @attrs.frozen
@@ -200,6 +202,7 @@ class Outcome:
         received: What is counted for the receiver.
         undelivered: What is counted for the endpoint that does not get the frame, besides the sender.
         asked: Source and destination of the way a transit switch asked for.
+        told: How often the sender has been told in this second that a packet is too long, if it is told now.
     """
 
     verdict: Verdict
@@ -215,3 +218,4 @@ class Outcome:
     received: Received | None = None
     undelivered: Received | None = None
     asked: tuple[Ip, Ip] | None = None
+    told: int | None = None

@@ -10,7 +10,8 @@ from tests.model.packet import ETHERNET_BYTES, ICMP, ICMPV6, IPV6, Packet
 from tests.model.state import Ip, Mac
 
 ANSWER_HOPS, NEIGHBOUR_HOPS = 64, 255
-QUOTED_BYTES = 8
+QUOTED_BYTES, QUOTED_OF_LONG = 8, 48
+"""Behind the IP header without options, or the fixed one."""
 SOLICITED_OVERRIDE = 0x60000000
 
 
@@ -31,10 +32,25 @@ def advertisement(packet: Packet, target: Ip, mac: Mac) -> bytes:
 def time_exceeded(packet: Packet, gateway: Ip, mac: Mac) -> bytes:
     """Section 2.6: it quotes the packet as it came."""
     quoted = packet.frame[ETHERNET_BYTES : packet.header_end + QUOTED_BYTES]
-    if len(gateway) == 4:
-        ip = _ipv4(gateway, packet.source, struct.pack("!BBHI", 11, 0, 0, 0) + quoted)
+    start = struct.pack("!BBHI", 11 if len(gateway) == 4 else 3, 0, 0, 0)
+    return _error(packet, gateway, mac, start + quoted)
+
+
+def too_long(packet: Packet, speaker: Ip, mac: Mac, mtu: int) -> bytes:
+    """Section 2.9: "fragmentation needed" or "packet too big"."""
+    quoted = packet.frame[ETHERNET_BYTES : packet.header_end + QUOTED_OF_LONG]
+    start = (
+        struct.pack("!BBHHH", 3, 4, 0, 0, mtu) if len(speaker) == 4 else struct.pack("!BBHI", 2, 0, 0, mtu)
+    )
+    return _error(packet, speaker, mac, start + quoted)
+
+
+def _error(packet: Packet, speaker: Ip, mac: Mac, message: bytes) -> bytes:
+    """A message that has no checksum yet, to the sender of the packet."""
+    if len(speaker) == 4:
+        ip = _ipv4(speaker, packet.source, message)
     else:
-        ip = _ipv6(gateway, packet.source, ANSWER_HOPS, struct.pack("!BBHI", 3, 0, 0, 0) + quoted)
+        ip = _ipv6(speaker, packet.source, ANSWER_HOPS, message)
     return packet.source_mac + mac + packet.frame[12:14] + ip
 
 

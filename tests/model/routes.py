@@ -69,7 +69,13 @@ def _to_endpoint(
 
 
 def redirected(
-    verdict: Verdict, frame: bytes, config: Config, sent: Sent, received: Received | None = None
+    verdict: Verdict,
+    frame: bytes,
+    config: Config,
+    sent: Sent,
+    received: Received | None = None,
+    *,
+    told: int | None = None,
 ) -> Outcome:
     """Handed to the tunnel's own ingress, where the secret mark tells the guard who did it."""
     return Outcome(
@@ -80,6 +86,7 @@ def redirected(
         redirect="ingress",
         sent=sent,
         received=received,
+        told=told,
     )
 
 
@@ -99,7 +106,7 @@ def _encapsulated(case: Case, frame: bytes, outer: Outer, sent: Sent) -> Outcome
 def _expired(packet: Packet, sender: Sender, config: Config) -> bytes:
     """Section 2.6."""
     gateway = sender.gateways.get(len(packet.source))
-    if packet.upper is None or _is_error(packet) or gateway is None:
+    if packet.upper is None or is_error(packet) or gateway is None:
         raise Refused(Verdict.HOP_LIMIT)
     has_options = len(packet.source) == 4 and packet.upper_at != packet.header_end
     if has_options or packet.header_end + replies.QUOTED_BYTES > packet.end:
@@ -107,8 +114,8 @@ def _expired(packet: Packet, sender: Sender, config: Config) -> bytes:
     return replies.time_exceeded(packet, gateway, config.virtual_mac)
 
 
-def _is_error(packet: Packet) -> bool:
-    """Whether it is an ICMP message, of either family, that no error may answer (RFC 1122, RFC 4443)."""
+def is_error(packet: Packet) -> bool:
+    """H2 to H4: whether it is an ICMP message, of either family, that no error may answer (RFC 1122, RFC 4443)."""
     if packet.upper not in (ICMP, ICMPV6):
         return False
     kind = packet.upper_type

@@ -59,6 +59,8 @@ class SenderRecord:
         more: Whether it has further addresses, which only their entries name.
         addresses: Its own, with the length of the on-link prefix.
         gateways: One of a family at most.
+        told_in: The second in which it was told last that a packet is too long.
+        told: How often in that second.
     """
 
     vni: int
@@ -69,6 +71,8 @@ class SenderRecord:
     more: bool = False
     addresses: tuple[tuple[Ip, int], ...]
     gateways: tuple[Ip, ...] = ()
+    told_in: int = 0
+    told: int = 0
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ import mizarnet as mz
 from mizarnet import Program, Verdict
 from mizarnet._model.codec import u32
 from mizarnet._model.enumerations import Limit
-from tests.support.invariants import account_of
+from tests.support.invariants import REDIRECTED, account_of
 from tests.world import World
 
 pytestmark = pytest.mark.vm
@@ -52,9 +52,7 @@ def test_a_verdict_without_a_run_is_noticed(agent: mz.TransitAgent, program: Pro
         assert errors(agent) == [f"the {program.name.lower()} ran 0 times and counted 1 verdicts"]
 
 
-@pytest.mark.parametrize(
-    "verdict", [Verdict.DELIVERED_LOCALLY, Verdict.NEIGHBOUR_ANSWERED, Verdict.GATEWAY_ANSWERED]
-)
+@pytest.mark.parametrize("verdict", REDIRECTED)
 def test_a_redirected_frame_that_did_not_arrive_is_noticed(agent: mz.TransitAgent, verdict: Verdict) -> None:
     with one_more(agent, Program.AGENT, verdict):
         assert "of 1 frames that the agent redirected the guard accepted 0" in errors(agent)

@@ -32,7 +32,12 @@ from tests.support.standing import data_paths
 from tests.support.wait import wait_until
 
 ENABLE_STATS, RUN_TIME = 32, 0  # enum bpf_cmd, enum bpf_stats_type
-REDIRECTED = (Verdict.DELIVERED_LOCALLY, Verdict.NEIGHBOUR_ANSWERED, Verdict.GATEWAY_ANSWERED)
+REDIRECTED = (
+    Verdict.DELIVERED_LOCALLY,
+    Verdict.NEIGHBOUR_ANSWERED,
+    Verdict.GATEWAY_ANSWERED,
+    Verdict.OVERSIZED_ANSWERED,
+)
 """What the agent hands to the tunnel's own ingress, under its mark: frames for neighbours, and its answers."""
 _libc = ctypes.CDLL(None, use_errno=True)
 _counting: list[int] = []

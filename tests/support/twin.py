@@ -10,11 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+import attrs
+
 from mizarnet import Counter, Verdict
 from mizarnet._datapath.dry_run import DEVICE, Context, DryRun, object_path
 from mizarnet._datapath.dry_run import Outcome as Ran
 from mizarnet._datapath.dry_run.facts import NO_MAC, Asked, Facts, Key, Origin
-from mizarnet._model import codec
+from mizarnet._model import codec, layouts
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program
 from mizarnet._model.stats import NOT_SUMMED, unpack_reasons
@@ -47,6 +49,7 @@ class Twin:
         self._maps = dry_run.maps.by_name()
         self._known: dict[str, dict[bytes, bytes]] = {name: {} for name in ("senders", "endpoints")}
         self._known |= {"networks": {}, "routers": {}, "peers": {}}
+        self._told: dict[int, int] = {}
 
     @classmethod
     def load(cls, config: Config, path: Path | None = None) -> Self:
@@ -72,6 +75,9 @@ class Twin:
         traffic.update_many(
             (u32(slot), cpus * codec.no_traffic(_instance(slot))) for slot in range(traffic.max_entries)
         )
+        self._told = {known.number: known.told_in << 8 | known.told for known in state.senders.values()}
+        for number in self._told:
+            self._tell(number)
         drops.delete_many(list(drops.keys()))
 
     def counters(self) -> tuple[array[int], array[int]]:
@@ -89,7 +95,26 @@ class Twin:
         """Run a program on a frame; raises `BpfError` if the kernel refused it before the program saw it."""
         ingress = DEVICE if case.from_tunnel else 0
         context = Context(case.mark, case.priority, ingress, case.token, case.tstamp, case.gso_size)
-        return _outcome(case, self._dry_run.run(PROGRAMS[case.program], case.frame, context, _facts(case)))
+        ran = self._dry_run.run(PROGRAMS[case.program], case.frame, context, _facts(case))
+        outcome = _outcome(case, ran)
+        if outcome.verdict is not Verdict.OVERSIZED_ANSWERED or outcome.sent is None:
+            return outcome
+        return attrs.evolve(outcome, told=self._times_told(case, outcome.sent.number))
+
+    def _times_told(self, case: Case, number: int) -> int:
+        """How often the sender has been told in the case's second. It is forgotten: no case depends on another."""
+        first_cpu = (self._maps["traffic"].lookup_per_cpu(u32(number)) or [])[0]
+        second, times = divmod(layouts.Traffic.unpack(first_cpu).told, 256)
+        assert second == case.clock // 10**9, "told in this second"
+        self._tell(number)
+        return times
+
+    def _tell(self, number: int) -> None:
+        """As often as the state says; the counters stay."""
+        traffic = self._maps["traffic"]
+        first, *others = traffic.lookup_per_cpu(u32(number)) or []
+        first = layouts.Traffic.unpack(first)._replace(told=self._told[number]).pack()
+        traffic.update(u32(number), b"".join([first, *others]))
 
     def close(self) -> None:
         """Let go of the programs."""
@@ -123,6 +148,7 @@ def _facts(case: Case) -> Facts:
         0 if case.tag is None else 0x8100 << 16 | case.tag,
         case.flow_hash,
         case.key_refused,
+        case.clock,
         *_origin(case.origin),
         *_way_told(case),
         _NO_KEY if key is None else _key(key),

@@ -27,6 +27,7 @@ struct dry_facts {
 	__u32 tag; /* VLAN protocol and tag to keep beside the frame; 0: none */
 	__u32 hash;
 	__u32 refuse_key; /* the kernel does not take a tunnel key */
+	__u64 clock; /* nanoseconds */
 	__u32 origin; /* enum origin_kind */
 	__u32 origin_ifindex;
 	__u64 origin_cookie;

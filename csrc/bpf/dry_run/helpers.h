@@ -92,6 +92,13 @@ static __always_inline __u32 dry_hash(struct __sk_buff *skb)
 	return run ? run->facts.hash : 0;
 }
 
+static __always_inline __u64 dry_clock(void)
+{
+	struct dry_run *run = this_run();
+
+	return run ? run->facts.clock : 0;
+}
+
 static __always_inline int dry_redirect(__u32 ifindex, __u64 flags)
 {
 	struct dry_run *run = this_run();
@@ -147,6 +154,7 @@ static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 #define bpf_skb_set_tunnel_key(skb, key, size, flags) dry_set_key(skb, key, size, flags)
 #define bpf_skb_get_tunnel_opt(skb, options, size) dry_get_options(skb, options, size)
 #define bpf_get_hash_recalc(skb) dry_hash(skb)
+#define bpf_ktime_get_ns() dry_clock()
 #define bpf_sk_fullsock(socket) dry_fullsock()
 #define bpf_clone_redirect(skb, ifindex, flags) dry_copy()
 #define bpf_redirect(ifindex, flags) dry_redirect(ifindex, flags)

@@ -24,6 +24,7 @@ static __always_inline enum fate agent_fate(int verdict)
 	case MZN_PASS_DELIVERED_LOCALLY:
 	case MZN_PASS_NEIGHBOUR_ANSWERED:
 	case MZN_PASS_GATEWAY_ANSWERED:
+	case MZN_PASS_OVERSIZED_ANSWERED:
 		return FATE_TURN;
 	default:
 		return FATE_DROP;

@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 3, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 4, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses in a sender's entry: the first of IPv4 and of IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
@@ -105,6 +105,12 @@ enum mzn_verdict {
 	 * delivered. Remedy: None needed.
 	 */
 	MZN_PASS_COPIED = 14, /* Guard: a copy without the sender's socket replaces the agent's own frame. */
+	/*
+	 * passed: A VM or a raw socket sent a packet that is longer than the tunnel's MTU and may not be fragmented,
+	 * and was told the MTU. Remedy: None needed. If it keeps growing, set the MTU inside to that of
+	 * endpoint.state(), also in the guest.
+	 */
+	MZN_PASS_OVERSIZED_ANSWERED = 15, /* Agent: too long, so its sender was told the tunnel's MTU. */
 
 	/*
 	 * tenant: A raw socket or a VM sent a frame that ends within its headers. Remedy: Correct the program that
@@ -289,10 +295,10 @@ enum mzn_verdict {
 	 */
 	MZN_DROP_GENEVE_OPTIONS = 96, /* Guard: a control frame, or an option that must be understood. */
 	/*
-	 * tenant: A VM or a raw socket sent a frame that is longer than the tunnel's MTU. Remedy: Set the MTU
-	 * inside to that of endpoint.state(), also in the guest.
+	 * tenant: A VM or a raw socket sent a frame that is longer than the tunnel's MTU, and could not be told, such
+	 * as IPv4 that may be fragmented. Remedy: Set the MTU inside to that of endpoint.state(), also in the guest.
 	 */
-	MZN_DROP_OVERSIZED = 97, /* Longer than the tunnel's MTU, and not to be segmented. */
+	MZN_DROP_OVERSIZED = 97, /* Longer than the tunnel carries, and not answered. */
 	/*
 	 * attack: A VM or a raw socket asked the device to write a checksum over headers that were checked. Remedy:
 	 * Look at what makes the frames: a guest's own network stack does not do this.
@@ -423,6 +429,7 @@ struct mzn_counter {
 
 struct mzn_traffic {
 	__u64 instance; /* of the record that has the index */
+	__u64 told; /* the first CPU's, for all: a second, and in the low byte how often it was told in it: lib/told.h */
 	struct mzn_counter sent;
 	struct mzn_counter received;
 	struct mzn_counter dropped; /* of the endpoint, by the agent */

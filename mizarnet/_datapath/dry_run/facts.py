@@ -29,6 +29,7 @@ FACTS: Final = Layout(
     ("tag", "I"),
     ("hash", "I"),
     ("refuse_key", "I"),
+    ("clock", "Q"),
     ("origin", "I"),
     ("origin_ifindex", "I"),
     ("origin_cookie", "Q"),
@@ -121,6 +122,7 @@ class Facts(NamedTuple):
         tag: VLAN tag that is kept beside the frame, with its protocol in the upper 16 bits; 0: none.
         hash: Hash of the flow.
         refuse_key: Whether setting a tunnel key fails.
+        clock: Monotonic time, in nanoseconds.
         origin: Kind of the frame's origin, an :class:`Origin`.
         origin_ifindex: Index of the device that the frame was routed through.
         origin_cookie: Cookie of the device's or socket's namespace.
@@ -142,6 +144,7 @@ class Facts(NamedTuple):
     tag: int = 0
     hash: int = 0
     refuse_key: bool = False
+    clock: int = 0
     origin: int = Origin.NONE
     origin_ifindex: int = 0
     origin_cookie: int = 0
@@ -162,7 +165,7 @@ class Facts(NamedTuple):
     def pack(self, length: int) -> bytes:
         """Packed ``struct dry_facts``, for a frame that is cut or lengthened to ``length`` bytes; 0: neither."""
         options = self.options
-        return FACTS.pack(length, *self[:11], *self.key, *self[12:15], len(options), options, *self[16:])
+        return FACTS.pack(length, *self[:12], *self.key, *self[13:16], len(options), options, *self[17:])
 
 
 class Asked(NamedTuple):

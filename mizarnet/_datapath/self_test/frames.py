@@ -66,6 +66,7 @@ def frames(host: Host) -> Iterator[Canned]:
         yield from _sent(host, inner)
         yield from _forged(inner)
         yield _expired(inner)
+        yield _too_long(inner)
         yield from _received(host, inner)
     yield from _asked_for_neighbours()
     yield from _in_anothers_name(IPV4)
@@ -134,6 +135,14 @@ def _expired(inner: Addresses) -> Canned:
     frame = ethernet(_VIRTUAL, _WEB, packet)
     answer = packets.time_exceeded(Party(_WEB, inner.web), Party(_VIRTUAL, inner.gateway), packet)
     return _answered(f"IPv{inner.web.version} expired", Verdict.GATEWAY_ANSWERED, frame, answer)
+
+
+def _too_long(inner: Addresses) -> Canned:
+    room = known.MTU - packets.IP_BYTES[inner.web.version]
+    packet = ip(inner.web, inner.remote, bytes(room + 1), whole=True)
+    frame = ethernet(_VIRTUAL, _WEB, packet)
+    answer = packets.too_long(Party(_WEB, inner.web), Party(_VIRTUAL, inner.gateway), packet, known.MTU)
+    return _answered(f"IPv{inner.web.version} too long", Verdict.OVERSIZED_ANSWERED, frame, answer)
 
 
 def _asked_for_neighbours() -> Iterator[Canned]:

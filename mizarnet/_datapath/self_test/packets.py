@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from mizarnet._model.arguments import IPAddress
@@ -13,10 +14,12 @@ UDP, ICMP, ICMPV6 = 17, 1, 58
 ARP_REQUEST, ARP_REPLY = 1, 2
 _ARP, _ETHERNET_IN_GENEVE = 0x0806, 0x6558
 _TYPES = {4: 0x0800, 6: 0x86DD}
-_TIME_EXCEEDED = {4: 11, 6: 3}
+_TIME_EXCEEDED = {4: (11, 0), 6: (3, 0)}
+_TOO_LONG = {4: (3, 4), 6: (2, 0)}
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _OPTION_SOURCE, _OPTION_TARGET = b"\x01\x01", b"\x02\x01"
 _SOLICITED_OVERRIDE = 0x60000000
+_DONT_FRAGMENT = 0x4000
 _ALL_NODES_MAC = bytes.fromhex("333300000001")
 BROADCAST_MAC = b"\xff" * 6
 IP_BYTES = {4: 20, 6: 40}
@@ -40,13 +43,19 @@ def ethernet(to: bytes, by: bytes, packet: bytes) -> bytes:
 
 
 def ip(
-    source: IPAddress, destination: IPAddress, payload: bytes, *, protocol: int = UDP, hops: int = 64
+    source: IPAddress,
+    destination: IPAddress,
+    payload: bytes,
+    *,
+    protocol: int = UDP,
+    hops: int = 64,
+    whole: bool = False,
 ) -> bytes:
-    """An IP packet of the version of its addresses, without options."""
+    """An IP packet of the version of its addresses, without options; ``whole``: IPv4 may not be fragmented."""
     addresses = source.packed + destination.packed
     if source.version == 6:
         return struct.pack("!IHBB", 6 << 28, len(payload), protocol, hops) + addresses + payload
-    head = struct.pack("!BxHxxxxBB", 0x45, 20 + len(payload), hops, protocol)
+    head = struct.pack("!BxHxxHBB", 0x45, 20 + len(payload), _DONT_FRAGMENT if whole else 0, hops, protocol)
     return head + _checksum(head + addresses) + addresses + payload
 
 
@@ -82,13 +91,21 @@ def advertisement(to: Party, found: Party) -> bytes:
 
 def time_exceeded(to: Party, by: Party, packet: bytes) -> bytes:
     """A frame with an ICMP or ICMPv6 "time exceeded" for a packet: its IP header and the next eight bytes."""
-    version = to.ip.version
-    body = bytes(4) + packet[: IP_BYTES[version] + 8]
-    if version == 6:
-        return _icmpv6(to.mac, by, to.ip, _TIME_EXCEEDED[6], body, hops=64)
-    message = (
-        struct.pack("!BB", _TIME_EXCEEDED[4], 0) + _checksum(bytes([_TIME_EXCEEDED[4], 0]) + body) + body
-    )
+    return _error(to, by, _TIME_EXCEEDED, bytes(4) + packet[: IP_BYTES[to.ip.version] + 8])
+
+
+def too_long(to: Party, by: Party, packet: bytes, mtu: int) -> bytes:
+    """A frame with "fragmentation needed" or "packet too big" for a packet: its IP header and the next 48 bytes."""
+    return _error(to, by, _TOO_LONG, struct.pack("!I", mtu) + packet[: IP_BYTES[to.ip.version] + 48])
+
+
+def _error(to: Party, by: Party, kinds: Mapping[int, tuple[int, int]], body: bytes) -> bytes:
+    """``kinds``: type and code by IP version."""
+    kind, code = kinds[to.ip.version]
+    if to.ip.version == 6:
+        return _icmpv6(to.mac, by, to.ip, kind, body, hops=64)
+    head = bytes([kind, code])
+    message = head + _checksum(head + body) + body
     return ethernet(to.mac, by.mac, ip(by.ip, to.ip, message, protocol=ICMP))
 
 

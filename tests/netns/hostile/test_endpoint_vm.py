@@ -3,15 +3,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import attrs
 import pytest
 
 import mizarnet as mz
+from mizarnet import Verdict
 from tests.netns.hostile.endpoint import lengths, neighbours, shapes, sources, tunnels
 from tests.netns.hostile.endpoint.net import Neighbourhood, addresses
-from tests.netns.hostile.endpoint.trial import Kind, Tap, assert_all_refused, shots_of
+from tests.netns.hostile.endpoint.trial import (
+    Kind,
+    Tap,
+    assert_all_refused,
+    facts_of,
+    shots_of,
+    verdicts,
+)
 from tests.support.flood import frame_count
 from tests.support.namespace import Namespace
 from tests.support.onlookers import Onlooker
@@ -86,3 +95,27 @@ def test_what_a_vm_writes(crowd: Neighbourhood, vmm: Vmm, sender: Tap, name: str
 def test_long_frames_of_a_vm(crowd: Neighbourhood, vmm: Vmm, sender: Tap, name: str) -> None:
     """A tenth of them, for their length. A tap takes all of them, where a packet socket refuses most."""
     assert_refused_from(crowd, vmm, sender, LONG_KINDS[name], frame_count(routed=True))
+
+
+def test_a_flood_of_long_frames_is_answered_a_hundred_times_a_second(
+    crowd: Neighbourhood, vmm: Vmm, sender: Tap
+) -> None:
+    """To the VM itself, which reads them, and to nobody else."""
+    frames, count = lengths.told_frames(facts_of(crowd, sender.endpoint)), frame_count(routed=True)
+    vm = Vmm(sender.endpoint, sender.fd)
+    vm.pending()
+    crowd.forget()
+    knowledge, traffic, before = crowd.knowledge(), crowd.traffic(), crowd.first.agent.stats()
+    begun = time.monotonic_ns()
+    for number in range(count):
+        vm.write(frames[number % len(frames)])
+        if number % 20 == 0:
+            vm.pending()
+    seconds = time.monotonic_ns() // 10**9 - begun // 10**9 + 1
+    since = crowd.first.agent.stats().since(before)
+    told = since.agent[Verdict.OVERSIZED_ANSWERED].packets
+    assert 100 <= told <= 100 * seconds
+    assert verdicts(since.agent) == {Verdict.OVERSIZED_ANSWERED: told, Verdict.OVERSIZED: count - told}
+    assert verdicts(since.guard) == {Verdict.ACCEPTED_LOCALLY: told}
+    crowd.assert_silence()
+    assert (crowd.knowledge(), crowd.traffic(), vmm.pending()) == (knowledge, traffic, [])

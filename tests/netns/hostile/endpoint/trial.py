@@ -142,7 +142,12 @@ Kind = Callable[[Facts], Sequence[Shot]]
 
 def shots_of(kind: Kind, hood: Neighbourhood, endpoint: mz.Endpoint) -> Sequence[Shot]:
     """The frames of a kind, the same in each run."""
-    return kind(Facts(hood, endpoint, random.Random(SEED)))
+    return kind(facts_of(hood, endpoint))
+
+
+def facts_of(hood: Neighbourhood, endpoint: mz.Endpoint) -> Facts:
+    """What that endpoint knows, with the same random numbers in each run."""
+    return Facts(hood, endpoint, random.Random(SEED))
 
 
 def verdicts(program: Mapping[Verdict, mz.Counter]) -> dict[Verdict, int]:
