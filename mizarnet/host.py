@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Self, final
 
+import attrs
+
 from mizarnet._datapath import health, repairs
 from mizarnet._datapath.checks import look_at_host
 from mizarnet._datapath.checks.confirm import confirmed
@@ -30,7 +32,7 @@ from mizarnet.errors import (
     StaleHandleError,
     TunnelNotFoundError,
 )
-from mizarnet.tunnel import Tunnel, device_of
+from mizarnet.tunnel import Tunnel, device_of, learn
 
 
 @public
@@ -110,7 +112,9 @@ class Host(Described, Closing):
         """The handle that was given out before of the same tunnel, or this one."""
         tunnel.netns = self.netns
         for each in self._kept:
-            if device_of(each).is_same(device_of(tunnel)) and not device_of(each).host.closed:
+            before, now = device_of(each), device_of(tunnel)
+            if before.is_same(now) and not before.host.closed:
+                learn(each, attrs.evolve(now, host=before.host))
                 tunnel.close()
                 return each
         self._kept[tunnel] = None

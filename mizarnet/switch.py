@@ -117,7 +117,9 @@ class TransitSwitch(Described):
                 switches.complete(datapath, maps, existing)
                 return cls._existing(agent, existing)
             device = (
-                device_of(agent.tunnel).find_underlay() if name is None else get_link(datapath.host, name)
+                device_of(agent.tunnel).by(maps.read_meta()).find_underlay()
+                if name is None
+                else get_link(datapath.host, name)
             )
             if device is None:
                 raise no_underlay(datapath.host, name or agent.tunnel.underlay)

@@ -15,6 +15,7 @@ from mizarnet._datapath.checks.agent import is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import read_losses
 from mizarnet._datapath.host import Host
+from mizarnet._datapath.relocation import relocate
 from mizarnet._datapath.tunnel_device import TunnelDevice, delete_named, find_or_make
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
@@ -23,7 +24,16 @@ from mizarnet._model.arguments import IPAddress
 from mizarnet._model.described import Described, Listing
 from mizarnet._model.finding import Finding, Findings, worst_first
 from mizarnet._model.public import public
-from mizarnet._model.specs import AddressLike, Encap, MacAddress, NetnsLike, TunnelSpec, parse_member
+from mizarnet._model.specs import (
+    KEEP,
+    AddressLike,
+    Encap,
+    Keep,
+    MacAddress,
+    NetnsLike,
+    TunnelSpec,
+    parse_member,
+)
 from mizarnet.errors import InvalidTypeError
 
 
@@ -75,7 +85,8 @@ class Tunnel(Described, Closing):
     Raises:
         ClosedError: In :meth:`copy`, :meth:`state` and :meth:`delete`, after :meth:`close`.
         ForkedError: In the same methods, in a child of the process that made the handle.
-        LockTimeoutError: In :meth:`create` and :meth:`delete`: another process held the host's lock for 10 s.
+        LockTimeoutError: In :meth:`create`, :meth:`update` and :meth:`delete`: another process held the host's lock for
+            10 s.
     """
 
     _DESCRIBED = (
@@ -93,8 +104,14 @@ class Tunnel(Described, Closing):
 
     def __init__(self, device: TunnelDevice, *, netns: str | None, created: bool) -> None:
         """Not for users: see :meth:`create` and :meth:`open`."""
-        self._device = device
         self._host: Host = device.host
+        self.netns = netns
+        self.created = created
+        self._learn(device)
+
+    def _learn(self, device: TunnelDevice) -> None:
+        """Take over what is known of the tunnel by now."""
+        self._device = device
         self.name: str = device.name
         self.encap: Encap = device.encap
         self.port: int = device.port
@@ -103,8 +120,6 @@ class Tunnel(Described, Closing):
         self.underlay: str = device.underlay
         self.underlay_ifindex: int = device.underlay_ifindex
         self.ifindex: int = device.ifindex
-        self.netns = netns
-        self.created = created
 
     @classmethod
     @whole
@@ -245,6 +260,55 @@ class Tunnel(Described, Closing):
         return []
 
     @whole
+    def update(
+        self,
+        *,
+        local: AddressLike | Keep | None = KEEP,
+        underlay: str | Keep = KEEP,
+        mtu: int | Keep | None = KEEP,
+    ) -> tuple[str, ...]:
+        """Change the tunnel while it is in use: another address, another NIC or a bridge before it, another MTU.
+
+        Every endpoint stays, with its device. Programs are replaced as by :meth:`TransitAgent.upgrade`; the transit
+        switch moves to the new underlay. Nobody else is told: other hosts need the new address in their tables and
+        among their peers, and this one's peers stay as they are.
+
+        Endpoints whose MTU is larger get the tunnel's, and so do those with a smaller one that nobody asked for. What a
+        process that was killed left of it, the same call finishes. This handle has the new values afterwards; those of
+        others keep what was true for them.
+
+        Args:
+            local: Underlay address of this host, of the same IP version; None: the underlay's first global one.
+            underlay: Name of the device that leads to the other hosts, also if it was only renamed.
+            mtu: Largest inner packet, in bytes; None: as large as the underlay allows.
+
+        Returns:
+            Names of the arguments that were not as given; none, if nothing was to change.
+
+        Raises:
+            TunnelNotFoundError: The tunnel is gone.
+            UnderlayNotFoundError: There is no such device, or it has no global address, or this host does not have the
+                address ``local``; nothing was changed.
+            InvalidValueError: ``local`` is of the other IP version; nothing was changed.
+            MtuError: The MTU does not fit the underlay, or is too small for an endpoint with IPv6; nothing was changed.
+            ExistsError: The transit switch would move to a device with an XDP program of others; nothing was changed.
+            AgentNotFoundError: The transit agent is being attached or detached; nothing was changed.
+            LayoutError: Another version of this package attached the agent; nothing was changed.
+            PrivilegeError: A capability is missing.
+        """
+        given: dict[str, object] = {}
+        if local is not KEEP:
+            given["local"] = None if local is None else arguments.check_host_address(local, argument="local")
+        if underlay is not KEEP:
+            given["underlay"] = arguments.check_device_name(underlay, argument="underlay")
+        if mtu is not KEEP:
+            given["mtu"] = None if mtu is None else arguments.check_mtu(mtu)
+        with self._host.locked():
+            device, changed = relocate(self._device, given)
+        self._learn(device)
+        return changed
+
+    @whole
     def delete(self: Tunnel | str, *, force: bool = False, netns: NetnsLike | None = None) -> None:
         """Delete the device, and with it the transit agent if one is attached; succeeds if it is gone already.
 
@@ -299,6 +363,11 @@ def successor_of(tunnel: Tunnel) -> Tunnel:
     """
     device = TunnelDevice.open(device_of(tunnel).host, tunnel.name)
     return Tunnel(device, netns=tunnel.netns, created=False)
+
+
+def learn(tunnel: Tunnel, device: TunnelDevice) -> None:
+    """Let a handle know what is known of its tunnel by now."""
+    tunnel._learn(device)  # pyright: ignore[reportPrivateUsage]  this function is what others may use
 
 
 def place_of(tunnel: Tunnel) -> str:

@@ -19,13 +19,14 @@ from mizarnet._datapath.dry_run.facts import Facts
 from mizarnet._datapath.dry_run.standby import Standby
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import build_text, installed_build
+from mizarnet._datapath.loader import build_text, constants, installed_build
 from mizarnet._datapath.lock import SHARED_TABLES, Section
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema, survey
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
+from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import Program, State
@@ -63,7 +64,7 @@ class _Opened:
         hooks: Hooks of the tunnel.
         meta_id: Id of the map ``meta``.
         maps: Maps of the data path.
-        local: Underlay address of the tunnel.
+        local: Underlay address of the tunnel, as its programs know it.
         known: Programs that were recognised, by id.
         lost: Why the data path cannot be used any more; None: it can.
         standby: Dry runs on the maps.
@@ -78,8 +79,11 @@ class _Opened:
     standby: Standby = attrs.field(factory=Standby)
 
     def learn(self, found: Survey) -> None:
-        """Recognise the programs of a survey from now on."""
-        self.known.update({each.program_id: each for each in found.standing.values()})
+        """Recognise the programs of a survey from now on; with other ones the tunnel may have another address."""
+        new = {each.program_id: each for each in found.standing.values() if each.program_id not in self.known}
+        if new:
+            self.local = self.maps.read_meta().local
+            self.known.update(new)
 
 
 class DataPath:
@@ -330,6 +334,16 @@ class DataPath:
             )
             for build in self.survey().builds - {wanted}
         ]
+
+    def astray(self) -> list[Finding]:
+        """A finding if a program works for another address or MTU than the tunnel's; else none."""
+        wanted = constants(self._maps)
+        others = {each.constants for each in self.survey().standing.values()} - {wanted}
+        there, here = codec.whereabouts(wanted), ", ".join(map(codec.whereabouts, others))
+        text = (
+            f"programs work for {here}, and the tunnel is at {there} by now: a change of it was not finished"
+        )
+        return [self.finding(FindingKind.CONSTANTS_DIFFER, there, here, text)] if others else []
 
     def finding(
         self,

@@ -54,6 +54,7 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
         MtuError: The underlay's MTU is too small for the tunnel by now.
     """
     layers = choose_layers(spec.hook)
+    tunnel = tunnel.seen_from(tunnel.host)
     tunnel.refuse_unfit()
     for _ in range(_ATTEMPTS):
         found = DataPath.find(tunnel.hooks)
@@ -81,6 +82,7 @@ def stands(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
     Nothing is changed, so the caller may share the host. Raises as :func:`install` does for what it finds there.
     """
     choose_layers(spec.hook)
+    tunnel = tunnel.seen_from(tunnel.host)
     tunnel.refuse_unfit()
     found = DataPath.find(tunnel.hooks)
     if found is None:

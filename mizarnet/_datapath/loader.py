@@ -16,7 +16,8 @@ from mizarnet._kernel import objects
 from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._kernel.refusals import explained
-from mizarnet._model import enumerations
+from mizarnet._model import codec, enumerations
+from mizarnet._model.codec import FIRST
 from mizarnet._model.described import Described
 from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
 from mizarnet._model.layouts import LAYOUTS
@@ -26,6 +27,8 @@ from mizarnet.errors import NotFoundError
 AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
 BUILD = ".rodata.build"
 """Name of the map that holds the digest of the object that a program was loaded from."""
+CONFIG = ".rodata.config"
+"""Name of the map that holds a program's constants."""
 _BUILD_BYTES = 8
 ADDRESSES_EACH, ADDRESSES_AT_LEAST = 4, 1024
 """Entries of ``addresses`` and ``items`` for each endpoint of ``max_local``: an average, as one endpoint may have any
@@ -118,10 +121,12 @@ def load(
 
 
 def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
-    """Load programs on the maps of a data path, with its constants and secrets; raises as :func:`load` does."""
+    """Load programs on the maps of a data path, with its constants and secrets; raises as :func:`load` does.
+
+    The kernel lets nobody write constants: other ones than those in ``maps`` get a map of their own.
+    """
     with _open(object_path(), programs) as spec:
-        for name, each in maps.by_name().items():
-            spec.reuse_map(name, each)
+        _share(spec, maps)
         return _bound(spec.load())
 
 
@@ -137,10 +142,23 @@ def load_beside(maps: Maps, programs: Sequence[str], *, path: Path, layouts: Ite
     with _open(path, programs) as spec:
         for layout in layouts:
             _check_layout(spec, layout)
-        for name, each in maps.by_name().items():
-            if name not in COUNTERS:
-                spec.reuse_map(name, each)
+        _share(spec, maps, but=COUNTERS)
         return spec.load()
+
+
+def _share(spec: ObjectSpec, maps: Maps, *, but: Sequence[str] = ()) -> None:
+    wanted = constants(maps)
+    for name, each in maps.by_name().items():
+        if name == CONFIG and each.lookup(FIRST) != wanted:
+            spec.set_variable("config", wanted)
+        elif name not in but:
+            spec.reuse_map(name, each)
+
+
+def constants(maps: Maps) -> bytes:
+    """Constants of the programs of a data path: the secrets in use, with what ``meta`` says of the tunnel."""
+    meta = maps.read_meta()
+    return codec.constants_at(maps.config.lookup(FIRST) or b"", local=meta.local, mtu=meta.mtu)
 
 
 def _open(path: Path, programs: Sequence[str]) -> ObjectSpec:

@@ -12,7 +12,7 @@ from itertools import takewhile
 import attrs
 
 from mizarnet._datapath.hooks import PLACES, Hooks, Place, read_hooks, wanted_places
-from mizarnet._datapath.loader import BUILD
+from mizarnet._datapath.loader import BUILD, CONFIG
 from mizarnet._kernel import bpf
 from mizarnet._kernel.bpf import Map, MapType
 from mizarnet._model.codec import FIRST, Head
@@ -31,6 +31,7 @@ class Standing:
         meta_id: Id of the program's map ``meta``: the identity of its data path.
         head: Head of that map, the same in all versions.
         build: Digest of the object that the program was loaded from.
+        constants: Constants of the program, packed.
     """
 
     program_id: int
@@ -38,6 +39,7 @@ class Standing:
     meta_id: int
     head: Head
     build: int
+    constants: bytes = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -85,7 +87,7 @@ def recognise(program_id: int) -> Standing | None:
     map_ids = bpf.with_program(program_id, lambda program: program.map_ids)
     if map_ids is None:
         return None
-    meta_id, head, build = 0, None, 0
+    meta_id, head, build, constants = 0, None, 0, b""
     for map_id in map_ids:
         each = Map.open_id(map_id)
         if each is None:
@@ -96,9 +98,11 @@ def recognise(program_id: int) -> Standing | None:
             value = each.lookup(FIRST) or b""
             if each.name == BUILD:
                 build = read_number(value)
+            elif each.name == CONFIG:
+                constants = value
             elif found := Head.unpack(value):
                 meta_id, head = map_id, found
-    return None if head is None else Standing(program_id, map_ids, meta_id, head, build)
+    return None if head is None else Standing(program_id, map_ids, meta_id, head, build, constants)
 
 
 def survey(ifindex: int, known: Mapping[int, Standing] | None = None) -> Survey:

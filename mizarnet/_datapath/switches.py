@@ -22,6 +22,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing, recognise, survey
 from mizarnet._kernel.bpf import Map, Program, XdpHook
 from mizarnet._kernel.netlink import Link, dump_links, has_gro
+from mizarnet._model import codec
 from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.finding import Finding, FindingKind, Subject
@@ -62,6 +63,15 @@ class StandingSwitch:
         subject, text = Subject("switch", self.link.name), f"its program is of build {build}"
         remedy = "TransitAgent.upgrade() replaces it"
         return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text, remedy)]
+
+    def astray(self, wanted: bytes) -> list[Finding]:
+        """A finding if the program has other constants than are ``wanted``; else none."""
+        if self.standing.constants == wanted:
+            return []
+        subject = Subject("switch", self.link.name)
+        there, here = codec.whereabouts(wanted), codec.whereabouts(self.standing.constants)
+        text = f"its program works for {here}, and the tunnel is at {there} by now"
+        return [Finding(FindingKind.CONSTANTS_DIFFER, subject, there, here, text)]
 
     def has_owner(self) -> bool:
         """Whether the switch's tunnel is on this host, with programs of the same data path."""
@@ -191,6 +201,49 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
         _note(maps, link.ifindex, kept | changes, noted.generation)
     forwarding.enable(datapath.host, link.name, changes)
+
+
+def refuse_move(datapath: DataPath, device: Link) -> None:
+    """Raises as :func:`move` does, for what can be seen before anything is done."""
+    standing = own(datapath)
+    if not standing or any(each.link.ifindex == device.ifindex for each in standing):
+        return
+    if device.xdp_ids:
+        holder = f"XDP program {device.xdp_ids[0]}"
+        raise ExistsError(
+            f"{holder} is on {device.name}, where the transit switch is to move",
+            holder=holder,
+            hint="detach it first, or the switch",
+        )
+
+
+def move(datapath: DataPath, maps: Maps, device: Link) -> None:
+    """Have the switch of a data path, if it has one, on another device of the underlay, in the mode that goes there.
+
+    The old program goes first: the kernel takes none off a port of a bridge that has one. Meanwhile the guard bounces
+    packets. The note tells of the new device before that, so whoever finds no program there knows what is missing.
+
+    Raises:
+        ExistsError: Another XDP program is on the device.
+        UnsupportedError: The device has no hook for it, or it would meet packets merged by GRO.
+    """
+    noted, standing = maps.read_switching(), own(datapath)
+    places = [each.link.ifindex for each in standing]
+    if places == [device.ifindex] == [noted.ifindex] or not (places or noted.ifindex):
+        return
+    count = noted.generation + 1
+    if noted.ifindex != device.ifindex:
+        forwarding.restore(datapath.host, noted.ifindex, noted.flags)
+        changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
+        _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
+    for each in standing:
+        if each.link.ifindex != device.ifindex:
+            each.remove()
+    if device.ifindex not in places:
+        with load_onto(maps, [SWITCH]) as loaded:
+            datapath.host.run(_attach_program, loaded.programs[SWITCH], device, None)
+    for each in own(datapath):
+        complete(datapath, maps, each)
 
 
 def _attach_program(program: Program, device: Link, wanted: XdpMode | None) -> XdpMode:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Literal
 
 import attrs
 
@@ -23,6 +24,7 @@ from mizarnet._kernel.netlink import (
     Address,
     Link,
     create_tunnel,
+    delete_address,
     delete_link,
     dump_links,
     get_link,
@@ -31,7 +33,8 @@ from mizarnet._kernel.netlink import (
     set_link,
     upper_links,
 )
-from mizarnet._model.arguments import SMALLEST_MTU, IPAddress
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, SMALLEST_MTU, IPAddress
+from mizarnet._model.codec import Meta
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
@@ -55,7 +58,6 @@ _DUPLICATE_DETECTION = 3.0
 _SHOWN = 8
 """Number of devices that a message lists."""
 
-_MAKE_ANEW = "delete the tunnel with force=True and create it again"
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
@@ -161,9 +163,17 @@ class TunnelDevice:
         return link
 
     def is_same(self, other: TunnelDevice) -> bool:
-        """Whether both are one tunnel, found at two moments, whatever its name is now, or that of its underlay."""
-        facts = ((each.ifindex, each.encap, each.port, each.local) for each in (self, other))
+        """Whether both are one tunnel, found at two moments, whatever its name, address and underlay are now."""
+        facts = ((each.ifindex, each.encap, each.port) for each in (self, other))
         return next(facts) == next(facts)
+
+    def by(self, meta: Meta) -> TunnelDevice:
+        """The tunnel, with the address and underlay that its data path knows by now."""
+        if (meta.local, meta.underlay_ifindex) == (self.local, self.underlay_ifindex):
+            return self
+        return attrs.evolve(
+            self, local=meta.local, underlay=meta.underlay, underlay_ifindex=meta.underlay_ifindex
+        )
 
     def current(self) -> Link:
         """The device as it is now; raises ``TunnelNotFoundError`` if it is gone."""
@@ -198,21 +208,26 @@ class TunnelDevice:
         underlay = self.find_underlay()
         if underlay is None:
             raise UnderlayNotFoundError(
-                f"the underlay {self.underlay} of {self.name} is gone", hint=f"bring it back, or {_MAKE_ANEW}"
+                f"the underlay {self.underlay} of {self.name} is gone",
+                hint="bring it back, or give tunnel.update(underlay=) another one",
             )
         spec = TunnelSpec(encap=self.encap, underlay=underlay.name, local=self.local, mtu=self.current().mtu)
         try:
-            _own_address(self.host, spec, underlay)
+            own_address(self.host, spec, underlay)
         except UnderlayNotFoundError as lost:
-            hint = f"give it back (ip address add {self.local} dev {underlay.name}), or {_MAKE_ANEW}"
+            hint = (
+                f"tunnel.update(local=None), or give it back: ip address add {self.local} dev {underlay.name}"
+            )
             raise UnderlayNotFoundError(
                 f"{self.name} sends from its address: {lost.message}", hint=hint
             ) from None
         try:
-            _fitting_mtu(spec, underlay, self.local)
+            fitting_mtu(spec, underlay, self.local)
         except MtuError as unfit:
             needed = self.current().mtu + self.encap.overhead(self.local.version)
-            hint = f"raise it (ip link set {underlay.name} mtu {needed}), or {_MAKE_ANEW}"
+            hint = (
+                f"tunnel.update(mtu=None), or raise the underlay's: ip link set {underlay.name} mtu {needed}"
+            )
             raise MtuError(unfit.message, argument="mtu", value=unfit.value, hint=hint) from None
 
     def seen_from(self, host: Host) -> TunnelDevice:
@@ -251,6 +266,16 @@ class TunnelDevice:
         except NetlinkError as refused:
             if refused.errno != errno.ENODEV:
                 raise
+
+    def set_mtu(self, mtu: int) -> None:
+        """Give the device another MTU."""
+        before = self.current().mtu
+        if before != mtu:
+            set_link(self.host, self.ifindex, mtu=mtu)
+        if before < SMALLEST_IPV6_MTU <= mtu:  # the kernel gives it IPv6 anew, with an address
+            set_link(self.host, self.ifindex, address_generation="none")
+            for address in list_addresses(self.host, ifindex=self.ifindex):
+                delete_address(self.host, self.ifindex, address.interface)
 
     def delete(self, *, force: bool) -> None:
         """Delete the device, and with it programs, maps and endpoints; a device that is gone is no error.
@@ -374,13 +399,13 @@ def _known(host: Host, link: Link) -> TunnelDevice:
 
 
 def _make(host: Host, name: str, spec: TunnelSpec) -> TunnelDevice:
-    underlay = _underlay(host, spec)
-    local = _own_address(host, spec, underlay)
+    underlay = underlay_of(host, spec)
+    local = own_address(host, spec, underlay)
     port = spec.port or spec.encap.default_port
-    mtu = _fitting_mtu(spec, underlay, local)
+    mtu = fitting_mtu(spec, underlay, local)
     try:
         link = create_tunnel(
-            host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=_note(underlay, local)
+            host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=note_of(underlay, local)
         )
     except (NetlinkError, PrivilegeError, UnsupportedError) as refused:
         raise _explain(refused, host, spec.encap, port) from None
@@ -404,9 +429,9 @@ def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
         raise ExistsError(
             f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
         )
-    underlay = _underlay(host, spec)
-    local = _own_address(host, spec, underlay)
-    noted = attrs.evolve(link, alias=_note(underlay, local))
+    underlay = underlay_of(host, spec)
+    local = own_address(host, spec, underlay)
+    noted = attrs.evolve(link, alias=note_of(underlay, local))
     adopted = _known(host, noted)
     _compare(adopted, spec)
     set_link(host, link.ifindex, alias=noted.alias)
@@ -414,7 +439,8 @@ def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
     return adopted
 
 
-def _underlay(host: Host, spec: TunnelSpec) -> Link:
+def underlay_of(host: Host, spec: TunnelSpec) -> Link:
+    """The underlay of a specification; raises ``UnderlayNotFoundError`` if there is no such device."""
     underlay = get_link(host, spec.underlay)
     if underlay is None:
         raise no_underlay(host, spec.underlay)
@@ -431,9 +457,22 @@ def no_underlay(host: Host, name: str) -> UnderlayNotFoundError:
     )
 
 
-def _own_address(host: Host, spec: TunnelSpec, underlay: Link) -> IPAddress:
+def own_address(
+    host: Host, spec: TunnelSpec, underlay: Link, *, versions: Sequence[Literal[4, 6]] = (4, 6)
+) -> IPAddress:
+    """The address that a tunnel sends from.
+
+    Args:
+        host: Host of the tunnel.
+        spec: Specification of the tunnel, whose address may be left open.
+        underlay: Device of the underlay.
+        versions: IP versions of an address that was left open, in the order in which they are looked for.
+
+    Raises:
+        UnderlayNotFoundError: This host does not have it, or cannot use it.
+    """
     if spec.local is None:
-        return _settled_address(host, underlay)
+        return _settled_address(host, underlay, versions)
     found = [address for address in list_addresses(host) if address.interface.ip == spec.local]
     if not found:
         raise UnderlayNotFoundError(
@@ -445,11 +484,11 @@ def _own_address(host: Host, spec: TunnelSpec, underlay: Link) -> IPAddress:
     return spec.local
 
 
-def _settled_address(host: Host, underlay: Link) -> IPAddress:
+def _settled_address(host: Host, underlay: Link, versions: Sequence[Literal[4, 6]]) -> IPAddress:
     """The underlay's address. While IPv6 still asks if another host has it, as after a boot, that is waited for."""
     deadline = time.monotonic() + _DUPLICATE_DETECTION
     while True:
-        for version in (4, 6):
+        for version in versions:
             found = primary_address(host, underlay.ifindex, version=version)
             if found is not None:
                 return found.ip
@@ -480,7 +519,8 @@ def _no_address(underlay: Link, there: Sequence[Address]) -> UnderlayNotFoundErr
     )
 
 
-def _fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:
+def fitting_mtu(spec: TunnelSpec, underlay: Link, local: IPAddress) -> int:
+    """The MTU of a tunnel, by default as large as the underlay allows; raises ``MtuError`` if it does not fit."""
     overhead = spec.encap.overhead(local.version)
     largest = underlay.mtu - overhead
     mtu = spec.mtu or largest
@@ -514,11 +554,12 @@ def _compare(found: TunnelDevice, spec: TunnelSpec) -> None:
         wanted,
         existing,
         holder=found.name,
-        hint="leave the argument out, or delete the tunnel first",
+        hint="leave the argument out; tunnel.update() changes local, underlay and mtu",
     )
 
 
-def _note(underlay: Link, local: IPAddress) -> str:
+def note_of(underlay: Link, local: IPAddress) -> str:
+    """The alias of a tunnel's device, which notes what the kernel does not keep."""
     return f"mizarnet underlay={underlay.name} index={underlay.ifindex} local={local}"
 
 

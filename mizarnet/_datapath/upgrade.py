@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Replacing the programs that run by this package's; every packet meets an old or a new one.
 
-The new programs are loaded on the maps in use, with their constants and secrets: a packet that is between agent and
-guard meets the other build's program with the same marks. The guard's places change first, then the agent's, one by
-one, so both mixed pairs run for a moment. A process that dies in between leaves old and new programs, all of which
-work, and the next call replaces the rest. The caller holds the host's lock.
+The new programs are loaded on the maps in use, with their secrets and the constants that ``meta`` tells. So a packet
+that is between agent and guard meets the other's program with the same marks. The guard's places change first, then the
+agent's, one by one, so both mixed pairs run for a moment. A process that dies in between leaves old and new programs,
+all of which work, and the next call replaces the rest. The caller holds the host's lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import attrs
 from mizarnet._datapath import self_test, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, wanted_places
-from mizarnet._datapath.loader import AGENT, GUARD, SWITCH, installed_build, load_onto
+from mizarnet._datapath.loader import AGENT, GUARD, SWITCH, constants, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import Standing
 from mizarnet._datapath.switches import StandingSwitch
@@ -28,7 +28,7 @@ from mizarnet.errors import ExistsError, MizarnetError, NotFoundError, StaleHand
 
 
 def upgrade(datapath: DataPath) -> None:
-    """Replace every program of a whole data path that is of another build than this package's.
+    """Replace every program of a whole data path that is of another build, or has other constants than ``meta`` says.
 
     Raises:
         SelfTestError: A program of this package fails its self-test; nothing was changed.
@@ -36,20 +36,22 @@ def upgrade(datapath: DataPath) -> None:
         VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
     """
     maps = datapath.maps
-    outdated = [each for each in switches.own(datapath) if each.outdated()]
-    if not outdated and not datapath.outdated():
+    current = _Current(installed_build(), constants(maps))
+    behind = [each for each in switches.own(datapath) if not current.fits(each.standing)]
+    standing = [*datapath.survey().standing.values(), *(each.standing for each in behind)]
+    if all(map(current.fits, standing)):
         return
-    self_test.check()
-    build = installed_build()
-    names = [GUARD, AGENT, *([SWITCH] if outdated else [])]
+    if any(each.build != current.build for each in standing):
+        self_test.check()
+    names = [GUARD, AGENT, *([SWITCH] if behind else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
-        swap = _Swap(datapath, loaded, opened, roll_back)
+        swap = _Swap(datapath, current, loaded, opened, roll_back)
         maps.count_replacement()
         for place in wanted_places(maps.read_meta().layers):
             swap.at(place)
-        for switch in outdated:
+        for switch in behind:
             swap.switch(switch)
-        _note_build(maps, build)
+        _note_build(maps, current.build)
         roll_back.pop_all()
 
 
@@ -60,25 +62,44 @@ def _note_build(maps: Maps, build: int) -> None:
 
 
 @attrs.frozen
+class _Current:
+    """What a program is to be.
+
+    Attributes:
+        build: Digest of the object that it is loaded from.
+        constants: Its constants, packed.
+    """
+
+    build: int
+    constants: bytes
+
+    def fits(self, standing: Standing) -> bool:
+        """Whether a program is so already."""
+        return (standing.build, standing.constants) == (self.build, self.constants)
+
+
+@attrs.frozen
 class _Swap:
     """One replacement of all programs.
 
     Attributes:
         datapath: Data path whose programs are replaced.
+        current: What the programs are to be.
         loaded: Object with the new programs.
         opened: Stack that closes the handles of the old programs.
         roll_back: Stack that attaches the old programs again, unless it is emptied.
     """
 
     datapath: DataPath
+    current: _Current
     loaded: Object
     opened: ExitStack
     roll_back: ExitStack
 
     def at(self, place: Place) -> None:
-        """Replace the program at one place, unless it is of this package's build already."""
+        """Replace the program at one place, unless it is as it is to be."""
         standing = self.datapath.survey().standing.get(place)
-        if standing is not None and standing.build == installed_build():
+        if standing is not None and self.current.fits(standing):
             return
         old, new = self._open(standing), self.loaded.programs[place.program]
         if old is None:

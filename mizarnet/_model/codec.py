@@ -492,6 +492,7 @@ class Record:
         maker: Identity of the lock that the maker held.
         state: How far the endpoint has come.
         routed: IP versions whose default route the endpoint added.
+        own_mtu: Whether its MTU was asked for; else it follows the tunnel's.
         changed: Time at which the state was written, in nanoseconds of the boot clock; 0: when it is packed.
         generation: How often the endpoint was changed in place.
         items: Further addresses and routes by their numbers, with those that do not count yet, or no more.
@@ -510,6 +511,7 @@ class Record:
     changed: int = attrs.field(default=0, eq=False)
     private: bool = False
     routed: frozenset[int] = frozenset()
+    own_mtu: bool = False
     generation: int = 0
     items: Mapping[int, Item] = attrs.field(factory=dict[int, Item])
     items_below: int = attrs.field(default=0, eq=False)
@@ -617,6 +619,7 @@ class Record:
             changed=fields.changed,
             private=bool(flags & SenderFlag.PRIVATE_NETNS),
             routed=_routed(flags),
+            own_mtu=bool(flags & SenderFlag.OWN_MTU),
             generation=fields.generation,
             items=held,
             items_below=fields.items,
@@ -624,7 +627,8 @@ class Record:
 
     def _own_flags(self) -> int:
         private = SenderFlag.PRIVATE_NETNS if self.private else 0
-        return private | sum(_ROUTED_FLAGS[version] for version in self.routed)
+        own_mtu = SenderFlag.OWN_MTU if self.own_mtu else 0
+        return private | own_mtu | sum(_ROUTED_FLAGS[version] for version in self.routed)
 
     def pack_sender(self) -> bytes:
         """The bytes of ``mzn_sender``: the hot half, which the programs read."""
@@ -916,6 +920,17 @@ class Switching:
 def tunnel_mac(config: bytes) -> MacAddress:
     """MAC address of the tunnel in packed constants, of which the rest are secrets."""
     return MacAddress.parse(layouts.Config.unpack(config).tunnel_mac)
+
+
+def constants_at(config: bytes, *, local: IPAddress, mtu: int) -> bytes:
+    """Packed constants as they were, secrets among them, but for the underlay address and the MTU."""
+    return layouts.Config.unpack(config)._replace(local=ip_fields(local), mtu=mtu).pack()
+
+
+def whereabouts(config: bytes) -> str:
+    """Underlay address and MTU in packed constants, for people; the rest are secrets."""
+    fields = layouts.Config.unpack(config)
+    return f"{_address(fields.local)}, MTU {fields.mtu}"
 
 
 def remote_hosts(values: Iterable[bytes]) -> set[IPAddress]:

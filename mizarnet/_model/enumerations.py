@@ -244,6 +244,8 @@ class SenderFlag(enum.IntEnum):
     """Of the record only: that of IPv6 is."""
     MORE_ADDRESSES = 128
     """Of the sender only: further ones have entries of their own."""
+    OWN_MTU = 256
+    """Of the record only: its MTU was asked for, and does not follow the tunnel's."""
 
 
 class KindNumber(enum.IntEnum):
@@ -667,6 +669,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_FLAG_ROUTED_IPV4": SenderFlag.ROUTED_IPV4,
         "MZN_FLAG_ROUTED_IPV6": SenderFlag.ROUTED_IPV6,
         "MZN_FLAG_MORE_ADDRESSES": SenderFlag.MORE_ADDRESSES,
+        "MZN_FLAG_OWN_MTU": SenderFlag.OWN_MTU,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

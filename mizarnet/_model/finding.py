@@ -49,6 +49,8 @@ class FindingKind(enum.Enum):
     """A program of other software runs before agent or guard, and can let frames past them."""
     PROGRAM_OUTDATED = "program outdated"
     """A program is of another build than this package."""
+    CONSTANTS_DIFFER = "constants differ"
+    """A program works for another address or MTU than the tunnel has: a change of the tunnel was not finished."""
     LIFELINE_MISSING = "lifeline missing"
     """The map by which a switch knows that its tunnel lives is empty."""
     TUNNEL_GONE = "tunnel gone"
@@ -163,6 +165,7 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.PROGRAM_MISSING: (_S.CRITICAL, Cure.REPAIR),
     _K.PROGRAM_AHEAD: (_S.CRITICAL, Cure.NONE),
     _K.PROGRAM_OUTDATED: (_S.NOTICE, Cure.NONE),
+    _K.CONSTANTS_DIFFER: (_S.ERROR, Cure.REPAIR),
     _K.LIFELINE_MISSING: (_S.WARNING, Cure.REPAIR),
     _K.TUNNEL_GONE: (_S.ERROR, Cure.NONE),
     _K.TUNNEL_DOWN: (_S.ERROR, Cure.REPAIR),

@@ -89,6 +89,11 @@ def _delete_named(force: bool) -> Step:
     return lambda ground: mz.Tunnel.delete(OTHER, netns=ground.host, force=force)
 
 
+def _shrink(ground: Ground) -> None:
+    with _open_tunnel(ground) as tunnel:
+        tunnel.update(mtu=1300)
+
+
 def _attach_opened(ground: Ground) -> None:
     with _open_tunnel(ground) as tunnel:
         mz.TransitAgent.attach(tunnel).close()
@@ -127,6 +132,16 @@ def _tunnel_verbs() -> Iterator[Verb]:
             undo=undo,
             rolls_back=False,
         )
+    yield Verb(
+        "Tunnel.update",
+        before=_populate,
+        prepare=_open_tunnel,
+        call=lambda tunnel: tunnel.update(mtu=1300),
+        again={"by handle": _shrink},
+        undo=undo,
+        rolls_back=False,
+        keeps_part=True,
+    )
     yield Verb(
         "TransitAgent.attach",
         before=lambda ground: ground.tunnel().close(),

@@ -190,7 +190,7 @@ SITUATIONS = {
         _with_tunnel(f"ip link delete {UNDERLAY}"),
         _attach,
         mz.UnderlayNotFoundError,
-        ("eth0 of tunnel0 is gone", "force=True"),
+        ("eth0 of tunnel0 is gone", "tunnel.update(underlay=)"),
     ),
     # -- the tunnel's device
     "name of another device": Situation(
@@ -200,7 +200,7 @@ SITUATIONS = {
         ("tunnel0 exists and is no mizarnet tunnel", "another name"),
     ),
     "tunnel with other arguments": Situation(
-        "", _create(mtu=1400), mz.ExistsError, ("mtu is 1450, not 1400", "leave the argument out", "delete")
+        "", _create(mtu=1400), mz.ExistsError, ("mtu is 1450, not 1400", "leave the argument out", "update()")
     ),
     "port of another overlay": Situation(
         _with_tunnel("ip link add name flannel type vxlan external dstport 4789; ip link set flannel up"),

@@ -407,6 +407,7 @@ enum mzn_sender_flag {
 	MZN_FLAG_ROUTED_IPV4 = 32, /* Of the record only: the default route of IPv4 is the endpoint's. */
 	MZN_FLAG_ROUTED_IPV6 = 64, /* Of the record only: that of IPv6 is. */
 	MZN_FLAG_MORE_ADDRESSES = 128, /* Of the sender only: further ones have entries of their own. */
+	MZN_FLAG_OWN_MTU = 256, /* Of the record only: its MTU was asked for, and does not follow the tunnel's. */
 };
 
 struct mzn_sender {

@@ -60,6 +60,7 @@ def look_at_tunnel(device: TunnelDevice, datapath: DataPath | None) -> list[Find
     """One look at a tunnel's device and what is below it."""
     if datapath is None or not is_usable(datapath):
         return [*tunnel_findings(device, datapath)]
+    device = device.by(datapath.maps.read_meta())
     below = underlay_findings(device) if device.find() is not None else ()
     return [*tunnel_findings(device, datapath), *below]
 
@@ -70,6 +71,7 @@ def look_at_agent(device: TunnelDevice, datapath: DataPath, tables: Tables | Non
         found = [*agent_findings(datapath)]
         if not is_usable(datapath):
             return found
+        device = device.by(datapath.maps.read_meta())
         endpoints = LocalEndpoints.of(datapath)
         read = tables or Tables.read(endpoints.maps)
         hosts = Hosts.read(datapath.maps, read.contents["endpoints"].values())

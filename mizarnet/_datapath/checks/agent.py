@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.loader import constants
 from mizarnet._kernel.bpf import with_program
 from mizarnet._kernel.netlink import get_link
 from mizarnet._model.enumerations import SwitchFlag
@@ -26,6 +27,7 @@ def agent_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findin
     yield from datapath.findings()
     yield from _ahead(datapath)
     yield from datapath.outdated()
+    yield from datapath.astray()
     yield from switch_findings(datapath, near=near)
 
 
@@ -81,6 +83,7 @@ def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findi
             text = f"{link.name} does not forward, so that every packet takes the slow way through the guard"
             yield _of_switch(datapath, FindingKind.FORWARDING_OFF, link.name, True, False, text)
         yield from each.outdated()
+        yield from each.astray(constants(datapath.maps))
 
 
 def _forwards(datapath: DataPath, device: str) -> bool:

@@ -34,7 +34,7 @@ def underlay_findings(device: TunnelDevice) -> Iterator[Finding]:
     link = device.find_underlay()
     if link is None:
         text = f"the device that {device.name} leaves by is gone"
-        remedy = "bring it back, or delete the tunnel with force=True and create it again"
+        remedy = "bring it back, or give tunnel.update(underlay=) another one"
         yield _of_underlay(device, FindingKind.UNDERLAY_GONE, device.underlay, None, text, remedy)
     else:
         yield from _of_device(device, link)
@@ -51,7 +51,7 @@ def _of_device(device: TunnelDevice, link: Link) -> Iterator[Finding]:
     needed = _outer_mtu(device)
     if link.mtu < needed:
         text = f"its MTU is {link.mtu}, and full packets of {device.name} have {needed} bytes"
-        remedy = f"ip link set {link.name} mtu {needed}, or a tunnel with a smaller mtu="
+        remedy = f"ip link set {link.name} mtu {needed}, or tunnel.update(mtu=None) lowers the tunnel's"
         yield _of_underlay(device, FindingKind.UNDERLAY_MTU, needed, link.mtu, text, remedy)
 
 
@@ -74,7 +74,9 @@ def _own_address(device: TunnelDevice) -> Iterator[Finding]:
     else:
         found = None
         text = f"this host no longer has {device.local}, which its packets come from"
-        remedy = f"ip address add {device.local} dev {device.underlay}, or delete the tunnel with force=True"
+        remedy = (
+            f"ip address add {device.local} dev {device.underlay}, or tunnel.update(local=) takes another"
+        )
     yield device.finding(FindingKind.UNDERLAY_ADDRESS, str(device.local), found, text, remedy)
 
 

@@ -58,6 +58,7 @@ class Making:
             maker=datapath.host.lock_id,
             state=State.MAKING,
             private=private,
+            own_mtu=spec.mtu is not None,
             items=codec.items_of(wanted),
         )
         return cls(datapath, maps, spec.gateway is not None, record)

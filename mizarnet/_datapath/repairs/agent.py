@@ -13,6 +13,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.repairs.tally import Tally
 from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel.netlink import delete_address, delete_root_qdisc, get_link, set_link
 from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import State, SwitchFlag
@@ -54,6 +55,12 @@ def _make_whole(device: TunnelDevice, datapath: DataPath | None, finding: Findin
         datapath.make_whole()
 
 
+def _replace_programs(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
+    if datapath is not None:
+        datapath.make_whole()
+        upgrade(datapath)
+
+
 def _take_down(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
     if datapath is None:
         device.take_down()
@@ -91,7 +98,7 @@ def _set_mtu(device: TunnelDevice, datapath: DataPath | None, finding: Finding) 
             value=wanted,
             hint="raise its MTU",
         )
-    set_link(device.host, device.ifindex, mtu=wanted)
+    device.set_mtu(wanted)
 
 
 def _set_mac(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
@@ -130,6 +137,7 @@ MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("agent", K.PROGRAM_MISSING): _make_whole,
     ("agent", K.LIFELINE_MISSING): _make_whole,
     ("agent", K.UNFINISHED): _complete,
+    ("agent", K.CONSTANTS_DIFFER): _replace_programs,
     ("tunnel", K.AGENT_GONE): _take_down,
     ("tunnel", K.QDISC_DIFFERS): _remove_qdisc,
     ("tunnel", K.NOT_SILENT): _silence,
@@ -138,6 +146,7 @@ MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("tunnel", K.MAC_DIFFERS): _set_mac,
     ("tunnel", K.MTU_DIFFERS): _set_mtu,
     ("tunnel", K.TUNNEL_DOWN): _bring_up,
+    ("switch", K.CONSTANTS_DIFFER): _replace_programs,
     ("switch", K.UNFINISHED): _complete_switch,
     ("switch", K.FORWARDING_OFF): _complete_switch,
     ("switch", K.SWITCH_GONE): _attach_switch,

@@ -267,8 +267,17 @@ ENTRIES: dict[str, Tampering] = {
         cure="",
         words="add a route",
     ),
+    "a change of the tunnel cut off": Tampering(
+        lambda s: _shrink_on_paper(s), {(K.CONSTANTS_DIFFER, AGENT), (K.MTU_DIFFERS, TUNNEL)}
+    ),
     "lifeline": Tampering(lambda s: s.maps.lifeline.delete(FIRST), {(K.LIFELINE_MISSING, AGENT)}),
 }
+
+
+def _shrink_on_paper(scene: Scene) -> None:
+    """What a process leaves that dies behind the first step of ``Tunnel.update(mtu=)``."""
+    meta = scene.maps.read_meta()
+    scene.maps.meta.update(FIRST, attrs.evolve(meta, mtu=meta.mtu - 10).pack())
 
 
 def _state(scene: Scene, state: State) -> None:

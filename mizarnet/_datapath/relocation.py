@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Giving a tunnel in use another underlay address, another underlay or another MTU; every endpoint stays.
+
+``meta`` is written first and says what the tunnel shall be. What follows compares with it and changes what differs:
+devices of endpoints before the agent where the MTU shrinks, and after it where it grows. So the same call finishes what
+one that was killed has begun, and programs that were left behind are a finding. On an error ``meta`` is put back, and
+all of it is done once more, towards what was before. The caller holds the host's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from typing import Any
+
+import attrs
+
+from mizarnet._datapath import switches
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration, entries
+from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.tunnel_device import TunnelDevice, fitting_mtu, note_of, own_address, underlay_of
+from mizarnet._datapath.upgrade import upgrade
+from mizarnet._kernel.netlink import Link, set_link
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
+from mizarnet._model.codec import FIRST, Meta, Record
+from mizarnet._model.log import log
+from mizarnet._model.specs import TunnelSpec
+from mizarnet.errors import (
+    InvalidValueError,
+    MizarnetError,
+    MtuError,
+    NetnsNotFoundError,
+    UnderlayNotFoundError,
+)
+
+
+@attrs.frozen
+class _Target:
+    """What a tunnel shall be.
+
+    Attributes:
+        local: Underlay address that outer packets come from.
+        underlay: The underlay's device.
+        mtu: Largest inner packet, in bytes.
+    """
+
+    local: IPAddress
+    underlay: Link
+    mtu: int
+
+
+def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevice, tuple[str, ...]]:
+    """Change what is given of a tunnel, and finish what an earlier change left.
+
+    Args:
+        tunnel: The tunnel, as it was found at any time.
+        given: New values of ``local``, ``underlay`` and ``mtu``, as of a ``TunnelSpec``; what is left out stays.
+
+    Returns:
+        The tunnel as it is now, and the names of what was not as given.
+
+    Raises:
+        TunnelNotFoundError: The tunnel is gone.
+        UnderlayNotFoundError: There is no such underlay, or it, or this host, lacks the address.
+        InvalidValueError: The address is of the other family.
+        MtuError: The MTU does not fit the underlay, or is too small for endpoints with IPv6 addresses.
+        ExistsError: The switch would move to a device that has another XDP program.
+        AgentNotFoundError: The tunnel's agent is unfinished.
+        LayoutError: Another version of this package attached it.
+    """
+    now = tunnel.seen_from(tunnel.host)
+    found = DataPath.find(now.hooks)
+    if found is None:
+        target = _target(now, given, now.mtu)
+        changed = _changed(now, target, now.underlay, now.mtu)
+        now.set_mtu(target.mtu)
+    else:
+        with closing(found):
+            found.refuse(found.findings())
+            meta = found.maps.read_meta()
+            target = _target(now, given, meta.mtu)
+            _refuse(found, target)
+            found.make_whole()
+            changed = _changed(now, target, meta.underlay, meta.mtu)
+            _move(now, found, meta, target)
+    if (note := note_of(target.underlay, target.local)) != now.current().alias:
+        set_link(now.host, now.ifindex, alias=note)  # which has it again once the agent is detached
+    if changed:
+        log.info("%s changed: from %s over %s", now.name, target.local, target.underlay.name)
+    return now.seen_from(now.host), changed
+
+
+def _target(now: TunnelDevice, given: Mapping[str, Any], mtu: int) -> _Target:
+    """What the tunnel shall be, after a look at whether it can."""
+    kept = TunnelSpec(encap=now.encap, underlay=now.underlay, local=now.local, mtu=mtu)
+    spec = attrs.evolve(kept, **given)
+    underlay = underlay_of(now.host, spec) if "underlay" in given else now.find_underlay()
+    if underlay is None:
+        raise UnderlayNotFoundError(
+            f"the underlay {now.underlay} of {now.name} is gone",
+            hint="give underlay=, the device that took its place",
+        )
+    if underlay.ifindex == now.ifindex:
+        raise InvalidValueError(
+            f"{now.name} cannot be its own underlay", argument="underlay", value=underlay.name
+        )
+    local = own_address(now.host, spec, underlay, versions=[now.local.version])
+    if local.version != now.local.version:
+        raise InvalidValueError(
+            f"{local} is no IPv{now.local.version} address, as those of all other hosts are",
+            argument="local",
+            value=local,
+            hint="delete the tunnel with force=True, and create one of the other family",
+        )
+    return _Target(local, underlay, fitting_mtu(spec, underlay, local))
+
+
+def _changed(now: TunnelDevice, target: _Target, name: str, mtu: int) -> tuple[str, ...]:
+    moved = (target.underlay.ifindex, target.underlay.name) != (now.underlay_ifindex, name)
+    changed = {"local": target.local != now.local, "underlay": moved, "mtu": target.mtu != mtu}
+    return tuple(name for name, differs in changed.items() if differs)
+
+
+def _refuse(datapath: DataPath, target: _Target) -> None:
+    """Raises for what stands in the way, before anything is done."""
+    switches.refuse_move(datapath, target.underlay)
+    if target.mtu < SMALLEST_IPV6_MTU:
+        records = LocalEndpoints.of(datapath).recorded()
+        six = [record.spec.name for record in records if record.spec.ip[-1].version == 6]
+        if six:
+            raise MtuError(
+                f"mtu {target.mtu} is too small for IPv6, which {len(six)} endpoints have, such as {six[0]!r}",
+                argument="mtu",
+                value=target.mtu,
+                hint=f"give at least {SMALLEST_IPV6_MTU}, or take their IPv6 addresses away first",
+            )
+
+
+def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Target) -> None:
+    wanted = attrs.evolve(
+        before,
+        local=target.local,
+        mtu=target.mtu,
+        underlay=target.underlay.name,
+        underlay_ifindex=target.underlay.ifindex,
+        tunnel=tunnel.name,
+    )
+    lowered: list[Record] = []
+    try:
+        _go_to(tunnel, datapath, wanted, target.underlay, lowered)
+    except BaseException as error:
+        _go_back(tunnel, datapath, before, lowered, error)
+        raise
+
+
+def _go_to(
+    tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, underlay: Link, lowered: list[Record]
+) -> None:
+    """Make everything as ``wanted`` says; ``lowered`` gets the endpoints whose MTU was larger."""
+    maps = datapath.maps
+    _write_meta(maps, wanted)
+    for record in _with_other_mtu(datapath, wanted.mtu, larger=True):
+        lowered.append(record)
+        _give_mtu(datapath, record, wanted.mtu)
+    if tunnel.current().mtu < wanted.mtu:
+        tunnel.set_mtu(wanted.mtu)
+    upgrade(datapath)
+    switches.move(datapath, maps, underlay)
+    tunnel.set_mtu(wanted.mtu)
+    for record in _with_other_mtu(datapath, wanted.mtu, larger=False):
+        _give_mtu(datapath, record, wanted.mtu)
+
+
+def _go_back(
+    tunnel: TunnelDevice, datapath: DataPath, before: Meta, lowered: list[Record], error: BaseException
+) -> None:
+    """Make everything as it was; what is met on the way becomes a note of the error that is to be raised."""
+    try:
+        maps = datapath.maps
+        _write_meta(maps, before)
+        upgrade(datapath)
+        underlay = tunnel.find_underlay()
+        if underlay is not None:
+            switches.move(datapath, maps, underlay)
+        tunnel.set_mtu(before.mtu)
+        for record in lowered:
+            _give_mtu(datapath, record, record.mtu)
+    except MizarnetError as left:
+        error.add_note(f"{tunnel.name} was changed in part; Host.check() tells what: {left}")
+
+
+def _write_meta(maps: Maps, wanted: Meta) -> None:
+    """Write what concerns the tunnel's place: the rest of ``meta`` is others'."""
+    now = maps.read_meta()
+    meta = attrs.evolve(
+        now,
+        local=wanted.local,
+        mtu=wanted.mtu,
+        underlay=wanted.underlay,
+        underlay_ifindex=wanted.underlay_ifindex,
+        tunnel=wanted.tunnel,
+    )
+    if meta != now:
+        maps.meta.update(FIRST, meta.pack())
+
+
+def _with_other_mtu(datapath: DataPath, mtu: int, *, larger: bool) -> Iterator[Record]:
+    """Endpoints with a larger MTU than the tunnel's, or a smaller one that nobody asked for."""
+    for record in LocalEndpoints.of(datapath).recorded():
+        if record.mtu > mtu if larger else record.mtu < mtu and not record.own_mtu:
+            yield record
+
+
+def _give_mtu(datapath: DataPath, record: Record, mtu: int) -> None:
+    """Give an endpoint another MTU, first in its record, by which a device that lacks it is mended.
+
+    A device that is out of reach stays smaller than its record says, or is lowered by the kernel with the tunnel's.
+    """
+    entries.rewrite(datapath.maps, attrs.evolve(record, spec=attrs.evolve(record.spec, mtu=mtu)))
+    link = LocalEndpoints.of(datapath).device(record)
+    if link is not None and link.mtu != mtu:
+        with suppress(NetnsNotFoundError), configuration.inside(record, datapath.host) as session:
+            set_link(session, link.ifindex, mtu=mtu)
