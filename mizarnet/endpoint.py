@@ -68,6 +68,7 @@ class EndpointState(Described):
         addresses: Addresses of the device with their prefixes, in the kernel's order; link-local ones are left out.
         routes: Unicast routes of the main table through the device; None: this process cannot enter the namespace,
             since its name is not in the process's ``/run/netns`` or belongs to another namespace by now.
+        labels: Labels of the endpoint.
     """
 
     life: Life
@@ -77,6 +78,7 @@ class EndpointState(Described):
     mode: MacvlanMode | None
     addresses: tuple[arguments.IPInterface, ...]
     routes: tuple[Route, ...] | None
+    labels: Mapping[str, str]
 
 
 @public
@@ -152,6 +154,11 @@ class Endpoint(Described):
         """Kind of the endpoint's device, MACVLAN or MACVTAP."""
         return self.spec.kind
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Labels of the endpoint."""
+        return self.spec.labels
+
     @overload
     @classmethod
     def create(cls, agent: TransitAgent, spec: EndpointSpec, /) -> Self: ...
@@ -175,6 +182,7 @@ class Endpoint(Described):
         mtu: int | None = None,
         forwarding: bool = False,
         trust_user_namespace: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> Self: ...
     @classmethod
     @whole
@@ -197,6 +205,7 @@ class Endpoint(Described):
         mtu: int | None = None,
         forwarding: bool = False,
         trust_user_namespace: bool = False,
+        labels: Mapping[str, str] | None = None,
     ) -> Self:
         """Create an endpoint: its device, fully configured, in the container's namespace, and its records.
 
@@ -226,6 +235,8 @@ class Endpoint(Described):
                 (``Network(via=...)``), whose packets it then gets.
             trust_user_namespace: Whether the namespace may belong to another user namespace, whose root could then add
                 devices to the tunnel and copy frames of other tenants.
+            labels: What the caller wants to find with the endpoint again, text by text: at most 128 bytes in all, with
+                two for each. Nothing is decided by them.
 
         Returns:
             The endpoint; the existing one of that name, with ``created`` False, if it is as asked for.
@@ -253,6 +264,7 @@ class Endpoint(Described):
             "mtu": mtu,
             "forwarding": forwarding,
             "trust_user_namespace": trust_user_namespace,
+            "labels": labels,
         }
         wanted = _specification(spec, fields)
         datapath = datapath_of(agent)
@@ -375,7 +387,7 @@ class Endpoint(Described):
         return Listing(
             (cls(agent, record, created=False) for record in records),
             caption=f"endpoints on {place_of(agent.tunnel)}",
-            columns=("name", "vni", "addresses", "mac", "netns", "ifname", "kind"),
+            columns=("name", "vni", "addresses", "mac", "netns", "ifname", "kind", "labels"),
         )
 
     def stats(self) -> EndpointStats:
@@ -440,17 +452,39 @@ class Endpoint(Described):
         ip: InterfaceLike | Sequence[InterfaceLike] | Keep = KEEP,
         gateway: AddressLike | Sequence[AddressLike] | Keep | None = KEEP,
         routes: Iterable[Route] | Keep = KEEP,
+        mtu: int | Keep | None = KEEP,
+        ifname: str | Keep = KEEP,
+        forwarding: bool | Keep = KEEP,
+        trust_user_namespace: bool | Keep = KEEP,
+        labels: Mapping[str, str] | Keep | None = KEEP,
+        vni: Keep = KEEP,
+        kind: Keep = KEEP,
+        mac: Keep = KEEP,
+        name: Keep = KEEP,
+        netns: Keep = KEEP,
+        default_route: Keep = KEEP,
     ) -> tuple[str, ...]:
-        """Change addresses, gateways and routes while the endpoint is in use.
+        """Change the endpoint while it is in use.
 
-        What stays is never away, what comes is there before the call returns, and what leaves is refused by then. Name
-        and MAC stay as they are. What a process that was killed left of it, the same call finishes, and any ``create``,
-        ``update`` or ``delete`` of that name. The handle has the new values afterwards.
+        What stays is never away, what comes is there before the call returns, and what leaves is refused by then. What
+        a process that was killed left of it, the same call finishes, and any ``create``, ``update`` or ``delete`` of
+        that name. The handle has the new values afterwards.
 
         Args:
             ip: Own addresses, all of them, as for :meth:`create`.
             gateway: Default gateways, all of them, as for :meth:`create`; None: those of the networks.
             routes: Other routes, all of them, as for :meth:`create`.
+            mtu: MTU in bytes; None: the tunnel's, which it follows from then on.
+            ifname: Name of the device in its namespace.
+            forwarding: Whether it may forward, as for :meth:`create`.
+            trust_user_namespace: Whether its namespace may belong to another user namespace.
+            labels: Labels, all of them, as for :meth:`create`; None: none.
+            vni: Cannot change, and neither can what follows: any value is an error.
+            kind: The same.
+            mac: The same.
+            name: The same.
+            netns: The same.
+            default_route: The same.
 
         Returns:
             Names of the arguments that were not as given; none, if nothing was to change. In any case the endpoint is
@@ -460,10 +494,34 @@ class Endpoint(Described):
             EndpointNotFoundError: The endpoint was deleted, or it is not live.
             ExistsError: An address, the default route or another route is taken.
             CapacityError: A table is full; nothing was changed.
-            InvalidValueError: The values do not fit together: a gateway needs an address of its IP version, for one.
+            InvalidValueError: The values do not fit together: a gateway needs an address of its IP version, for one. Or
+                one cannot change in place.
+            MtuError: The MTU is larger than the tunnel's, or too small for IPv6.
+            UnsupportedError: This kernel renames no device that is up (before 6.2).
+            UntrustedNamespaceError: Its namespace belongs to another user namespace, which shall be trusted no more.
             NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
         """
-        given = _checked({"ip": ip, "gateway": gateway, "routes": routes})
+        fixed = {
+            "vni": vni,
+            "kind": kind,
+            "mac": mac,
+            "name": name,
+            "netns": netns,
+            "default_route": default_route,
+        }
+        _refuse_fixed(fixed)
+        given = _checked(
+            {
+                "ip": ip,
+                "gateway": gateway,
+                "routes": routes,
+                "mtu": mtu,
+                "ifname": ifname,
+                "forwarding": forwarding,
+                "trust_user_namespace": trust_user_namespace,
+                "labels": labels,
+            }
+        )
         with self._datapath.writing(*endpoint_writer(self.name)) as maps:
             endpoints = LocalEndpoints(self._datapath, maps)
             record = self._current()
@@ -560,7 +618,16 @@ def _state(record: Record, found: configuration.Configuration | None) -> Endpoin
     """The state of an endpoint whose device has what was ``found``; None: the device is gone."""
     if found is None:
         life = life_of(record, None)
-        return EndpointState(life=life, up=False, mtu=0, mac=record.mac, mode=None, addresses=(), routes=())
+        return EndpointState(
+            life=life,
+            up=False,
+            mtu=0,
+            mac=record.mac,
+            mode=None,
+            addresses=(),
+            routes=(),
+            labels=record.spec.labels,
+        )
     link = found.link
     return EndpointState(
         life=life_of(record, link),
@@ -570,6 +637,7 @@ def _state(record: Record, found: configuration.Configuration | None) -> Endpoin
         mode=MacvlanMode(link.mode),
         addresses=found.addresses,
         routes=found.routes,
+        labels=record.spec.labels,
     )
 
 
@@ -599,6 +667,17 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     for name in names:
         failed.update(_delete_together(datapath, [name]))
     return failed
+
+
+def _refuse_fixed(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value is not KEEP:
+            raise InvalidValueError(
+                f"{name} of an endpoint cannot change in place",
+                argument=name,
+                value=value,
+                hint="delete and create the endpoint",
+            )
 
 
 def _checked(given: Mapping[str, object]) -> dict[str, Any]:

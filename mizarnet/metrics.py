@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
@@ -60,6 +61,7 @@ class Collector:
     ``mizarnet_endpoint_sent_bytes_total``        the same
     ``mizarnet_endpoint_received_packets_total``  the same
     ``mizarnet_endpoint_received_bytes_total``    the same
+    ``mizarnet_endpoint_labels``                  ``vni``, ``endpoint``, ``label_<name>``; 1, if it has any
     ``mizarnet_endpoint_drops_total``             ``vni``, ``endpoint``, ``verdict``, ``kind``; without chatter
     ``mizarnet_endpoint_unexplained_drops_total`` ``vni``, ``endpoint``; where a reason made room for another
     ============================================= ============================================================
@@ -182,6 +184,7 @@ class _Families:
                 "mizarnet_endpoint_received_bytes", "Bytes of these frames, Ethernet header included."
             ),
         )
+        self._labels = _Family.gauge("mizarnet_endpoint_labels", "Labels of an endpoint; always 1.")
         self._drops = _Family.counter(
             "mizarnet_endpoint_drops", "Frames of an endpoint, or for it, that were refused; without chatter."
         )
@@ -193,7 +196,7 @@ class _Families:
     def all(self) -> list[Metric]:
         """The metrics, in the order of the documentation."""
         of_agents = (self._up, self._count, *self._verdicts, self._lost)
-        of_endpoints = (*self._endpoints, self._drops, self._unexplained)
+        of_endpoints = (*self._endpoints, self._labels, self._drops, self._unexplained)
         return [family.metric for family in (*of_agents, *of_endpoints)]
 
     def add(self, tunnel: str, found: _Reading | None) -> None:
@@ -210,7 +213,14 @@ class _Families:
         for counter, packets in found.stats.lost.items():
             self._lost.add({**labels, "counter": counter}, packets)
         for each, stats in found.endpoints:
-            self._add_endpoint({**labels, "vni": str(each.vni), "endpoint": each.name}, stats)
+            own = {**labels, "vni": str(each.vni), "endpoint": each.name}
+            self._add_endpoint(own, stats)
+            if each.labels:
+                told = {
+                    f"label_{re.sub('[^A-Za-z0-9_]', '_', name)}": value
+                    for name, value in each.labels.items()
+                }
+                self._labels.add({**own, **told}, 1)
 
     def _add_program(self, labels: dict[str, str], counted: Mapping[Verdict, Counter]) -> None:
         packets, sizes = self._verdicts

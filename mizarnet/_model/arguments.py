@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TypeAlias, TypeVar, cast
 
@@ -133,6 +133,33 @@ def check_endpoint_name(name: str) -> str:
             f"an endpoint's name has at most {longest} bytes, this one {size}", argument="name", value=name
         )
     return name
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels of an endpoint, in the order of their names: printable text, at most 128 bytes as they are kept."""
+    if not isinstance(labels, Mapping):
+        raise InvalidTypeError(
+            f"labels must be a mapping of str to str, not {type(labels).__name__}", argument="labels"
+        )
+    for name, value in labels.items():
+        check_str(name, argument="labels")
+        if value != "":
+            check_str(value, argument="labels")
+    ordered = dict(sorted(labels.items()))
+    size = len(pack_labels(ordered))
+    if size > Limit.LABEL_BYTES:
+        raise InvalidValueError(
+            f"labels have {size} bytes, with two for each, and there is room for {Limit.LABEL_BYTES}",
+            argument="labels",
+            value=labels,
+            hint="keep what is longer elsewhere, by the endpoint's name",
+        )
+    return ordered
+
+
+def pack_labels(labels: Mapping[str, str]) -> bytes:
+    """Labels as they are kept: no printable text has a tab or a newline."""
+    return "".join(f"{name}\t{value}\n" for name, value in labels.items()).encode()
 
 
 UNKNOWN_FEED = "?"

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import attrs
 
-from mizarnet._model import layouts
+from mizarnet._model import arguments, layouts
 from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
 from mizarnet._model.enumerations import EncapNumber, ItemKind, KindNumber, Limit, Place, SenderFlag, State
 from mizarnet._model.layout import Layout, checked
@@ -366,6 +366,7 @@ def record_key(name: str) -> bytes:
 
 _vni_of_record: Callable[[bytes], int] = layouts.RECORD.reader("vni")
 _slot_of_record: Callable[[bytes], int] = layouts.RECORD.reader("slot")
+_labels_of_record: Callable[[bytes], bytes] = layouts.RECORD.reader("labels")
 _name_of_record: Callable[[bytes], bytes] = layouts.RECORD.reader("name")
 
 
@@ -377,18 +378,24 @@ class Counted(NamedTuple):
         vni: VNI of the endpoint.
         slot: Index into ``traffic``.
         instance: Instance of the endpoint, by which ``drops`` knows it.
+        labels: Labels of the endpoint.
     """
 
     name: str
     vni: int
     slot: int
     instance: int
+    labels: Mapping[str, str]
 
     @classmethod
     def unpack(cls, data: bytes) -> Counted:
         """Of a packed ``mzn_record``."""
         return cls(
-            _text(_name_of_record(data)), _vni_of_record(data), _slot_of_record(data), instance_of(data)
+            _text(_name_of_record(data)),
+            _vni_of_record(data),
+            _slot_of_record(data),
+            instance_of(data),
+            _labels(_labels_of_record(data)),
         )
 
 
@@ -573,7 +580,7 @@ class Record:
             ifname=spec.ifname.encode(),
             netns=(spec.netns or "").encode(),
             name=spec.name.encode(),
-            labels=b"",
+            labels=arguments.pack_labels(spec.labels),
         ).pack()
 
     @classmethod
@@ -605,6 +612,7 @@ class Record:
             mtu=fields.mtu,
             forwarding=bool(flags & SenderFlag.FORWARDING),
             trust_user_namespace=bool(flags & SenderFlag.TRUSTED_NETNS),
+            labels=_labels(fields.labels),
         )
         return cls(
             spec=spec,
@@ -753,6 +761,11 @@ def _interfaces(own: Sequence[layouts.OwnAddress]) -> Iterator[IPInterface]:
             yield IPv4Interface((words.removeprefix(_MAPPED), length))
         elif family == 6:
             yield IPv6Interface((words, length))
+
+
+def _labels(data: bytes) -> Mapping[str, str]:
+    pairs = (line.partition("\t") for line in _text(data).splitlines())
+    return {name: value for name, _, value in pairs}
 
 
 def _text(data: bytes) -> str:

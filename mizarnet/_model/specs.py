@@ -403,13 +403,6 @@ def parse_field(name: str, value: Any) -> Any:
     return _CHANGING[name](value)
 
 
-_CHANGING: Mapping[str, Callable[[Any], Any]] = {
-    "ip": _to_addresses,
-    "gateway": _to_gateways,
-    "routes": _to_routes,
-}
-
-
 def _items(values: object) -> Iterable[str]:
     # The checks that follow judge the items' types.
     # A network is iterable, but its addresses are not meant.
@@ -464,6 +457,22 @@ def _to_trust(value: bool) -> bool:
 
 def _to_name(value: str | None) -> str:
     return "" if value is None else arguments.check_endpoint_name(value)
+
+
+def _to_labels(values: Mapping[str, str] | None) -> Mapping[str, str]:
+    return {} if values is None else arguments.check_labels(values)
+
+
+_CHANGING: Mapping[str, Callable[[Any], Any]] = {
+    "ip": _to_addresses,
+    "gateway": _to_gateways,
+    "routes": _to_routes,
+    "mtu": _to_mtu,
+    "ifname": _to_ifname,
+    "forwarding": _to_forwarding,
+    "trust_user_namespace": _to_trust,
+    "labels": _to_labels,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -534,6 +543,8 @@ class EndpointSpec(Described):
         forwarding: Whether it may send from addresses that are not its own (a router or NAT).
         trust_user_namespace: Whether the namespace may belong to another user namespace. Its root could then add
             devices to the tunnel and copy frames of other tenants.
+        labels: What the caller wants to find with it again, text by text: at most 128 bytes in all, with two for each.
+            Nothing is decided by them.
     """
 
     vni: int = attrs.field(converter=arguments.check_vni)
@@ -548,6 +559,7 @@ class EndpointSpec(Described):
     mtu: int | None = attrs.field(default=None, converter=_to_mtu)
     forwarding: bool = attrs.field(default=False, converter=_to_forwarding)
     trust_user_namespace: bool = attrs.field(default=False, converter=_to_trust)
+    labels: Mapping[str, str] = attrs.field(default=None, converter=_to_labels, hash=False)
     name: str = attrs.field(default=None, converter=_to_name)
 
     def __attrs_post_init__(self) -> None:

@@ -38,6 +38,7 @@ LABELS = {
         for way in ("sent", "received")
         for unit in ("packets", "bytes")
     },
+    "mizarnet_endpoint_labels": OF_ENDPOINT,
     "mizarnet_endpoint_drops_total": OF_ENDPOINT | OF_VERDICT,
     "mizarnet_endpoint_unexplained_drops_total": OF_ENDPOINT,
 }
@@ -87,7 +88,10 @@ def value(families: dict[str, Metric], name: str, **labels: str) -> float:
 def test_names_units_and_labels_are_as_the_conventions_want_them(pair: tuple[Container, Container]) -> None:
     families = scraped(pair[0].host.agent)
     samples = {each.name: family for family in families.values() for each in family.samples}
-    assert samples.keys() == LABELS.keys() - {"mizarnet_endpoint_unexplained_drops_total"}
+    assert samples.keys() == LABELS.keys() - {
+        "mizarnet_endpoint_labels",
+        "mizarnet_endpoint_unexplained_drops_total",
+    }
     for name, family in samples.items():
         assert (family.type == "counter") == name.endswith("_total")
         assert re.fullmatch(r"[A-Z].+\.", family.documentation)

@@ -20,6 +20,7 @@ from mizarnet._datapath import age
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import comparison, configuration, device, entries, items
 from mizarnet._datapath.endpoints.making import Making, gateways_of_networks
+from mizarnet._datapath.endpoints.options import OPTIONS, Options
 from mizarnet._datapath.endpoints.removal import Removal, text_of
 from mizarnet._datapath.endpoints.updating import Updating
 from mizarnet._datapath.host import Host
@@ -272,11 +273,11 @@ class LocalEndpoints:
         return record if link is None else Updating(self.datapath.hooks, self.maps, link).settle(record)
 
     def update(self, record: Record, given: Mapping[str, Any]) -> tuple[Record, tuple[str, ...]]:
-        """Change addresses, gateways or routes of a live endpoint; after an error it is as it was, or as it shall be.
+        """Change a live endpoint; after an error it is as it was, or as it shall be, in each of the two parts.
 
         Args:
             record: Record that was just read.
-            given: New values of ``ip``, ``gateway`` and ``routes``, as of an ``EndpointSpec``; what is left out stays.
+            given: New values, as of an ``EndpointSpec``; what is left out stays.
 
         Returns:
             The record as it is now, and the names of what changed.
@@ -287,18 +288,22 @@ class LocalEndpoints:
             CapacityError: A table is full.
             NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
         """
-        record = self.settle(record)
-        wanted = attrs.evolve(record.spec, **given)
+        record = before = self.settle(record)
+        link = self.device(record)
+        if link is None:
+            return record, ()
+        options = Options(self.datapath, self.maps, link)
+        ways = {name: value for name, value in given.items() if name not in OPTIONS}
+        attrs.evolve(options.wanted(record, given).spec, **ways)  # whether all of it fits together
+        wanted = attrs.evolve(record.spec, **ways)
         if wanted.gateway is None:
             wanted = attrs.evolve(wanted, gateway=gateways_of_networks(self.maps, wanted))
-        changed = tuple(name for name in given if getattr(wanted, name) != getattr(record.spec, name))
-        link = self.device(record)
-        if not changed or link is None:
-            entries.complete(self.maps, record)
-            return record, ()
-        self._check_addresses(wanted, of=record)
-        updating = Updating(self.datapath.hooks, self.maps, link)
-        return updating.run(record, wanted, gateways_given=given.get("gateway") is not None), changed
+        if wanted != record.spec:
+            self._check_addresses(wanted, of=record)
+            updating = Updating(self.datapath.hooks, self.maps, link)
+            record = updating.run(record, wanted, gateways_given=given.get("gateway") is not None)
+        record = options.apply(record, options.wanted(record, given))
+        return record, tuple(name for name in given if _differs(name, record, before))
 
     # -- gone
 
@@ -388,6 +393,12 @@ class LocalEndpoints:
         removal = Removal(self.datapath.hooks, self.maps)
         removal.run(list(records))
         return removal.failed
+
+
+def _differs(name: str, record: Record, before: Record) -> bool:
+    if name == "mtu" and record.own_mtu != before.own_mtu:
+        return True
+    return bool(getattr(record.spec, name) != getattr(before.spec, name))
 
 
 def life_of(record: Record, link: Link | None) -> Life:

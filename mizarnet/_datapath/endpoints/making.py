@@ -42,7 +42,7 @@ class Making:
     @classmethod
     def of(cls, spec: EndpointSpec, datapath: DataPath, maps: Maps) -> Making:
         """The endpoint of a specification, of which nothing is there yet; raises ``MtuError``."""
-        wanted = _filled_in(spec, maps, _largest_mtu(datapath, maps))
+        wanted = _filled_in(spec, maps, largest_mtu(datapath, maps))
         instance = secrets.randbits(64)
         private = spec.kind is Kind.MACVTAP and spec.netns is None
         if private:
@@ -142,6 +142,14 @@ def _put_back(datapath: DataPath, maps: Maps, record: Record, begun: Record, err
 def _filled_in(spec: EndpointSpec, maps: Maps, largest: int) -> EndpointSpec:
     """The specification with MAC, MTU and gateways filled in."""
     mtu = largest if spec.mtu is None else spec.mtu
+    refuse_unfit_mtu(spec, mtu, largest)
+    mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
+    gateways = gateways_of_networks(maps, spec) if spec.gateway is None else spec.gateway
+    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=gateways)
+
+
+def refuse_unfit_mtu(spec: EndpointSpec, mtu: int, largest: int) -> None:
+    """Raises ``MtuError`` if an MTU is larger than the tunnel's, or too small for IPv6."""
     if mtu > largest:
         raise MtuError(
             f"mtu {mtu} is larger than the tunnel's {largest}",
@@ -156,12 +164,9 @@ def _filled_in(spec: EndpointSpec, maps: Maps, largest: int) -> EndpointSpec:
             value=mtu,
             hint="use IPv4 only, or a tunnel with a larger mtu=",
         )
-    mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
-    gateways = gateways_of_networks(maps, spec) if spec.gateway is None else spec.gateway
-    return attrs.evolve(spec, mtu=mtu, mac=mac, gateway=gateways)
 
 
-def _largest_mtu(datapath: DataPath, maps: Maps) -> int:
+def largest_mtu(datapath: DataPath, maps: Maps) -> int:
     """What the agent lets out, and no more than the tunnel's device takes now."""
     link = get_link(datapath.host, ifindex=datapath.hooks.ifindex)
     agreed = maps.read_meta().mtu

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MTU, device's name, forwarding, trust and labels of an endpoint are changed while it is in use."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Verdict
+from tests.support.traffic import assert_ping
+from tests.world import Container, World, total
+
+LABELS = {"app": "web", "tier": ""}
+RENAMES = tuple(map(int, platform.release().split(".")[:2])) >= (6, 2)
+
+
+def test_each_option_changes_is_named_and_stays(world: World, web: Container) -> None:
+    endpoint, agent = web.endpoint, web.host.agent
+    far = world.container(world.hosts[1], 7, "10.0.0.2/24")
+    changes: list[dict[str, Any]] = [
+        {"mtu": 1300},
+        {"forwarding": True},
+        {"trust_user_namespace": True},
+        {"labels": LABELS},
+        {"forwarding": False, "trust_user_namespace": False},
+        {"ip": ["10.0.0.1/24", "10.0.0.9/24"], "mtu": 1400, "labels": None},
+    ]
+    if RENAMES:
+        changes.append({"ifname": "net1"})
+    for change in changes:
+        assert endpoint.update(**change) == tuple(change), change
+        assert endpoint.update(**change) == ()
+        assert mz.Endpoint.open(agent, endpoint.name).spec == endpoint.spec
+        assert endpoint.check() == []
+        assert_ping(far.namespace, web.ip)
+    assert (endpoint.state().mtu, endpoint.spec.labels) == (1400, {})
+    assert endpoint.update(mtu=None) == ("mtu",)
+    assert endpoint.state().mtu == web.host.tunnel.mtu
+
+
+def test_an_mtu_that_was_asked_for_stays_when_the_tunnels_grows(world: World, web: Container) -> None:
+    endpoint, tunnel = web.endpoint, web.host.tunnel
+    full = tunnel.mtu
+    assert endpoint.update(mtu=full) == ("mtu",)  # the same number, asked for from now on
+    assert endpoint.update(mtu=None) == ("mtu",)
+    assert endpoint.update(mtu=1300) == ("mtu",)
+    tunnel.update(mtu=1350)
+    tunnel.update(mtu=full)
+    assert endpoint.state().mtu == 1300
+
+
+def test_forwarding_that_was_taken_away_is_refused_at_once(world: World) -> None:
+    router = world.container(world.hosts[0], 7, "10.0.0.1/24", forwarding=True)
+    far = world.container(world.hosts[1], 7, "10.0.0.2/24")
+    router.namespace.run("ip", "address", "add", "192.168.0.1/32", "dev", "lo")
+    send = ("ping", "-c", "1", "-W", "1", "-I", "192.168.0.1", far.ip)
+
+    def refused() -> int:
+        before = total(world.hosts, "agent", Verdict.FOREIGN_SOURCE)
+        with pytest.raises(Exception):  # noqa: B017  nobody answers to that address
+            router.namespace.run(*send)
+        return total(world.hosts, "agent", Verdict.FOREIGN_SOURCE) - before
+
+    assert refused() == 0
+    router.endpoint.update(forwarding=False)
+    assert refused() > 0
+
+
+def test_what_cannot_change_and_what_does_not_fit_changes_nothing(world: World, web: Container) -> None:
+    endpoint = web.endpoint
+    before = mz.Endpoint.open(web.host.agent, "web").spec
+    for name, value in (
+        ("vni", 8), ("kind", "macvtap"), ("mac", "02:00:00:00:00:09"), ("name", "x"), ("netns", "y"),
+        ("default_route", "never"),
+    ):  # fmt: skip
+        with pytest.raises(mz.InvalidValueError, match="delete and create") as told:
+            endpoint.update(**{name: value})
+        assert told.value.argument == name
+    with pytest.raises(mz.MtuError):
+        endpoint.update(mtu=web.host.tunnel.mtu + 1, labels=LABELS)
+    with pytest.raises(mz.ExistsError, match="has a device lo"):
+        endpoint.update(ifname="lo", labels=LABELS)
+    with pytest.raises(mz.InvalidValueError, match="128"):
+        endpoint.update(labels={"a": "x" * 126})
+    assert mz.Endpoint.open(web.host.agent, "web").spec == before
+    assert endpoint.update(labels={"a": "x" * 125}) == ("labels",)
+
+
+def test_labels_are_shown(world: World) -> None:
+    container = world.container(world.hosts[0], 7, "10.0.0.1/24", name="web", labels=LABELS)
+    agent = world.hosts[0].agent
+    assert container.endpoint.labels == container.endpoint.state().labels == LABELS
+    (listed,) = mz.Endpoint.list(agent)
+    assert listed.labels == LABELS
+    assert listed.to_dict()["spec"]["labels"] == LABELS
+    assert "app web" in mz.Endpoint.list(agent)._repr_html_()  # type: ignore[attr-defined]
+    prometheus = pytest.importorskip("prometheus_client")
+    from mizarnet.metrics import Collector
+
+    registry = prometheus.CollectorRegistry()
+    registry.register(Collector(agent))
+    text = prometheus.generate_latest(registry).decode()
+    assert 'label_app="web"' in text
