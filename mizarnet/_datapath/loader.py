@@ -121,10 +121,7 @@ def load(
 
 
 def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
-    """Load programs on the maps of a data path, with its constants and secrets; raises as :func:`load` does.
-
-    The kernel lets nobody write constants: other ones than those in ``maps`` get a map of their own.
-    """
+    """Load programs on the maps of a data path, with its constants and secrets; raises as :func:`load` does."""
     with _open(object_path(), programs) as spec:
         _share(spec, maps)
         return _bound(spec.load())
@@ -147,6 +144,7 @@ def load_beside(maps: Maps, programs: Sequence[str], *, path: Path, layouts: Ite
 
 
 def _share(spec: ObjectSpec, maps: Maps, *, but: Sequence[str] = ()) -> None:
+    """Use the maps of a data path. Nobody may write constants: other ones than those get a map of their own."""
     wanted = constants(maps)
     for name, each in maps.by_name().items():
         if name == CONFIG and each.lookup(FIRST) != wanted:

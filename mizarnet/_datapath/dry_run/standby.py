@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dry runs on the tables of a data path in use: loaded at the first use, for one caller at a time."""
+"""Dry runs on the tables of a data path in use: loaded when they are needed, for one caller at a time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from mizarnet._datapath import loader
 from mizarnet._datapath.dry_run import DryRun
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.closing import Closing
@@ -19,6 +20,7 @@ class Standby(Closing):
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loaded: DryRun | None = None
+        self._constants = b""
         self._closed = False
 
     @contextmanager
@@ -34,14 +36,19 @@ class Standby(Closing):
         with self._lock:
             if self._closed:
                 raise ClosedError("the transit agent's handle is closed")
-            if self._loaded is None:
-                self._loaded = DryRun.beside(maps)
+            constants = loader.constants(maps)
+            if self._loaded is None or constants != self._constants:  # the tunnel got another address or MTU
+                self._let_go()
+                self._loaded, self._constants = DryRun.beside(maps), constants
             yield self._loaded
 
     def close(self) -> None:
         """Close the programs, once no other thread uses them."""
         with self._lock:
             self._closed = True
-            if self._loaded is not None:
-                self._loaded.close()
-                self._loaded = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None

@@ -105,6 +105,12 @@ def test_the_programs_are_loaded_once_and_let_go_with_the_tables(
     wait_until(lambda: not _is_there(table), "the kernel lets the table go")
 
 
+def test_what_a_changed_tunnel_carries_is_asked_anew(web: Container) -> None:
+    assert _sent(web, "10.0.0.9", length=1414).verdict is Verdict.NO_DESTINATION
+    web.host.tunnel.update(mtu=1399)
+    assert _sent(web, "10.0.0.9", length=1414).verdict is Verdict.OVERSIZED
+
+
 def _is_there(number: int) -> bool:
     found = Map.open_id(number)
     if found is not None:
