@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Network namespaces that are made for one MACVTAP each, to keep its frames from the host's IP stack.
+"""Network namespaces that are made for one endpoint each.
+
+A MACVTAP has one to keep its frames from the host's IP stack, a gateway for its own addresses and rules.
 
 The kernel deletes such a namespace with its name, and not with its tunnel. So the alias of its loopback device names
 the host and the tunnel that it was made for, and it is removed when one of them is gone.
@@ -25,6 +27,7 @@ from mizarnet._kernel.netlink import (
 )
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
+from mizarnet._model.specs import Kind
 from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
 _PREFIX = "mizarnet-"
@@ -82,14 +85,14 @@ def names() -> dict[str, int]:
 
 
 def empty() -> list[PrivateNetns]:
-    """The private namespaces without a MACVTAP: left behind, or about to get one."""
+    """The private namespaces without an endpoint's device: left behind, or about to get one."""
     return [each for name in list_netns(_PREFIX) if (each := describe(name)) is not None]
 
 
 def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
     """Remove private namespaces whose host or tunnel is gone.
 
-    The kernel deletes the MACVTAP with either of them, so a namespace that still has one is in use and stays.
+    The kernel deletes the endpoint's device with either of them, so a namespace that still has one is in use and stays.
 
     Args:
         is_gone: Tells from a host's cookie and a tunnel's index whether one of the two is gone.
@@ -118,7 +121,7 @@ def sweep(is_gone: Callable[[int, int], bool]) -> list[str]:
 
 
 def describe(name: str) -> PrivateNetns | None:
-    """The private namespace of a name, if it has no MACVTAP; None if it has one, or is not private."""
+    """The private namespace of a name, if it has no endpoint's device; None if it has one, or is not private."""
     try:
         mark = _mark_inside(name)
     except NetnsNotFoundError:  # whoever made or deleted it died in between
@@ -131,7 +134,7 @@ def describe(name: str) -> PrivateNetns | None:
 
 def _mark_inside(name: str) -> str | None:
     with Session.open(name) as session:
-        if dump_links(session, kind="macvtap"):
+        if any(dump_links(session, kind=kind.value) for kind in Kind):
             return None
         link = get_link(session, ifindex=LOOPBACK_IFINDEX)
         return None if link is None else link.alias

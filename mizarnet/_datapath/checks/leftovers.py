@@ -57,6 +57,6 @@ def left_namespaces(
         found = describe(name)
         if found is None or found.cookie != host.cookie or instances.get(found.ifindex, ()) is None:
             continue
-        text = "it was made for the endpoint of a VM that is gone"
+        text = "it was made for the endpoint of a VM, or a gateway, that is gone"
         subject = Subject("namespace", name)
         yield Finding(FindingKind.NAMESPACE_LEFT, subject, None, name, text, instance=found.instance)

@@ -199,8 +199,12 @@ class LocalEndpoints:
         if link is not None:  # else it went since the look, and the next call makes the endpoint again
             configuration.complete(record, link, self.datapath.hooks, netns=spec.netns)
 
-    def make(self, spec: EndpointSpec) -> Record:
+    def make(self, spec: EndpointSpec, *, private: bool = False) -> Record:
         """Make the endpoint ``spec``, whose name is free. On any error nothing is left behind.
+
+        Args:
+            spec: The specification.
+            private: Whether its namespace is made for it, and ends with it.
 
         Raises:
             ExistsError: The name, an address, the MAC, the device's name or the default route is taken.
@@ -212,7 +216,7 @@ class LocalEndpoints:
             EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
             AgentNotFoundError: Another process, which does not see the lock, detached the agent meanwhile.
         """
-        making = Making.of(spec, self.datapath, self.maps)
+        making = Making.of(spec, self.datapath, self.maps, private=private)
         self._check_free(making.record.spec)
         if making.record.items:  # many may be refused halfway, and then there is the device, too
             entries.refuse_unfit(

@@ -40,11 +40,18 @@ class Making:
     record: Record
 
     @classmethod
-    def of(cls, spec: EndpointSpec, datapath: DataPath, maps: Maps) -> Making:
-        """The endpoint of a specification, of which nothing is there yet; raises ``MtuError``."""
+    def of(cls, spec: EndpointSpec, datapath: DataPath, maps: Maps, *, private: bool = False) -> Making:
+        """The endpoint of a specification, of which nothing is there yet; raises ``MtuError``.
+
+        Args:
+            spec: The specification.
+            datapath: Data path that it is made on.
+            maps: Maps of the data path.
+            private: Whether its namespace is made for it; a MACVTAP without a namespace always gets one.
+        """
         wanted = _filled_in(spec, maps, largest_mtu(datapath, maps))
         instance = secrets.randbits(64)
-        private = spec.kind is Kind.MACVTAP and spec.netns is None
+        private = private or (spec.kind is Kind.MACVTAP and spec.netns is None)
         if private:
             wanted = attrs.evolve(wanted, netns=private_netns.name_of(instance))
         record = Record(
