@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 export DEBIAN_FRONTEND := noninteractive
 
 BUILD_PACKAGES := clang llvm gcc libc6-dev libbpf-dev libelf-dev zlib1g-dev pkg-config python3-dev python3-venv
-NETNS_PACKAGES := iproute2 iputils-ping util-linux ethtool procps
+NETNS_PACKAGES := iproute2 iputils-ping util-linux ethtool procps nftables
 VM_PACKAGES := qemu-system-x86 qemu-system-common busybox-static kmod
 LINT_PACKAGES := clang-format
 WHEEL_PACKAGES := mmdebstrap util-linux

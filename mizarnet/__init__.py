@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mizarnet._model.finding import Report as Report
     from mizarnet._model.finding import Severity as Severity
     from mizarnet._model.finding import Subject as Subject
+    from mizarnet._model.gateways import Publish as Publish
     from mizarnet._model.specs import KEEP as KEEP
     from mizarnet._model.specs import DefaultRoute as DefaultRoute
     from mizarnet._model.specs import Encap as Encap
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import ExistsError as ExistsError
     from mizarnet.errors import ForeignEntryError as ForeignEntryError
     from mizarnet.errors import ForkedError as ForkedError
+    from mizarnet.errors import GatewayNotFoundError as GatewayNotFoundError
     from mizarnet.errors import InUseError as InUseError
     from mizarnet.errors import InvalidTypeError as InvalidTypeError
     from mizarnet.errors import InvalidValueError as InvalidValueError
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
     from mizarnet.features import Feature as Feature
     from mizarnet.features import Features as Features
     from mizarnet.features import probe as probe
+    from mizarnet.gateway import Gateway as Gateway
+    from mizarnet.gateway import GatewayState as GatewayState
     from mizarnet.host import Host as Host
     from mizarnet.lab import Lab as Lab
     from mizarnet.lab import LabHost as LabHost
@@ -127,6 +131,9 @@ __all__ = [
     "FindingKind",
     "ForeignEntryError",
     "ForkedError",
+    "Gateway",
+    "GatewayNotFoundError",
+    "GatewayState",
     "Health",
     "Hook",
     "Host",
@@ -158,6 +165,7 @@ __all__ = [
     "PeerSet",
     "PrivilegeError",
     "Program",
+    "Publish",
     "Remote",
     "Report",
     "Route",
@@ -191,6 +199,7 @@ _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
     "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
+    "mizarnet._model.gateways": "Publish",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook KEEP Keep Kind Life Local MacAddress"
     " MacvlanMode Network NetworkKey Remote Route XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
@@ -198,6 +207,7 @@ _HOMES = {
     "mizarnet.deletion": "deleting",
     "mizarnet.endpoint": "Endpoint EndpointState",
     "mizarnet.features": "Feature Features probe",
+    "mizarnet.gateway": "Gateway GatewayState",
     "mizarnet.host": "Host",
     "mizarnet.lab": "Lab LabHost",
     "mizarnet.switch": "SwitchState TransitSwitch",

@@ -11,27 +11,28 @@ from mizarnet._model.public import public
 from mizarnet.agent import TransitAgent
 from mizarnet.endpoint import Endpoint
 from mizarnet.errors import InvalidTypeError
+from mizarnet.gateway import Gateway
 from mizarnet.switch import TransitSwitch
 from mizarnet.tunnel import Tunnel
 
-_T = TypeVar("_T", Tunnel, TransitAgent, TransitSwitch, Endpoint)
+_T = TypeVar("_T", Tunnel, TransitAgent, TransitSwitch, Endpoint, Gateway)
 
 
 @public
 @contextmanager
 def deleting(thing: _T) -> Generator[_T, None, None]:
-    """Delete a tunnel or an endpoint, or detach an agent or a switch, when the block ends, if its call created it.
+    """Delete or detach a tunnel, agent, switch, endpoint or gateway when the block ends, if its call created it.
 
     An object that existed before stays. The handle is closed in either case.
 
     Args:
-        thing: Handle of a tunnel, agent, switch or endpoint, as its ``create()`` or ``attach()`` returned it.
+        thing: Handle of a tunnel, agent, switch, endpoint or gateway, as its ``create()`` or ``attach()`` returned it.
 
     Raises:
-        InvalidTypeError: ``thing`` is none of the four.
+        InvalidTypeError: ``thing`` is none of these.
         InUseError: At the end of the block: endpoints are left on the tunnel or agent, which stays.
     """
-    if not isinstance(thing, (Tunnel, TransitAgent, TransitSwitch, Endpoint)):
+    if not isinstance(thing, (Tunnel, TransitAgent, TransitSwitch, Endpoint, Gateway)):
         raise InvalidTypeError(f"cannot delete a {type(thing).__name__}", argument="thing")
     try:
         yield thing
@@ -39,8 +40,8 @@ def deleting(thing: _T) -> Generator[_T, None, None]:
         _end(thing)
 
 
-def _end(thing: Tunnel | TransitAgent | TransitSwitch | Endpoint) -> None:
-    if isinstance(thing, Endpoint):
+def _end(thing: Tunnel | TransitAgent | TransitSwitch | Endpoint | Gateway) -> None:
+    if isinstance(thing, (Endpoint, Gateway)):
         if thing.created:
             thing.delete()
         return

@@ -278,6 +278,10 @@ class SwitchNotFoundError(NotFoundError):
     """No transit switch is attached on this host."""
 
 
+class GatewayNotFoundError(NotFoundError):
+    """That VNI has no gateway on this host."""
+
+
 class NetnsNotFoundError(NotFoundError, FileNotFoundError):
     """There is no such network namespace."""
 

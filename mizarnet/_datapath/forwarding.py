@@ -1,25 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Forwarding of the underlay device, which the transit switch needs: turned on, remembered and restored.
+"""Forwarding of a host's device, which transit switch and gateways need: turned on, remembered and restored.
 
-The kernel's FIB look-up answers an XDP program only where forwarding is on. The map ``switching`` holds the changes, as
-bits of ``SwitchFlag``, so that any process can undo them.
+The kernel's FIB look-up answers an XDP program only where forwarding is on. Who turned it on has the changes in a note,
+as bits, so that any process can undo them: a switch in the map ``switching``, a gateway in its own. The last of those
+that need a device puts back what was there before: who goes earlier hands its bits on.
 """
 
 from __future__ import annotations
 
 import errno
 
-from mizarnet._kernel.netlink import Session, get_link, read_sysctl, write_sysctl
-from mizarnet._model.enumerations import SwitchFlag
-from mizarnet._model.log import log
-from mizarnet.errors import KernelError
+import attrs
 
+from mizarnet._datapath import gateway_notes
+from mizarnet._kernel.netlink import Session, get_link, read_sysctl, write_sysctl
+from mizarnet._model.enumerations import State, SwitchFlag
+from mizarnet._model.log import log
+from mizarnet.errors import KernelError, UnsupportedError
+
+FORCED_IPV6 = 1 << 16
+"""Beside the bits of ``SwitchFlag``: IPv6 of one device is forwarded, whatever the host does elsewhere."""
 # With forwarding on, accept_ra=1 makes the kernel ignore router advertisements, and the default route would expire.
 _CHANGES = {
     SwitchFlag.SET_ACCEPT_RA: ("ipv6/conf/{}/accept_ra", "1", "2"),
     SwitchFlag.SET_FORWARDING_IPV4: ("ipv4/conf/{}/forwarding", "0", "1"),
     SwitchFlag.SET_FORWARDING_IPV6: ("ipv6/conf/{}/forwarding", "0", "1"),
+    FORCED_IPV6: ("ipv6/conf/{}/force_forwarding", "0", "1"),
 }
+VERSIONS = {SwitchFlag.SET_FORWARDING_IPV4: 4, FORCED_IPV6: 6}
+"""The IP version of which a change makes a router of a device."""
 
 
 def is_on(session: Session, device: str, version: int) -> bool:
@@ -38,6 +47,30 @@ def needed(session: Session, device: str, version: int) -> int:
     return SwitchFlag.SET_FORWARDING_IPV6 | (SwitchFlag.SET_ACCEPT_RA if accepts else 0)
 
 
+def needed_by_router(session: Session, device: str, version: int) -> int:
+    """Changes that make the kernel forward what comes in by ``device``, as bits; 0: none.
+
+    Raises:
+        UnsupportedError: IPv6 is forwarded for the whole host or not at all, and that is its owner's to decide.
+    """
+    if version == 4:
+        return needed(session, device, version)
+    if read_sysctl(session, "ipv6/conf/all/forwarding") != "0":
+        return 0
+    key, off, _ = _CHANGES[FORCED_IPV6]
+    try:
+        return FORCED_IPV6 if read_sysctl(session, key.format(device)) == off else 0
+    except KernelError as refused:
+        if refused.errno != errno.ENOENT:
+            raise
+    raise UnsupportedError(
+        "this host does not forward IPv6, and this kernel cannot forward that of one device alone",
+        feature="force_forwarding",
+        hint="leave the IPv6 address out, or turn it on for the host: net.ipv6.conf.all.forwarding=1, after "
+        "accept_ra=2 on each device that has its addresses from advertisements",
+    )
+
+
 def enable(session: Session, device: str, changes: int) -> None:
     """Make changes, given as bits of ``SwitchFlag``, on ``device``."""
     for flag, (key, _, after) in _CHANGES.items():
@@ -47,14 +80,27 @@ def enable(session: Session, device: str, changes: int) -> None:
 
 
 def restore(session: Session, ifindex: int, changes: int) -> None:
-    """Undo changes of :func:`enable`, given as bits of ``SwitchFlag``; a device that is gone is no error."""
+    """Undo changes of :func:`enable`, given as bits, unless a gateway needs them, whose note then has them.
+
+    A device that is gone is no error.
+    """
     link = get_link(session, ifindex=ifindex) if changes else None
-    if link is None:
+    if link is None or _hand_on(session, ifindex, changes):
         return
     # Forwarding is turned off first, so that it is never on without accept_ra=2.
     for flag, (key, before, _) in reversed(_CHANGES.items()):
         if changes & flag:
             _put_back(session, key.format(link.name), before)
+
+
+def _hand_on(session: Session, ifindex: int, changes: int) -> bool:
+    """Whether a gateway needs a device, and has the changes in its note from now on."""
+    for each in gateway_notes.read_all(session):
+        if each.note.egress == ifindex and each.note.state is not State.DELETING:
+            note = attrs.evolve(each.note, forwarding=each.note.forwarding | changes)
+            gateway_notes.write(session, each.link.ifindex, note)
+            return True
+    return False
 
 
 def _put_back(session: Session, key: str, value: str) -> None:

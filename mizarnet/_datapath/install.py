@@ -16,6 +16,7 @@ import attrs
 from mizarnet._datapath import leftovers, loader, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.hooks import choose_layers, deciding_hook, wanted_places
 from mizarnet._datapath.loader import AGENT, GUARD, Capacity, capacity_of
 from mizarnet._datapath.maps import Maps
@@ -201,6 +202,7 @@ def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
     _set_state(found.maps, State.DELETING)
     if not force:
         _look_again(endpoints)
+    Gateways.of(found).remove_all()
     endpoints.remove(endpoints.recorded())
     switches.clear(found)
     tunnel.take_down()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mizarnet._datapath import private_netns, switches
+from mizarnet._datapath import gateways, private_netns, switches
 from mizarnet._datapath.host import Host
 from mizarnet._kernel.netlink import Session, get_link, identity_of, list_netns
 from mizarnet._kernel.refusals import explained
@@ -16,7 +16,9 @@ from mizarnet.errors import NetnsNotFoundError
 
 
 def clear_host(host: Host) -> None:
-    """Remove the switches and private namespaces of tunnels of this host that are gone; the caller holds the lock.
+    """Remove the switches, gateways and private namespaces of tunnels of this host that are gone.
+
+    The caller holds the host alone.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
@@ -24,6 +26,7 @@ def clear_host(host: Host) -> None:
     for switch in switches.find(host):
         if not switch.has_owner():
             switch.remove()
+    gateways.clear_ownerless(host)
     private_netns.sweep(lambda cookie, ifindex: cookie == host.cookie and not _is_tunnel(host, ifindex))
 
 

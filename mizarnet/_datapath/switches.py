@@ -105,6 +105,22 @@ class StandingSwitch:
             if switching is not None and noted is not None and own and mode is XdpMode.GENERIC:
                 _forget(switching, noted)
 
+    def take_over(self, ifindex: int, changes: int) -> bool:
+        """Whether the switch needs a device, and has changes of its forwarding in its note from now on.
+
+        Args:
+            ifindex: Index of the device.
+            changes: The changes, as bits of ``forwarding.py``.
+        """
+        switching = self._open_note()
+        if switching is None:
+            return False
+        with switching:
+            noted = _read_note(switching)
+            if noted.ifindex == ifindex:
+                switching.update(FIRST, attrs.evolve(noted, flags=noted.flags | changes).pack())
+            return noted.ifindex == ifindex
+
     def _open_note(self) -> Map | None:
         """Handle of the switch's map ``switching``; None if it is gone, or of another version."""
         for map_id in self.standing.map_ids:

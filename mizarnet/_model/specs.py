@@ -364,6 +364,11 @@ def _to_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPIn
     return in_order_of_addresses(addresses)
 
 
+def parse_addresses(values: InterfaceLike | Iterable[InterfaceLike]) -> tuple[IPInterface, ...]:
+    """Addresses in the order of a specification, of any form that an argument ``ip`` may have."""
+    return _to_addresses(values)
+
+
 def in_order_of_addresses(addresses: Sequence[IPInterface]) -> tuple[IPInterface, ...]:
     """Addresses in the order of a specification.
 

@@ -13,11 +13,12 @@ import pytest
 
 import mizarnet as mz
 from tests.support.namespace import Namespace
+from tests.support.outside import need_nftables
 from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER, SECOND, FEEDS, WHOLE, METRICS, JOIN = re.findall(
+HOST_1, HOST_2, LATER, WAY_OUT, SECOND, FEEDS, WHOLE, METRICS, JOIN = re.findall(
     r"```python\n(.*?)```", README.read_text(), re.DOTALL
 )
 
@@ -65,6 +66,14 @@ def test_two_hosts(hosts: tuple[Namespace, Namespace], containers: tuple[Namespa
     web, db = containers
     assert ping(web, "10.0.0.2")
     assert ping(db, "10.0.0.1")
+
+
+def test_a_way_out(hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace]) -> None:
+    need_nftables()
+    _run(hosts[0], HOST_1)
+    _run(hosts[0], WAY_OUT)
+    containers[0].run("ip", "route", "replace", "default", "via", "10.0.0.254")
+    assert ping(containers[0], "192.0.2.2")
 
 
 def test_a_later_process_adopts_and_deletes(

@@ -126,10 +126,10 @@ def _connect(client: Namespace, address: str, port: int) -> socket.socket:
     return made
 
 
-def fetch_page(client: Namespace, address: str, path: str = "/page") -> None:
+def fetch_page(client: Namespace, address: str, path: str = "/page", *, port: int = HTTP) -> None:
     """HTTP: every byte of a page."""
     connection = HTTPConnection("server", timeout=SOCKET_SECONDS)
-    connection.sock = _connect(client, address, HTTP)
+    connection.sock = _connect(client, address, port)
     try:
         connection.request("GET", path)
         with connection.getresponse() as response:

@@ -20,6 +20,7 @@ from tests.frames import echo_request
 from tests.support.namespace import SOCKET_SECONDS, Namespace
 
 ETH_P_ALL = 3
+_SO_RCVBUFFORCE = 33
 _sequence = itertools.count(1)
 
 
@@ -148,7 +149,7 @@ class Capture:
 
     def __init__(self, namespace: Namespace, device: str) -> None:
         self._socket = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 25)
         self._socket.bind((device, ETH_P_ALL))
         self.frames: list[bytes] = []
 

@@ -29,6 +29,15 @@ def tunnel(name: Any = "tunnel0", **changes: Any) -> mz.Tunnel:
     return mz.Tunnel.create(name, **{"encap": "vxlan", "underlay": "eth0", **changes})
 
 
+def gateway(**changes: Any) -> mz.Gateway:
+    given = {"vni": 7, "egress": "eth0", "ip": "10.0.0.1/24", **changes}
+    return mz.Gateway.create(cast("mz.TransitAgent", None), **given)
+
+
+def published(*given: Any) -> mz.Publish:
+    return mz.Publish(*(*given, *("tcp", 80, "10.0.0.5", 80)[len(given) :]))
+
+
 def endpoint(**changes: Any) -> mz.Endpoint:
     """The agent is judged last: here it is always wrong, and never reached."""
     return mz.Endpoint.create(cast("mz.TransitAgent", None), **{"vni": 7, "ip": "10.0.0.5/24", **changes})
@@ -57,6 +66,26 @@ def peers() -> PeerSet:
 # (what is wrong, the error's class, the argument it names, the call)
 CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("VNI zero", Value, "vni", lambda: spec(vni=0)),
+    ("gateway of VNI zero", Value, "vni", lambda: gateway(vni=0)),
+    ("gateway without an address", Value, "ip", lambda: gateway(ip=[])),
+    ("egress with a slash", Value, "egress", lambda: gateway(egress="a/b")),
+    ("egress with a quote", Value, "egress", lambda: gateway(egress='eth"')),
+    ("egress that stands for many", Value, "egress", lambda: gateway(egress="eth*")),
+    ("egress None", Type, "egress", lambda: gateway(egress=None)),
+    ("nat as a number", Type, "nat", lambda: gateway(nat=1)),
+    ("host_access None", Type, "host_access", lambda: gateway(host_access=None)),
+    ("gateway's name empty", Value, "name", lambda: gateway(name="")),
+    ("publish as text", Type, "publish", lambda: gateway(publish="tcp")),
+    ("publish of pairs", Type, "publish", lambda: gateway(publish=[(80, 80)])),
+    ("a port twice", Value, "publish", lambda: gateway(publish=[published(), published()])),
+    ("a target of no own family", Value, "publish", lambda: gateway(publish=[published("tcp", 1, "fd00::5")])),
+    ("protocol unknown", Value, "protocol", lambda: published("sctp")),
+    ("protocol None", Type, "protocol", lambda: published(None)),
+    ("port zero", Value, "port", lambda: published("tcp", 0)),
+    ("port as text", Type, "port", lambda: published("tcp", "80")),
+    ("port of 17 bits", Value, "port", lambda: published("tcp", 65536)),
+    ("target unspecified", Value, "ip", lambda: published("tcp", 80, "0.0.0.0")),
+    ("target's port zero", Value, "to_port", lambda: published("tcp", 80, "10.0.0.5", 0)),
     ("VNI negative", Value, "vni", lambda: spec(vni=-1)),
     ("VNI of 25 bits", Value, "vni", lambda: spec(vni=1 << 24)),
     ("VNI that Python cannot write", Value, "vni", lambda: spec(vni=10**5000)),

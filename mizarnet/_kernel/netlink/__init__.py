@@ -76,6 +76,7 @@ from mizarnet._kernel.netlink.routes import (
 )
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.side_by_side import side_by_side
+from mizarnet._kernel.netlink.sockets import waiting_ports
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 
 __all__ = [
@@ -140,5 +141,6 @@ __all__ = [
     "silence",
     "upper_links",
     "wait_for_address",
+    "waiting_ports",
     "write_sysctl",
 ]

@@ -19,6 +19,7 @@ from mizarnet._kernel.netlink.link import (
     IFLA_LINK,
     IFLA_LINK_NETNSID,
     IFLA_MTU,
+    IFLA_NET_NS_FD,
     IFLA_NUM_TX_QUEUES,
     IFLA_VXLAN_COLLECT_METADATA,
     IFLA_VXLAN_PORT,
@@ -33,7 +34,7 @@ from mizarnet._kernel.rtnetlink import Flag, Rtm, attribute, byte, mac_address, 
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
-_IFLA_NET_NS_FD, _IFLA_NUM_RX_QUEUES = 28, 32
+_IFLA_NUM_RX_QUEUES = 32
 _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_UDP_ZERO_CSUM6_RX = 7, 20
 _IFLA_GENEVE_UDP_ZERO_CSUM6_RX = 10
 _VETH_INFO_PEER = 1
@@ -224,7 +225,7 @@ def create_veth(
     """
     far = IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, peer) + _of_an_end(mtu, peer_mac)
     if peer_netns is not None:
-        far += number(_IFLA_NET_NS_FD, peer_netns.fileno())
+        far += number(IFLA_NET_NS_FD, peer_netns.fileno())
     return session.run(
         _create, session, name, "veth", data=nested(_VETH_INFO_PEER, far), others=_of_an_end(mtu, mac)
     )

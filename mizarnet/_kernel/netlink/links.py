@@ -23,10 +23,12 @@ from mizarnet._kernel.netlink.link import (
     IFLA_MACVLAN_MODE,
     IFLA_MASTER,
     IFLA_MTU,
+    IFLA_NET_NS_FD,
     MACVLAN_MODES,
     Link,
     decode_link,
 )
+from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.rtnetlink import (
     HEADER_BYTES,
@@ -226,6 +228,7 @@ def set_link(
     alias: str | None = None,
     address_generation: Literal["none"] | None = None,
     master: int | None = None,
+    netns: NetnsHandle | None = None,
 ) -> None:
     """Change what is given of a link, in one message.
 
@@ -241,6 +244,7 @@ def set_link(
         alias: Free text, at most 254 bytes.
         address_generation: ``"none"``: no IPv6 link-local address when it goes up.
         master: Index of the bridge that it becomes a port of.
+        netns: Namespace that it moves to; a new name is the one that it has there.
 
     Raises:
         NetlinkError: The kernel refused (ENODEV: no such link).
@@ -257,6 +261,8 @@ def set_link(
         body += text(IFLA_IFALIAS, alias)
     if master is not None:
         body += number(IFLA_MASTER, master)
+    if netns is not None:
+        body += number(IFLA_NET_NS_FD, netns.fileno())
     if address_generation is not None:
         mode = byte(_IFLA_INET6_ADDR_GEN_MODE, ADDRGENMODE_NONE)
         body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))

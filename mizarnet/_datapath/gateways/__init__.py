@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateways of a host: making, finding, changing and removing them.
+
+A gateway is an endpoint that forwards, in a namespace of its own, and a pair of devices between that and the host. The
+host's end of the pair comes first and goes last, and has the note: whoever dies halfway leaves it, and the next call
+finds by it what there is. Rules come before what they guard, and the entries that lead packets there are the last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import attrs
+
+from mizarnet._datapath import age, forwarding, gateway_notes, switches
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration
+from mizarnet._datapath.gateway_notes import Note, Noted
+from mizarnet._datapath.gateways import fitness, networks, rules
+from mizarnet._datapath.gateways.making import Making
+from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Way
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel import nftables
+from mizarnet._kernel.netlink import Session, delete_link, get_link, read_sysctl
+from mizarnet._model.codec import Record, record_key
+from mizarnet._model.differences import refuse_differences
+from mizarnet._model.enumerations import State
+from mizarnet._model.gateways import GatewaySpec
+from mizarnet._model.log import log
+from mizarnet._model.specs import Life
+from mizarnet.errors import ExistsError, KernelError, MizarnetError, NetnsNotFoundError
+
+
+@attrs.frozen
+class Traffic:
+    """What went through a gateway.
+
+    Attributes:
+        connections: Connections that its namespace knows now.
+        packets: Packets that it forwarded since its rules were written.
+        bytes: Their bytes.
+    """
+
+    connections: int = 0
+    packets: int = 0
+    bytes: int = 0
+
+
+@attrs.frozen
+class Gateways:
+    """The gateways on one data path. A caller that changes one holds the host alone.
+
+    Attributes:
+        datapath: Data path that they are on.
+        maps: Maps of the data path.
+    """
+
+    datapath: DataPath
+    maps: Maps
+
+    @classmethod
+    def of(cls, datapath: DataPath) -> Gateways:
+        """The gateways of a data path, for reading; raises as :attr:`DataPath.maps` does."""
+        return cls(datapath, datapath.maps)
+
+    @property
+    def host(self) -> Host:
+        """Host of the data path."""
+        return self.datapath.host
+
+    @property
+    def endpoints(self) -> LocalEndpoints:
+        """The endpoints of the data path."""
+        return LocalEndpoints(self.datapath, self.maps)
+
+    # -- found
+
+    def all(self) -> list[Noted]:
+        """All notes of gateways on this data path, by VNI."""
+        own = self.datapath.hooks.ifindex
+        return [each for each in gateway_notes.read_all(self.host) if each.note.tunnel == own]
+
+    def find(self, vni: int) -> Noted | None:
+        """The note of the gateway of a VNI; None if there is none."""
+        link = get_link(self.host, gateway_notes.device_name(self.datapath.hooks.ifindex, vni))
+        note = None if link is None else Note.parse(link.alias)
+        return None if link is None or note is None else Noted(note, link)
+
+    def record(self, noted: Noted) -> Record | None:
+        """Record of a gateway's endpoint; None if it is gone."""
+        return rules.find_record(self.host, noted.note)
+
+    def life(self, noted: Noted) -> Life:
+        """How far a gateway has come."""
+        if noted.note.state is not State.LIVE:
+            return Life.MAKING if noted.note.state is State.MAKING else Life.DELETING
+        record = self.record(noted)
+        return Life.LIVE if record is not None and self.endpoints.is_present(record) else Life.DEAD
+
+    def spec(self, noted: Noted) -> GatewaySpec | None:
+        """What a gateway is; None if its endpoint, or its namespace, is gone."""
+        record = self.record(noted)
+        if record is None:
+            return None
+        egress = get_link(self.host, ifindex=noted.note.egress)
+        with suppress(NetnsNotFoundError), configuration.inside(record, self.host) as inside:
+            return GatewaySpec(
+                vni=noted.note.vni,
+                egress="?" if egress is None else egress.name,
+                ip=record.spec.ip,
+                publish=rules.published(inside) or (),
+                nat=noted.note.nat,
+                host_access=noted.note.host_access,
+                name=record.spec.name,
+            )
+        return None
+
+    def traffic(self, noted: Noted) -> Traffic:
+        """What went through a gateway; nothing if its namespace is gone."""
+        record = self.record(noted)
+        if record is None:
+            return Traffic()
+        with suppress(NetnsNotFoundError), configuration.inside(record, self.host) as inside:
+            return _traffic(inside)
+        return Traffic()
+
+    # -- made
+
+    def find_or_make(self, spec: GatewaySpec) -> tuple[Noted, GatewaySpec, bool]:
+        """Make a gateway, or find the existing one.
+
+        Returns:
+            Its note, what it is, and whether this call made it.
+
+        Raises:
+            ExistsError: The gateway exists and is not as specified, or something that it needs is taken.
+            InvalidValueError: The specification does not fit to what is there.
+            UnderlayNotFoundError: There is no such egress device.
+            UnsupportedError: The kernel has no nftables, the command nft is missing, or IPv6 cannot be forwarded.
+        """
+        wanted = fitness.with_prefixes(spec, networks.of_vni(self.maps, spec.vni))
+        existing = self.find(spec.vni)
+        if existing is not None:
+            there = self.spec(existing)
+            if there is not None and self.life(existing) is Life.LIVE:
+                _refuse_other(wanted, there)
+                Making(self.datapath, self.maps, there, existing.note).complete()
+                return existing, there, False
+            self._refuse_young(existing)
+            self.remove(existing)
+        return self._make(wanted), wanted, True
+
+    def _make(self, spec: GatewaySpec) -> Noted:
+        making = self._fitting(spec)
+        try:
+            making.run()
+        except BaseException as error:
+            self._undo(spec.vni, error)
+            raise
+        log.info("gateway of VNI %d created: %s by %s", spec.vni, ", ".join(map(str, spec.ip)), spec.egress)
+        made = self.find(spec.vni)
+        if made is None:
+            raise ExistsError(
+                f"another process deleted the gateway of VNI {spec.vni} meanwhile", holder=making.note.device
+            )
+        return made
+
+    def _fitting(self, spec: GatewaySpec) -> Making:
+        """The gateway of a specification, of which nothing is there yet; raises as :meth:`find_or_make` does."""
+        host = self.host
+        egress = fitness.refuse_unfit(host, self.endpoints, spec)
+        meta = self.maps.read_meta()
+        ways = rules.ways(host) if gateway_notes.read_all(host) else []
+        fitness.refuse_taken_ports(host, ways, spec.publish, port=meta.port, tunnel=self.datapath.name)
+        if not spec.nat:
+            within = fitness.prefixes(spec, networks.of_vni(self.maps, spec.vni))
+            fitness.refuse_routed(host, within, spec.vni)
+        note = Note(
+            tunnel=self.datapath.hooks.ifindex,
+            vni=spec.vni,
+            state=State.MAKING,
+            egress=egress.ifindex,
+            port=meta.port,
+            nat=spec.nat,
+            host_access=spec.host_access,
+            forwarding=0,
+            number=fitness.free_number(host),
+            key=record_key(spec.name),
+        )
+        rules.refuse_unable(host, Way(note, egress.name, spec.publish), egress)
+        for version in spec.versions:
+            forwarding.needed_by_router(host, egress.name, version)
+        holder = self.endpoints.named(spec.name)
+        self.endpoints.evict(holder, f"the name {spec.name!r}")
+        return Making(self.datapath, self.maps, spec, note)
+
+    def _undo(self, vni: int, error: BaseException) -> None:
+        """Remove what was made of a gateway, as the next call would if this process died."""
+        try:
+            left = self.find(vni)
+            if left is not None:
+                self.remove(left)
+            else:
+                delete_link(self.host, name=gateway_notes.device_name(self.datapath.hooks.ifindex, vni))
+        except MizarnetError as refused:
+            error.add_note(
+                f"What was made of the gateway of VNI {vni} is still there, until the next create() or delete() of "
+                f"it: {refused}"
+            )
+
+    def _refuse_young(self, noted: Noted) -> None:
+        """Raises ``ExistsError`` if another process may be making or deleting a gateway now."""
+        record = self.record(noted)
+        if record is not None and self.endpoints.is_in_other_hands(record):
+            raise ExistsError(
+                f"the gateway of VNI {noted.note.vni} is being made or deleted by a process that has a /run of its own",
+                holder=noted.link.name,
+                hint=f"wait for it, or {age.ABANDONED:.0f} s if it died",
+            )
+
+    # -- changed
+
+    def update(
+        self, noted: Noted, spec: GatewaySpec, given: Mapping[str, Any]
+    ) -> tuple[GatewaySpec, tuple[str, ...]]:
+        """Change published ports, translation or the host's services; other connections go on.
+
+        Args:
+            noted: Note of the gateway.
+            spec: What the gateway is.
+            given: New values, by the names of a specification; what is left out stays.
+
+        Returns:
+            What the gateway is now, and the names of what changed.
+
+        Raises:
+            InvalidValueError: A published port leads out of the VNI, or is a tunnel's.
+            ExistsError: A published port is taken, or the host has routes to what would no longer be translated.
+        """
+        wanted = attrs.evolve(spec, **given)
+        changed = tuple(name for name in given if getattr(wanted, name) != getattr(spec, name))
+        there = networks.of_vni(self.maps, spec.vni)
+        fitness.refuse_outside(wanted, there)
+        fresh = [each for each in wanted.publish if each.key not in {old.key for old in spec.publish}]
+        others = [way for way in rules.ways(self.host) if way.note.device != noted.note.device]
+        fitness.refuse_taken_ports(self.host, others, fresh, port=noted.note.port, tunnel=self.datapath.name)
+        if spec.nat and not wanted.nat:
+            fitness.refuse_routed(self.host, fitness.prefixes(spec, there), spec.vni)
+        if changed:
+            Making(self.datapath, self.maps, wanted, noted.note).change()
+            log.info("gateway of VNI %d changed: %s", spec.vni, ", ".join(changed))
+        return wanted, changed
+
+    # -- gone
+
+    def remove(self, noted: Noted) -> None:
+        """Remove a gateway, however far it has come; parts that are gone already are no error."""
+        note = attrs.evolve(noted.note, state=State.DELETING)
+        gateway_notes.write(self.host, noted.link.ifindex, note)
+        networks.change(self.maps, {}, networks.keys(note.vni))
+        close_host(self.host, Noted(note, noted.link))
+        record = self.record(noted)
+        if record is not None and record.private:
+            self.endpoints.remove([record])
+        delete_link(self.host, noted.link.ifindex)
+        log.info("gateway of VNI %d deleted", note.vni)
+
+    def remove_all(self) -> None:
+        """Remove the gateways of this data path."""
+        for each in self.all():
+            self.remove(each)
+
+
+def close_host(host: Host, noted: Noted) -> None:
+    """Put back what a gateway that has begun to end changed of the host, unless others need it."""
+    note = noted.note
+    if note.forwarding:
+        taken = any(each.take_over(note.egress, note.forwarding) for each in switches.find(host))
+        if not taken:
+            forwarding.restore(host, note.egress, note.forwarding)
+        note = attrs.evolve(note, forwarding=0)
+        gateway_notes.write(host, noted.link.ifindex, note)
+    rules.write_host(host)
+
+
+def clear_ownerless(host: Host) -> None:
+    """Remove what is left of gateways whose tunnels are gone; the caller holds the host alone."""
+    for each in gateway_notes.read_all(host):
+        tunnel = get_link(host, ifindex=each.note.tunnel)
+        if tunnel is not None and tunnel.external:
+            continue
+        note = attrs.evolve(each.note, state=State.DELETING)
+        gateway_notes.write(host, each.link.ifindex, note)
+        close_host(host, Noted(note, each.link))
+        delete_link(host, each.link.ifindex)  # and its peer; the namespace is swept as any private one
+        log.info("gateway of VNI %d removed: its tunnel is gone", note.vni)
+
+
+def _refuse_other(wanted: GatewaySpec, there: GatewaySpec) -> None:
+    refuse_differences(
+        f"the gateway of VNI {wanted.vni}",
+        attrs.asdict(wanted, recurse=False),
+        attrs.asdict(there, recurse=False),
+        holder=there.name,
+        hint="update() changes publish, nat and host_access; for all else delete it first",
+    )
+
+
+def _traffic(inside: Session) -> Traffic:
+    listed = nftables.read(inside, "chain", FAMILY, TABLE, "forwarded") or []
+    counters = [
+        part["counter"]
+        for each in listed
+        if "rule" in each
+        for part in each["rule"]["expr"]
+        if "counter" in part
+    ]
+    try:
+        connections = int(read_sysctl(inside, "netfilter/nf_conntrack_count"))
+    except KernelError:  # nobody tracks connections there
+        connections = 0
+    return Traffic(
+        connections, sum(each["packets"] for each in counters), sum(each["bytes"] for each in counters)
+    )

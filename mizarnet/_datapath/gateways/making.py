@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making one gateway, in an order that a death in between does not hurt."""
+
+from __future__ import annotations
+
+import attrs
+
+from mizarnet._datapath import forwarding, gateway_notes
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints, configuration
+from mizarnet._datapath.gateway_notes import Note
+from mizarnet._datapath.gateways import fitness, networks, rules
+from mizarnet._datapath.gateways.ruleset import INSIDE, OUTSIDE
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.maps import Maps
+from mizarnet._kernel.netlink import (
+    DEFAULTS,
+    Link,
+    Session,
+    add_address,
+    add_route,
+    create_veth,
+    delete_link,
+    delete_route,
+    get_link,
+    list_addresses,
+    list_routes,
+    set_link,
+    write_sysctl,
+)
+from mizarnet._model.arguments import IPInterface, IPNetwork
+from mizarnet._model.codec import Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.gateways import GatewaySpec
+from mizarnet._model.specs import DefaultRoute, EndpointSpec, Route
+from mizarnet.errors import NetlinkError, NetnsNotFoundError, UnderlayNotFoundError
+
+_PEER = "mzq"
+"""What the name of the other end begins with, until it is in the gateway's namespace."""
+_ROUTER = (
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/all/accept_redirects", "0"),
+    ("ipv4/conf/all/accept_source_route", "0"),
+)
+
+
+@attrs.define
+class Making:
+    """One gateway that is being made, completed or changed.
+
+    Attributes:
+        datapath: Data path that it is on.
+        maps: Maps of the data path.
+        spec: What it shall be.
+        note: Its note, as it was written last.
+    """
+
+    datapath: DataPath
+    maps: Maps
+    spec: GatewaySpec
+    note: Note
+
+    @property
+    def host(self) -> Host:
+        """Host of the gateway."""
+        return self.datapath.host
+
+    def run(self) -> None:
+        """Make everything of a gateway of which nothing is there."""
+        delete_link(self.host, name=self.note.device)  # a maker that died before it wrote the note
+        peer = _PEER + self.note.device.removeprefix(gateway_notes.PREFIX)
+        outside = create_veth(self.host, self.note.device, peer=peer, mtu=self._egress().mtu)
+        gateway_notes.write(self.host, outside.ifindex, self.note)
+        record = LocalEndpoints(self.datapath, self.maps).make(self._endpoint(), private=True)
+        with configuration.inside(record, self.host) as inside:
+            self._prepare(inside)
+            self._move(peer, inside)
+            self._connect(inside, outside)
+        self._open_host(outside)
+        networks.change(self.maps, self._entries())
+        self._write(outside, state=State.LIVE)
+
+    def complete(self) -> None:
+        """Give a gateway that is there back what it has lost."""
+        outside, record = self._outside(), self._record()
+        with configuration.inside(record, self.host) as inside:
+            if rules.differ_inside(inside, self.note, self.spec.publish):
+                self._prepare(inside)
+            self._connect(inside, outside)
+        self._open_host(outside)
+        networks.change(self.maps, self._entries())
+
+    def change(self) -> None:
+        """Change rules and note to what the gateway shall be. First what is more open closes, as far as one can."""
+        outside, record = self._outside(), self._record()
+        with configuration.inside(record, self.host) as inside:
+            rules.write_inside(inside, self._noted(), self.spec.publish)
+            self._write(outside, nat=self.spec.nat, host_access=self.spec.host_access)
+            rules.write_host(self.host)
+        self._route(outside)
+
+    def _noted(self) -> Note:
+        return attrs.evolve(self.note, nat=self.spec.nat, host_access=self.spec.host_access)
+
+    # -- its steps
+
+    def _endpoint(self) -> EndpointSpec:
+        own = {each.network for each in self.spec.ip}
+        return EndpointSpec(
+            name=self.spec.name,
+            vni=self.spec.vni,
+            ip=self.spec.ip,
+            ifname=INSIDE,
+            gateway=(),
+            default_route=DefaultRoute.NEVER,
+            routes=[Route(prefix) for prefix in self._prefixes() if prefix not in own],
+            forwarding=True,
+        )
+
+    def _prefixes(self) -> list[IPNetwork]:
+        return fitness.prefixes(self.spec, networks.of_vni(self.maps, self.spec.vni))
+
+    def _prepare(self, inside: Session) -> None:
+        """Make a router of the gateway's namespace, with its rules: there is no way through it yet, or rules are."""
+        rules.write_inside(inside, self._noted(), self.spec.publish)
+        for key, value in _ROUTER:
+            write_sysctl(inside, key, value)
+        if 6 in self.spec.versions:
+            write_sysctl(inside, "ipv6/conf/all/forwarding", "1")
+
+    def _move(self, peer: str, inside: Session) -> None:
+        link = get_link(self.host, peer)
+        if link is None:
+            raise NetnsNotFoundError(f"{peer}, which was to lead into the gateway, is gone")
+        with inside.open_netns() as there:
+            set_link(self.host, link.ifindex, netns=there, name=OUTSIDE)
+
+    def _connect(self, inside: Session, outside: Link) -> None:
+        """Give both ends of the pair their addresses, and the gateway its way out."""
+        link = get_link(inside, OUTSIDE)
+        if link is None:
+            raise NetnsNotFoundError(f"{OUTSIDE}, which leads out of the gateway, is gone")
+        for session, end, is_inside in ((self.host, outside, False), (inside, link, True)):
+            self._address(session, end, is_inside=is_inside)
+        for version in self.spec.versions:
+            gateway = self.note.address(version, inside=False).ip
+            add_route(inside, DEFAULTS[version], gateway, ifindex=link.ifindex, replace=True)
+
+    def _address(self, session: Session, end: Link, *, is_inside: bool) -> None:
+        set_link(session, end.ifindex, up=True)
+        there = {each.interface for each in list_addresses(session, ifindex=end.ifindex)}
+        for version in self.spec.versions:
+            address = self.note.address(version, inside=is_inside)
+            if address not in there:
+                add_address(session, end.ifindex, address, dad=False)
+
+    def _open_host(self, outside: Link) -> None:
+        """Write the host's rules, then turn forwarding on: first for the pair, then for the egress device."""
+        egress = self._egress()
+        needed = self.note.forwarding
+        for version in self.spec.versions:
+            needed |= forwarding.needed_by_router(self.host, egress.name, version)
+        self._write(outside, forwarding=needed)
+        rules.write_host(self.host)
+        for version in self.spec.versions:
+            own = forwarding.needed_by_router(self.host, outside.name, version)
+            forwarding.enable(self.host, outside.name, own)
+        forwarding.enable(self.host, egress.name, needed)
+        self._route(outside)
+
+    def _route(self, outside: Link) -> None:
+        """Routes of the host to the VNI's prefixes, where addresses are not translated."""
+        there = {route.destination for route in list_routes(self.host, ifindex=outside.ifindex)}
+        for prefix in self._prefixes():
+            gateway = self.note.address(prefix.version, inside=True).ip
+            if not self.spec.nat and prefix not in there:
+                add_route(self.host, prefix, gateway, ifindex=outside.ifindex)
+            elif self.spec.nat and prefix in there:
+                delete_route(self.host, prefix, gateway, ifindex=outside.ifindex)
+
+    def _entries(self) -> dict[bytes, bytes]:
+        first: dict[int, IPInterface] = {each.version: each for each in reversed(self.spec.ip)}
+        return networks.wanted(self.spec.vni, first)
+
+    def _write(self, outside: Link, **changes: object) -> None:
+        self.note = attrs.evolve(self.note, **changes)  # type: ignore[arg-type]
+        gateway_notes.write(self.host, outside.ifindex, self.note)
+
+    def _egress(self) -> Link:
+        link = get_link(self.host, ifindex=self.note.egress)
+        if link is None:
+            raise UnderlayNotFoundError(
+                f"the device that the gateway of VNI {self.note.vni} leads to is gone",
+                hint="delete the gateway, and create it with another egress=",
+            )
+        return link
+
+    def _outside(self) -> Link:
+        link = get_link(self.host, self.note.device)
+        if link is None:
+            raise NetlinkError(f"find {self.note.device}", errno=19)
+        return link
+
+    def _record(self) -> Record:
+        record = rules.find_record(self.host, self.note)
+        if record is None:
+            raise NetnsNotFoundError(f"the endpoint of the gateway of VNI {self.note.vni} is gone")
+        return record

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The entries that lead a VNI's packets to its gateway: those of 0.0.0.0/0 and ::/0, on the gateway's host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from mizarnet._datapath import next_hops
+from mizarnet._datapath.feeds import Feed, register
+from mizarnet._datapath.maps import Maps, present, write
+from mizarnet._kernel.netlink import DEFAULTS
+from mizarnet._model import codec
+from mizarnet._model.arguments import IPInterface, IPNetwork
+from mizarnet._model.specs import Network, NetworkKey
+
+FEED = Feed.of("gateway")
+"""The writer of these entries: what others prune is theirs."""
+
+
+def of_vni(maps: Maps, vni: int) -> dict[IPNetwork, Network]:
+    """All networks of a VNI, for a caller that holds the tables' lock."""
+    found = ((codec.unpack_network_key(key), value) for key, value in maps.networks.items())
+    return {key.prefix: codec.unpack_network(value) for key, value in found if key.vni == vni}
+
+
+def wanted(vni: int, first: Mapping[int, IPInterface]) -> dict[bytes, bytes]:
+    """The entries of a gateway, packed.
+
+    Args:
+        vni: VNI that it leads out of.
+        first: Its first address of each IP version.
+    """
+    entries: dict[bytes, bytes] = {}
+    for version, address in first.items():
+        key = NetworkKey(vni, DEFAULTS[version])
+        entries[codec.pack_network_key(key)] = codec.pack_network(
+            key, Network(via=address.ip), feed=FEED.number
+        )
+    return entries
+
+
+def keys(vni: int) -> set[bytes]:
+    """The keys that a gateway's entries can have."""
+    return {codec.pack_network_key(NetworkKey(vni, prefix)) for prefix in DEFAULTS.values()}
+
+
+def change(maps: Maps, put: Mapping[bytes, bytes], gone: Set[bytes] = frozenset()) -> None:
+    """Write entries and remove others, as far as they are gateways'; the caller holds the tables' lock.
+
+    Raises:
+        CapacityError: They do not fit.
+        BpfError: The kernel refused one.
+    """
+    there = present(maps.networks, put.keys() | gone)
+    edit = FEED.edit(codec.network_feed, there, put, [*gone])
+    if edit.put:
+        register(maps, FEED)
+    to_renew = next_hops.begin_networks(maps, edit, there)
+    if edit.put or edit.gone:
+        write(maps.networks, edit.put, leaving=edit.gone)
+    if to_renew:
+        next_hops.renew(maps)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of gateways in the kernel: written whole, and compared whole with what they shall be.
+
+What a gateway publishes stands in the comments of its rules in its own namespace, where nobody else is. The host's
+table follows from the notes and from these, so it can be made again after others have flushed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from typing import cast
+
+from mizarnet._datapath import forwarding, gateway_notes
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import configuration, items
+from mizarnet._datapath.gateway_notes import Note
+from mizarnet._datapath.gateways import ruleset
+from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Closed, Way
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._kernel import nftables
+from mizarnet._kernel.netlink import Link, Session, anonymous_netns, get_link
+from mizarnet._kernel.nftables import Item
+from mizarnet._model.codec import Record
+from mizarnet._model.enumerations import State
+from mizarnet._model.gateways import Publish
+from mizarnet.errors import AgentNotFoundError, ExistsError, LayoutError, NetnsNotFoundError, StaleHandleError
+
+
+def find_record(host: Host, note: Note) -> Record | None:
+    """Record of a gateway's endpoint, on whatever tunnel of the host; None if it, or its agent, is gone."""
+    link = get_link(host, ifindex=note.tunnel)
+    if link is None or not link.external:
+        return None
+    with suppress(LayoutError, ExistsError, StaleHandleError, AgentNotFoundError):
+        found = DataPath.find(TunnelHooks(host, link.name, link.ifindex))
+        if found is not None:
+            with closing(found):
+                return items.read(found.maps, note.key)
+    return None
+
+
+def published(inside: Session) -> tuple[Publish, ...] | None:
+    """The published ports of a gateway, read in its namespace; None if its table is gone."""
+    listed = nftables.read(inside, "table", FAMILY, TABLE)
+    if listed is None:
+        return None
+    comments = (each["rule"].get("comment", "") for each in listed if "rule" in each)
+    found = (ruleset.published_of(comment) for comment in comments if comment)
+    return tuple(sorted((each for each in found if each is not None), key=lambda each: each.key))
+
+
+def ways(host: Host) -> list[Way]:
+    """What the host's rules need to know of each gateway that has not begun to end."""
+    found: list[Way] = []
+    for each in gateway_notes.read_all(host):
+        if each.note.state is State.DELETING:
+            continue
+        record, egress = find_record(host, each.note), get_link(host, ifindex=each.note.egress)
+        if record is None or egress is None or not record.may_have_device:
+            continue
+        with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:
+            found.append(Way(each.note, egress.name, published(inside) or ()))
+    return found
+
+
+def closed(host: Host) -> set[Closed]:
+    """The devices that were no routers before gateways came."""
+    found: set[Closed] = set()
+    for each in gateway_notes.read_all(host):
+        egress = get_link(host, ifindex=each.note.egress)
+        for change, version in forwarding.VERSIONS.items():
+            if egress is not None and each.note.forwarding & change:
+                found.add(Closed(egress.name, version))
+    return found
+
+
+def write_host(host: Host) -> None:
+    """Make the host's table what its gateways need, or remove it with the last of them; raises ``KernelError``."""
+    nftables.apply(host, ruleset.of_host(ways(host), closed(host)), "write the host's rules for gateways")
+
+
+def write_inside(inside: Session, note: Note, publish: Iterable[Publish]) -> None:
+    """Make the table in a gateway's namespace; raises ``KernelError``."""
+    nftables.apply(inside, ruleset.of_gateway(note, publish), "write the rules of a gateway")
+
+
+def differ_inside(inside: Session, note: Note, publish: Iterable[Publish]) -> bool:
+    """Whether the table in a gateway's namespace is not what the note and its published ports say."""
+    return differs(inside, ruleset.of_gateway(note, publish))
+
+
+def host_differs(host: Host) -> bool:
+    """Whether the host's table is not what its gateways need."""
+    return differs(host, ruleset.of_host(ways(host), closed(host)))
+
+
+def refuse_unable(host: Host, way: Way, egress: Link) -> None:
+    """Raises ``UnsupportedError`` if this kernel cannot have the rules of a gateway that is to be made."""
+    for commands in (
+        ruleset.of_host([way], [Closed(egress.name, 4)]),
+        ruleset.of_gateway(way.note, way.publish),
+    ):
+        nftables.refuse_without(host, commands)
+
+
+def differs(session: Session, commands: str) -> bool:
+    """Whether the table of a namespace is another one than some commands make.
+
+    What they make is seen by making it in a namespace of its own.
+    """
+    found = _essence(nftables.read(session, "table", FAMILY, TABLE))
+    with anonymous_netns() as handle, Session.open(handle) as scratch:
+        nftables.apply(scratch, commands, "write rules for a comparison")
+        return found != _essence(nftables.read(scratch, "table", FAMILY, TABLE))
+
+
+def _essence(listed: Sequence[Item] | None) -> object:
+    """What of a listing is the same in each namespace: neither handles nor counts."""
+    return None if listed is None else [_without_numbers(each) for each in listed if "metainfo" not in each]
+
+
+def _without_numbers(value: object) -> object:
+    if isinstance(value, dict):
+        parts = cast("Item", value)
+        return {
+            key: None if key == "counter" else _without_numbers(each)
+            for key, each in parts.items()
+            if key != "handle"
+        }
+    return (
+        [_without_numbers(each) for each in cast("list[object]", value)] if isinstance(value, list) else value
+    )

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notes and rules of gateways: what is written is read again, and what is said of ports holds for each tunnel."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+import pytest
+
+import mizarnet as mz
+from mizarnet._datapath.gateway_notes import MOST, Note
+from mizarnet._datapath.gateways import ruleset
+from mizarnet._datapath.gateways.ruleset import Closed, Way
+from mizarnet._model.enumerations import State
+
+NOTE = Note(
+    tunnel=12,
+    vni=(1 << 24) - 1,
+    state=State.MAKING,
+    egress=3,
+    port=4789,
+    nat=True,
+    host_access=False,
+    forwarding=1 << 16,
+    number=7,
+    key=bytes(range(16)),
+)
+LARGEST = attrs.evolve(
+    NOTE, tunnel=0xFFFFF, egress=1 << 31, port=65535, forwarding=(1 << 32) - 1, number=MOST - 1
+)
+PORTS = (
+    mz.Publish("tcp", 80, "10.0.0.5", 8080),
+    mz.Publish("udp", 65535, "fd00:1234:5678:9abc:def0:1234:5678:9abc", 65535),
+)
+
+
+@pytest.mark.parametrize("note", [NOTE, LARGEST, attrs.evolve(NOTE, nat=False, host_access=True)])
+def test_a_note_is_read_as_it_was_written(note: Note) -> None:
+    assert Note.parse(note.text()) == note
+    assert len(note.text()) < 255
+    assert len(note.device) <= 15
+
+
+@pytest.mark.parametrize("alias", ["", "eth0", NOTE.text() + " ", NOTE.text().replace("state=1", "state=x")])
+def test_no_note_is_read_where_there_is_none(alias: str) -> None:
+    assert Note.parse(alias) is None
+
+
+@pytest.mark.parametrize("note", [NOTE, LARGEST])
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_addresses_between_host_and_gateway_are_a_pair(note: Note, version: int) -> None:
+    host, gateway = (note.address(version, inside=inside) for inside in (False, True))
+    assert host.network == gateway.network
+    assert {host.ip, gateway.ip} == {*host.network}
+
+
+@pytest.mark.parametrize("port", [1, 4789, 6081, 32768, 32769, 40000, 50000, 60998, 60999, 65535])
+def test_nothing_is_translated_to_the_port_of_the_tunnel(port: int) -> None:
+    note = attrs.evolve(NOTE, port=port)
+    rules = ruleset.of_host([Way(note, "eth0", ())], ()) + ruleset.of_gateway(note, ())
+    ranges = [(int(low), int(high)) for low, high in re.findall(r"masquerade to :(\d+)-(\d+)", rules)]
+    assert len(ranges) == 3  # the gateway's of both families, and the host's of each
+    for low, high in ranges:
+        assert 32768 <= low <= high <= 60999
+        assert high - low > 10_000
+        assert not low <= port <= high
+
+
+def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
+    rules = ruleset.of_gateway(NOTE, PORTS)
+    comments = re.findall(r'comment "([^"]*)"', rules)
+    assert tuple(ruleset.published_of(each) for each in comments) == PORTS
+    assert all(len(each) <= 128 for each in comments)
+    assert ruleset.published_of("of somebody else") is None
+
+
+def test_without_gateways_the_table_of_the_host_goes() -> None:
+    assert "chain" not in ruleset.of_host([], [Closed("eth0", 4)])
+    assert 'iifname "eth0" meta nfproto ipv4 drop' in ruleset.of_host(
+        [Way(NOTE, "eth0", PORTS)], [Closed("eth0", 4)]
+    )
