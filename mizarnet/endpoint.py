@@ -13,6 +13,7 @@ from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.endpoints import endpoint_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, counters, life_of
+from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
 from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
@@ -566,9 +567,14 @@ class Endpoint(Described):
         A process with ``CAP_NET_ADMIN`` over the endpoint's namespace can move the device to another namespace, or
         give it another MAC. Then the device is not found, and only the records are deleted. The device stays, unable
         to send or receive anything, until its namespace or the tunnel ends.
+
+        Raises:
+            InUseError: It is the endpoint of a gateway, and goes with that.
         """
         try:
             with self._datapath.writing(*endpoint_writer(self.name)) as maps:
+                if self._record.private and self.kind is Kind.MACVLAN:
+                    Gateways(self._datapath, maps).refuse_own(self._record)
                 LocalEndpoints(self._datapath, maps).delete(self.name, instance=self._record.instance)
         except StaleHandleError:
             return  # detaching the agent deleted its endpoints
@@ -656,8 +662,12 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     try:
         with datapath.writing(SHARED_HOST, *of_names(names), timeout=None if alone else _SHORT) as maps:
             endpoints = LocalEndpoints(datapath, maps)
-            found = [endpoints.named(name) for name in names]
-            return endpoints.remove_many(record for record in found if record is not None)
+            found = [record for name in names if (record := endpoints.named(name)) is not None]
+            gateways = Gateways(datapath, maps)
+            for record in found:
+                if record.private and record.spec.kind is Kind.MACVLAN:
+                    gateways.refuse_own(record)
+            return endpoints.remove_many(found)
     except LockTimeoutError as busy:
         if alone:
             return {names[0]: busy}

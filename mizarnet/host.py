@@ -32,6 +32,7 @@ from mizarnet.errors import (
     StaleHandleError,
     TunnelNotFoundError,
 )
+from mizarnet.gateway import Gateway
 from mizarnet.tunnel import Tunnel, device_of, learn
 
 
@@ -108,6 +109,15 @@ class Host(Described, Closing):
                 found.append(agent)
         return found
 
+    def gateways(self) -> list[Gateway]:
+        """Handles of the gateways of the host that are whole, by tunnel and VNI.
+
+        They are of use until this handle is closed.
+        """
+        found = [gateway for agent in self.agents() for gateway in Gateway.list(agent)]
+        columns = ("vni", "egress", "ip", "publish", "nat")
+        return Listing(found, caption=f"gateways of {self._name}", columns=columns)
+
     def _keep(self, tunnel: Tunnel) -> Tunnel:
         """The handle that was given out before of the same tunnel, or this one."""
         tunnel.netns = self.netns
@@ -131,8 +141,9 @@ class Host(Described, Closing):
 
         A read without a lock that changes nothing. A finding was seen twice, 0.1 s apart, of the same object; what has
         been in the making, or ending, for less than a minute is none. It covers hooks, programs and constants of the
-        agents, tables, tunnels, the underlay with the ways to other hosts, switches, and devices, namespaces,
-        addresses and routes of endpoints. What a tunnel's device lost since the last call of this handle is a finding;
+        agents, tables, tunnels, the underlay with the ways to other hosts, switches, gateways with their rules, and
+        devices, namespaces, addresses and routes of endpoints. What a tunnel's device lost since the last call of this
+        handle is a finding;
         other counters of the kernel that say the same as a finding are its ``evidence``.
         """
         devices = TunnelDevice.all(self._session)
@@ -171,10 +182,10 @@ class Host(Described, Closing):
     def gc(self) -> Report:
         """Remove what is of mizarnet and has no owner.
 
-        That is: endpoints whose devices or containers are gone, with their entries; endpoints and agents that were
-        begun, or whose end was, more than a minute ago; devices on a tunnel that are no endpoint's; private namespaces
-        of VMs, programs and forwarding on a NIC whose tunnels are gone. What a call is making or deleting is left
-        alone.
+        That is: endpoints whose devices or containers are gone, with their entries; endpoints, gateways and agents
+        that were begun, or whose end was, more than a minute ago; gateways of which a part is gone; devices on a tunnel
+        that are no endpoint's; private namespaces of VMs, programs and forwarding on a NIC whose tunnels are gone. What
+        a call is making or deleting is left alone.
 
         Returns:
             What was removed, and what could not be.
@@ -184,8 +195,8 @@ class Host(Described, Closing):
     def health(self) -> Health:
         """Whether the host works, for a probe; its cost does not depend on the number of endpoints.
 
-        It covers hooks, tunnels, underlay, counters and the fill of tables, and no single endpoint, entry or other
-        host: these are for :meth:`check`. Counters are compared with the last call of this handle.
+        It covers hooks, tunnels, underlay, gateways, counters and the fill of tables, and no single endpoint, entry or
+        other host: these are for :meth:`check`. Counters are compared with the last call of this handle.
         """
         self._watch.look(TunnelDevice.all(self._session))
         return health.of_host(self._session, self._watch.rates)

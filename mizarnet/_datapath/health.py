@@ -10,9 +10,11 @@ import attrs
 from mizarnet._datapath.checks import agent_gone, found_datapath, look_at_tunnel, unless_it_went
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
+from mizarnet._datapath.checks.gateways import gateways_findings, left_gateways, rules_findings
 from mizarnet._datapath.checks.losses import loss_findings, with_evidence
 from mizarnet._datapath.checks.underlay import NEARLY
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.bpf import Map
@@ -39,6 +41,7 @@ def of_host(host: Host, rates: Mapping[str, float]) -> Health:
                     yield from look_at_tunnel(device, None)
                 elif not is_being_changed(found):
                     yield from _look(device, found, fill)
+        yield from left_gateways(host)
 
     found = confirmed(lambda: [*look()])
     return _health(found, TunnelDevice.all(host), rates, fill)
@@ -71,6 +74,8 @@ def _health(
 def _look(device: TunnelDevice, datapath: DataPath, fill: _Fill) -> Iterator[Finding]:
     yield from look_at_tunnel(device, datapath)
     yield from agent_findings(datapath, near=True)
+    yield from gateways_findings(Gateways.of(datapath))
+    yield from rules_findings(datapath.host)
     fill.measure(datapath)
 
 

@@ -120,7 +120,14 @@ class FindingKind(enum.Enum):
     SWITCH_GONE = "switch gone"
     """The program of a transit switch was taken off its device."""
     FORWARDING_OFF = "forwarding off"
-    """The device of a transit switch does not forward, so that every packet takes the way through the guard."""
+    """A device does not forward: past a transit switch every packet takes the way through the guard, and nothing gets
+    through a gateway."""
+    GATEWAY_LEFT = "gateway left"
+    """The endpoint, the namespace or the tunnel of a gateway is gone."""
+    RULES_DIFFER = "rules differ"
+    """The nftables rules of gateways are not what they shall be, so tenants may reach tunnels or the host."""
+    FORWARD_DROPS = "forward drops"
+    """A chain of other software drops what gateways forward."""
 
 
 @public
@@ -130,7 +137,8 @@ class Subject(Described):
 
     Attributes:
         kind: ``"tunnel"``, ``"agent"``, ``"switch"``, ``"endpoint"``, ``"underlay"``, ``"host"`` (another one, by its
-            address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"`` or ``"kernel"``.
+            address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"``, ``"gateway"`` (by its VNI),
+            ``"rules"`` or ``"kernel"``.
         name: Name of it.
     """
 
@@ -201,6 +209,9 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.SWITCH_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.SWITCH_GONE: (_S.WARNING, Cure.REPAIR),
     _K.FORWARDING_OFF: (_S.WARNING, Cure.REPAIR),
+    _K.GATEWAY_LEFT: (_S.WARNING, Cure.COLLECT),
+    _K.RULES_DIFFER: (_S.CRITICAL, Cure.REPAIR),
+    _K.FORWARD_DROPS: (_S.ERROR, Cure.NONE),
 }
 _BY_CURE = {
     Cure.REPAIR: "Host.repair() mends it",

@@ -10,7 +10,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Cure, Finding, FindingKind, Severity, Subject
-from mizarnet._datapath.repairs import collection
+from mizarnet._datapath.repairs import collection, gateway
 from mizarnet._datapath.repairs.agent import MENDERS
 from mizarnet._datapath.repairs.endpoint import MENDED
 from mizarnet._model.finding import worst_first
@@ -33,11 +33,12 @@ def test_a_kind_has_severity_and_cure_and_is_found_somewhere(kind: FindingKind) 
 
 @pytest.mark.parametrize("kind", [kind for kind in FindingKind if finding(kind).repairable])
 def test_what_can_be_mended_has_a_mender(kind: FindingKind) -> None:
-    assert kind in MENDED or any(of == kind for _, of in MENDERS)
+    assert kind in MENDED or kind in gateway.MENDED or any(of == kind for _, of in MENDERS)
 
 
 def test_what_can_be_collected_has_a_collector() -> None:
-    assert set(collection.RANK) == {"endpoint", "table", "device", "namespace", "agent", "switch"}
+    kinds = {"gateway", "endpoint", "table", "device", "namespace", "agent", "switch"}
+    assert set(collection.RANK) == kinds
 
 
 def test_the_message_says_what_to_do() -> None:

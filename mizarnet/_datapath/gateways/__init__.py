@@ -31,7 +31,7 @@ from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.log import log
 from mizarnet._model.specs import Life
-from mizarnet.errors import ExistsError, KernelError, MizarnetError, NetnsNotFoundError
+from mizarnet.errors import ExistsError, InUseError, KernelError, MizarnetError, NetnsNotFoundError
 
 
 @attrs.frozen
@@ -127,6 +127,16 @@ class Gateways:
             return _traffic(inside)
         return Traffic()
 
+    def refuse_own(self, record: Record) -> None:
+        """Raises ``InUseError`` for the endpoint of a gateway: with its device the gateway's note would go."""
+        for each in self.all():
+            if record.private and each.note.key == record_key(record.spec.name):
+                raise InUseError(
+                    f"endpoint {record.spec.name!r} is that of the gateway of VNI {each.note.vni}",
+                    users=[record.spec.name],
+                    hint="delete the gateway: Gateway.open(agent, vni=...).delete()",
+                )
+
     # -- made
 
     def find_or_make(self, spec: GatewaySpec) -> tuple[Noted, GatewaySpec, bool]:
@@ -220,6 +230,12 @@ class Gateways:
                 holder=noted.link.name,
                 hint=f"wait for it, or {age.ABANDONED:.0f} s if it died",
             )
+
+    def complete(self, noted: Noted) -> None:
+        """Give a live gateway back what it has lost; one whose namespace is gone stays as it is."""
+        spec = self.spec(noted)
+        if spec is not None:
+            Making(self.datapath, self.maps, spec, noted.note).complete()
 
     # -- changed
 

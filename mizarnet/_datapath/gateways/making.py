@@ -28,7 +28,7 @@ from mizarnet._kernel.netlink import (
     set_link,
     write_sysctl,
 )
-from mizarnet._model.arguments import IPInterface, IPNetwork
+from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import GatewaySpec
@@ -77,7 +77,7 @@ class Making:
             self._move(peer, inside)
             self._connect(inside, outside)
         self._open_host(outside)
-        networks.change(self.maps, self._entries())
+        networks.change(self.maps, networks.wanted(self.spec.vni, self.spec.ip))
         self._write(outside, state=State.LIVE)
 
     def complete(self) -> None:
@@ -88,7 +88,7 @@ class Making:
                 self._prepare(inside)
             self._connect(inside, outside)
         self._open_host(outside)
-        networks.change(self.maps, self._entries())
+        networks.change(self.maps, networks.wanted(self.spec.vni, self.spec.ip))
 
     def change(self) -> None:
         """Change rules and note to what the gateway shall be. First what is more open closes, as far as one can."""
@@ -177,10 +177,6 @@ class Making:
                 add_route(self.host, prefix, gateway, ifindex=outside.ifindex)
             elif self.spec.nat and prefix in there:
                 delete_route(self.host, prefix, gateway, ifindex=outside.ifindex)
-
-    def _entries(self) -> dict[bytes, bytes]:
-        first: dict[int, IPInterface] = {each.version: each for each in reversed(self.spec.ip)}
-        return networks.wanted(self.spec.vni, first)
 
     def _write(self, outside: Link, **changes: object) -> None:
         self.note = attrs.evolve(self.note, **changes)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 
 from mizarnet._datapath import next_hops
 from mizarnet._datapath.feeds import Feed, register
@@ -18,21 +18,27 @@ FEED = Feed.of("gateway")
 
 
 def of_vni(maps: Maps, vni: int) -> dict[IPNetwork, Network]:
-    """All networks of a VNI, for a caller that holds the tables' lock."""
-    found = ((codec.unpack_network_key(key), value) for key, value in maps.networks.items())
+    """The networks of a VNI that others wrote, for a caller that holds the tables' lock."""
+    found = (
+        (codec.unpack_network_key(key), value)
+        for key, value in maps.networks.items()
+        if codec.network_feed(value) != FEED.number
+    )
     return {key.prefix: codec.unpack_network(value) for key, value in found if key.vni == vni}
 
 
-def wanted(vni: int, first: Mapping[int, IPInterface]) -> dict[bytes, bytes]:
+def wanted(vni: int, addresses: Iterable[IPInterface]) -> dict[bytes, bytes]:
     """The entries of a gateway, packed.
 
     Args:
         vni: VNI that it leads out of.
-        first: Its first address of each IP version.
+        addresses: Its addresses: the first of each IP version is the next hop.
     """
     entries: dict[bytes, bytes] = {}
-    for version, address in first.items():
-        key = NetworkKey(vni, DEFAULTS[version])
+    for address in addresses:
+        key = NetworkKey(vni, DEFAULTS[address.version])
+        if codec.pack_network_key(key) in entries:
+            continue
         entries[codec.pack_network_key(key)] = codec.pack_network(
             key, Network(via=address.ip), feed=FEED.number
         )

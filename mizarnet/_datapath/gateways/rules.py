@@ -46,8 +46,7 @@ def published(inside: Session) -> tuple[Publish, ...] | None:
     listed = nftables.read(inside, "table", FAMILY, TABLE)
     if listed is None:
         return None
-    comments = (each["rule"].get("comment", "") for each in listed if "rule" in each)
-    found = (ruleset.published_of(comment) for comment in comments if comment)
+    found = map(ruleset.published_of, _comments(listed))
     return tuple(sorted((each for each in found if each is not None), key=lambda each: each.key))
 
 
@@ -77,8 +76,27 @@ def closed(host: Host) -> set[Closed]:
 
 
 def write_host(host: Host) -> None:
-    """Make the host's table what its gateways need, or remove it with the last of them; raises ``KernelError``."""
+    """Make the host's table what its gateways need, or remove it with the last of them; raises ``KernelError``.
+
+    A device that the table closes and no note tells of, since somebody deleted the device that had the note, gets its
+    forwarding back first.
+    """
+    known = closed(host)
+    for each in _closed_in_table(host) - known:
+        egress = get_link(host, each.device)
+        for change, version in forwarding.VERSIONS.items():
+            if egress is not None and version == each.version:
+                forwarding.restore(host, egress.ifindex, change)
     nftables.apply(host, ruleset.of_host(ways(host), closed(host)), "write the host's rules for gateways")
+
+
+def _closed_in_table(host: Host) -> set[Closed]:
+    found = (ruleset.closed_of(each) for each in _comments(nftables.read(host, "table", FAMILY, TABLE)))
+    return {each for each in found if each is not None}
+
+
+def _comments(listed: Sequence[Item] | None) -> list[str]:
+    return [each["rule"]["comment"] for each in listed or () if "comment" in each.get("rule", {})]
 
 
 def write_inside(inside: Session, note: Note, publish: Iterable[Publish]) -> None:

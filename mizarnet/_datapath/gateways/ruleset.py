@@ -22,6 +22,8 @@ from mizarnet._model.gateways import Publish
 FAMILY, TABLE = "inet", "mizarnet"
 INSIDE, OUTSIDE = "eth0", "up0"
 """Names of the two devices in a gateway's namespace."""
+CLOSED = "closed"
+"""What the comment of a rule begins with that closes a device, whose forwarding was turned on."""
 PUBLISHED = "publish"
 """What the comment of a published port begins with."""
 _TUNNEL_PORTS = (4789, 6081)
@@ -105,6 +107,13 @@ def published_of(comment: str) -> Publish | None:
         return None
     protocol, port, ip, to_port = rest
     return Publish("tcp" if protocol == "tcp" else "udp", int(port), ip, int(to_port))
+
+
+def closed_of(comment: str) -> Closed | None:
+    """The device that the rule of a comment closes; None if it closes none."""
+    word, _, rest = comment.partition(" ")
+    version, _, device = rest.partition(" ")
+    return Closed(device, int(version)) if word == CLOSED and version in ("4", "6") else None
 
 
 # -- the host's chains
@@ -195,7 +204,8 @@ def _forwarded(ways: Sequence[Way]) -> list[str]:
 
 def _closing(closed: Iterable[Closed]) -> list[str]:
     return [
-        f"iifname {_name(each.device)} meta nfproto ipv{each.version} drop"
+        f"iifname {_name(each.device)} meta nfproto ipv{each.version} drop "
+        f'comment "{CLOSED} {each.version} {each.device}"'
         for each in sorted(closed, key=lambda each: (each.device, each.version))
     ]
 

@@ -19,6 +19,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.repairs.agent import mend_agent
 from mizarnet._datapath.repairs.collection import RANK, collect
 from mizarnet._datapath.repairs.endpoint import mend_endpoint
+from mizarnet._datapath.repairs.gateway import mend_gateway, mend_rules
 from mizarnet._datapath.repairs.tally import Tally
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model.finding import Finding, Report
@@ -53,19 +54,31 @@ def repair_all(host: Host) -> Report:
 
 
 def _mend(host: Host, tunnel: str, findings: list[Finding], tally: Tally) -> None:
-    of_agent = [each for each in findings if each.object.kind != "endpoint"]
+    of_rules = [each for each in findings if each.object.kind == "rules"]
+    if of_rules:
+        mend_rules(host, of_rules, tally)
+    of_agent = [each for each in findings if each.object.kind not in ("endpoint", "gateway", "rules")]
     if of_agent:
         mend_agent(host, tunnel, of_agent, tally)
-    of_endpoints: defaultdict[str, list[Finding]] = defaultdict(list)
-    for each in findings:
-        if each.object.kind == "endpoint":
-            of_endpoints[each.object.name].append(each)
+    of_endpoints = _by_name(findings, "endpoint")
     if of_endpoints:
         with found_datapath(TunnelDevice.open(host, tunnel)) as found:
             if isinstance(found, DataPath):
                 for own in of_endpoints.values():
                     if tally.goes_on:
                         mend_endpoint(found, own, tally)
+    for own in _by_name(findings, "gateway").values():
+        if tally.goes_on:
+            mend_gateway(host, own, tally)
+
+
+def _by_name(findings: Iterable[Finding], kind: str) -> dict[str, list[Finding]]:
+    """The findings about objects of a kind, by the object's name."""
+    found: defaultdict[str, list[Finding]] = defaultdict(list)
+    for each in findings:
+        if each.object.kind == kind:
+            found[each.object.name].append(each)
+    return found
 
 
 def collect_all(host: Host, findings: Iterable[Finding]) -> Report:

@@ -14,6 +14,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, entries
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.lock import endpoint_writer
+from mizarnet._datapath.repairs.gateway import collect_gateway
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import delete_link, delete_netns, get_link
 from mizarnet._model.finding import Finding, FindingKind
@@ -116,6 +117,7 @@ def _table(host: Host, finding: Finding) -> None:
 
 
 _COLLECTORS: Mapping[str, Callable[[Host, Finding], None]] = {
+    "gateway": collect_gateway,
     "endpoint": _endpoint,
     "table": _table,
     "device": _device,

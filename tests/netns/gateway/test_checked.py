@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever is done to a gateway behind mizarnet's back is told, and mended or collected where it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+
+import mizarnet as mz
+from mizarnet import FindingKind as K
+from mizarnet._datapath import gateway_notes
+from mizarnet._kernel.netlink import Session, set_link
+from mizarnet._model.enumerations import State
+from tests.support.icmp import assert_silence, echo
+from tests.support.outside import VNIS, WORLD, Outside, outside, private_spaces
+from tests.world import UNDERLAY
+
+VNI = VNIS[0]
+GATEWAY, RULES = f"gateway {VNI}", "rules inet mizarnet"
+_TABLE = ("inet", "mizarnet")
+
+
+@pytest.fixture(scope="module")
+def way() -> Iterator[Outside]:
+    """One gateway, which a tampering may end."""
+    with outside("vxlan", [VNI]) as made:
+        yield made
+
+
+@attrs.frozen
+class Scene:
+    """A gateway, and what is needed to do something to it."""
+
+    way: Outside
+    seen: mz.Host
+    device: str
+    space: str
+
+    def here(self, *words: str) -> str:
+        """A command on the host."""
+        return self.way.host.namespace.run(*words)
+
+    def inside(self, *words: str) -> str:
+        """A command in the gateway's namespace."""
+        return self.here("ip", "netns", "exec", self.space, *words)
+
+
+@pytest.fixture
+def scene(way: Outside) -> Iterator[Scene]:
+    """A whole gateway, and a host that a check finds nothing on."""
+    made = way.gateway(VNI, publish=[mz.Publish("tcp", 8080, way.tenants[VNI][0].ip, 80)])
+    with mz.Host.open(netns=way.host.namespace.name) as seen:
+        assert seen.check() == []
+        assert [each.vni for each in seen.gateways()] == [VNI]
+        (space,) = private_spaces(way.host.namespace)
+        device = gateway_notes.device_name(way.host.tunnel.ifindex, VNI)
+        yield Scene(way, seen, device, space)
+    made.delete()
+
+
+def lose_a_rule(scene: Scene) -> None:
+    """One of those that keep tenants from tunnels."""
+    listed = scene.here("nft", "-a", "list", "chain", *_TABLE, "early").splitlines()
+    handle = next(line for line in listed if "dport" in line and "drop" in line).rpartition(" ")[2]
+    scene.here("nft", "delete", "rule", *_TABLE, "early", "handle", handle)
+
+
+def take_entry(scene: Scene) -> None:
+    gone = [(VNI, "0.0.0.0/0")]
+    scene.way.host.agent.networks.apply({}, gone, feed="gateway")
+
+
+MENDED: dict[str, tuple[Callable[[Scene], object], set[tuple[K, str]]]] = {
+    "ruleset flushed": (lambda s: s.here("nft", "flush", "ruleset"), {(K.RULES_DIFFER, RULES)}),
+    "a rule taken": (lose_a_rule, {(K.RULES_DIFFER, RULES)}),
+    "a rule added": (
+        lambda s: s.here("nft", "insert", "rule", *_TABLE, "forwarded", "accept"),
+        {(K.RULES_DIFFER, RULES)},
+    ),
+    "inner rules flushed": (
+        lambda s: s.inside("nft", "flush", "chain", *_TABLE, "forwarded"),
+        {(K.RULES_DIFFER, GATEWAY)},
+    ),
+    "forwarding off": (
+        lambda s: s.here("sysctl", "-q", "-w", f"net.ipv4.conf.{UNDERLAY}.forwarding=0"),
+        {(K.FORWARDING_OFF, GATEWAY)},
+    ),
+    "device down": (lambda s: s.here("ip", "link", "set", s.device, "down"), {(K.DEVICE_DOWN, GATEWAY)}),
+    "address taken": (
+        lambda s: s.here("ip", "-4", "address", "flush", "dev", s.device),
+        {(K.ADDRESS_LOST, GATEWAY)},
+    ),
+    "entry taken": (take_entry, {(K.ENTRY_DIFFERS, GATEWAY)}),
+}
+
+
+@pytest.mark.parametrize("name", MENDED)
+def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
+    do, wanted = MENDED[name]
+    do(scene)
+    found = scene.seen.check()
+    assert {(each.kind, str(each.object)) for each in found} == wanted, "\n".join(map(str, found))
+    gateway = mz.Gateway.open(scene.way.host.agent, vni=VNI)
+    assert {each.kind for each in gateway.check()} == {kind for kind, _ in wanted}
+    report = scene.seen.repair(found)
+    assert report, str(report)
+    assert scene.seen.check() == []
+    assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
+
+
+def test_a_chain_of_others_that_drops(scene: Scene) -> None:
+    """As that of Docker: what is forwarded there needs a rule of theirs, which the finding spells out."""
+    near = scene.way.tenants[VNI][0].namespace
+    scene.here("nft", "add", "table", "ip", "filter")
+    chain = "{ type filter hook forward priority 0; policy drop; }"
+    scene.here("nft", "add", "chain", "ip", "filter", "FORWARD", chain)
+    try:
+        assert_silence(near, WORLD[4])
+        (found,) = scene.seen.check()
+        assert (found.kind, str(found.object)) == (K.FORWARD_DROPS, "rules ip filter FORWARD")
+        assert not scene.seen.health().ok
+        for command in found.remedy.split("; "):
+            scene.here("sh", "-c", command)
+        assert echo(near, WORLD[4])
+        assert scene.seen.check() == []
+    finally:
+        scene.here("nft", "delete", "table", "ip", "filter")
+
+
+def begin(scene: Scene, state: State) -> None:
+    """As a process leaves it that died long ago."""
+    with Session.open(scene.way.host.namespace.name) as session:
+        (noted,) = gateway_notes.read_all(session)
+        text = attrs.evolve(noted.note, state=state).text()
+        words = [word if not word.startswith("changed=") else "changed=1" for word in text.split()]
+        set_link(session, noted.link.ifindex, alias=" ".join(words))
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"), [(State.MAKING, K.UNFINISHED), (State.DELETING, K.ENDING)], ids=["begun", "ending"]
+)
+def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K) -> None:
+    begin(scene, state)
+    found = scene.seen.check()
+    assert kind in {each.kind for each in found}
+    report = scene.seen.gc()
+    assert report, str(report)
+    assert scene.seen.check() == []
+    assert_nothing_is_left(scene)
+
+
+def test_what_was_begun_is_made_by_the_next_call(scene: Scene) -> None:
+    begin(scene, State.MAKING)
+    assert mz.Gateway.list(scene.way.host.agent) == []
+    made = scene.way.gateway(VNI)
+    assert made.created
+    assert echo(scene.way.tenants[VNI][1].namespace, WORLD[4])
+    begin(scene, State.DELETING)
+    made.delete()
+    assert_nothing_is_left(scene)
+
+
+def test_the_endpoint_of_a_gateway_goes_with_that(scene: Scene) -> None:
+    agent = scene.way.host.agent
+    name = mz.Gateway.open(agent, vni=VNI).name
+    with pytest.raises(mz.InUseError, match=f"gateway of VNI {VNI}"):
+        mz.Endpoint.open(agent, name).delete()
+    with pytest.raises(mz.BulkError):
+        mz.Endpoint.delete_many(agent, [name])
+    assert scene.seen.check() == []
+    # Without the pair and its note it is an endpoint as any other. The next gateway puts back what was changed.
+    scene.here("ip", "link", "delete", scene.device)
+    mz.Endpoint.open(agent, name).delete()
+    scene.way.gateway(VNI).delete()
+    assert_nothing_is_left(scene)
+
+
+def assert_nothing_is_left(scene: Scene) -> None:
+    """Of the gateway; the tenants stay."""
+    assert scene.seen.gateways() == []
+    assert not scene.here("nft", "list", "ruleset")
+    assert scene.device not in scene.here("ip", "-o", "link")
+    assert scene.here("sysctl", "-n", f"net.ipv4.conf.{UNDERLAY}.forwarding").strip() == "0"
+    assert not private_spaces(scene.way.host.namespace)
+
+
+def test_a_gateway_outlives_its_tunnel_until_it_is_collected() -> None:
+    with outside("vxlan", [VNI]) as made:
+        made.gateway(VNI)
+        with mz.Host.open(netns=made.host.namespace.name) as seen:
+            device = gateway_notes.device_name(made.host.tunnel.ifindex, VNI)
+            (space,) = private_spaces(made.host.namespace)
+            scene = Scene(made, seen, device, space)
+            scene.here("ip", "link", "delete", "tunnel0")
+            assert (K.GATEWAY_LEFT, GATEWAY) in {(each.kind, str(each.object)) for each in seen.check()}
+            report = seen.gc()
+            assert report, str(report)
+            assert_nothing_is_left(scene)
