@@ -91,6 +91,8 @@ def _sent(host: Host, inner: Addresses) -> Iterator[Canned]:
     frame = ethernet(_VIRTUAL, _WEB, _packet(inner.web, inner.switched))
     routed = ethernet(_VIRTUAL, _WEB, _packet(inner.web, inner.switched, hops=_TTL - 1))
     yield _let_out(host, f"{family} to a transit switch", frame, routed, host.third)
+    frame = ethernet(_VIRTUAL, _WEB, _packet(inner.further, inner.remote))
+    yield _let_out(host, f"{family} from a further address", frame, frame, host.second)
     frame = ethernet(_VIRTUAL, _WEB, _packet(inner.web, inner.db))
     delivered = ethernet(_DB, _WEB, _packet(inner.web, inner.db))
     yield _turned(

@@ -41,6 +41,7 @@ class Addresses:
 
     Attributes:
         web: Address of an endpoint of this host, which sends.
+        further: A further address of the same endpoint.
         db: Address of another endpoint of this host.
         remote: Address of an endpoint of another host.
         switched: Address in a network with a transit switch, without an entry in ``endpoints``.
@@ -50,6 +51,7 @@ class Addresses:
     """
 
     web: IPAddress = attrs.field(converter=ip_address)
+    further: IPAddress = attrs.field(converter=ip_address)
     db: IPAddress = attrs.field(converter=ip_address)
     remote: IPAddress = attrs.field(converter=ip_address)
     switched: IPAddress = attrs.field(converter=ip_address)
@@ -60,6 +62,7 @@ class Addresses:
 
 IPV4 = Addresses(
     web="10.0.0.1",
+    further="10.0.0.11",
     db="10.0.0.2",
     remote="10.0.0.3",
     switched="10.1.0.9",
@@ -69,6 +72,7 @@ IPV4 = Addresses(
 )
 IPV6 = Addresses(
     web="fd00::1",
+    further="fd00::11",
     db="fd00::2",
     remote="fd00::3",
     switched="fd00:0:0:1::9",
@@ -76,7 +80,7 @@ IPV6 = Addresses(
     gateway="fd00::fe",
     outside="fd00:0:0:2::1",
 )
-_ON_LINK = ("24", "64")
+_ON_LINK = {4: 24, 6: 64}
 _SWITCHED = tuple(map(ip_network, ("10.1.0.0/16", "fd00:0:0:1::/64")))
 
 
@@ -136,15 +140,16 @@ class Host:
     def _endpoints(self) -> dict[EndpointKey, Local | Remote]:
         found: dict[EndpointKey, Local | Remote] = {}
         for inner in (IPV4, IPV6):
-            found[EndpointKey(VNI, inner.web)] = Local(WEB_MAC, WEB_NUMBER)
+            for own in (inner.web, inner.further):
+                found[EndpointKey(VNI, own)] = Local(WEB_MAC, WEB_NUMBER)
             found[EndpointKey(VNI, inner.db)] = Local(DB_MAC, DB_NUMBER)
             found[EndpointKey(VNI, inner.remote)] = Remote(self.second)
             found[EndpointKey(OTHER_VNI, inner.others)] = Remote(self.second)
         return found
 
 
-def _record(mac: MacAddress, own: tuple[IPAddress, IPAddress], number: int, cookie: int) -> Record:
-    addresses = [f"{ip}/{bits}" for ip, bits in zip(own, _ON_LINK, strict=True)]
+def _record(mac: MacAddress, own: tuple[IPAddress, ...], number: int, cookie: int) -> Record:
+    addresses = [f"{ip}/{_ON_LINK[ip.version]}" for ip in own]
     return Record(
         spec=EndpointSpec(vni=VNI, ip=addresses, mac=mac, gateway=[IPV4.gateway, IPV6.gateway]),
         instance=0,
@@ -156,7 +161,7 @@ def _record(mac: MacAddress, own: tuple[IPAddress, IPAddress], number: int, cook
     )
 
 
-_WEB = _record(WEB_MAC, (IPV4.web, IPV6.web), WEB_NUMBER, WEB_COOKIE)
+_WEB = _record(WEB_MAC, (IPV4.web, IPV6.web, IPV4.further, IPV6.further), WEB_NUMBER, WEB_COOKIE)
 _DB = _record(DB_MAC, (IPV4.db, IPV6.db), DB_NUMBER, DB_COOKIE)
 
 HOSTS: Final = (
