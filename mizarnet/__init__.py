@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
     from mizarnet._model.enumerations import VerdictKind as VerdictKind
+    from mizarnet._model.explanation import Crossing as Crossing
+    from mizarnet._model.explanation import Explanation as Explanation
+    from mizarnet._model.explanation import Step as Step
     from mizarnet._model.finding import Cure as Cure
     from mizarnet._model.finding import Finding as Finding
     from mizarnet._model.finding import FindingKind as FindingKind
@@ -83,6 +86,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import UnsupportedError as UnsupportedError
     from mizarnet.errors import UntrustedNamespaceError as UntrustedNamespaceError
     from mizarnet.errors import VerifierError as VerifierError
+    from mizarnet.explain import explain_path as explain_path
     from mizarnet.features import Feature as Feature
     from mizarnet.features import Features as Features
     from mizarnet.features import probe as probe
@@ -113,6 +117,7 @@ __all__ = [
     "Changes",
     "ClosedError",
     "Counter",
+    "Crossing",
     "Cure",
     "DefaultRoute",
     "Encap",
@@ -125,6 +130,7 @@ __all__ = [
     "EndpointTable",
     "EntryNotFoundError",
     "ExistsError",
+    "Explanation",
     "Feature",
     "Features",
     "Finding",
@@ -173,6 +179,7 @@ __all__ = [
     "Severity",
     "StaleHandleError",
     "Stats",
+    "Step",
     "Subject",
     "SwitchNotFoundError",
     "SwitchState",
@@ -191,6 +198,7 @@ __all__ = [
     "XdpMode",
     "__version__",
     "deleting",
+    "explain_path",
     "probe",
 ]
 
@@ -198,6 +206,7 @@ __all__ = [
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
+    "mizarnet._model.explanation": "Crossing Explanation Step",
     "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.gateways": "Publish",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook KEEP Keep Kind Life Local MacAddress"
@@ -206,6 +215,7 @@ _HOMES = {
     "mizarnet.agent": "AgentState TransitAgent",
     "mizarnet.deletion": "deleting",
     "mizarnet.endpoint": "Endpoint EndpointState",
+    "mizarnet.explain": "explain_path",
     "mizarnet.features": "Feature Features probe",
     "mizarnet.gateway": "Gateway GatewayState",
     "mizarnet.host": "Host",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import Literal, Self, final
@@ -19,16 +20,19 @@ from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.lock import SHARED_HOST
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._datapath.upgrade import upgrade
+from mizarnet._datapath.walk import Site, explain
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.described import Described
+from mizarnet._model.explanation import Explanation
 from mizarnet._model.finding import Finding, Health, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
-from mizarnet._model.specs import AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
+from mizarnet._model.question import OfEndpoint, Question
+from mizarnet._model.specs import AddressLike, AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
 from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
@@ -222,6 +226,58 @@ class TransitAgent(Described, Closing):
     def _look(self) -> list[Finding]:
         return look_at_agent(device_of(self.tunnel), self._datapath)
 
+    def explain(
+        self,
+        source: OfEndpoint | AddressLike | None,
+        destination: OfEndpoint | AddressLike | None = None,
+        *,
+        vni: int | None = None,
+        protocol: Literal["icmp", "tcp", "udp", "arp", "nd"] = "icmp",
+        port: int | None = None,
+        size: int | None = None,
+        frame: bytes | None = None,
+        outer: AddressLike | None = None,
+    ) -> Explanation:
+        """What would become of a packet, and why, as far as this host knows; nothing is sent or changed.
+
+        The living state is read: the sender's device, address, route and neighbour, then agent and guard on the tables
+        in use, then the underlay's route, neighbour and MTU. On the receiver's host: the guard, the receiver's device,
+        address, and the way of an answer. What another host makes of the packet, that host's agent explains with
+        ``outer=``; :func:`explain_path` joins both.
+
+        Args:
+            source: Endpoint that sends the packet, its name, or its address; a text that reads as an address is one.
+                None with ``frame`` and ``outer``.
+            destination: Endpoint that it is for, its name on this host, or its address.
+            vni: VNI of both, where neither is an endpoint; always with ``outer``.
+            protocol: What the packet carries; ``"arp"`` and ``"nd"`` ask for the MAC of the destination.
+            port: Destination port of TCP or UDP, 1 to 65,535; None: any.
+            size: Bytes of the IP packet, 28 to 65,535; None: a small one. A longer one than the device takes is the
+                stack's to cut with TCP, and goes no further with the others.
+            frame: Ethernet frame that the source sends by a socket, 14 to 16,000 bytes, in place of destination,
+                protocol, port and size. Its origin is taken as the endpoint's own.
+            outer: Underlay address of a peer that the packet comes from, in place of an endpoint of this host.
+
+        Returns:
+            The steps of the packet's way. It is true if nothing is in its way that can be known.
+
+        Raises:
+            InvalidValueError: An argument cannot be right, or does not fit to the others or to the endpoint.
+            InvalidTypeError: An argument has the wrong type.
+            EndpointNotFoundError: No endpoint of this host has a name that was given.
+        """
+        question = Question.check(
+            source,
+            destination,
+            vni=vni,
+            protocol=protocol,
+            port=port,
+            size=size,
+            frame=frame,
+            outer=outer,
+        )
+        return explain(site_of(self), question)
+
     def health(self) -> Health:
         """Whether agent and tunnel work, for a probe: what :meth:`Host.health` says of them alone."""
         device = device_of(self.tunnel)
@@ -381,6 +437,13 @@ def datapath_of(agent: TransitAgent) -> DataPath:
     if not isinstance(agent, TransitAgent):
         raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
     return agent._datapath  # pyright: ignore[reportPrivateUsage]  this function is what others may use
+
+
+def site_of(agent: TransitAgent) -> Site:
+    """The agent as a host that packets are walked on; raises ``InvalidTypeError`` for anything but an agent."""
+    datapath = datapath_of(agent)
+    at = agent.tunnel.netns or os.uname().nodename
+    return Site(device_of(agent.tunnel), datapath, at)
 
 
 def _hook(datapath: DataPath) -> Hook:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 
 from mizarnet._plain import text
@@ -11,15 +11,25 @@ from mizarnet._plain import text
 _SHOWN = 20
 
 
-def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """An HTML table of at most twenty rows, everything escaped; says how many more there are."""
+def table(
+    caption: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: Collection[int] = ()
+) -> str:
+    """An HTML table of at most twenty rows, everything escaped; says how many more there are.
+
+    Args:
+        caption: What stands above it.
+        header: The names of the columns.
+        rows: The rows.
+        marked: Numbers of the rows to stand out.
+    """
     rows = list(rows)
-    lines = [_row("td", row) for row in rows[:_SHOWN]]
+    lines = [_row("td", row, marked=number in marked) for number, row in enumerate(rows[:_SHOWN])]
     if len(rows) > _SHOWN:
         lines.append(f'<tr><td colspan="{len(header)}">… and {len(rows) - _SHOWN} more</td></tr>')
     title = f'<caption style="text-align: left; white-space: nowrap">{escape(caption)}</caption>'
     return f"<table>{title}{_row('th', header)}{''.join(lines)}</table>"
 
 
-def _row(tag: str, cells: Sequence[object]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(text(cell))}</{tag}>" for cell in cells) + "</tr>"
+def _row(tag: str, cells: Sequence[object], *, marked: bool = False) -> str:
+    style = ' style="background: #fdd; color: #900; font-weight: bold"' if marked else ""
+    return f"<tr{style}>" + "".join(f"<{tag}>{escape(text(cell))}</{tag}>" for cell in cells) + "</tr>"

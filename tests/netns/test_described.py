@@ -32,6 +32,8 @@ def lab() -> Iterator[mz.Lab]:
         lab.publish()
         first.networks[7, "10.0.0.0/24"] = mz.Network(gateway="10.0.0.254", switches=[lab.hosts[1].address])
         mz.TransitSwitch.attach(first)
+        for agent in (first, second):  # loads programs, which stay as long as the handle
+            agent.explain("10.0.0.1", "10.0.0.2", vni=7, outer=lab.hosts[0].address)
         yield lab
 
 
@@ -61,6 +63,8 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
     yield agent.endpoints.sync(
         {key: value for key, value in agent.endpoints.items() if isinstance(value, mz.Remote)}
     )
+    explained = mz.explain_path([each.agent for each in lab.hosts], endpoint, "10.0.0.30")
+    yield from (explained, *explained.steps, agent.explain("e1", "10.0.0.30").left)
     lab.run("e1", "ip", "link", "set", "eth0", "mtu", "1000")
     with mz.Host.open(netns=host.netns) as seen:
         (finding,) = seen.check()

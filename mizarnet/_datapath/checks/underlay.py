@@ -129,7 +129,7 @@ def host_findings(device: TunnelDevice, datapath: DataPath, hosts: Hosts) -> Ite
     own = {each.interface.ip for each in list_addresses(device.host)}
     others = sorted((hosts.homes | hosts.switches) - own)
     source = device.local if device.local in own else None
-    ways = look_up_ways(device.host, others, source=source, udp_port=device.port)
+    ways = look_up_ways(device.host, others, source=source, port=device.port)
     for host in sorted(hosts.homes):
         way = ways.get(host)
         if host in own or (way is not None and way.local):

@@ -116,20 +116,24 @@ class DryRun(Closing):
     Close it, or use it in a ``with``.
 
     Attributes:
-        maps: Tables and counters. Those of :meth:`load` the caller fills as those of an agent.
+        maps: Tables and counters that the caller fills as those of an agent; of :meth:`beside` those that were given,
+            whose counters are not the run's.
     """
 
-    def __init__(self, loaded: Object) -> None:
-        """Own a loaded object; not for callers: see :meth:`load`."""
+    def __init__(self, loaded: Object, maps: Maps | None = None) -> None:
+        """Own a loaded object; not for callers: see :meth:`load` and :meth:`beside`."""
         with ExitStack() as undo:
             undo.enter_context(loaded)
-            self.maps: Maps = Maps.of(loaded)
+            self.maps: Maps = maps or Maps.of(loaded)
             with explained("map the memory of a trial run"):
                 self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
             undo.callback(self._memory.close)
             self._runners = {
                 each: _runner(loaded, each) for each in Program if _name(each) in loaded.programs
             }
+            if maps is not None:  # the programs keep the tables, and nobody else reads the counters
+                for each in loaded.maps.values():
+                    each.close()
             self._undo = undo.pop_all()
 
     @classmethod
@@ -165,7 +169,7 @@ class DryRun(Closing):
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
         """
         path = object_path(route_identity=bool(objects.has_route_identity()))
-        return cls(loader.load_beside(maps, (loader.AGENT, loader.GUARD), path=path, layouts=_LAYOUTS))
+        return cls(loader.load_beside(maps, (loader.AGENT, loader.GUARD), path=path, layouts=_LAYOUTS), maps)
 
     def set_tunnel(self, *, there: bool) -> None:
         """Set whether the tunnel's device exists; programs test only whether ``lifeline`` has an entry."""

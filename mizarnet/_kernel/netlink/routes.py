@@ -185,9 +185,14 @@ class Way:
 
 
 def look_up_ways(
-    session: Session, destinations: Sequence[IPAddress], *, source: IPAddress | None, udp_port: int
+    session: Session,
+    destinations: Sequence[IPAddress],
+    *,
+    source: IPAddress | None,
+    port: int,
+    protocol: int = socket.IPPROTO_UDP,
 ) -> dict[IPAddress, Way | None]:
-    """How the kernel would send a datagram to each of many destinations; None: it has no route there.
+    """How the kernel would send a packet to each of many destinations; None: it has no route there.
 
     One request each, many to a datagram.
 
@@ -195,7 +200,8 @@ def look_up_ways(
         session: Session of the namespace.
         destinations: Addresses, all of one IP version.
         source: Source address of the packets, one of the namespace; None: the kernel's choice.
-        udp_port: Port that they go to: rules of the host may look at it.
+        port: Port that they go to: rules of the namespace may look at it; 0: none.
+        protocol: Number of their protocol: UDP, TCP or ICMP.
 
     Raises:
         NetlinkError: The socket failed.
@@ -203,7 +209,7 @@ def look_up_ways(
     answers = session.request_each(
         "look up routes",
         Rtm.GETROUTE,
-        [_way_question(each, source, udp_port) for each in destinations],
+        [_way_question(each, source, protocol, port) for each in destinations],
         reads=True,
     )
     return {
@@ -212,12 +218,13 @@ def look_up_ways(
     }
 
 
-def _way_question(destination: IPAddress, source: IPAddress | None, udp_port: int) -> bytes:
+def _way_question(destination: IPAddress, source: IPAddress | None, protocol: int, port: int) -> bytes:
     length = destination.max_prefixlen
     body = _RTMSG.pack(FAMILIES[destination.version], length, length if source else 0, 0, 0, 0, 0, 0, 0)
     body += attribute(_RTA_DST, destination.packed)
-    body += attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
-    body += attribute(_RTA_DPORT, udp_port.to_bytes(2, "big"))
+    body += attribute(_RTA_IP_PROTO, bytes([protocol]))
+    if port:
+        body += attribute(_RTA_DPORT, port.to_bytes(2, "big"))
     return body + (attribute(_RTA_SRC, source.packed) if source else b"")
 
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The packets that are walked: made from what the caller asked for, or understood from a frame."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import NamedTuple
+
+import attrs
+
+from mizarnet._datapath.dry_run import LONGEST
+from mizarnet._datapath.self_test import packets
+from mizarnet._datapath.self_test.packets import Party
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.question import Upper
+
+_NUMBERS = {(Upper.ICMP, 4): 1, (Upper.ICMP, 6): 58, (Upper.TCP, 4): 6, (Upper.TCP, 6): 6}
+_UDP = 17
+_SOURCE_PORT = 40000
+_SYN = 0x02
+_ETHERNET = 14
+_IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
+_SMALL = 84
+"""Bytes of an IPv4 packet of ping as it is usually sent."""
+
+
+@attrs.frozen
+class Flow:
+    """A packet between two addresses of a VNI.
+
+    Attributes:
+        vni: VNI of both.
+        source: Address that it comes from.
+        destination: Address that it goes to.
+        upper: What it carries.
+        port: Destination port; 0: none.
+        size: Bytes of the IP packet.
+    """
+
+    vni: int
+    source: IPAddress
+    destination: IPAddress
+    upper: Upper
+    port: int
+    size: int
+
+    @property
+    def version(self) -> int:
+        """Version of IP."""
+        return self.destination.version
+
+    @property
+    def number(self) -> int:
+        """Number of the protocol in the IP header."""
+        return _NUMBERS.get((self.upper, self.version), _UDP)
+
+    @property
+    def wants_answer(self) -> bool:
+        """Whether its sender waits for an answer."""
+        return self.upper in (Upper.ICMP, Upper.TCP)
+
+    def reply(self) -> Flow:
+        """Its answer, of the same size."""
+        return attrs.evolve(self, source=self.destination, destination=self.source)
+
+    def frame(self, *, by: bytes, to: bytes) -> bytes:
+        """A frame with it. What is longer than a program can be run on is cut: nothing but the length is looked at.
+
+        Args:
+            by: MAC address of the sender.
+            to: MAC address that it is sent to.
+        """
+        room = min(self.size, LONGEST - _ETHERNET) - packets.IP_BYTES[self.version]
+        body = self._upper_header()[:room].ljust(room, b"\0")
+        packet = packets.ip(self.source, self.destination, body, protocol=self.number)
+        return packets.ethernet(to, by, packet)
+
+    def _upper_header(self) -> bytes:
+        if self.upper is Upper.TCP:
+            return struct.pack("!HHIIBBHxxxx", _SOURCE_PORT, self.port, 1, 0, 5 << 4, _SYN, 65535)
+        if self.upper is Upper.UDP:
+            return packets.udp(_SOURCE_PORT, self.port, b"")
+        return struct.pack("!BBxxHH", 8 if self.version == 4 else 128, 0, 1, 1)
+
+    def question(self, hop: IPAddress, *, by: bytes) -> bytes:
+        """A frame that asks for the MAC address of a neighbour."""
+        asker = Party(by, self.source)
+        if hop.version == 6:
+            return packets.solicitation(asker, hop)
+        return packets.arp(packets.BROADCAST_MAC, packets.ARP_REQUEST, asker, Party(bytes(6), hop))
+
+
+def smallest(upper: Upper, version: int) -> int:
+    """Bytes of the IP packet if the caller does not say it."""
+    return max(upper.headers(version), _SMALL)
+
+
+class Addresses(NamedTuple):
+    """Addresses in a frame."""
+
+    source: IPAddress
+    destination: IPAddress
+
+
+def addresses_in(frame: bytes) -> Addresses | None:
+    """Source and destination of the IP packet or ARP question in a frame; None: it has none that can be understood."""
+    (ethertype,) = struct.unpack_from("!H", frame, 12)
+    body = frame[_ETHERNET:]
+    if ethertype == _IPV4 and len(body) >= 20:
+        return Addresses(ipaddress.IPv4Address(body[12:16]), ipaddress.IPv4Address(body[16:20]))
+    if ethertype == _IPV6 and len(body) >= 40:
+        return Addresses(ipaddress.IPv6Address(body[8:24]), ipaddress.IPv6Address(body[24:40]))
+    if ethertype == _ARP and len(body) >= 28:
+        return Addresses(ipaddress.IPv4Address(body[14:18]), ipaddress.IPv4Address(body[24:28]))
+    return None

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The programs on a packet's way, run on the living tables; nothing is changed or sent."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+import attrs
+
+from mizarnet._datapath.checks.tunnel import tunnel_findings
+from mizarnet._datapath.dry_run import Context, Outcome
+from mizarnet._datapath.dry_run.facts import Facts, Key, Origin
+from mizarnet._datapath.loader import build_text, installed_build
+from mizarnet._datapath.walk import hints
+from mizarnet._datapath.walk.flow import addresses_in
+from mizarnet._datapath.walk.trail import Trail
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.codec import Record
+from mizarnet._model.enumerations import Program, Verdict
+from mizarnet._model.explanation import Crossing
+from mizarnet._model.finding import FindingKind
+from mizarnet._model.specs import MacAddress
+
+_ENDS = {FindingKind.TUNNEL_GONE, FindingKind.TUNNEL_DOWN}
+
+
+@attrs.frozen
+class Sender:
+    """An endpoint of the host that sends, as far as the agent asks for it.
+
+    Attributes:
+        record: Record of the endpoint.
+        mac: MAC address of its device, which need not be that of the record.
+        ifindex: Index of its device.
+        gso_size: Payload of each segment in bytes, if its stack leaves the segments to the device; else 0.
+    """
+
+    record: Record
+    mac: bytes
+    ifindex: int
+    gso_size: int = 0
+
+    @property
+    def facts(self) -> Facts:
+        """Its own origin, which the kernel proves on the packets of its own stack and sockets."""
+        cookie = self.record.netns_cookie
+        return Facts(origin=Origin.DEVICE, origin_ifindex=self.ifindex, origin_cookie=cookie)
+
+
+def tunnel(trail: Trail) -> None:
+    """The tunnel's device, and the programs on it."""
+    device, datapath = trail.device, trail.datapath
+    findings = [*tunnel_findings(device, datapath), *datapath.findings()]
+    for each in findings:
+        if each.kind in _ENDS:
+            trail.end("tunnel", f"{device.name}: {each.text}", remedy=each.message.partition("; ")[2])
+    ahead = [f"a program of others runs before ours ({side})" for side, _ in datapath.survey().ahead]
+    remarks = [*(each.text for each in findings), *ahead]
+    link = device.current()
+    trail.note(
+        "tunnel",
+        f"{device.name}, {device.encap.value} port {device.port}, up, mtu {link.mtu}, {device.local}",
+        remark="; ".join(remarks),
+        remedy="Host.repair() mends what it can" if findings else "",
+    )
+    others = datapath.survey().builds - {installed_build()}
+    if others:
+        builds = ", ".join(sorted(map(build_text, others)))
+        trail.unknown(
+            "programs",
+            f"those attached are of another build ({builds}): this package's are walked",
+            remedy="agent.upgrade()",
+        )
+
+
+def agent(trail: Trail, sender: Sender, frame: bytes) -> Outcome:
+    """The agent's judgement of a frame; a drop ends the way."""
+    outcome = run_agent(trail, sender, frame)
+    if outcome.verdict.dropped:
+        text, remedy = hints.of_agent(trail, outcome.verdict, frame, sender.record, sender.mac)
+        trail.end("agent", text, verdict=outcome.verdict, remedy=remedy)
+    trail.note("agent", _passed(trail, outcome, frame, sender.record.spec.vni), verdict=outcome.verdict)
+    return outcome
+
+
+def run_agent(trail: Trail, sender: Sender, frame: bytes) -> Outcome:
+    """What the agent makes of a frame."""
+    context = Context(gso_size=sender.gso_size)
+    return trail.datapath.rehearse(Program.AGENT, frame, context, sender.facts)
+
+
+def _passed(trail: Trail, outcome: Outcome, frame: bytes, vni: int) -> str:
+    found = addresses_in(frame)
+    to = f"({vni}, {found.destination})" if found else "it"
+    match outcome.verdict:
+        case Verdict.ENCAPSULATED:
+            return f"sender known, {hints.entry(trail, vni, found)} -> {host_of(outcome.asked.key)}"
+        case Verdict.DELIVERED_LOCALLY:
+            return f"sender known, {to} goes to an endpoint of this host"
+        case Verdict.NEIGHBOUR_ANSWERED:
+            return f"{to} is {_answered_mac(outcome)}"
+        case _:
+            return "answered in the gateway's name"
+
+
+def _answered_mac(outcome: Outcome) -> str:
+    return (outcome.frame or b"")[6:12].hex(":")
+
+
+def guard_here(trail: Trail, given: Outcome) -> bytes:
+    """The guard's judgement of a frame that the agent hands over on this host; the frame as it goes on."""
+    # Without the sender's socket, as a test run has none: a copy arrives all the same.
+    context = Context(mark=given.context.mark)
+    outcome = trail.datapath.rehearse(Program.GUARD, given.frame or b"", context, Facts())
+    if outcome.verdict.dropped:
+        trail.end(
+            "guard", hints.sentence(outcome.verdict), verdict=outcome.verdict, remedy=outcome.verdict.remedy
+        )
+    trail.note("guard", "the agent's own frame", verdict=outcome.verdict)
+    return outcome.frame or b""
+
+
+def guard(trail: Trail, crossing: Crossing) -> Outcome:
+    """The guard's judgement of a frame from another host; a drop ends the way."""
+    frame = bytes.fromhex(crossing.frame)
+    facts = Facts(key=_key(crossing))
+    outcome = trail.datapath.rehearse(Program.GUARD, frame, Context(), facts)
+    if outcome.verdict.dropped:
+        text, remedy = hints.of_guard(trail, outcome.verdict, crossing, frame)
+        trail.end("guard", text, verdict=outcome.verdict, remedy=remedy)
+    found = addresses_in(frame)
+    entry = hints.entry(trail, crossing.vni, found)
+    if outcome.verdict is Verdict.BOUNCED:
+        there = host_of(outcome.asked.key)
+        trail.note(
+            "guard",
+            f"{entry} -> {there}: sent on",
+            verdict=outcome.verdict,
+            remark=f"{crossing.source} sent it here, and this host sends it on, by the slower way"
+            if not trail.datapath.maps.read_switching().ifindex
+            else "",
+            remedy=f"tell {crossing.source} where it lives: agent.endpoints.update(), unless this is a transit switch",
+        )
+    else:
+        trail.note("guard", f"{crossing.source} is a peer, {entry} is here", verdict=outcome.verdict)
+    return outcome
+
+
+def _key(crossing: Crossing) -> Key:
+    return Key(
+        family=crossing.source.version,
+        vni=crossing.vni,
+        ttl=crossing.ttl,
+        remote=_words(crossing.source),
+        local=_words(crossing.destination),
+    )
+
+
+def _words(ip: IPAddress) -> bytes:
+    return bytes(12) + ip.packed if ip.version == 4 else ip.packed
+
+
+def host_of(key: Key) -> IPAddress:
+    """The host that a tunnel key leads to."""
+    return IPv4Address(key.remote[12:]) if key.family == 4 else IPv6Address(key.remote)
+
+
+def receiver(trail: Trail, frame: bytes) -> Record | None:
+    """The endpoint of this host whose device takes a frame, by its destination MAC."""
+    return trail.endpoints.with_mac(MacAddress(frame[:6]))

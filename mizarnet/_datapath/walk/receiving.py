@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The half of a packet's way on the host of its receiver, and what an answer would meet there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from mizarnet._datapath.walk import hints, programs, underlay
+from mizarnet._datapath.walk.flow import Flow, addresses_in
+from mizarnet._datapath.walk.inside import Inside, entered
+from mizarnet._datapath.walk.trail import Ended, Trail
+from mizarnet._kernel.netlink import get_link, look_up_ways
+from mizarnet._kernel.refusals import explained
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.enumerations import Verdict
+from mizarnet._model.explanation import Crossing
+from mizarnet._model.question import Upper
+
+_BOUNCED_TTL = 8
+_LISTENS = "0A"
+_ANY = {"0" * 8, "0" * 32}
+
+
+def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
+    """A packet that comes from another host.
+
+    Args:
+        trail: Way of the packet.
+        crossing: The packet as that host sent it.
+        flow: What it carries, if that was asked for; else the frame says it.
+    """
+    programs.tunnel(trail)
+    device = trail.device
+    trail.arrived = attrs.evolve(
+        crossing,
+        encap=device.encap.value,
+        port=device.port,
+        destination=trail.datapath.local,
+        length=0,
+        macs=underlay.macs_of(trail.host, crossing.destination),
+    )
+    _come_in(trail, crossing)
+    outcome = programs.guard(trail, crossing)
+    frame = outcome.frame or b""
+    if outcome.verdict is Verdict.BOUNCED:
+        inner = crossing.length - device.encap.overhead(crossing.source.version)
+        ttl = min(crossing.ttl - 1, _BOUNCED_TTL)
+        underlay.send(
+            trail, programs.host_of(outcome.asked.key), underlay.Load(crossing.vni, frame, inner, ttl)
+        )
+        return
+    receive(trail, crossing.vni, frame, flow, crossing.source)
+
+
+def _come_in(trail: Trail, crossing: Crossing) -> None:
+    """Whether the underlay's device is there, and takes the packet."""
+    link = trail.device.find_underlay()
+    if link is None or not link.up:
+        state = "is gone" if link is None else "is down"
+        trail.end(
+            "underlay", f"{trail.device.underlay} {state}", remedy=f"ip link set {trail.device.underlay} up"
+        )
+    is_long = crossing.length > link.mtu
+    remark = "longer than that: whether it comes in is up to the device, and to the way" if is_long else ""
+    remedy = (
+        f"ip link set {link.name} mtu {crossing.length}, or a smaller mtu= of the tunnels" if is_long else ""
+    )
+    trail.note(
+        "underlay", f"{crossing.length} bytes in by {link.name}, mtu {link.mtu}", remark=remark, remedy=remedy
+    )
+
+
+def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IPAddress | None) -> None:
+    """A frame on the tunnel's ingress, for the device that has its destination MAC.
+
+    Args:
+        trail: Way of the packet.
+        vni: VNI of the packet.
+        frame: The frame, as the guard lets it in.
+        flow: What it carries, if that was asked for.
+        sent_by: Host that it comes from; None: this one.
+    """
+    record, found = programs.receiver(trail, frame), addresses_in(frame)
+    if record is None or found is None:
+        text = f"no endpoint has the MAC {frame[:6].hex(':')}"
+        trail.end("endpoint", text, remedy="Host.gc() removes entries without an endpoint")
+    with entered(trail, record) as inside:
+        if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
+            _forward(inside, found.destination)
+            return
+        inside.address(found.destination)
+        if flow is not None:
+            _answer(inside, attrs.evolve(flow, vni=vni).reply(), sent_by)
+            _look_for_socket(inside, flow)
+        text = f"what a firewall or the process in {inside.where} does with it is not looked at"
+        trail.unknown("inside", text)
+
+
+def _forward(inside: Inside, destination: IPAddress) -> None:
+    """A next hop, which sends on what is for others."""
+    trail, version = inside.trail, destination.version
+    if inside.session is None:
+        return
+    if inside.forwards(version) is False:
+        key = f"net.ipv{version}.conf.{inside.link.name}.forwarding"
+        text = f"{inside.name} is the next hop for {destination}, and {inside.where} does not forward: {key} is 0"
+        trail.end("router", text, remedy=f"sysctl -w {key}=1 there")
+    way = look_up_ways(inside.session, [destination], source=None, port=0)[destination]
+    if way is None:
+        text = f"{inside.name} is the next hop, and has no route to {destination} in {inside.where}"
+        trail.end("router", text, remedy="add a route there")
+    link = get_link(inside.session, ifindex=way.ifindex)
+    by = "to itself" if way.local else f"by {link.name if link else way.ifindex}"
+    trail.note("router", f"{inside.name} sends it on {by}")
+    trail.unknown(
+        "router", "what is behind it, and the rules by which it translates, cannot be read from here"
+    )
+
+
+# -- the answer
+
+
+def _answer(inside: Inside, reply: Flow, sent_by: IPAddress | None) -> None:
+    """What an answer meets on this host. If nobody waits for one, what is in its way is a remark."""
+    trail = inside.trail
+    aside = Trail(trail.device, trail.datapath, trail.at)
+    try:
+        text = _way_back(attrs.evolve(inside, trail=aside), reply)
+        trail.note("way back", text, remark=_remark(aside, sent_by))
+    except Ended:
+        end = aside.steps[-1]
+        what = f"answers to {reply.destination} do not get there: {end.looked_at}: {end.matched}"
+        if reply.wants_answer:
+            trail.end("way back", what, verdict=end.verdict, remedy=end.remedy)
+        trail.note("way back", f"to {reply.destination}", remark=what, remedy=end.remedy)
+
+
+def _way_back(inside: Inside, reply: Flow) -> str:
+    """The way of an answer, in words; raises ``Ended`` if it has none."""
+    way = inside.way(reply)
+    hop = reply.destination if way is None else way.gateway or reply.destination
+    if way is not None and way.local:
+        return f"{reply.destination} is an address of {inside.where} itself"
+    mac = inside.known_neighbour(hop) or inside.ask(reply, hop)
+    frame = attrs.evolve(reply, size=min(reply.size, inside.link.mtu)).frame(by=inside.sender.mac, to=mac)
+    outcome = programs.agent(inside.trail, inside.sender, frame)
+    if outcome.verdict is not Verdict.ENCAPSULATED:
+        return f"({reply.vni}, {reply.destination}): {outcome.verdict.name.lower()}"
+    host = programs.host_of(outcome.asked.key)
+    underlay.send(inside.trail, host, underlay.Load(reply.vni, frame, len(frame) - 14))
+    return f"{hints.entry(inside.trail, reply.vni, addresses_in(frame))} -> {host}"
+
+
+def _remark(aside: Trail, sent_by: IPAddress | None) -> str:
+    """What is not as it should be on the way of an answer that gets there."""
+    found = [step.remark for step in aside.steps if step.remark]
+    if sent_by is not None and aside.left is not None and aside.left.destination != sent_by:
+        found.append(f"answers go to {aside.left.destination}, and not by {sent_by}, which sent it here")
+    return "; ".join(found)
+
+
+def _look_for_socket(inside: Inside, flow: Flow) -> None:
+    """Whether somebody has the port, in the namespace of the receiver."""
+    if inside.session is None or not flow.port or not flow.upper.has_ports:
+        return
+    name = flow.upper.value
+    if inside.session.run(_has_socket, name, flow.port):
+        inside.trail.note("socket", f"somebody in {inside.where} has {name} port {flow.port}")
+        return
+    says = "a reset" if flow.upper is Upper.TCP else "port unreachable"
+    remark = f"it is answered with {says}"
+    inside.trail.note("socket", f"nobody in {inside.where} has {name} port {flow.port}", remark=remark)
+
+
+def _has_socket(name: str, port: int) -> bool:
+    for file in (name, f"{name}6"):
+        path = Path(f"/proc/thread-self/net/{file}")
+        with explained(f"read {path}"):
+            lines = path.read_text().splitlines()[1:] if path.exists() else []
+        for line in lines:
+            _, local, _, state, *_ = line.split()
+            if local.endswith(f":{port:04X}") and (state == _LISTENS or name == "udp"):
+                return True
+    return False

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packets that arrive, and their explanations: with a remark where something is not as it should be."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import pytest
+
+import mizarnet as mz
+from mizarnet import Verdict
+from mizarnet._model.layouts import Config
+from mizarnet.agent import datapath_of
+from tests.netns.explain.conftest import GATEWAY, Scene
+from tests.support import digest
+from tests.support.namespace import SOCKET_SECONDS
+from tests.support.traffic import assert_ping
+from tests.support.wait import wait_until
+from tests.world import TUNNEL, UNDERLAY, Container, quiet
+
+ACCEPTED, LOCALLY = Verdict.ACCEPTED, Verdict.ACCEPTED_LOCALLY
+ANSWERED, BY_GATEWAY = Verdict.NEIGHBOUR_ANSWERED, Verdict.GATEWAY_ANSWERED
+
+
+@pytest.fixture(scope="module")
+def more(healthy: Scene) -> dict[str, Container]:
+    """A container beside ``web``, and a router beside ``db``, with a network behind it."""
+    world = healthy.world
+    app = world.container(world.hosts[0], 7, "10.0.0.4/24", name="app")
+    space = world.namespace("router")
+    quiet(space)
+    router = world.add(world.hosts[1], space, vni=7, ip="10.0.0.3/24", name="router", forwarding=True)
+    world.tell(router)
+    space.run("ip", "link", "add", "lan", "type", "veth", "peer", "name", "nal")
+    space.run("ip", "address", "add", "10.9.0.1/24", "dev", "lan")
+    for end in ("lan", "nal"):
+        space.run("ip", "link", "set", end, "up")
+    space.set(**{"ipv4/conf/eth0/forwarding": 1})
+    for agent in healthy.agents:
+        agent.networks[7, "10.9.0.0/16"] = mz.Network(via="10.0.0.3")
+    other = world.namespace("other")
+    quiet(other)
+    world.add(world.hosts[0], other, vni=8, ip="10.0.0.7/24", name="other")
+    return {"app": app, "router": router}
+
+
+HEALTHY: list[tuple[str, dict[str, Any], Verdict]] = [
+    ("ping", {}, ACCEPTED),
+    ("IPv6", {"to": "fd00::2"}, ACCEPTED),
+    ("as long as the device takes", {"size": 1450}, ACCEPTED),
+    ("TCP super-packet", {"protocol": "tcp", "port": 80, "size": 60000}, ACCEPTED),
+    ("UDP by handle", {"to": "handle", "protocol": "udp", "port": 53}, ACCEPTED),
+    ("by name", {"to": "db"}, ACCEPTED),
+    ("on the same host", {"to": "10.0.0.4"}, LOCALLY),
+    ("gateway", {"to": GATEWAY}, BY_GATEWAY),
+    ("by a router", {"to": "10.9.0.7"}, ACCEPTED),
+    ("ARP", {"protocol": "arp"}, ANSWERED),
+    ("neighbour discovery", {"to": "fd00::2", "protocol": "nd"}, ANSWERED),
+    ("itself", {"to": "10.0.0.1"}, Verdict.ENCAPSULATED),
+]
+
+
+@pytest.mark.parametrize(("name", "ask", "verdict"), HEALTHY, ids=[each[0] for each in HEALTHY])
+def test_nothing_is_found_where_nothing_is_wrong(
+    healthy: Scene, more: dict[str, Container], name: str, ask: dict[str, Any], verdict: Verdict
+) -> None:
+    if ask.get("to") == "handle":
+        ask = ask | {"to": healthy.db.endpoint}
+    found = healthy.explain(**ask)
+    assert found.ok, f"\n{found}"
+    assert found.verdict is (None if name == "itself" else verdict)
+    assert not found.cause
+    assert not [step for step in found.steps if step.remark and step.looked_at != "socket"]
+    wait_until(lambda: _leaves_all(healthy, ask), "nothing is changed by it")
+    if name in ("ping", "on the same host", "gateway"):
+        assert_ping(healthy.web.namespace, ask.get("to", healthy.db.ip))
+
+
+def _leaves_all(scene: Scene, ask: dict[str, Any]) -> bool:
+    """Whether explaining leaves all maps; a container that spoke meanwhile is counted, so it is asked again."""
+    before = [digest.of_agent(agent) for agent in scene.agents]
+    scene.explain(**ask)
+    return [digest.of_agent(agent) for agent in scene.agents] == before
+
+
+def test_the_namespace_itself_ends_the_way_of_a_packet_to_its_own_address(healthy: Scene) -> None:
+    found = healthy.explain("10.0.0.1")
+    assert [step.looked_at for step in found.steps] == ["endpoint", "route"]
+    assert "stays there" in found.steps[-1].matched
+
+
+def test_somebody_who_listens_is_seen(healthy: Scene) -> None:
+    asked: dict[str, Any] = {"protocol": "tcp", "port": 4242}
+    nobody = healthy.explain(**asked)
+    assert nobody.ok
+    assert "a reset" in _remarks(nobody)
+    with healthy.db.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((healthy.db.ip, 4242))
+        listener.listen()
+        assert _remarks(healthy.explain(**asked)) == ""
+
+
+# -- what arrives all the same
+
+
+def _remarks(found: mz.Explanation) -> str:
+    return "; ".join(step.remark for step in found.steps if step.remark)
+
+
+@contextmanager
+def _remote(scene: Scene, host: str) -> Iterator[None]:
+    table = scene.agents[0].endpoints
+    before = table[7, scene.db.ip]
+    table[7, scene.db.ip] = mz.Remote(host)
+    yield
+    table[7, scene.db.ip] = before
+
+
+@pytest.mark.vm
+def test_a_packet_that_goes_by_a_third_host(healthy: Scene) -> None:
+    with _remote(healthy, "192.0.2.3"):
+        found = healthy.explain()
+        assert_ping(healthy.web.namespace, healthy.db.ip)
+    assert found.ok
+    assert [step.at for step in found.steps if step.verdict is Verdict.BOUNCED] == [healthy.name(3)]
+    assert "192.0.2.1 sent it here, and this host sends it on" in _remarks(found)
+    assert found.at == healthy.name(2)
+
+
+def test_a_queue_on_the_tunnel(healthy: Scene) -> None:
+    space = healthy.world.spaces[0]
+    space.run("tc", "qdisc", "add", "dev", TUNNEL, "root", "pfifo")
+    found = healthy.explain()
+    space.run("tc", "qdisc", "del", "dev", TUNNEL, "root")
+    assert found.ok
+    assert "its qdisc is pfifo" in _remarks(found)
+
+
+def test_an_underlay_there_that_takes_less(healthy: Scene) -> None:
+    space = healthy.world.spaces[1]
+    space.run("ip", "link", "set", UNDERLAY, "mtu", "1400")
+    found = healthy.explain(size=1428)
+    space.run("ip", "link", "set", UNDERLAY, "mtu", "1500")
+    assert found.ok
+    assert "longer than that" in _remarks(found)
+    assert "1478 bytes do not fit 1400: sent in fragments" in _remarks(found)
+
+
+# -- one half at a time
+
+
+@attrs.frozen
+class Halves:
+    """A way whose far half comes from another process.
+
+    Attributes:
+        near: Explained on the sender's host.
+        far: Explained on the receiver's, and carried over.
+    """
+
+    near: mz.Explanation
+    far: mz.Explanation
+
+
+def _halves(scene: Scene) -> Halves:
+    near = scene.agents[0].explain("web", "10.0.0.2")
+    far = scene.agents[1].explain("10.0.0.1", "db", vni=7, outer="192.0.2.1")
+    return Halves(near, mz.Explanation.from_dict(json.loads(json.dumps(far.to_dict()))))
+
+
+def test_each_half_says_what_it_can_and_both_are_joined(healthy: Scene) -> None:
+    halves = _halves(healthy)
+    assert halves.near.ok
+    assert halves.near.verdict is Verdict.ENCAPSULATED
+    assert halves.near.left is not None
+    assert str(halves.near.left.destination) == "192.0.2.2"
+    assert halves.far.ok
+    assert halves.far.verdict is ACCEPTED
+    assert halves.far.arrived is not None
+    joined = mz.explain_path([healthy.agents[0], halves.far], "web", "10.0.0.2")
+    assert joined.steps == (*halves.near.steps, *halves.far.steps)
+    assert joined.ok
+
+
+def test_a_host_that_is_not_given_is_said_to_be_unknown(healthy: Scene) -> None:
+    found = mz.explain_path(healthy.agents[:1], "web", "10.0.0.2")
+    assert found.ok
+    assert found.steps[-1].ok is None
+    assert "none of the given hosts has 192.0.2.2" in found.steps[-1].matched
+
+
+def test_a_peer_that_is_none_and_a_frame_that_it_sends(healthy: Scene) -> None:
+    agent = healthy.agents[1]
+    stranger = agent.explain("10.0.0.1", "10.0.0.2", vni=7, outer="203.0.113.9")
+    assert (stranger.ok, stranger.verdict) == (False, Verdict.FOREIGN_PEER)
+    assert stranger.remedy.startswith('agent.peers.add("203.0.113.9")')
+    frame = bytes(12) + b"\x88\xcc" + bytes(50)
+    assert agent.explain(None, frame=frame, outer="192.0.2.1", vni=7).verdict is Verdict.UNKNOWN_ETHERTYPE
+
+
+def test_no_secret_is_in_an_explanation(healthy: Scene) -> None:
+    packed = datapath_of(healthy.agents[0]).maps.config.lookup(bytes(4)) or b""
+    secrets = Config.unpack(packed)
+    text = json.dumps(healthy.explain("10.0.0.2").to_dict()) + str(
+        healthy.agents[0].explain("web", "10.0.0.4")
+    )
+    for secret in (secrets.mark_local, secrets.mark_bounced):
+        assert str(secret) not in text
+        assert f"{secret:x}" not in text
+    assert secrets.token_bounced.hex() not in text
+
+
+# -- what is asked for and is not there
+
+
+def test_what_does_not_exist_is_said_by_name(healthy: Scene) -> None:
+    agent = healthy.agents[0]
+    with pytest.raises(mz.EndpointNotFoundError, match="source: there is no endpoint 'nobody'"):
+        agent.explain("nobody", "10.0.0.2")
+    with pytest.raises(mz.EndpointNotFoundError, match="destination: there is no endpoint 'db' on this host"):
+        agent.explain("web", "db")
+    with pytest.raises(mz.EndpointNotFoundError, match="on any of the given hosts"):
+        healthy.explain("nobody")
+    elsewhere = agent.explain("10.0.0.2", "10.0.0.1", vni=7)
+    assert "it lives on 192.0.2.2" in elsewhere.cause
+    nowhere = mz.explain_path(healthy.agents, "10.0.0.99", "10.0.0.1", vni=7)
+    assert (nowhere.ok, nowhere.at) == (False, "-")
+
+
+@pytest.mark.parametrize(
+    ("argument", "ask"),
+    [
+        ("vni", {"vni": 8}),
+        ("outer", {"source": "10.0.0.1", "outer": "2001:db8::9", "vni": 7}),
+        ("destination", {"to": "fd00::2", "source": "app"}),
+        ("size", {"to": "fd00::2", "size": 40}),
+        ("destination", {"to": "other"}),
+    ],
+)
+def test_what_does_not_fit_to_the_endpoint_is_refused(
+    healthy: Scene, more: dict[str, Container], argument: str, ask: dict[str, Any]
+) -> None:
+    agent, given = healthy.agents[0], dict(ask)
+    source, to = given.pop("source", "web"), given.pop("to", "10.0.0.2")
+    with pytest.raises(mz.InvalidValueError) as refused:
+        agent.explain(source, to, **given)
+    assert refused.value.argument == argument
+
+
+# -- tables that change meanwhile
+
+
+def test_tables_that_are_being_changed_are_read_again_and_then_said_to_change(healthy: Scene) -> None:
+    agent, over = healthy.agents[0], threading.Event()
+    maps = datapath_of(agent).maps
+
+    def write() -> None:
+        while not over.is_set():
+            maps.stamp()
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(write)
+        found = agent.explain("web", "10.0.0.2")
+        over.set()
+        writer.result(SOCKET_SECONDS)
+    assert found.ok
+    assert (found.steps[0].looked_at, found.steps[0].ok) == ("tables", None)
+    assert "in each of 3 rounds" in found.steps[0].matched
+    assert agent.explain("web", "10.0.0.2").steps == found.steps[1:]
