@@ -140,6 +140,7 @@ def load_beside(maps: Maps, programs: Sequence[str], *, path: Path, layouts: Ite
         for layout in layouts:
             _check_layout(spec, layout)
         _share(spec, maps, but=COUNTERS)
+        spec.set_max_entries("traffic", maps.traffic.max_entries)
         return spec.load()
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import IPv4Address, IPv6Address
 
 import attrs
@@ -21,6 +22,9 @@ from mizarnet._model.explanation import Crossing
 from mizarnet._model.finding import FindingKind
 from mizarnet._model.specs import MacAddress
 
+# By the version of IP: offset of the ICMP type in a frame, and the type.
+_TIME_EXCEEDED = {4: (34, 11), 6: (54, 3)}
+_SECONDS = itertools.count(1)
 _ENDS = {FindingKind.TUNNEL_GONE, FindingKind.TUNNEL_DOWN}
 
 
@@ -42,9 +46,12 @@ class Sender:
 
     @property
     def facts(self) -> Facts:
-        """Its own origin, which the kernel proves on the packets of its own stack and sockets."""
-        cookie = self.record.netns_cookie
-        return Facts(origin=Origin.DEVICE, origin_ifindex=self.ifindex, origin_cookie=cookie)
+        """Its own origin, which the kernel proves on the packets of its own stack and sockets.
+
+        The clock goes on by a second with each question, so that no budget of a second is spent.
+        """
+        cookie, clock = self.record.netns_cookie, next(_SECONDS) * 10**9
+        return Facts(origin=Origin.DEVICE, origin_ifindex=self.ifindex, origin_cookie=cookie, clock=clock)
 
 
 def tunnel(trail: Trail) -> None:
@@ -79,8 +86,20 @@ def agent(trail: Trail, sender: Sender, frame: bytes) -> Outcome:
     if outcome.verdict.dropped:
         text, remedy = hints.of_agent(trail, outcome.verdict, frame, sender.record, sender.mac)
         trail.end("agent", text, verdict=outcome.verdict, remedy=remedy)
+    if outcome.verdict is Verdict.OVERSIZED_ANSWERED:
+        text, remedy = hints.of_agent(trail, Verdict.OVERSIZED, frame, sender.record, sender.mac)
+        trail.end("agent", f"{text}: its sender is told so", verdict=outcome.verdict, remedy=remedy)
+    if outcome.verdict is Verdict.GATEWAY_ANSWERED and _has_expired(outcome.frame or b""):
+        text = "its hops are used up: its sender is told so, in the gateway's name"
+        trail.end("agent", text, verdict=outcome.verdict, remedy="send it with a larger TTL")
     trail.note("agent", _passed(trail, outcome, frame, sender.record.spec.vni), verdict=outcome.verdict)
     return outcome
+
+
+def _has_expired(answer: bytes) -> bool:
+    """Whether an answer of the agent's is "time exceeded"."""
+    at, kind = _TIME_EXCEEDED[answer[14] >> 4]
+    return answer[at] == kind
 
 
 def run_agent(trail: Trail, sender: Sender, frame: bytes) -> Outcome:

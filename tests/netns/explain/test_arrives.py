@@ -17,7 +17,9 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._model.layouts import Config
+from mizarnet._model.specs import VIRTUAL_MAC
 from mizarnet.agent import datapath_of
+from tests.frames import datagram
 from tests.netns.explain.conftest import GATEWAY, Scene
 from tests.support import digest
 from tests.support.namespace import SOCKET_SECONDS
@@ -215,6 +217,22 @@ def test_no_secret_is_in_an_explanation(healthy: Scene) -> None:
         assert str(secret) not in text
         assert f"{secret:x}" not in text
     assert secrets.token_bounced.hex() not in text
+
+
+def test_a_frame_whose_sender_is_told_why_it_ends_does_not_arrive(healthy: Scene) -> None:
+    web, agent = healthy.web, healthy.agents[0]
+    hop = datagram(web.mac, "10.0.0.1", "10.8.0.9", destination_mac=VIRTUAL_MAC.packed, hops=1)
+    agent.endpoints[7, "10.8.0.9"] = mz.Remote("192.0.2.2")
+    expired = agent.explain("web", frame=hop)
+    del agent.endpoints[7, "10.8.0.9"]
+    assert (expired.ok, expired.verdict) == (False, Verdict.GATEWAY_ANSWERED)
+    assert "its hops are used up" in expired.cause
+    fine = agent.explain(
+        web.endpoint, frame=datagram(web.mac, "10.0.0.1", "10.0.0.2", destination_mac=web.mac)
+    )
+    assert (fine.ok, fine.verdict) == (True, Verdict.ENCAPSULATED)
+    long = agent.explain("web", frame=hop.ljust(1465, b"\0"))
+    assert (long.cause, long.verdict) == ("size: the frame has 1465 bytes, and eth0 takes 1464", None)
 
 
 # -- what is asked for and is not there

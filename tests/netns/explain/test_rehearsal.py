@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 import mizarnet as mz
@@ -10,10 +12,13 @@ from mizarnet import Verdict
 from mizarnet._datapath.dry_run import LONGEST, Context, DryRun, Outcome
 from mizarnet._datapath.dry_run.facts import Facts, Key, Origin
 from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.walk.flow import Flow
+from mizarnet._datapath.walk.programs import Sender
 from mizarnet._kernel.bpf import Map
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import Program
 from mizarnet._model.layouts import Config
+from mizarnet._model.question import Upper
 from mizarnet._model.specs import VIRTUAL_MAC
 from mizarnet.agent import datapath_of
 from tests.frames import datagram
@@ -66,6 +71,21 @@ def test_what_a_frame_is_beyond_a_page_is_told(web: Container) -> None:
     assert _sent(web, "10.0.0.9", length=3000, gso_size=1400).verdict is Verdict.NO_DESTINATION
     with pytest.raises(mz.BpfError, match=f"on a frame of {LONGEST * 2} bytes"):
         _sent(web, "10.0.0.9", length=LONGEST * 2)
+
+
+def test_whether_a_sender_was_told_lately_is_not_known_and_not_changed(web: Container) -> None:
+    record, datapath, before = _record(web), datapath_of(web.host.agent), digest.of_agent(web.host.agent)
+    flow = Flow(7, ip_address(web.ip), ip_address("10.0.0.9"), Upper.UDP, 9, 1451)
+    frame = bytearray(flow.frame(by=web.mac, to=VIRTUAL_MAC.packed))
+    frame[20] |= 0x40  # may not be fragmented
+    told = {
+        datapath.rehearse(
+            Program.AGENT, bytes(frame), Context(), Sender(record, web.mac, record.ifindex).facts
+        ).verdict
+        for _ in range(300)
+    }
+    assert told == {Verdict.OVERSIZED_ANSWERED}
+    assert digest.of_agent(web.host.agent) == before
 
 
 def test_the_guard_is_rehearsed_and_no_copy_is_sent(world: World, web: Container) -> None:
