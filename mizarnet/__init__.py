@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import OutdatedWarning as OutdatedWarning
     from mizarnet.errors import PrivilegeError as PrivilegeError
     from mizarnet.errors import SelfTestError as SelfTestError
+    from mizarnet.errors import SpecError as SpecError
     from mizarnet.errors import StaleHandleError as StaleHandleError
     from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
     from mizarnet.errors import TunnelNotFoundError as TunnelNotFoundError
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
     from mizarnet.gateway import Gateway as Gateway
     from mizarnet.gateway import GatewayState as GatewayState
     from mizarnet.host import Host as Host
+    from mizarnet.hostspec import HostSpec as HostSpec
     from mizarnet.lab import Lab as Lab
     from mizarnet.lab import LabHost as LabHost
     from mizarnet.switch import SwitchState as SwitchState
@@ -143,6 +145,7 @@ __all__ = [
     "Health",
     "Hook",
     "Host",
+    "HostSpec",
     "InUseError",
     "InvalidTypeError",
     "InvalidValueError",
@@ -177,6 +180,7 @@ __all__ = [
     "Route",
     "SelfTestError",
     "Severity",
+    "SpecError",
     "StaleHandleError",
     "Stats",
     "Step",
@@ -219,6 +223,7 @@ _HOMES = {
     "mizarnet.features": "Feature Features probe",
     "mizarnet.gateway": "Gateway GatewayState",
     "mizarnet.host": "Host",
+    "mizarnet.hostspec": "HostSpec",
     "mizarnet.lab": "Lab LabHost",
     "mizarnet.switch": "SwitchState TransitSwitch",
     "mizarnet.tables": "Changes EndpointTable NetworkTable PeerSet",

@@ -5,7 +5,8 @@
 
     MizarnetError
     ├─ InvalidValueError (ValueError)          a value that can never be right; no system call was made
-    │  └─ MtuError                             an MTU that does not fit the underlay or the tunnel
+    │  ├─ MtuError                             an MTU that does not fit the underlay or the tunnel
+    │  └─ SpecError                            a host's specification has errors, all of which it names
     ├─ InvalidTypeError (TypeError)            an argument of the wrong type; no system call was made
     ├─ ClosedError (ValueError)                the handle was closed
     ├─ ForkedError (RuntimeError)              the handle was made before a fork
@@ -78,6 +79,7 @@ __all__ = [
     "OutdatedWarning",
     "PrivilegeError",
     "SelfTestError",
+    "SpecError",
     "StaleHandleError",
     "SwitchNotFoundError",
     "TunnelNotFoundError",
@@ -148,6 +150,37 @@ class InvalidValueError(MizarnetError, ValueError):
 
 class MtuError(InvalidValueError):
     """An MTU that does not fit into the MTU of the underlay or the tunnel; ``value`` is in bytes."""
+
+
+class SpecError(InvalidValueError):
+    """A host's specification is wrong. All errors of it are told at once, a line each.
+
+    Attributes:
+        errors: What is wrong, and what to do, by the path of the field, such as ``endpoints[3].ip[0]``.
+    """
+
+    errors: Mapping[str, str]
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errors: Mapping[str, str],
+        argument: str = "",
+        value: object = None,
+        hint: str = "",
+    ) -> None:
+        MizarnetError.__init__(
+            self,
+            message,
+            errors=dict(errors),
+            argument=argument or next(iter(errors), ""),
+            value=value,
+            hint=hint,
+        )
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"    {path}: {text}" for path, text in self.errors.items())])
 
 
 class InvalidTypeError(MizarnetError, TypeError):

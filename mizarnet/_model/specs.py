@@ -335,6 +335,22 @@ class Network(Described):
             )
 
 
+def check_network(key: NetworkKey, network: Network) -> None:
+    """Raises ``InvalidValueError`` if a network's gateway or next hop does not fit its prefix."""
+    prefix, gateway, via = key.prefix, network.gateway, network.via
+    if gateway is not None and gateway not in prefix:
+        raise InvalidValueError(f"gateway {gateway} is not in {prefix}", argument="gateway", value=gateway)
+    if via is not None and via.version != prefix.version:
+        raise InvalidValueError(f"next hop {via} is not of the family of {prefix}", argument="via", value=via)
+    if via is not None and via in prefix and prefix.prefixlen:
+        raise InvalidValueError(
+            f"next hop {via} is in {prefix}, which would be reached by it",
+            argument="via",
+            value=via,
+            hint="a next hop is outside its prefix, unless that is 0.0.0.0/0 or ::/0",
+        )
+
+
 def _to_prefix(value: PrefixLike) -> IPNetwork:
     return arguments.check_prefix(value)
 

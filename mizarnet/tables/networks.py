@@ -11,10 +11,10 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.next_hops import begin_networks
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
-from mizarnet._model.arguments import IPAddress, check_address, check_items, check_vni
+from mizarnet._model.arguments import check_address, check_items, check_vni
 from mizarnet._model.public import public
-from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike
-from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
+from mizarnet._model.specs import AddressLike, Network, NetworkKey, PrefixLike, check_network
+from mizarnet.errors import EntryNotFoundError, InvalidTypeError
 from mizarnet.tables._changes import Changes
 from mizarnet.tables._owned import pairs
 from mizarnet.tables._prefixes import Prefixes
@@ -178,25 +178,7 @@ class NetworkTable(Prefixes[NetworkKey], Table[NetworkKey, Network]):
     def _pack_network(self, key: NetworkKey, value: Network, writer: Feed) -> bytes:
         if not isinstance(value, Network):
             raise InvalidTypeError(f"an entry is a Network, not {type(value).__name__}", argument="value")
-        if value.gateway is not None and value.gateway not in key.prefix:
-            raise InvalidValueError(
-                f"gateway {value.gateway} is not in {key.prefix}", argument="gateway", value=value.gateway
-            )
-        if value.via is not None:
-            _check_next_hop(key, value.via)
+        check_network(key, value)
         for host in value.switches:
             self._check_host(host, "switches")
         return codec.pack_network(key, value, feed=writer.number)
-
-
-def _check_next_hop(key: NetworkKey, via: IPAddress) -> None:
-    prefix = key.prefix
-    if via.version != prefix.version:
-        raise InvalidValueError(f"next hop {via} is not of the family of {prefix}", argument="via", value=via)
-    if via in prefix and prefix.prefixlen:
-        raise InvalidValueError(
-            f"next hop {via} is in {prefix}, which would be reached by it",
-            argument="via",
-            value=via,
-            hint="a next hop is outside its prefix, unless that is 0.0.0.0/0 or ::/0",
-        )

@@ -16,6 +16,7 @@ from mizarnet.errors import MizarnetError
 EXAMPLES: list[MizarnetError] = [
     errors.InvalidValueError("m", argument="vni", value=0, hint="h"),
     errors.MtuError("m", argument="mtu", value=1501),
+    errors.SpecError("m", errors={"endpoints[0].ip": "is missing"}),
     errors.InvalidTypeError("m", argument="vni"),
     errors.ClosedError("m"),
     errors.ForkedError("m"),

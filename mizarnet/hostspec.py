@@ -1,0 +1,504 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host shall have, as one value: read from TOML or JSON, for one host or for all of a fleet."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Self, TypeAlias, cast
+
+import attrs
+
+from mizarnet._kernel.refusals import explained
+from mizarnet._model import arguments
+from mizarnet._model.arguments import IPAddress, IPNetwork
+from mizarnet._model.described import Described
+from mizarnet._model.fields import Errors, judged, read_list, read_table, unknown
+from mizarnet._model.public import public
+from mizarnet._model.specs import (
+    Encap,
+    EndpointKey,
+    EndpointSpec,
+    Hook,
+    Network,
+    NetworkKey,
+    Remote,
+    Route,
+    XdpMode,
+    check_network,
+    parse_member,
+)
+from mizarnet._plain import plain
+from mizarnet.errors import InvalidValueError, NotFoundError, SpecError
+
+PathLike: TypeAlias = str | os.PathLike[str]
+
+
+def _to_encap(value: Any) -> Encap:
+    return parse_member(Encap, value, argument="encap")
+
+
+def _to_hook(value: Any) -> Hook | None:
+    return None if value in (None, "auto") else parse_member(Hook, value, argument="hook")
+
+
+def _to_mode(value: Any) -> XdpMode | None:
+    return None if value in (None, "auto") else parse_member(XdpMode, value, argument="mode")
+
+
+def _to_underlay(value: Any) -> str:
+    return arguments.check_device_name(value, argument="underlay")
+
+
+def _to_device(value: Any) -> str | None:
+    return None if value is None else _to_underlay(value)
+
+
+def _to_local(value: Any) -> IPAddress | None:
+    return None if value is None else arguments.check_host_address(value, argument="local")
+
+
+def _to_port(value: Any) -> int | None:
+    return None if value is None else arguments.check_port(value)
+
+
+def _to_mtu(value: Any) -> int | None:
+    return None if value is None else arguments.check_mtu(value)
+
+
+def _to_netns(value: Any) -> str | None:
+    return None if value is None else arguments.check_netns(value)
+
+
+def _to_max_endpoints(value: Any) -> int | None:
+    return (
+        None if value is None else arguments.check_int(value, argument="max_endpoints", low=1, high=1 << 24)
+    )
+
+
+def _to_max_local(value: Any) -> int | None:
+    return None if value is None else arguments.check_int(value, argument="max_local", low=1, high=1 << 16)
+
+
+@public
+@attrs.frozen(kw_only=True)
+class TunnelPart(Described):
+    """The tunnel of a host's specification: keywords of :meth:`mizarnet.Tunnel.create`. None: left open.
+
+    Attributes:
+        encap: Encapsulation.
+        underlay: Name of the device that leads to the other hosts.
+        name: Name of the device.
+        local: Underlay address of the host.
+        port: UDP port.
+        mtu: Largest inner packet, in bytes.
+        netns: Network namespace of the host, for the caller: a plan is made of the host whose handle makes it.
+    """
+
+    encap: Encap = attrs.field(converter=_to_encap)
+    underlay: str = attrs.field(converter=_to_underlay)
+    name: str = attrs.field(default="tunnel0", converter=arguments.check_device_name)
+    local: IPAddress | None = attrs.field(default=None, converter=_to_local)
+    port: int | None = attrs.field(default=None, converter=_to_port)
+    mtu: int | None = attrs.field(default=None, converter=_to_mtu)
+    netns: str | None = attrs.field(default=None, converter=_to_netns)
+
+
+@public
+@attrs.frozen(kw_only=True)
+class AgentPart(Described):
+    """The agent of a host's specification: keywords of :meth:`mizarnet.TransitAgent.attach`. None: left open.
+
+    Attributes:
+        hook: The one kind of hook that its programs stand on.
+        max_endpoints: Room for endpoints, local and remote together.
+        max_local: Room for endpoints of this host.
+    """
+
+    hook: Hook | None = attrs.field(default=None, converter=_to_hook)
+    max_endpoints: int | None = attrs.field(default=None, converter=_to_max_endpoints)
+    max_local: int | None = attrs.field(default=None, converter=_to_max_local)
+
+
+@public
+@attrs.frozen(kw_only=True)
+class SwitchPart(Described):
+    """The transit switch of a host's specification: keywords of :meth:`mizarnet.TransitSwitch.attach`.
+
+    Attributes:
+        underlay: Name of the device that it is on; None: left open.
+        mode: Where its program runs; None: left open.
+    """
+
+    underlay: str | None = attrs.field(default=None, converter=_to_device)
+    mode: XdpMode | None = attrs.field(default=None, converter=_to_mode)
+
+
+_OPEN = attrs.fields(EndpointSpec)
+
+
+def _given_of(spec: EndpointSpec) -> frozenset[str]:
+    """The fields of an endpoint that count as given: those that are not as they are by default."""
+    return frozenset(
+        field.name
+        for field in _OPEN
+        if field.default is attrs.NOTHING
+        or (getattr(spec, field.name) or None) != (field.default or None)
+        or field.name == "name"
+    )
+
+
+@public
+@attrs.frozen(kw_only=True)
+class HostSpec(Described):
+    """What a host shall have. A section that is None is left open; an empty one says that there shall be nothing.
+
+    Attributes:
+        tunnel: The tunnel.
+        agent: The transit agent.
+        switch: The transit switch.
+        networks: Networks, by VNI and prefix.
+        peers: Underlay prefixes that tunnel packets are accepted from.
+        endpoints: Endpoints of this host. Of each, the fields that were given are compared.
+        remotes: Endpoints of other hosts, by VNI and address.
+        given: Names of the fields that were given, by the endpoint's name; by default those that are not as they are by
+            default.
+
+    Raises:
+        SpecError: Two endpoints have one name or address, or an endpoint has the address of a remote.
+    """
+
+    tunnel: TunnelPart | None = None
+    agent: AgentPart | None = None
+    switch: SwitchPart | None = None
+    networks: Mapping[NetworkKey, Network] | None = attrs.field(default=None, hash=False)
+    peers: tuple[IPNetwork, ...] | None = None
+    endpoints: tuple[EndpointSpec, ...] | None = None
+    remotes: Mapping[EndpointKey, Remote] | None = attrs.field(default=None, hash=False)
+    given: Mapping[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]], hash=False, eq=False)
+
+    _DESCRIBED = ("tunnel", "agent", "switch", "networks", "peers", "endpoints", "remotes")
+
+    def __attrs_post_init__(self) -> None:
+        given = {spec.name: self.given.get(spec.name, _given_of(spec)) for spec in self.endpoints or ()}
+        object.__setattr__(self, "given", given)
+        errors = Errors()
+        homes: dict[tuple[str, object], str] = {}
+        for number, spec in enumerate(self.endpoints or ()):
+            _claim(spec, f"endpoints[{number}]", homes, errors)
+        for key in self.remotes or ():
+            home = homes.get(("address", key))
+            if home is not None:
+                errors.add(f"remotes ({key.vni}, {key.ip})", f"is an address of {home}, on this host")
+        _refuse(errors, "the specification")
+
+    @classmethod
+    def load(cls, path: PathLike) -> Self:
+        """Read the specification of one host.
+
+        Args:
+            path: Path of a TOML file, or of a JSON file, whose name ends with ``.json``.
+
+        Raises:
+            NotFoundError: There is no such file.
+            SpecError: It has errors, all of which are told.
+            KernelError: It cannot be read.
+        """
+        where = os.fspath(path)
+        return cls._read(_document(where), where)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The specification in what TOML and JSON are made of; raises ``SpecError``."""
+        return cls._read(data, "the specification")
+
+    @classmethod
+    def _read(cls, data: object, where: str) -> Self:
+        errors = Errors()
+        sections = [("", data)]
+        values = _read_sections(sections, errors)
+        _refuse(errors, where)
+        return cls(**values)
+
+    @classmethod
+    def fleet(cls, path: PathLike) -> Mapping[str, Self]:
+        """Read the specifications of all hosts from one file, by the host's name.
+
+        ``[hosts.NAME]`` has the sections of one host, and what stands outside is for all of them: tables are merged
+        field by field, lists are joined. The remotes and peers of each host follow from the endpoints and addresses of
+        the others, so each tunnel has its ``local``.
+
+        Args:
+            path: Path of a TOML file, or of a JSON file, whose name ends with ``.json``.
+
+        Raises:
+            NotFoundError: There is no such file.
+            SpecError: It has errors, all of which are told.
+            KernelError: It cannot be read.
+        """
+        where = os.fspath(path)
+        data, errors = _document(where), Errors()
+        hosts = data.get("hosts")
+        if not isinstance(hosts, Mapping) or not hosts:
+            raise SpecError(f"{where} has errors", errors={"hosts": "must be a table of hosts, [hosts.NAME]"})
+        common = {name: value for name, value in data.items() if name != "hosts"}
+        found: dict[str, dict[str, Any]] = {}
+        for name, own in cast("Mapping[str, Any]", hosts).items():
+            found[name] = _read_sections([("", common), (f"hosts.{name}.", own)], errors)
+        _refuse(errors, where)
+        _add_others(found, errors)
+        _refuse(errors, where)
+        return {name: cls(**values) for name, values in found.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as :meth:`from_dict` takes it, in a form that JSON can hold."""
+        form: dict[str, Any] = {}
+        for name in ("tunnel", "agent", "switch"):
+            part = getattr(self, name)
+            if part is not None:
+                form[name] = {key: value for key, value in part.to_dict().items() if value is not None}
+        if self.networks is not None:
+            form["networks"] = [{**key.to_dict(), **_without_none(of)} for key, of in self.networks.items()]
+        if self.peers is not None:
+            form["peers"] = plain(self.peers)
+        if self.endpoints is not None:
+            form["endpoints"] = [
+                {name: value for name, value in each.to_dict().items() if name in self.given[each.name]}
+                for each in self.endpoints
+            ]
+        if self.remotes is not None:
+            form["remotes"] = [{**key.to_dict(), **_without_none(of)} for key, of in self.remotes.items()]
+        return form
+
+
+def _without_none(value: Described) -> dict[str, Any]:
+    return {name: each for name, each in value.to_dict().items() if each not in (None, [])}
+
+
+def _refuse(errors: Errors, where: str) -> None:
+    if errors.found:
+        count = len(errors.found)
+        raise SpecError(f"{where} has {count} error{'s' if count > 1 else ''}", errors=errors.found)
+
+
+def _document(where: str) -> Mapping[str, Any]:
+    """What a file has; raises ``SpecError`` if it is no TOML or JSON."""
+    with explained(f"read {where!r}", capability="CAP_DAC_OVERRIDE"):
+        try:
+            content = Path(where).read_bytes()
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"there is no file {where!r}", hint="give the path of a specification"
+            ) from None
+    try:
+        text = content.decode()
+        found: object = json.loads(text) if where.endswith(".json") else tomllib.loads(text)
+    except ValueError as error:
+        kind = "JSON" if where.endswith(".json") else "TOML"
+        raise SpecError(f"{where} is no {kind}", errors={where: str(error)}) from None
+    if not isinstance(found, dict):
+        raise SpecError(f"{where} has no table", errors={where: "must be a table"})
+    return cast("dict[str, Any]", found)
+
+
+# -- sections ----------------------------------------------------------------------------------------------
+
+_Sources: TypeAlias = Sequence[tuple[str, object]]
+"""Where the values of a section stand: the beginning of the path, and what was read, the weaker first."""
+
+
+def _read_sections(sources: _Sources, errors: Errors) -> dict[str, Any]:
+    """The fields of a ``HostSpec``, from one table or several."""
+    values: dict[str, Any] = {}
+    there: dict[str, list[tuple[str, object]]] = {}
+    for prefix, data in sources:
+        if not isinstance(data, Mapping):
+            errors.add(prefix.rstrip("."), "must be a table")
+            continue
+        for name, value in cast("Mapping[str, object]", data).items():
+            if name in SECTIONS:
+                there.setdefault(name, []).append((prefix, value))
+            else:
+                errors.add(f"{prefix}{name}", unknown(name, [*SECTIONS]))
+    for name, parts in there.items():
+        values.update(SECTIONS[name](name, parts, errors))
+    return values
+
+
+def _table(cls: type[Any]) -> Callable[[str, _Sources, Errors], dict[str, Any]]:
+    """A section that is one table; of several, each field is that of the strongest."""
+
+    def read(name: str, sources: _Sources, errors: Errors) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        origin: dict[str, str] = {}
+        for prefix, table in sources:
+            if not isinstance(table, Mapping):
+                errors.add(f"{prefix}{name}", "must be a table")
+                return {}
+            for field, value in cast("Mapping[str, Any]", table).items():
+                merged[field], origin[field] = value, prefix
+        strongest = sources[-1][0]
+
+        def path(field: str) -> str:
+            return f"{origin.get(field, strongest)}{name}" + (f".{field}" if field else "")
+
+        made, _ = read_table(cls, merged, path, errors)
+        return {name: made}
+
+    return read
+
+
+def _items(
+    read: Callable[[object, str, Errors], Any | None],
+    join: Callable[[str, list[tuple[str, Any]], Errors], dict[str, Any]],
+) -> Callable[[str, _Sources, Errors], dict[str, Any]]:
+    """A section that is a list; several are joined."""
+
+    def read_all(name: str, sources: _Sources, errors: Errors) -> dict[str, Any]:
+        found: list[tuple[str, Any]] = []
+        for prefix, items in sources:
+
+            def one(item: object, path: str) -> Any:
+                made = read(item, path, errors)
+                return None if made is None else (path, made)
+
+            found += read_list(items, f"{prefix}{name}", errors, one)
+        return join(name, found, errors)
+
+    return read_all
+
+
+def _at(path: str) -> Callable[[str], str]:
+    return lambda field: f"{path}.{field}" if field else path
+
+
+def _read_network(item: object, path: str, errors: Errors) -> tuple[NetworkKey, Network] | None:
+    network, rest = read_table(Network, item, _at(path), errors, keys=("vni", "prefix"))
+    if network is None:
+        return None
+    vni = judged(arguments.check_vni, rest["vni"], f"{path}.vni", errors)
+    prefix = judged(arguments.check_prefix, rest["prefix"], f"{path}.prefix", errors)
+    if vni is None or prefix is None:
+        return None
+    key = NetworkKey(vni, prefix)
+    try:
+        check_network(key, network)
+    except InvalidValueError as error:
+        errors.at(f"{path}.{error.argument}", error)
+        return None
+    return key, network
+
+
+def _read_remote(item: object, path: str, errors: Errors) -> tuple[EndpointKey, Remote] | None:
+    remote, rest = read_table(Remote, item, _at(path), errors, keys=("vni", "ip"))
+    if remote is None:
+        return None
+    vni = judged(arguments.check_vni, rest["vni"], f"{path}.vni", errors)
+    ip = judged(arguments.check_address, rest["ip"], f"{path}.ip", errors)
+    return None if vni is None or ip is None else (EndpointKey(vni, ip), remote)
+
+
+def _read_peer(item: object, path: str, errors: Errors) -> IPNetwork | None:
+    found = judged(lambda value: arguments.check_prefix(value, argument="peers"), item, path, errors)
+    return cast("IPNetwork | None", found)
+
+
+def _read_routes(value: object, path: str, errors: Errors) -> tuple[Route, ...]:
+    return read_list(value, path, errors, lambda item, where: read_table(Route, item, _at(where), errors)[0])
+
+
+def _read_endpoint(item: object, path: str, errors: Errors) -> tuple[EndpointSpec, frozenset[str]] | None:
+    spec, _ = read_table(EndpointSpec, item, _at(path), errors, parts={"routes": _read_routes})
+    return None if spec is None else (spec, frozenset({*cast("Mapping[str, Any]", item), "name"}))
+
+
+def _join_peers(name: str, found: list[tuple[str, IPNetwork]], errors: Errors) -> dict[str, Any]:
+    return {name: tuple(dict.fromkeys(each for _, each in found))}
+
+
+def _join_pairs(name: str, found: list[tuple[str, tuple[Any, Any]]], errors: Errors) -> dict[str, Any]:
+    first: dict[Any, str] = {}
+    for path, (key, _) in found:
+        if key in first:
+            errors.add(path, f"is the same as {first[key]}: {' '.join(map(str, key))}")
+        first.setdefault(key, path)
+    return {name: {key: value for _, (key, value) in found}}
+
+
+def _join_endpoints(
+    name: str, found: list[tuple[str, tuple[EndpointSpec, frozenset[str]]]], errors: Errors
+) -> dict[str, Any]:
+    homes: dict[tuple[str, object], str] = {}
+    for path, (spec, _) in found:
+        _claim(spec, path, homes, errors)
+    return {
+        name: tuple(spec for _, (spec, _) in found),
+        "given": {spec.name: given for _, (spec, given) in found},
+    }
+
+
+def _claim(spec: EndpointSpec, path: str, homes: dict[tuple[str, object], str], errors: Errors) -> None:
+    """Note whose a name and addresses are; an error for each that is another endpoint's already."""
+    claims = [("name", spec.name), *(("address", EndpointKey(spec.vni, each.ip)) for each in spec.ip)]
+    for number, claim in enumerate(claims):
+        what, value = claim
+        holder = homes.setdefault(claim, f"{path} ({spec.name})")
+        if holder != f"{path} ({spec.name})":
+            field = "name" if what == "name" else "ip" if len(spec.ip) == 1 else f"ip[{number - 1}]"
+            shown = repr(value) if what == "name" else f"({', '.join(map(str, cast('EndpointKey', value)))})"
+            errors.add(f"{path}.{field}", f"{shown} of {spec.name} is that of {holder} as well")
+
+
+def _no_gateways(name: str, sources: _Sources, errors: Errors) -> dict[str, Any]:
+    for prefix, _ in sources:
+        errors.add(f"{prefix}{name}", "this version of mizarnet has no gateways; leave the section out")
+    return {}
+
+
+SECTIONS: Mapping[str, Callable[[str, _Sources, Errors], dict[str, Any]]] = {
+    "tunnel": _table(TunnelPart),
+    "agent": _table(AgentPart),
+    "switch": _table(SwitchPart),
+    "peers": _items(_read_peer, _join_peers),
+    "networks": _items(_read_network, _join_pairs),
+    "endpoints": _items(_read_endpoint, _join_endpoints),
+    "remotes": _items(_read_remote, _join_pairs),
+    "gateways": _no_gateways,
+}
+"""Reader of each section: it gives the fields of a ``HostSpec`` that follow from it."""
+
+
+# -- a fleet -----------------------------------------------------------------------------------------------
+
+
+def _add_others(found: Mapping[str, dict[str, Any]], errors: Errors) -> None:
+    """Give each host the remotes and peers that follow from the others."""
+    homes: dict[tuple[str, object], str] = {}
+    locals_: dict[IPAddress, str] = {}
+    for name, values in found.items():
+        path, tunnel = f"hosts.{name}.tunnel.local", cast("TunnelPart | None", values.get("tunnel"))
+        if tunnel is None or tunnel.local is None:
+            errors.add(path, "is missing: the other hosts' entries lead there")
+        elif locals_.setdefault(tunnel.local, name) != name:
+            errors.add(path, f"{tunnel.local} is the address of host {locals_[tunnel.local]} as well")
+        for number, spec in enumerate(cast("Sequence[EndpointSpec]", values.get("endpoints") or ())):
+            _claim(spec, f"hosts.{name}.endpoints[{number}]", homes, errors)
+    if errors.found:
+        return
+    for name, values in found.items():
+        others = [each for other, each in found.items() if other != name]
+        values["remotes"] = {**(values.get("remotes") or {}), **dict(_remotes(others))}
+        prefixes = [ip_network(each["tunnel"].local) for each in others]
+        values["peers"] = tuple(dict.fromkeys([*(values.get("peers") or ()), *prefixes]))
+
+
+def _remotes(others: Sequence[Mapping[str, Any]]) -> Iterator[tuple[EndpointKey, Remote]]:
+    for values in others:
+        remote = Remote(values["tunnel"].local)
+        for spec in values.get("endpoints") or ():
+            for address in spec.ip:
+                yield EndpointKey(spec.vni, address.ip), remote
