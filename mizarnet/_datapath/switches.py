@@ -105,6 +105,15 @@ class StandingSwitch:
             if switching is not None and noted is not None and own and mode is XdpMode.GENERIC:
                 _forget(switching, noted)
 
+    def changes(self) -> int:
+        """The changes of its device's forwarding that it has noted, as bits of ``forwarding.py``."""
+        switching = self._open_note()
+        if switching is None:
+            return 0
+        with switching:
+            noted = _read_note(switching)
+            return noted.flags if noted.ifindex == self.link.ifindex else 0
+
     def take_over(self, ifindex: int, changes: int) -> bool:
         """Whether the switch needs a device, and has changes of its forwarding in its note from now on.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
-from mizarnet._datapath import forwarding, gateway_notes
+from mizarnet._datapath import forwarding, gateway_notes, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import configuration, items
 from mizarnet._datapath.gateway_notes import Note
@@ -65,13 +65,15 @@ def ways(host: Host) -> list[Way]:
 
 
 def closed(host: Host) -> set[Closed]:
-    """The devices that were no routers before gateways came."""
+    """The devices that were no routers before gateways came, or transit switches."""
+    noted = [(each.note.egress, each.note.forwarding) for each in gateway_notes.read_all(host)]
+    noted += [(each.link.ifindex, each.changes()) for each in switches.find(host)]
     found: set[Closed] = set()
-    for each in gateway_notes.read_all(host):
-        egress = get_link(host, ifindex=each.note.egress)
+    for ifindex, changes in noted:
+        device = get_link(host, ifindex=ifindex) if changes else None
         for change, version in forwarding.VERSIONS.items():
-            if egress is not None and each.note.forwarding & change:
-                found.add(Closed(egress.name, version))
+            if device is not None and changes & change:
+                found.add(Closed(device.name, version))
     return found
 
 
