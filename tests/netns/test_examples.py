@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.outside import need_nftables
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 NOT_EXPLAINED = " ? "  # a verdict without a remark
-BOOTS_A_MACHINE, DEMO = "vm.py", "two_hosts.py"
+BOOTS_A_MACHINE, DEMO, LEADS_OUT = "vm.py", "two_hosts.py", "gateway.py"
 LONGEST = 40
 SECONDS = 100
 SEEN = {
@@ -25,6 +27,15 @@ SEEN = {
         "ok  blue1 asks 10.0.0.3 for its name: 'blue3'",
         "ok  green1 asks 10.0.0.3 for its name: 'green3'",
         "3 of 3 lost, drop reason no_destination +3",
+        "all as expected",
+    ),
+    "gateway.py": (
+        "ok  red11 reaches the outside",
+        "ok  blue12 reaches the outside",
+        "ok  port 8007 leads to red12",
+        "ok  port 8008 leads to blue12",
+        "ok  red11 sends 100 frames of VNI 8 to a host, 0 arrive",
+        "ok  blue12 stays in",
         "all as expected",
     ),
     "switched_fabric.py": (
@@ -65,6 +76,8 @@ def _start(path: Path) -> subprocess.Popen[str]:
 def test_example(path: Path) -> None:
     if path.name == BOOTS_A_MACHINE and Path("/run/vm").exists():
         pytest.skip("an emulated machine in an emulated machine would take minutes")
+    if path.name == LEADS_OUT:
+        need_nftables()
     process = _start(path)
     try:
         output, errors = process.communicate(timeout=SECONDS)
