@@ -15,12 +15,15 @@
 #define SEC(name) static __always_inline
 #define mzn_agent shipped_agent
 #define mzn_guard shipped_guard
+#define mzn_shortcut shipped_shortcut
 #define mzn_switch shipped_switch
 #include "agent.bpf.c"
 #include "guard.bpf.c"
+#include "shortcut.bpf.c"
 #include "switch.bpf.c"
 #undef mzn_agent
 #undef mzn_guard
+#undef mzn_shortcut
 #undef mzn_switch
 #pragma pop_macro("SEC")
 
@@ -46,6 +49,12 @@ SEC("tc")
 int mzn_guard(struct __sk_buff *skb)
 {
 	return prepare(skb) ? shipped_guard(skb) : TC_ACT_UNSPEC;
+}
+
+SEC("tc")
+int mzn_shortcut(struct __sk_buff *skb)
+{
+	return prepare(skb) ? shipped_shortcut(skb) : TC_ACT_UNSPEC;
 }
 
 SEC("xdp.frags")

@@ -3,6 +3,7 @@
 #include "agent.bpf.c"
 #include "guard.bpf.c"
 #include "lib/enumerations.h"
+#include "shortcut.bpf.c"
 #include "switch.bpf.c"
 
 char license_name[] SEC("license") = "Dual BSD/GPL";

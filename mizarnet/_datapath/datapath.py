@@ -386,9 +386,12 @@ class DataPath:
 
     def _of_lifeline(self, meta: Meta) -> Iterator[Finding]:
         # The kernel deletes the entry when the device leaves its namespace.
-        if meta.state is not State.DELETING and self._maps.lifeline.lookup(FIRST) is None:
-            text = "its lifeline is empty, so a transit switch passes every packet"
+        if meta.state is not State.DELETING and self._lacks_lifeline():
+            text = "its lifeline is empty, so what is on the underlay passes every packet"
             yield self.finding(FindingKind.LIFELINE_MISSING, self.hooks.ifindex, None, text)
+
+    def _lacks_lifeline(self) -> bool:
+        return any(each.lookup(FIRST) is None for each in self._maps.lifelines)
 
     def refuse(self, findings: list[Finding]) -> None:
         """Raises ``AgentNotFoundError``, with all findings, if one of them makes the data path unusable."""

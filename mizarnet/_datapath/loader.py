@@ -24,7 +24,7 @@ from mizarnet._model.layouts import LAYOUTS
 from mizarnet._model.public import public
 from mizarnet.errors import NotFoundError
 
-AGENT, GUARD, SWITCH = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch")
+AGENT, GUARD, SWITCH, SHORTCUT = PROGRAMS = ("mzn_agent", "mzn_guard", "mzn_switch", "mzn_shortcut")
 BUILD = ".rodata.build"
 """Name of the map that holds the digest of the object that a program was loaded from."""
 CONFIG = ".rodata.config"

@@ -50,6 +50,7 @@ _SHAPES = {
     "switching": (MapType.ARRAY, _NUMBER, layouts.SWITCHING.size),
     "changes": (MapType.ARRAY, _NUMBER, _STAMP),
     "lifeline": (MapType.DEVMAP, _NUMBER, _NUMBER),
+    "landing": (MapType.DEVMAP, _NUMBER, _NUMBER),
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
 }
 """Type of each map, and the sizes of its key and value in bytes, by the map's name in the kernel."""
@@ -80,6 +81,7 @@ class Maps:
     switching: Map
     changes: Map
     lifeline: Map
+    landing: Map
     config: Map
 
     @classmethod
@@ -121,6 +123,11 @@ class Maps:
                 hint="use the version of mizarnet that attached it, or delete the tunnel with force=True",
             )
         return cls(**{_attribute(name): found[name] for name in _SHAPES})
+
+    @property
+    def lifelines(self) -> tuple[Map, Map]:
+        """The maps that have the tunnel's device as long as it is there: for the switch, and for the shortcut."""
+        return self.lifeline, self.landing
 
     def all(self) -> list[Map]:
         """All maps, in the order of their names in this class."""

@@ -86,9 +86,10 @@ class TunnelHooks:
         log.info("%s of %s: program %d in place of %d", place, self.name, program.id, expected.id)
 
     def write_lifeline(self, maps: Maps) -> None:
-        """Write the tunnel's index into the map by which a switch knows that its tunnel lives."""
+        """Write the tunnel's index into the maps by which programs on the underlay know that their tunnel lives."""
         # The kernel looks the index up in the namespace of the thread that writes it.
-        self.host.run(maps.lifeline.update, FIRST, u32(self.ifindex))
+        for each in maps.lifelines:
+            self.host.run(each.update, FIRST, u32(self.ifindex))
 
     def put_back(
         self, maps: Maps, layers: int, *, loaded: Mapping[str, Program] | None = None

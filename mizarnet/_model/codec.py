@@ -124,6 +124,7 @@ def pack_endpoint(value: Local | Remote, *, feed: int = 0, prefix_length: int = 
     if isinstance(value, Local):
         place, slot, mac, host = Place.LOCAL, value.slot, value.mac.packed, _NO_HOST
         flags = SenderFlag.FORWARDING if value.forwarding else 0
+        flags |= SenderFlag.TAP if value.tap else 0
     else:
         place, slot, mac, host, flags = Place.REMOTE, 0, _NO_MAC, host_words(value.host), 0
     return layouts.Endpoint(
@@ -142,7 +143,8 @@ def unpack_endpoint(data: bytes) -> Local | Remote:
     """The entry of ``endpoints`` in a packed ``mzn_endpoint``."""
     fields = layouts.Endpoint.unpack(data)
     if fields.place == Place.LOCAL:
-        return Local(MacAddress(fields.mac), fields.slot, bool(fields.flags & SenderFlag.FORWARDING))
+        forwarding, tap = (bool(fields.flags & each) for each in (SenderFlag.FORWARDING, SenderFlag.TAP))
+        return Local(MacAddress(fields.mac), fields.slot, forwarding, tap)
     if fields.place == Place.REMOTE:
         return Remote(_host_from(fields.host))
     raise _unknown_place(fields.place)
@@ -683,7 +685,7 @@ class Record:
         return is_local(data) and unpack_endpoint(data) == self._local()
 
     def _local(self) -> Local:
-        return Local(self.mac, self.slot, self.spec.forwarding)
+        return Local(self.mac, self.slot, self.spec.forwarding, self.spec.kind is Kind.MACVTAP)
 
     def pack_slot(self) -> bytes:
         """The bytes of ``mzn_slot``: the claim of the index."""

@@ -55,7 +55,7 @@ class Limit:
     """Groups of maps that may be added to the first one."""
     VERDICTS: Final = 256
     """Room for verdicts of one program in the map ``verdicts``."""
-    PROGRAMS: Final = 3
+    PROGRAMS: Final = 4
     """Programs that count verdicts."""
     DROPS: Final = 16384
     """Room for reasons of endpoints' drops in the map ``drops``."""
@@ -72,6 +72,8 @@ class Program(enum.IntEnum):
     """TC, ingress of the tunnel."""
     SWITCH = 2
     """XDP, ingress of the underlay."""
+    SHORTCUT = 3
+    """TC, ingress of the underlay."""
 
 
 class Verdict(enum.IntEnum):
@@ -88,13 +90,13 @@ class Verdict(enum.IntEnum):
     BOUNCE_ADMITTED = 4
     """Agent: the guard's bounced frame let out."""
     ACCEPTED = 5
-    """Guard: decapsulated frame given to a local endpoint."""
+    """Guard, shortcut: decapsulated frame given to a local endpoint."""
     ACCEPTED_LOCALLY = 6
-    """Guard: the agent's own frame given to a local endpoint."""
+    """Guard: a frame of agent or shortcut given to a local endpoint."""
     BOUNCED = 7
     """Guard, switch: sent on to the host that has the endpoint."""
     PASSED = 8
-    """Switch: not its business, left to the kernel."""
+    """Switch, shortcut: not its business, left to the kernel."""
     PASSED_NO_NEIGHBOUR = 9
     """Switch: next hop not resolved, left to the guard."""
     PASSED_FORWARDING_OFF = 10
@@ -246,6 +248,8 @@ class SenderFlag(enum.IntEnum):
     """Of the sender only: further ones have entries of their own."""
     OWN_MTU = 256
     """Of the record only: its MTU was asked for, and does not follow the tunnel's."""
+    TAP = 512
+    """Of the entry only: what is received goes to a VM."""
 
 
 class KindNumber(enum.IntEnum):
@@ -341,7 +345,7 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
     ),
     Verdict.ACCEPTED_LOCALLY: _Meaning(
         VerdictKind.PASSED,
-        "The agent handed over a frame for an endpoint of this host.",
+        "The agent or the shortcut handed over a frame for an endpoint of this host.",
         "None needed.",
     ),
     Verdict.BOUNCED: _Meaning(
@@ -351,7 +355,7 @@ _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
     ),
     Verdict.PASSED: _Meaning(
         VerdictKind.PASSED,
-        "The packet is none that the transit switch sends on.",
+        "The packet is none that the transit switch sends on, or that the shortcut takes out of its tunnel.",
         "None needed.",
     ),
     Verdict.PASSED_NO_NEIGHBOUR: _Meaning(
@@ -600,6 +604,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_PROGRAM_AGENT": Program.AGENT,
         "MZN_PROGRAM_GUARD": Program.GUARD,
         "MZN_PROGRAM_SWITCH": Program.SWITCH,
+        "MZN_PROGRAM_SHORTCUT": Program.SHORTCUT,
     },
     "mzn_verdict": {
         "MZN_PASS_ENCAPSULATED": Verdict.ENCAPSULATED,
@@ -670,6 +675,7 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_FLAG_ROUTED_IPV6": SenderFlag.ROUTED_IPV6,
         "MZN_FLAG_MORE_ADDRESSES": SenderFlag.MORE_ADDRESSES,
         "MZN_FLAG_OWN_MTU": SenderFlag.OWN_MTU,
+        "MZN_FLAG_TAP": SenderFlag.TAP,
     },
     "mzn_kind": {
         "MZN_KIND_MACVLAN": KindNumber.MACVLAN,

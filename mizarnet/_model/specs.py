@@ -258,11 +258,13 @@ class Local(Described):
         mac: MAC address of the endpoint.
         slot: Index of the endpoint in the host's per-endpoint counters.
         forwarding: Whether it may be the next hop of networks, and receive what is for others.
+        tap: Whether it is a MACVTAP, whose frames go to a VM.
     """
 
     mac: MacAddress
     slot: int
     forwarding: bool = False
+    tap: bool = False
 
 
 def _to_host(value: AddressLike) -> IPAddress:

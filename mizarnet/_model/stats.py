@@ -63,12 +63,14 @@ class Stats(Described):
         agent: The transit agent's verdicts, every one of them, with zeros.
         guard: The guard's verdicts.
         switch: The transit switch's verdicts; all zero on a host that has none.
+        shortcut: The verdicts of the shortcut on the way in; all zero where there is none.
         lost: Packets that the tunnel's device lost behind a verdict that let them go on, as in ``TunnelState.lost``.
     """
 
     agent: Mapping[Verdict, Counter]
     guard: Mapping[Verdict, Counter]
     switch: Mapping[Verdict, Counter]
+    shortcut: Mapping[Verdict, Counter]
     lost: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
 
     def since(self, earlier: Stats, /) -> Stats:
@@ -106,7 +108,7 @@ class Stats(Described):
         return total(self.drops.values()) + total(self.chatter.values())
 
     def _programs(self) -> tuple[Mapping[Verdict, Counter], ...]:
-        return self.agent, self.guard, self.switch
+        return self.agent, self.guard, self.switch, self.shortcut
 
     def _rows(self) -> list[tuple[str, str, int, int]]:
         names = (program.name.lower() for program in Program)
@@ -118,8 +120,8 @@ class Stats(Described):
         ]
 
     def __str__(self) -> str:
-        lines = [f"{name:7} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()]
-        lines += [f"lost    {name:24} {count:>12}" for name, count in self.lost.items()]
+        lines = [f"{name:8} {verdict:24} {n:>12} {size:>16}" for name, verdict, n, size in self._rows()]
+        lines += [f"lost     {name:24} {count:>12}" for name, count in self.lost.items()]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ from tests.support.twin_object import SOURCES, build
 MARK = 0xC0FFEE01
 CONFIG = filled.config(mark_local=MARK, mark_bounced=MARK + 1).pack()
 FRAME = datagram(mac("02:00:00:00:00:01"), "10.0.0.1", "10.0.0.2", destination_mac=mac("02:00:00:00:00:02"))
-TC_OK, TC_SHOT, XDP_PASS = 0, 2, 2
+TC_NEXT, TC_OK, TC_SHOT, XDP_PASS = 0xFFFFFFFF, 0, 2, 2
 
 
 @pytest.fixture(params=[True, False], ids=["route identity", "MAC only"])
@@ -33,11 +33,12 @@ def dry_run(request: pytest.FixtureRequest, isolated: None) -> Iterator[DryRun]:
 
 @pytest.mark.vm
 def test_each_program_runs_and_says_what_it_counted(dry_run: DryRun) -> None:
-    agent, guard, switch = (dry_run.run(program, FRAME) for program in Program)
+    agent, guard, switch, shortcut = (dry_run.run(program, FRAME) for program in Program)
     assert (agent.verdict, agent.action, agent.frame) == (Verdict.UNKNOWN_SENDER, TC_SHOT, None)
     assert (guard.verdict, guard.action, guard.frame) == (Verdict.NO_TUNNEL_KEY, TC_SHOT, None)
     assert (switch.verdict, switch.action, switch.frame) == (Verdict.PASSED, XDP_PASS, FRAME)
-    assert [each.asked.program for each in (agent, guard, switch)] == list(Program)
+    assert (shortcut.verdict, shortcut.action, shortcut.frame) == (Verdict.PASSED, TC_NEXT, FRAME)
+    assert [each.asked.program for each in (agent, guard, switch, shortcut)] == list(Program)
 
 
 @pytest.mark.vm

@@ -19,8 +19,8 @@ ASK = f"""
 #include <lib/fate.h>
 int main(void)
 {{
-	for (int number = {NUMBERS.start}; number < {NUMBERS.stop}; number++)
-		printf("%d %d %d\\n", agent_fate(number), guard_fate(number), switch_fate(number));
+	for (int n = {NUMBERS.start}; n < {NUMBERS.stop}; n++)
+		printf("%d %d %d %d\\n", agent_fate(n), guard_fate(n), shortcut_fate(n), switch_fate(n));
 	return 0;
 }}
 """
@@ -35,6 +35,7 @@ FATES = {
         Verdict.OVERSIZED_ANSWERED: TURN,
     },
     "guard": {Verdict.ACCEPTED: GO_ON, Verdict.ACCEPTED_LOCALLY: GO_ON, Verdict.BOUNCED: TURN},
+    "shortcut": {Verdict.PASSED: GO_ON, Verdict.ACCEPTED: TURN},
     "switch": dict.fromkeys(NUMBERS, GO_ON) | {int(Verdict.BOUNCED): TURN},
 }
 

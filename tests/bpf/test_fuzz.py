@@ -14,7 +14,7 @@ CASES, SEED = 10_000, 20261123
 
 
 @pytest.mark.vm
-@pytest.mark.parametrize("program", ["agent", "guard", "switch"])
+@pytest.mark.parametrize("program", ["agent", "guard", "switch", "shortcut"])
 def test_program_and_model_agree(program: str, tmp_path: Path) -> None:
     wanted = ("--program", program, "--cases", str(CASES), "--seed", str(SEED))
     command = (sys.executable, "-m", "tests.fuzz", *wanted, "--found", str(tmp_path / "found.jsonl"))

@@ -23,7 +23,8 @@ PROGRAMS: dict[str, tuple[ProgramName, ...]] = {
     "agent": ("agent",),
     "guard": ("guard",),
     "switch": ("switch",),
-    "all": ("agent", "guard", "switch"),
+    "shortcut": ("shortcut",),
+    "all": ("agent", "guard", "switch", "shortcut"),
 }
 
 

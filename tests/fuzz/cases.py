@@ -209,10 +209,44 @@ class _SwitchCases(_Maker):
         return Case(program="switch", frame=self.damaged(frame), hop=self._hops[bits(PICK)])
 
 
+class _ShortcutCases(_Maker):
+    """Tunnel packets on the underlay, most of them plain and for endpoints of this host."""
+
+    def __init__(self, rng: random.Random, state: State) -> None:
+        super().__init__(rng, state)
+        of = self.directory
+        vnis = [*of.vnis, rng.choice((0, rng.getrandbits(24)))]
+        self._speakers = pool(rng, *_shared([tenant(of, vni, sent_on=False) for vni in vnis]))
+        self._outer = OuterFrames(rng, of)
+
+    def __call__(self) -> Case:
+        bits = self.bits
+        of = self._speakers[bits(PICK)]
+        inner = self.damaged(self.grammar.frame(of))
+        if bits(4) == 0:
+            frame = self.damaged(self._outer.packet(of.vni, inner))
+        elif bits(4):
+            frame = self._outer.plain(of.vni, inner)
+        else:
+            frame = self._outer.nearly_plain(of.vni, inner)
+        return Case(
+            program="shortcut",
+            frame=frame,
+            mark=self.mark(),
+            priority=_PRIORITIES[bits(PICK)],
+            tstamp=_TIMES[bits(PICK)],
+            gso_size=0 if bits(3) else 1 + bits(14),
+            tag=self.tag(),
+            to_other=not bits(6),
+            room_refused=not bits(6),
+        )
+
+
 _MAKERS: dict[ProgramName, Callable[[random.Random, State], Callable[[], Case]]] = {
     "agent": _AgentCases,
     "guard": _GuardCases,
     "switch": _SwitchCases,
+    "shortcut": _ShortcutCases,
 }
 
 

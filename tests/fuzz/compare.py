@@ -21,7 +21,7 @@ from tests.fuzz.cases import PER_STATE, cases_of
 from tests.fuzz.states import state_of
 from tests.model import Model
 from tests.model.case import Case, Outcome, ProgramName
-from tests.support.twin import Twin
+from tests.support.twin import Twin, counted_length
 
 WORDS = layouts.TRAFFIC.size // 8
 
@@ -119,7 +119,7 @@ class Account:
         """Count a frame."""
         counted = self._verdicts[case.program, outcome.verdict]
         counted[0] += 1
-        counted[1] += len(case.frame)
+        counted[1] += counted_length(case, outcome.verdict)
         sent, received, undelivered = outcome.sent, outcome.received, outcome.undelivered
         if sent:
             _count(self._traffic[sent.number, "dropped" if sent.dropped else "sent"], sent.bytes)
@@ -164,7 +164,7 @@ def _differences(expected: Counts, seen: Mapping[Any, list[int]]) -> Iterator[st
 
 
 def _read_verdicts(words: array[int]) -> Iterator[tuple[tuple[object, ...], list[int]]]:
-    names: tuple[ProgramName, ...] = ("agent", "guard", "switch")
+    names: tuple[ProgramName, ...] = ("agent", "guard", "switch", "shortcut")
     for at, counter in _counters(words):
         program, verdict = divmod(at, Limit.VERDICTS)
         yield (names[Program(program)], Verdict(verdict)), counter

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from tests.frames.internet import IPV4_HEADER, IPV6_HEADER
+from tests.frames.internet import IPV4_HEADER, IPV6_HEADER, checksum
 from tests.frames.upper import UDP_HEADER
 from tests.fuzz.frames_ip import BYTES, TYPE_IPV4, TYPE_IPV6
 from tests.fuzz.options import option_fields
@@ -65,6 +65,45 @@ class OuterFrames:
         udp = _UDP(bits(16), port, length if bits(5) else bits(16), self._checksum(source))
         network = self._ipv4(source, length, odd) if self._is_ipv4 else self._ipv6(source, length, odd)
         return self._macs[bits(PICK)] + self._ethertypes[bits(PICK)] + network + udp + tunnel + inner
+
+    def plain(self, vni: int, inner: bytes) -> bytes:
+        """A tunnel packet as another host of mizarnet sends it."""
+        return self._plain(vni, inner, 0, 0, 0)
+
+    def nearly_plain(self, vni: int, inner: bytes) -> bytes:
+        """The same, but that one of its lengths, its checksum or its congestion bits may be others."""
+        bits = self._bits
+        which, off = bits(3), 1 << bits(4)
+        return self._plain(
+            vni,
+            inner,
+            off if which == 0 else 0,
+            off if which == 1 else 0,
+            off if which == 2 else 0,
+            congestion=bits(2) if which > 4 else 0,
+        )
+
+    def _plain(
+        self, vni: int, inner: bytes, network_off: int, udp_off: int, check_off: int, congestion: int = 0
+    ) -> bytes:
+        bits = self._bits
+        source, hops = self._from[bits(PICK)], _HOPS[bits(PICK)]
+        number = vni.to_bytes(4, "big")[1:] + b"\0"
+        tunnel = (_VXLAN[0] if self._is_vxlan else b"\0" + _GENEVE[0]) + number
+        length = 8 + len(tunnel) + len(inner)
+        udp = _UDP(bits(16), self._port, length ^ udp_off, 0)
+        if self._is_ipv4:
+            header = _IPV4(
+                0x45, bits(6) << 2 | congestion, (20 + length) ^ network_off, bits(16), 0, hops, 17, 0, source,
+                self._local,
+            )  # fmt: skip
+            check = checksum(header) ^ check_off
+            network = header[:10] + check.to_bytes(2, "big") + header[12:]
+        else:
+            first = 0x60000000 | congestion << 20 | bits(20)
+            network = _IPV6(first, length ^ network_off, 17, hops, source, self._local)
+        ethertype = TYPE_IPV4 if self._is_ipv4 else TYPE_IPV6
+        return self._macs[bits(PICK)] + ethertype + network + udp + tunnel + inner
 
     def _checksum(self, source: Ip) -> int:
         """None, any, or one that becomes zero when the packet goes on to some host."""

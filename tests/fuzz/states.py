@@ -233,7 +233,8 @@ class Builder:
             return self._remote()
         number = known.number if rng.random() < 0.97 else rng.randrange(NUMBERS)
         forwarding = known.forwarding if rng.random() < 0.9 else not known.forwarding
-        return Local(number, mac if rng.random() < 0.97 else unicast_mac(rng), forwarding, length)
+        tap = rng.random() < 0.3
+        return Local(number, mac if rng.random() < 0.97 else unicast_mac(rng), forwarding, length, tap)
 
     def _remote(self) -> Remote:
         return Remote(self.config.local if self.rng.random() < 0.03 else self.rng.choice(self.hosts))

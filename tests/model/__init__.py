@@ -6,7 +6,7 @@ Its rules stand in the order of that page, each with its number there; they shar
 
 from __future__ import annotations
 
-from tests.model import agent, guard, switch
+from tests.model import agent, guard, shortcut, switch
 from tests.model.case import Case, Outcome
 from tests.model.state import State
 from tests.model.tables import Tables
@@ -15,11 +15,16 @@ __all__ = ["Model", "judge"]
 
 
 class Model:
-    """The three programs of a host whose tables do not change."""
+    """The programs of a host whose tables do not change."""
 
     def __init__(self, state: State) -> None:
         self._tables = Tables(state)
-        self._programs = {"agent": agent.judge, "guard": guard.judge, "switch": switch.judge}
+        self._programs = {
+            "agent": agent.judge,
+            "guard": guard.judge,
+            "switch": switch.judge,
+            "shortcut": shortcut.judge,
+        }
 
     def judge(self, case: Case) -> Outcome:
         return self._programs[case.program](case, self._tables)

@@ -11,12 +11,14 @@ import attrs
 from mizarnet import Verdict
 from tests.model.state import Ip, Mac
 
-ProgramName: TypeAlias = Literal["agent", "guard", "switch"]
+ProgramName: TypeAlias = Literal["agent", "guard", "switch", "shortcut"]
 
 
 class TcAction(enum.IntEnum):
-    """What agent and guard may return to the kernel."""
+    """What agent, guard and shortcut may return to the kernel."""
 
+    TC_NEXT = 0xFFFFFFFF
+    """-1: on to the next program of the hook."""
     TC_OK = 0
     TC_SHOT = 2
     TC_REDIRECT = 7
@@ -31,7 +33,7 @@ class XdpAction(enum.IntEnum):
 
 Action: TypeAlias = TcAction | XdpAction | int
 """A program under test returns a plain number, whatever it is."""
-TC_OK, TC_SHOT, TC_REDIRECT = TcAction
+TC_NEXT, TC_OK, TC_SHOT, TC_REDIRECT = TcAction
 XDP_PASS, XDP_TX = XdpAction
 NO_TOKEN = bytes(12)
 
@@ -147,6 +149,8 @@ class Case:
         key_refused: The kernel does not take the tunnel key that the program sets.
         hop: The kernel's answer if a transit switch asks for the way.
         clock: Monotonic time, in nanoseconds.
+        to_other: Whether the Ethernet destination is not the device's own MAC; for the shortcut.
+        room_refused: The kernel does not take the outer headers away; for the shortcut.
     """
 
     program: ProgramName
@@ -165,6 +169,8 @@ class Case:
     key_refused: bool = False
     hop: Hop | None = None
     clock: int = 0
+    to_other: bool = False
+    room_refused: bool = False
 
 
 @attrs.frozen

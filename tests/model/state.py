@@ -84,12 +84,14 @@ class Local:
         mac: Its own.
         forwarding: Whether it receives what is for others.
         prefix_length: Length of the address's on-link prefix.
+        tap: Whether it is a VM's.
     """
 
     number: int
     mac: Mac
     forwarding: bool = False
     prefix_length: int = 0
+    tap: bool = False
 
 
 @attrs.frozen

@@ -41,7 +41,7 @@ def judge(case: Case, tables: Tables) -> Outcome:
     host = _next_host(frame, layout, tables)
     if host is None:
         return Outcome(verdict=Verdict.PASSED, action=XDP_PASS, frame=frame)
-    if tables.generic and _word(frame, layout.udp_at + 6) != 0:  # X1
+    if tables.generic and word(frame, layout.udp_at + 6) != 0:  # X1
         return Outcome(verdict=Verdict.PASSED_CHECKSUM, action=XDP_PASS, frame=frame)
     if case.hop is None:
         raise ValueError("the transit switch asks for the way, and the case has no answer")
@@ -58,17 +58,17 @@ def judge(case: Case, tables: Tables) -> Outcome:
 def _next_host(frame: bytes, layout: Layout, tables: Tables) -> Ip | None:
     """The host that the tunnel packet is to be sent on to; None if it is not the switch's business."""
     config = tables.config
-    if not tables.tunnel or not _is_for_tunnel(frame, layout, config):
+    if not tables.tunnel or not is_for_tunnel(frame, layout, config):
         return None
-    inner_at = _inner_at(frame, layout.udp_at + UDP_BYTES, config)
-    if inner_at is None or frame[layout.hops_at] <= 1:
+    at = inner_at(frame, layout.udp_at + UDP_BYTES, config)
+    if at is None or frame[layout.hops_at] <= 1:
         return None
-    destination = _inner_destination(frame, inner_at)
+    destination = inner_destination(frame, at)
     source = frame[layout.source_at : layout.source_at + len(config.local)]
     if destination is None or not tables.is_peer(source):
         return None
     vni = int.from_bytes(frame[layout.udp_at + 12 : layout.udp_at + 15], "big")
-    host = _named_host(vni, destination, _word(frame, layout.udp_at), tables)
+    host = _named_host(vni, destination, word(frame, layout.udp_at), tables)
     return host if host != source else None  # K18
 
 
@@ -83,22 +83,22 @@ def _named_host(vni: int, destination: Ip, number: int, tables: Tables) -> Ip | 
     return endpoint.host if isinstance(endpoint, Remote) else None
 
 
-def _is_for_tunnel(frame: bytes, layout: Layout, config: Config) -> bool:
-    if _word(frame, 12) != layout.ethertype or len(frame) < layout.udp_at:
+def is_for_tunnel(frame: bytes, layout: Layout, config: Config) -> bool:
+    if word(frame, 12) != layout.ethertype or len(frame) < layout.udp_at:
         return False
     if frame[14] >> 4 != layout.version or frame[layout.protocol_at] != UDP:
         return False
-    if layout.ethertype == IPV4 and (frame[14] & 15 != 5 or _word(frame, 20) & 0x3FFF):
+    if layout.ethertype == IPV4 and (frame[14] & 15 != 5 or word(frame, 20) & 0x3FFF):
         return False
     if frame[layout.source_at + len(config.local) : layout.udp_at] != config.local:
         return False
     return (
         len(frame) >= layout.udp_at + UDP_BYTES + TUNNEL_BYTES
-        and _word(frame, layout.udp_at + 2) == config.port
+        and word(frame, layout.udp_at + 2) == config.port
     )
 
 
-def _inner_at(frame: bytes, tunnel_at: int, config: Config) -> int | None:
+def inner_at(frame: bytes, tunnel_at: int, config: Config) -> int | None:
     """Where the inner frame starts; None if the kernel would not take the tunnel header."""
     header = frame[tunnel_at : tunnel_at + TUNNEL_BYTES]
     if config.encap == "vxlan":
@@ -108,8 +108,8 @@ def _inner_at(frame: bytes, tunnel_at: int, config: Config) -> int | None:
     return tunnel_at + TUNNEL_BYTES + 4 * (header[0] & 0x3F)
 
 
-def _inner_destination(frame: bytes, at: int) -> Ip | None:
-    ethertype = _word(frame, at + 12)
+def inner_destination(frame: bytes, at: int) -> Ip | None:
+    ethertype = word(frame, at + 12)
     if ethertype == IPV4 and len(frame) >= at + 34:
         return frame[at + 30 : at + 34]
     if ethertype == IPV6 and len(frame) >= at + 54:
@@ -137,7 +137,7 @@ def _sent_on(frame: bytes, layout: Layout, hop: Hop, addresses: bytes) -> bytes:
     hops = bytes([min(frame[layout.hops_at] - 1, BOUNCED_HOPS)])
     if layout.ethertype == IPV4:
         old, new = frame[22:24] + frame[26:34], hops + frame[23:24] + addresses
-        check = changed(_word(frame, 24), old, new)
+        check = changed(word(frame, 24), old, new)
         header = frame[14:22] + new[:2] + check.to_bytes(2, "big") + addresses
     else:
         header = frame[14:21] + hops + addresses
@@ -147,11 +147,11 @@ def _sent_on(frame: bytes, layout: Layout, hop: Hop, addresses: bytes) -> bytes:
 
 
 def _udp_check(frame: bytes, layout: Layout, addresses: bytes) -> int:
-    check = _word(frame, layout.udp_at + 6)
+    check = word(frame, layout.udp_at + 6)
     if check == 0:
         return 0
     return changed(check, frame[layout.source_at : layout.udp_at], addresses) or 0xFFFF
 
 
-def _word(frame: bytes, at: int) -> int:
+def word(frame: bytes, at: int) -> int:
     return int.from_bytes(frame[at : at + 2], "big")

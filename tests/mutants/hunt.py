@@ -21,7 +21,7 @@ from tests.support.fixtures import Fixture
 from tests.support.twin import Twin
 from tests.support.twin_object import build
 
-PROGRAMS: tuple[ProgramName, ...] = ("agent", "guard", "switch")
+PROGRAMS: tuple[ProgramName, ...] = ("agent", "guard", "switch", "shortcut")
 SHORT, LONG = 25, 1000
 """States that the fuzz test runs through for a bug: that a fixture has noticed, and that none has."""
 

@@ -55,12 +55,12 @@ def test_a_verdict_without_a_run_is_noticed(agent: mz.TransitAgent, program: Pro
 @pytest.mark.parametrize("verdict", REDIRECTED)
 def test_a_redirected_frame_that_did_not_arrive_is_noticed(agent: mz.TransitAgent, verdict: Verdict) -> None:
     with one_more(agent, Program.AGENT, verdict):
-        assert "of 1 frames that the agent redirected the guard accepted 0" in errors(agent)
+        assert "of 1 frames that agent and shortcut redirected the guard accepted 0" in errors(agent)
 
 
 def test_a_frame_with_the_agents_mark_that_the_agent_did_not_send_is_noticed(agent: mz.TransitAgent) -> None:
     with one_more(agent, Program.GUARD, Verdict.ACCEPTED_LOCALLY):
-        assert "of 0 frames that the agent redirected the guard accepted 1" in errors(agent)
+        assert "of 0 frames that agent and shortcut redirected the guard accepted 1" in errors(agent)
 
 
 def test_a_bounced_frame_that_did_not_leave_is_noticed(agent: mz.TransitAgent) -> None:

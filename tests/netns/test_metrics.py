@@ -114,7 +114,7 @@ def test_the_number_of_series_is_bounded(pair: tuple[Container, Container]) -> N
             labels = each.labels
             assert labels.get("verdict", "passed").upper() in Verdict.__members__
             assert labels.get("kind", "passed") in {kind.value for kind in VerdictKind}
-            assert labels.get("program", "agent") in {"agent", "guard", "switch"}
+            assert labels.get("program", "agent") in {"agent", "guard", "switch", "shortcut"}
     of_verdicts = len(families["mizarnet_verdict_packets"].samples)
     assert of_verdicts == 3 * len(Verdict)
     assert len(families["mizarnet_endpoint_sent_packets"].samples) == 1
@@ -129,7 +129,7 @@ def test_the_values_are_those_of_the_counters(pair: tuple[Container, Container])
     agent = one.host.agent
     families, stats = scraped(agent), agent.stats()
     assert value(families, "mizarnet_up") == value(families, "mizarnet_endpoints") == 1
-    for program in ("agent", "guard", "switch"):
+    for program in ("agent", "guard", "switch", "shortcut"):
         for verdict, counter in getattr(stats, program).items():
             of = {"program": program, "verdict": verdict.name.lower(), "kind": verdict.kind.value}
             assert value(families, "mizarnet_verdict_packets_total", **of) == counter.packets

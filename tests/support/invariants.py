@@ -82,9 +82,10 @@ class Account:
                 yield f"the {program.name.lower()} ran {runs} times and counted {counted} verdicts"
         agent, guard = self.stats.agent, self.stats.guard
         redirected = sum(agent[verdict].packets for verdict in REDIRECTED)
+        redirected += self.stats.shortcut[Verdict.ACCEPTED].packets
         lost = redirected - guard[Verdict.ACCEPTED_LOCALLY].packets
         if lost and not 0 < lost <= dropped_by_tunnel(self.head):
-            yield f"of {redirected} frames that the agent redirected the guard accepted {redirected - lost}"
+            yield f"of {redirected} frames that agent and shortcut redirected the guard accepted {redirected - lost}"
         yield from self._reasons()
         # Nothing is lost here: the frame goes from the one program to the other within one call.
         bounced, admitted = guard[Verdict.BOUNCED].packets, agent[Verdict.BOUNCE_ADMITTED].packets

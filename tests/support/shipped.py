@@ -18,6 +18,7 @@ from mizarnet._model.codec import FIRST
 from mizarnet._model.stats import unpack_stats
 from tests.model.case import ProgramName
 from tests.model.state import State
+from tests.support.twin import PROGRAMS
 from tests.support.twin_tables import pack_config, pack_switching, tables
 
 OBJECTS = Path(mizarnet.__file__).parent / "_objects"
@@ -61,7 +62,8 @@ class Shipped:
         made = cls(loaded, state)
         made.switching(state)
         if state.tunnel:
-            loaded.maps["lifeline"].update(FIRST, struct.pack("=I", LOOPBACK_IFINDEX))
+            for name in ("lifeline", "landing"):
+                loaded.maps[name].update(FIRST, struct.pack("=I", LOOPBACK_IFINDEX))
         return made
 
     def switching(self, state: State) -> None:
@@ -75,7 +77,7 @@ class Shipped:
         ran = self.loaded.programs[f"mzn_{program}"].test_run(frame, context=context)
         words = zip(verdicts.sum_words()[1], before, strict=True)
         since = unpack_stats([now - then for now, then in words])
-        counted = {name: _counted(getattr(since, name)) for name in ("agent", "guard", "switch")}
+        counted = {name: _counted(getattr(since, name)) for name in PROGRAMS}
         length = min(len(frame), PAGE_FRAME) if program == "switch" else len(frame)
         (verdict,) = counted.pop(program)
         assert getattr(since, program)[verdict] == Counter(1, length)

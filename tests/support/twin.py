@@ -21,10 +21,16 @@ from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program
 from mizarnet._model.stats import NOT_SUMMED, unpack_reasons
 from tests.model.case import NO_TOKEN, Case, Outcome, Outer, Received, RoutedBy, Sent, SentBy, TunnelKey
+from tests.model.shortcut import inner_length
 from tests.model.state import Config, Ip, State
 from tests.support.twin_tables import pack_config, pack_switching, tables, words
 
-PROGRAMS = {"agent": Program.AGENT, "guard": Program.GUARD, "switch": Program.SWITCH}
+PROGRAMS = {
+    "agent": Program.AGENT,
+    "guard": Program.GUARD,
+    "switch": Program.SWITCH,
+    "shortcut": Program.SHORTCUT,
+}
 _VERDICTS = {int(verdict): verdict for verdict in Verdict}
 _OTHER_DEVICE = DEVICE + 1
 _ODD = 0x9E3779B97F4A7C15
@@ -94,7 +100,8 @@ class Twin:
     def run(self, case: Case) -> Outcome:
         """Run a program on a frame; raises `BpfError` if the kernel refused it before the program saw it."""
         ingress = DEVICE if case.from_tunnel else 0
-        context = Context(case.mark, case.priority, ingress, case.token, case.tstamp, case.gso_size)
+        segment = 0 if case.program == "shortcut" else case.gso_size  # else told as a fact
+        context = Context(case.mark, case.priority, ingress, case.token, case.tstamp, segment)
         ran = self._dry_run.run(PROGRAMS[case.program], case.frame, context, _facts(case))
         outcome = _outcome(case, ran)
         if outcome.verdict is not Verdict.OVERSIZED_ANSWERED or outcome.sent is None:
@@ -152,6 +159,9 @@ def _facts(case: Case) -> Facts:
         *_origin(case.origin),
         *_way_told(case),
         _NO_KEY if key is None else _key(key),
+        case.to_other,
+        case.gso_size if case.program == "shortcut" else 0,
+        case.room_refused,
         *((False, 0, 0) if left is None else (True, left.start, left.place)),
         b"" if key is None else key.options,
     )
@@ -189,8 +199,8 @@ def _key(key: TunnelKey) -> Key:
 def _outcome(case: Case, ran: Ran) -> Outcome:
     asked, left = ran.asked, ran.context
     assert asked.verdicts == 1 and asked.program == PROGRAMS[case.program], "one verdict"
-    assert asked.length == len(case.frame), "counted with its length"
     verdict = _VERDICTS[asked.verdict]
+    assert asked.length == counted_length(case, verdict), "counted with its length"
     return Outcome(
         verdict=verdict,
         action=ran.action,
@@ -206,6 +216,12 @@ def _outcome(case: Case, ran: Ran) -> Outcome:
         outer=_outer(asked) if asked.keys else None,
         asked=_way(asked) if asked.hops else None,
     )
+
+
+def counted_length(case: Case, verdict: Verdict) -> int:
+    """The length that a frame is counted with."""
+    taken_out = case.program == "shortcut" and verdict is not Verdict.PASSED
+    return inner_length(case) if taken_out else len(case.frame)
 
 
 def _sent(asked: Asked) -> Sent:

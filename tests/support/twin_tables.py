@@ -67,6 +67,7 @@ def pack_endpoint(place: Place) -> bytes:
         ).pack()
     if isinstance(place, Local):
         flags = SenderFlag.FORWARDING if place.forwarding else 0
+        flags |= SenderFlag.TAP if place.tap else 0
         local, length = enumerations.Place.LOCAL, place.prefix_length
         return layouts.Endpoint(local, place.number, place.mac, bytes(16), 0, 0, flags, length).pack()
     return layouts.Endpoint(enumerations.Place.REMOTE, 0, bytes(6), words(place.host), 0, 0, 0, 0).pack()

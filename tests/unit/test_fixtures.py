@@ -25,7 +25,7 @@ def test_there_are_enough_and_each_says_why() -> None:
     found = load_all()
     assert len(found) >= 400
     assert all(each.why.endswith(".") for each in found.values())
-    assert {each.case.program for each in found.values()} == {"agent", "guard", "switch"}
+    assert {each.case.program for each in found.values()} == {"agent", "guard", "switch", "shortcut"}
 
 
 def test_a_fixture_that_is_written_is_read_again() -> None:

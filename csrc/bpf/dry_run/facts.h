@@ -36,6 +36,10 @@ struct dry_facts {
 	__u32 hop_ifindex;
 	__u8 hop_destination_mac[6], hop_source_mac[6];
 	struct dry_key key;
+	__u32 other_host; /* the outer Ethernet address is not the device's own */
+	__u32 segment_size; /* as it cannot be told by the context, of a packet that is taken out of its tunnel */
+	__u32 refuse_room; /* the kernel does not take the outer headers away */
+	__u32 pad;
 	__u32 is_checksum_deferred, checksum_start, checksum_place;
 	__u32 option_bytes;
 	__u8 options[OPTION_ROOM];

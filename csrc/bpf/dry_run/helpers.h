@@ -40,7 +40,8 @@ static __always_inline int dry_get_key(struct __sk_buff *skb, struct bpf_tunnel_
 	return 0;
 }
 
-static __always_inline void note_key(struct dry_asked *asked, const struct bpf_tunnel_key *key, __u64 flags)
+/* Not inline: the programs have little room on the stack. */
+static __noinline void note_key(struct dry_asked *asked, const struct bpf_tunnel_key *key, __u64 flags)
 {
 	bool is_ipv6 = flags & BPF_F_TUNINFO_IPV6;
 
@@ -150,6 +151,20 @@ static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 	return run->facts.hop_result;
 }
 
+/* A kernel older than the shortcut needs does not know all flags; what they change there no program reads. */
+static __always_inline int dry_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags)
+{
+	struct dry_run *run = this_run();
+	const __u64 known = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+
+	if (!run || run->facts.refuse_room)
+		return INVALID;
+	if (!bpf_skb_adjust_room(skb, bytes, mode, flags))
+		return 0;
+	return bpf_skb_adjust_room(skb, bytes, mode, flags & known);
+}
+
+#define bpf_skb_adjust_room(skb, bytes, mode, flags) dry_adjust_room(skb, bytes, mode, flags)
 #define bpf_skb_get_tunnel_key(skb, key, size, flags) dry_get_key(skb, key, size, flags)
 #define bpf_skb_set_tunnel_key(skb, key, size, flags) dry_set_key(skb, key, size, flags)
 #define bpf_skb_get_tunnel_opt(skb, options, size) dry_get_options(skb, options, size)

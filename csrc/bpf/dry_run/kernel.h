@@ -21,6 +21,22 @@ static __always_inline void read_origin(struct __sk_buff *skb, struct origin *or
 }
 #endif
 
+static __always_inline bool is_to_host(struct __sk_buff *skb)
+{
+	struct dry_run *run = this_run();
+
+	(void)skb;
+	return run && !run->facts.other_host;
+}
+
+static __always_inline __u32 segment_size(struct __sk_buff *skb)
+{
+	struct dry_run *run = this_run();
+
+	(void)skb;
+	return run ? run->facts.segment_size : 0;
+}
+
 static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)
 {
 	struct dry_run *run = this_run();

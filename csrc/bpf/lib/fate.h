@@ -12,7 +12,7 @@
 enum fate {
 	FATE_DROP,
 	FATE_GO_ON, /* the way it was going */
-	FATE_TURN, /* to the other side: from egress to ingress, or from ingress to egress */
+	FATE_TURN, /* to the other side: from egress to ingress, from ingress to egress */
 };
 
 static __always_inline enum fate agent_fate(int verdict)
@@ -40,6 +40,19 @@ static __always_inline enum fate guard_fate(int verdict)
 	case MZN_PASS_BOUNCED:
 		return FATE_TURN;
 	case MZN_PASS_COPIED: /* its copy comes by again */
+	default:
+		return FATE_DROP;
+	}
+}
+
+/* Turned is what it took out of the tunnel: to the ingress of the tunnel's device. */
+static __always_inline enum fate shortcut_fate(int verdict)
+{
+	switch (verdict) {
+	case MZN_PASS_PASSED:
+		return FATE_GO_ON;
+	case MZN_PASS_ACCEPTED:
+		return FATE_TURN;
 	default:
 		return FATE_DROP;
 	}

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* What is read from the kernel's own packet: where it comes from, and the checksum that is left to a device. */
+/* What the kernel knows of a packet besides its bytes: where it is from, and what is left to a device. */
 #ifndef MZN_KERNEL_H
 #define MZN_KERNEL_H
+
+#include <linux/if_packet.h>
 
 #include <bpf/bpf_core_read.h>
 
@@ -92,6 +94,18 @@ static __always_inline void read_origin(struct __sk_buff *skb, struct origin *or
 }
 
 #endif
+
+/* Is the outer Ethernet address the device's own? The NIC gets more: promiscuous, multicast, broadcast. */
+static __always_inline bool is_to_host(struct __sk_buff *skb)
+{
+	return skb->pkt_type == PACKET_HOST;
+}
+
+/* Bytes of data in each segment of a packet that is still to be segmented; else 0. */
+static __always_inline __u32 segment_size(struct __sk_buff *skb)
+{
+	return skb->gso_size;
+}
 
 /* False if no checksum is left to a device. */
 static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)

@@ -153,4 +153,12 @@ struct {
 	__type(value, __u32);
 } lifeline SEC(".maps");
 
+/* The same for the shortcut: all programs that read a map of this kind must be of one type (5.18). */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} landing SEC(".maps");
+
 #endif

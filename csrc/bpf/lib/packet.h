@@ -42,8 +42,10 @@ struct packet {
 	__u32 vni;
 	struct mzn_sender *sender; /* whose it is, proved; NULL before, and of packets from outside */
 	const struct mzn_endpoint *to; /* the destination's entry; NULL if it has none */
+	const struct mzn_endpoint *found; /* shortcut: the same, before it counts; NULL: it is to be looked up */
 	const __u32 *host; /* to send it to */
 	__u32 further; /* enum further */
+	__u32 tunnel; /* shortcut: index of the device to hand over to */
 	__u8 hop_limit; /* to leave the agent with */
 };
 
@@ -74,6 +76,7 @@ static __always_inline void begin(struct packet *packet, __u32 bytes)
 	packet->vni = 0;
 	packet->sender = NULL;
 	packet->to = NULL;
+	packet->found = NULL;
 }
 
 static __always_inline bool is_multicast(const struct frame *frame)

@@ -22,24 +22,23 @@ static __always_inline int check_outer(struct __sk_buff *skb, const struct outer
 	return is_peer(&outer->remote) ? 0 : MZN_DROP_FOREIGN_PEER;
 }
 
-/* Is there a next hop of the VNI at the host that the frame came from? Off the fast path, so it asks for the key again. */
-__noinline int is_from_router(struct __sk_buff *skb)
+/* Is there a next hop of the VNI at the host that the frame came from? Off the fast path, so a function of its own. */
+__noinline int is_from_router(__u32 vni, struct mzn_ip *host)
 {
 	const struct mzn_endpoint *hop;
 	struct mzn_router_key key;
 	struct mzn_router *router;
-	struct outer outer;
 
-	if (!get_outer(skb, &outer))
+	if (!host)
 		return false;
-	key.vni = outer.vni;
-	__builtin_memcpy(key.host, outer.remote.words, sizeof(key.host));
+	key.vni = vni;
+	__builtin_memcpy(key.host, host->words, sizeof(key.host));
 	router = bpf_map_lookup_elem(&routers, &key);
 	if (!router)
 		return false;
 	for (__u32 i = 0; i < MZN_LIMIT_WITNESSES; i++) {
-		hop = i < router->via_count ? find_endpoint(outer.vni, &router->via[i]) : NULL;
-		if (hop && hop->place == MZN_PLACE_REMOTE && same_words(hop->host, outer.remote.words))
+		hop = i < router->via_count ? find_endpoint(vni, &router->via[i]) : NULL;
+		if (hop && hop->place == MZN_PLACE_REMOTE && same_words(hop->host, key.host))
 			return true;
 	}
 	return false;
@@ -49,11 +48,11 @@ __noinline int is_from_router(struct __sk_buff *skb)
  * A remote host must not speak for an endpoint of this one, but a router there may send back what it got from here, with
  * another destination. The MAC says nothing: no frame goes on with one of afar.
  */
-static __always_inline bool is_local_source(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline bool is_local_source(const struct packet *packet, struct outer *outer)
 {
 	const struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
 
-	return from && from->place == MZN_PLACE_LOCAL && !is_from_router(skb);
+	return from && from->place == MZN_PLACE_LOCAL && !is_from_router(packet->vni, &outer->remote);
 }
 
 static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
@@ -110,7 +109,7 @@ static __always_inline int find_way(struct __sk_buff *skb, struct packet *packet
 	return go_on(packet, outer);
 }
 
-static __always_inline int judge_received(struct __sk_buff *skb, struct packet *packet, const struct outer *outer)
+static __always_inline int judge_received(struct __sk_buff *skb, struct packet *packet, struct outer *outer)
 {
 	int refused = check_outer(skb, outer);
 
@@ -120,11 +119,11 @@ static __always_inline int judge_received(struct __sk_buff *skb, struct packet *
 	if (refused)
 		return refused;
 	/* Also of what is refused below: it is counted for the endpoint that it was for. ARP has no such address. */
-	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
+	packet->to = packet->found ? packet->found : find_endpoint(packet->vni, &packet->frame.destination);
 	refused = check_inner(skb, &packet->frame);
 	if (refused)
 		return refused;
-	return is_local_source(skb, packet) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
+	return is_local_source(packet, outer) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
 }
 
 /* Both MACs, so that those which a sender on another host chose reach nobody. */

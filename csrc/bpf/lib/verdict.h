@@ -34,7 +34,7 @@ static __always_inline int let_out(struct __sk_buff *skb, int verdict)
 }
 
 /*
- * Refused by the guard: an endpoint of this host misses it. A frame that a copy replaces has no destination here. Not
+ * Refused by the guard, or in its place: an endpoint of this host misses it. A frame that a copy replaces has no destination here. Not
  * inline, for the same reason as count_refused.
  */
 static __noinline int keep_out(const struct mzn_endpoint *to, __u32 verdict, __u32 bytes)
@@ -58,6 +58,20 @@ static __always_inline int let_in(struct __sk_buff *skb, const struct packet *pa
 	}
 }
 
+/* Behind it comes the guard, which has the agent's mark for a word: whatever mark the packet came with is gone. */
+static __always_inline int hand_over(struct __sk_buff *skb, const struct packet *packet, int verdict)
+{
+	switch (shortcut_fate(verdict)) {
+	case FATE_GO_ON:
+		return TC_ACT_UNSPEC; /* on to the next program, and up the kernel's way */
+	case FATE_TURN:
+		skb->mark = config.mark_local;
+		return bpf_redirect(packet->tunnel, BPF_F_INGRESS);
+	default:
+		return keep_out(packet->to, verdict, packet->bytes);
+	}
+}
+
 static __always_inline int act(void *context, enum mzn_program program, const struct packet *packet, int verdict)
 {
 	switch (program) {
@@ -67,14 +81,16 @@ static __always_inline int act(void *context, enum mzn_program program, const st
 		return let_in(context, packet, verdict);
 	case MZN_PROGRAM_SWITCH:
 		return switch_fate(verdict) == FATE_TURN ? XDP_TX : XDP_PASS;
+	case MZN_PROGRAM_SHORTCUT:
+		return hand_over(context, packet, verdict);
 	}
 }
 
-/* Did an endpoint get the packet, from this program? The guard lets in what the agent has delivered, and counted. */
+/* Did an endpoint get the packet, from this program? The guard lets in what agent and shortcut have counted. */
 static __always_inline bool is_received(enum mzn_program program, int verdict)
 {
 	return (program == MZN_PROGRAM_AGENT && verdict == MZN_PASS_DELIVERED_LOCALLY) ||
-	       (program == MZN_PROGRAM_GUARD && verdict == MZN_PASS_ACCEPTED);
+	       ((program == MZN_PROGRAM_GUARD || program == MZN_PROGRAM_SHORTCUT) && verdict == MZN_PASS_ACCEPTED);
 }
 
 /* What the kernel is told. `program` is a constant, so that each program has its own part of this alone. */

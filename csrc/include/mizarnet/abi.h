@@ -27,7 +27,7 @@ enum mzn_limit {
 	MZN_LIMIT_FEED_BYTES = 32, /* A feed's name with its final zero. */
 	MZN_LIMIT_GROUPS = 8, /* Groups of maps that may be added to the first one. */
 	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
-	MZN_LIMIT_PROGRAMS = 3, /* Programs that count verdicts. */
+	MZN_LIMIT_PROGRAMS = 4, /* Programs that count verdicts. */
 	MZN_LIMIT_DROPS = 16384, /* Room for reasons of endpoints' drops in the map `drops`. */
 	MZN_LIMIT_FIRST_DROP = 64, /* Verdicts from this number on are drop reasons; below it, frames went on. */
 };
@@ -36,6 +36,7 @@ enum mzn_program {
 	MZN_PROGRAM_AGENT = 0, /* TC, egress of the tunnel. */
 	MZN_PROGRAM_GUARD = 1, /* TC, ingress of the tunnel. */
 	MZN_PROGRAM_SWITCH = 2, /* XDP, ingress of the underlay. */
+	MZN_PROGRAM_SHORTCUT = 3, /* TC, ingress of the underlay. */
 };
 
 /*
@@ -60,17 +61,20 @@ enum mzn_verdict {
 	/* passed: The guard sends a packet on to the host that has its destination. Remedy: None needed. */
 	MZN_PASS_BOUNCE_ADMITTED = 4, /* Agent: the guard's bounced frame let out. */
 	/* passed: A packet of another host is for an endpoint of this one. Remedy: None needed. */
-	MZN_PASS_ACCEPTED = 5, /* Guard: decapsulated frame given to a local endpoint. */
-	/* passed: The agent handed over a frame for an endpoint of this host. Remedy: None needed. */
-	MZN_PASS_ACCEPTED_LOCALLY = 6, /* Guard: the agent's own frame given to a local endpoint. */
+	MZN_PASS_ACCEPTED = 5, /* Guard, shortcut: decapsulated frame given to a local endpoint. */
+	/* passed: The agent or the shortcut handed over a frame for an endpoint of this host. Remedy: None needed. */
+	MZN_PASS_ACCEPTED_LOCALLY = 6, /* Guard: a frame of agent or shortcut given to a local endpoint. */
 	/*
 	 * passed: The sending host does not know that the destination lives elsewhere, or relies on this transit
 	 * switch. Remedy: None needed on a transit switch. On any other host tell the sender's agent where it
 	 * lives: agent.endpoints.update().
 	 */
 	MZN_PASS_BOUNCED = 7, /* Guard, switch: sent on to the host that has the endpoint. */
-	/* passed: The packet is none that the transit switch sends on. Remedy: None needed. */
-	MZN_PASS_PASSED = 8, /* Switch: not its business, left to the kernel. */
+	/*
+	 * passed: The packet is none that the transit switch sends on, or that the shortcut takes out of its tunnel.
+	 * Remedy: None needed.
+	 */
+	MZN_PASS_PASSED = 8, /* Switch, shortcut: not its business, left to the kernel. */
 	/*
 	 * passed: The kernel does not know the MAC of the next hop yet, so the slower guard sends the packet on.
 	 * Remedy: None needed for the first packets. If it keeps growing, the host of the destination does not
@@ -345,7 +349,7 @@ struct mzn_endpoint {
 	__u32 host[4]; /* remote: underlay address, of the tunnel's family */
 	__u32 group; /* for a policy; 0: none */
 	__u32 feed; /* the writer that the entry belongs to: digest of its name; 0: by hand */
-	__u32 flags; /* local: MZN_FLAG_FORWARDING, or none */
+	__u32 flags; /* local: MZN_FLAG_FORWARDING, MZN_FLAG_TAP */
 	__u32 prefix_length; /* local: of the on-link prefix, in bits of the family's own address */
 };
 
@@ -408,6 +412,7 @@ enum mzn_sender_flag {
 	MZN_FLAG_ROUTED_IPV6 = 64, /* Of the record only: that of IPv6 is. */
 	MZN_FLAG_MORE_ADDRESSES = 128, /* Of the sender only: further ones have entries of their own. */
 	MZN_FLAG_OWN_MTU = 256, /* Of the record only: its MTU was asked for, and does not follow the tunnel's. */
+	MZN_FLAG_TAP = 512, /* Of the entry only: what is received goes to a VM. */
 };
 
 struct mzn_sender {

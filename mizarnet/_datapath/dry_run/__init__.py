@@ -172,11 +172,12 @@ class DryRun(Closing):
         return cls(loader.load_beside(maps, (loader.AGENT, loader.GUARD), path=path, layouts=_LAYOUTS), maps)
 
     def set_tunnel(self, *, there: bool) -> None:
-        """Set whether the tunnel's device exists; programs test only whether ``lifeline`` has an entry."""
-        if there:
-            self.maps.lifeline.update(FIRST, u32(DEVICE))
-        else:
-            self.maps.lifeline.delete(FIRST)
+        """Set whether the tunnel's device exists, which is :data:`DEVICE`; programs of the underlay ask."""
+        for each in self.maps.lifelines:
+            if there:
+                each.update(FIRST, u32(DEVICE))
+            else:
+                each.delete(FIRST)
 
     def run(
         self, program: Program, frame: bytes, context: Context = NO_CONTEXT, facts: Facts = NO_FACTS

@@ -39,6 +39,10 @@ FACTS: Final = Layout(
     ("hop_destination_mac", "6s"),
     ("hop_source_mac", "6s"),
     ("key", KEY),
+    ("other_host", "I"),
+    ("segment_size", "I"),
+    ("refuse_room", "I"),
+    ("pad", "4x"),
     ("is_checksum_deferred", "I"),
     ("checksum_start", "I"),
     ("checksum_place", "I"),
@@ -132,6 +136,10 @@ class Facts(NamedTuple):
         hop_destination_mac: MAC address of the next hop.
         hop_source_mac: MAC address of the device that the way leads out of.
         key: Tunnel key of the packet; family 0: none.
+        other_host: Whether the outer Ethernet address is not that of the device; for the shortcut.
+        segment_size: Payload of each segment in bytes, if the frame is to be segmented, for the shortcut: a test run
+            takes no outer headers off a packet whose segment size is in its context.
+        refuse_room: Whether taking the outer headers off fails.
         is_checksum_deferred: Whether a checksum is left to the device.
         checksum_start: Offset of the first byte that the checksum covers.
         checksum_place: Offset at which the checksum is written.
@@ -154,6 +162,9 @@ class Facts(NamedTuple):
     hop_destination_mac: bytes = NO_MAC
     hop_source_mac: bytes = NO_MAC
     key: Key = Key()
+    other_host: bool = False
+    segment_size: int = 0
+    refuse_room: bool = False
     is_checksum_deferred: bool = False
     checksum_start: int = 0
     checksum_place: int = 0
@@ -165,7 +176,7 @@ class Facts(NamedTuple):
     def pack(self, length: int) -> bytes:
         """Packed ``struct dry_facts``, for a frame that is cut or lengthened to ``length`` bytes; 0: neither."""
         options = self.options
-        return FACTS.pack(length, *self[:12], *self.key, *self[13:16], len(options), options, *self[17:])
+        return FACTS.pack(length, *self[:12], *self.key, *self[13:19], len(options), options, *self[20:])
 
 
 class Asked(NamedTuple):

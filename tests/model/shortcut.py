@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Section 5: the shortcut, before every frame that the underlay device receives."""
+
+from __future__ import annotations
+
+import attrs
+
+from mizarnet import Verdict
+from tests.model import guard
+from tests.model.case import TC_NEXT, TC_REDIRECT, Case, Outcome, TunnelKey
+from tests.model.checksum import internet_checksum
+from tests.model.packet import IPV4
+from tests.model.state import Config, Local
+from tests.model.switch import (
+    LAYOUTS,
+    TUNNEL_BYTES,
+    UDP_BYTES,
+    Layout,
+    inner_at,
+    inner_destination,
+    is_for_tunnel,
+    word,
+)
+from tests.model.tables import Tables
+
+TCP = 6
+ECT_1 = 1
+"""The congestion bit that ECT(1) and CE have."""
+
+
+def judge(case: Case, tables: Tables) -> Outcome:
+    layout = LAYOUTS[len(tables.config.local)]
+    if not _is_plain(case, layout, tables):
+        return Outcome(
+            verdict=Verdict.PASSED,
+            action=TC_NEXT,
+            frame=case.frame,
+            mark=case.mark,
+            priority=case.priority,
+            tstamp=case.tstamp,
+        )
+    inner, key = _taken_out(case.frame, layout, tables.config)
+    judged = guard.judge(attrs.evolve(case, program="guard", frame=inner, key=key, gso_size=0), tables)
+    if judged.verdict != Verdict.ACCEPTED:
+        return judged
+    return attrs.evolve(judged, action=TC_REDIRECT, mark=tables.config.mark_local, redirect="ingress")
+
+
+def inner_length(case: Case) -> int:
+    """Of the frame in a plain packet."""
+    version = case.frame[14] >> 4
+    return len(case.frame) - _outer_bytes(LAYOUTS[4 if version == 4 else 16])
+
+
+def _outer_bytes(layout: Layout) -> int:
+    return layout.udp_at + UDP_BYTES + TUNNEL_BYTES
+
+
+def _is_plain(case: Case, layout: Layout, tables: Tables) -> bool:
+    frame, config = case.frame, tables.config
+    if not tables.tunnel or case.to_other or case.tag is not None:  # T1, T2
+        return False
+    if not is_for_tunnel(frame, layout, config):  # T3
+        return False
+    at = inner_at(frame, layout.udp_at + UDP_BYTES, config)  # T3
+    if at != _outer_bytes(layout) or not _are_outer_headers_plain(frame, layout):  # T8
+        return False
+    destination = inner_destination(frame, at)
+    if destination is None or frame[at + 6 : at + 12] == config.tunnel_mac:  # T9, T10
+        return False
+    to = tables.local(_vni(frame, layout), destination)
+    if to is None:  # T11
+        return False
+    if case.gso_size and not _may_stay_merged(frame, at, to):  # T12
+        return False
+    return not case.room_refused  # T13
+
+
+def _are_outer_headers_plain(frame: bytes, layout: Layout) -> bool:
+    if layout.ethertype == IPV4:
+        total, congestion = word(frame, 16), frame[15]
+        is_whole = total == len(frame) - 14
+        if internet_checksum(frame[14:34]) != 0:  # T5
+            return False
+    else:
+        is_whole, congestion = word(frame, 18) == len(frame) - layout.udp_at, frame[15] >> 4
+    if not is_whole or word(frame, layout.udp_at + 4) != len(frame) - layout.udp_at:  # T4
+        return False
+    return not congestion & ECT_1 and word(frame, layout.udp_at + 6) == 0  # T6, T7
+
+
+def _may_stay_merged(frame: bytes, at: int, to: Local) -> bool:
+    protocol = frame[at + 23] if word(frame, at + 12) == IPV4 else frame[at + 20]
+    return protocol == TCP and not to.forwarding and not to.tap
+
+
+def _vni(frame: bytes, layout: Layout) -> int:
+    return int.from_bytes(frame[layout.udp_at + 12 : layout.udp_at + 15], "big")
+
+
+def _taken_out(frame: bytes, layout: Layout, config: Config) -> tuple[bytes, TunnelKey]:
+    """The inner frame, and what the outer headers say."""
+    key = TunnelKey(
+        vni=_vni(frame, layout),
+        remote=frame[layout.source_at : layout.source_at + len(config.local)],
+        local=config.local,
+        ttl=frame[layout.hops_at],
+    )
+    return frame[_outer_bytes(layout) :], key
