@@ -43,11 +43,13 @@ if TYPE_CHECKING:
     from mizarnet._model.specs import NetworkKey as NetworkKey
     from mizarnet._model.specs import Remote as Remote
     from mizarnet._model.specs import Route as Route
+    from mizarnet._model.specs import Shortcut as Shortcut
     from mizarnet._model.specs import XdpMode as XdpMode
     from mizarnet._model.stats import Counter as Counter
     from mizarnet._model.stats import EndpointStats as EndpointStats
     from mizarnet._model.stats import Stats as Stats
     from mizarnet.agent import AgentState as AgentState
+    from mizarnet.agent import ShortcutState as ShortcutState
     from mizarnet.agent import TransitAgent as TransitAgent
     from mizarnet.deletion import deleting as deleting
     from mizarnet.endpoint import Endpoint as Endpoint
@@ -180,6 +182,8 @@ __all__ = [
     "Route",
     "SelfTestError",
     "Severity",
+    "Shortcut",
+    "ShortcutState",
     "SpecError",
     "StaleHandleError",
     "Stats",
@@ -214,9 +218,9 @@ _HOMES = {
     "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.gateways": "Publish",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook KEEP Keep Kind Life Local MacAddress"
-    " MacvlanMode Network NetworkKey Remote Route XdpMode",
+    " MacvlanMode Network NetworkKey Remote Route Shortcut XdpMode",
     "mizarnet._model.stats": "Counter EndpointStats Stats",
-    "mizarnet.agent": "AgentState TransitAgent",
+    "mizarnet.agent": "AgentState ShortcutState TransitAgent",
     "mizarnet.deletion": "deleting",
     "mizarnet.endpoint": "Endpoint EndpointState",
     "mizarnet.explain": "explain_path",

@@ -10,7 +10,7 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import health, install, switches
+from mizarnet._datapath import health, install, shortcuts, switches
 from mizarnet._datapath.checks import look_at_agent
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import Watch, read_losses
@@ -18,6 +18,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.lock import SHARED_HOST
+from mizarnet._datapath.shortcuts import Situation
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._datapath.walk import Site, explain
@@ -32,7 +33,17 @@ from mizarnet._model.finding import Finding, Health, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.question import OfEndpoint, Question
-from mizarnet._model.specs import AddressLike, AgentSpec, Hook, NetnsLike, PrefixLike, parse_member
+from mizarnet._model.specs import (
+    KEEP,
+    AddressLike,
+    AgentSpec,
+    Hook,
+    Keep,
+    NetnsLike,
+    PrefixLike,
+    Shortcut,
+    parse_member,
+)
 from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
@@ -40,6 +51,22 @@ from mizarnet.tunnel import Tunnel, device_of, place_of, successor_of
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
+
+
+@public
+@attrs.frozen
+class ShortcutState(Described):
+    """The shortcut on the way in, as the kernel described it.
+
+    Attributes:
+        wanted: Whether there shall be one.
+        on: Whether its program is attached to the underlay.
+        reason: Why it is not on although it is wanted, as a sentence without a full stop; else empty.
+    """
+
+    wanted: Shortcut
+    on: bool
+    reason: str
 
 
 @public
@@ -55,6 +82,7 @@ class AgentState(Described):
         memory: Kernel memory of the maps, in bytes.
         ahead: Programs of other software that run before ours, such as ``"ingress: name (id)"``; each one can let
             frames past the agent or the guard.
+        shortcut: Whether the shortcut on the way in is on, and why not.
     """
 
     up: bool
@@ -63,6 +91,7 @@ class AgentState(Described):
     verified: Mapping[str, int]
     memory: int
     ahead: tuple[str, ...]
+    shortcut: ShortcutState
 
 
 @public
@@ -88,8 +117,8 @@ class TransitAgent(Described, Closing):
         StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or the tunnel is gone;
             :meth:`reopen` mends the handle.
         AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
-        LockTimeoutError: In :meth:`attach`, :meth:`upgrade`, :meth:`reopen` and :meth:`detach`: another process held
-            the host's lock for 10 s.
+        LockTimeoutError: In :meth:`attach`, :meth:`update`, :meth:`upgrade`, :meth:`reopen` and :meth:`detach`:
+            another process held the host's lock for 10 s.
         PrivilegeError: In each method that attaches, replaces or detaches programs: a capability is missing.
     """
 
@@ -118,6 +147,7 @@ class TransitAgent(Described, Closing):
         max_endpoints: int | None = None,
         max_local: int | None = None,
         hook: Hook | Literal["auto", "tcx", "clsact"] = "auto",
+        shortcut: Shortcut | Literal["off", "auto"] | None = None,
     ) -> Self:
         """Attach agent and guard to the tunnel and bring it up; adopt an agent that is attached as asked for.
 
@@ -133,6 +163,9 @@ class TransitAgent(Described, Closing):
             max_local: Room for endpoints of this host, 1 to 65,536; None: 4,096.
             hook: ``"auto"``: tcx, and clsact filters behind it, which decide at once if another program empties the
                 tcx hook; before kernel 6.6 clsact alone. ``"tcx"`` or ``"clsact"``: that kind alone.
+            shortcut: ``"auto"``: plain tunnel packets are taken out of their tunnel on the underlay, past the host's
+                INPUT rules and connection tracking for the tunnel's port, where the kernel (6.6) and the underlay's
+                device allow it. ``"off"``: all of them go the kernel's way. None: off, or as it stands.
 
         Raises:
             UnsupportedError: This kernel does not have the hook.
@@ -150,6 +183,7 @@ class TransitAgent(Described, Closing):
             max_endpoints=_room(max_endpoints, argument="max_endpoints", most=MOST_ENDPOINTS),
             max_local=_room(max_local, argument="max_local", most=MOST_LOCAL),
             peers=None if peers is None else _prefixes(peers),
+            shortcut=None if shortcut is None else parse_member(Shortcut, shortcut, argument="shortcut"),
         )
         # Those who only look again do not keep out the writers of endpoints, nor wait for them.
         with device.host.locked(SHARED_HOST):
@@ -212,6 +246,7 @@ class TransitAgent(Described, Closing):
             verified=dict(_verified(programs)),
             memory=sum(each.memory for each in maps.all()),
             ahead=tuple(_named(found.ahead)),
+            shortcut=_shortcut_state(shortcuts.look(self._datapath.host, maps, near=True)),
         )
 
     def check(self) -> list[Finding]:
@@ -293,18 +328,41 @@ class TransitAgent(Described, Closing):
     def outdated(self) -> bool:
         """Whether any attached program is of another build than this package's; read from the hooks.
 
-        The transit switch's program counts as well.
+        The programs of transit switch and shortcut count as well.
         """
-        return bool(self._datapath.outdated()) or any(
-            each.outdated() for each in switches.own(self._datapath)
-        )
+        datapath = self._datapath
+        beside = (*switches.own(datapath), *shortcuts.own(datapath.host, datapath.meta_id))
+        return bool(datapath.outdated()) or any(each.outdated() for each in beside)
+
+    @whole
+    def update(
+        self, *, shortcut: Shortcut | Literal["off", "auto"] | Keep = KEEP
+    ) -> tuple[Literal["shortcut"], ...]:
+        """Change the agent while it works, with no packet lost.
+
+        Args:
+            shortcut: Whether plain tunnel packets take the shortcut on the way in, as for :meth:`attach`. Giving what
+                stands already puts back a shortcut that another program took off.
+
+        Returns:
+            Names of the arguments that changed something that was wanted.
+
+        Raises:
+            VerifierError: The kernel's verifier rejected the program; nothing was changed.
+            StaleHandleError: Besides as above, another process kept changing the underlay's hook.
+        """
+        if shortcut is KEEP:
+            return ()
+        wanted = parse_member(Shortcut, shortcut, argument="shortcut")
+        with self._datapath.writing() as maps:
+            return ("shortcut",) if shortcuts.change(self._datapath.host, maps, wanted) else ()
 
     @whole
     def upgrade(self) -> None:
         """Replace the programs that run by this package's, with no packet lost and no table changed.
 
-        Before that the new programs pass a self-test on maps of its own. The transit switch's program is replaced as
-        well. The older package downgrades with the same call. Does nothing where nothing is outdated.
+        Before that the new programs pass a self-test on maps of its own. The programs of transit switch and shortcut
+        are replaced as well. The older package downgrades with the same call. Does nothing where nothing is outdated.
 
         Raises:
             SelfTestError: A program of this package fails its self-test on this kernel; nothing was changed.
@@ -464,6 +522,13 @@ def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
         count = bpf.with_program(program_id, lambda program: program.verified_instructions)
         if count is not None:  # else it was replaced meanwhile
             yield str(place), count
+
+
+def _shortcut_state(seen: Situation) -> ShortcutState:
+    on, reason = seen.right is not None, ""
+    if not on and seen.wish is not Shortcut.OFF:
+        reason = seen.obstacle or 'another program took it off; agent.update(shortcut="auto") puts it back'
+    return ShortcutState(seen.wish, on, reason)
 
 
 def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:

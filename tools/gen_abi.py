@@ -48,6 +48,9 @@ GROUPS = {
     "kind": Group("KindNumber", "The kind of an endpoint's device, as recorded.", ("KIND",)),
     "state": Group("State", "How far an object has come.", ("STATE",)),
     "item_kind": Group("ItemKind", "What an entry of ``items`` is.", ("ITEM",)),
+    "shortcut": Group(
+        "ShortcutNumber", "Whether there shall be a shortcut on the way in, as recorded.", ("SHORTCUT",)
+    ),
     "layer": Group("Layer", "Where agent and guard stand on the tunnel, as recorded.", ("LAYER",)),
     "switch_flag": Group(
         "SwitchFlag", "How a transit switch was attached, and what that changed on its device.", ("SWITCH",)

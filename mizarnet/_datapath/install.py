@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 
 import attrs
 
-from mizarnet._datapath import leftovers, loader, switches
+from mizarnet._datapath import leftovers, loader, shortcuts, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.gateways import Gateways
@@ -27,7 +27,7 @@ from mizarnet._model.codec import FIRST, Config, Head, Meta
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import Limit, State
 from mizarnet._model.finding import FindingKind
-from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress
+from mizarnet._model.specs import MAX_ENDPOINTS, MAX_LOCAL, VIRTUAL_MAC, AgentSpec, MacAddress, Shortcut
 from mizarnet.errors import (
     InvalidValueError,
     KernelError,
@@ -91,7 +91,8 @@ def stands(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
     with closing(found), suppress(StaleHandleError):  # a process that does not see the lock may detach it
         if found.maps.read_meta().state is State.LIVE:
             _compare(found, spec)
-            return not [*found.findings(), *tunnel.findings()]
+            settled = shortcuts.look(found.host, found.maps).settled
+            return settled and not [*found.findings(), *tunnel.findings()]
     return False
 
 
@@ -104,14 +105,20 @@ def _compare(found: DataPath, spec: AgentSpec) -> None:
         "max_endpoints": capacity.max_endpoints,
         "max_local": capacity.max_local,
         "peers": None if spec.peers is None else _peers(found),
+        "shortcut": maps.read_meta().shortcut.value,
     }
-    wanted = {**attrs.asdict(spec, recurse=False), "hook": spec.hook and spec.hook.value}
+    wanted = {
+        **attrs.asdict(spec, recurse=False),
+        "hook": spec.hook and spec.hook.value,
+        "shortcut": spec.shortcut and spec.shortcut.value,
+    }
     refuse_differences(
         f"the transit agent of {found.name}",
         wanted,
         existing,
         holder=found.name,
-        hint="leave the argument out; agent.peers changes the peers, the rest needs agent.detach() first",
+        hint="leave the argument out; agent.peers changes the peers, agent.update() the shortcut, "
+        "the rest needs agent.detach() first",
     )
 
 
@@ -133,6 +140,7 @@ def complete(tunnel: TunnelDevice, found: DataPath) -> bool:
     if FindingKind.TUNNEL_DOWN in kinds:
         tunnel.bring_up()
         _refuse_overtaken(tunnel, found.maps)
+    shortcuts.settle(found.host, found.maps)
     if FindingKind.UNFINISHED in kinds:
         _set_state(found.maps, State.LIVE)
     return FindingKind.UNFINISHED in kinds
@@ -144,7 +152,7 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
     with ExitStack() as stack:
         loaded = stack.enter_context(loader.load(_config(tunnel), capacity, [GUARD, AGENT]))
         maps = Maps.of(loaded)
-        maps.meta.update(FIRST, _meta(tunnel, layers).pack())
+        maps.meta.update(FIRST, _meta(tunnel, layers, spec.shortcut or Shortcut.OFF).pack())
         tunnel.hooks.write_lifeline(maps)
         maps.add_peers(_on_link(tunnel) if spec.peers is None else spec.peers)
         maps.stamp()
@@ -158,6 +166,7 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
             tunnel.hooks.put_back(maps, layers, loaded=loaded.programs)
             tunnel.bring_up()
             _refuse_overtaken(tunnel, maps)
+            shortcuts.settle(tunnel.host, maps)
             _set_state(maps, State.LIVE)
             on_failure.pop_all()
     return True
@@ -166,6 +175,7 @@ def _make(tunnel: TunnelDevice, spec: AgentSpec, layers: int) -> bool:
 def _undo(tunnel: TunnelDevice, maps: Maps) -> None:
     if maps.read_meta().state is not State.MAKING:
         return  # another process has completed it, or is detaching it
+    shortcuts.clear(tunnel.host, maps.meta.id)
     try:
         tunnel.take_down()
     except KernelError:
@@ -205,6 +215,7 @@ def remove(tunnel: TunnelDevice, found: DataPath, *, force: bool) -> None:
     Gateways.of(found).remove_all()
     endpoints.remove(endpoints.recorded())
     switches.clear(found)
+    shortcuts.clear(found.host, found.meta_id)
     tunnel.take_down()
     tunnel.hooks.take_off(found.meta_id)
     with suppress(NotFoundError):
@@ -248,7 +259,7 @@ def _config(tunnel: TunnelDevice) -> bytes:
     ).pack()
 
 
-def _meta(tunnel: TunnelDevice, layers: int) -> Meta:
+def _meta(tunnel: TunnelDevice, layers: int, shortcut: Shortcut) -> Meta:
     return Meta(
         head=Head(
             schema=Limit.SCHEMA,
@@ -266,6 +277,7 @@ def _meta(tunnel: TunnelDevice, layers: int) -> Meta:
         underlay_ifindex=tunnel.underlay_ifindex,
         tunnel=tunnel.name,
         underlay=tunnel.underlay,
+        shortcut=shortcut,
     )
 
 

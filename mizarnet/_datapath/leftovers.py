@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Removal of what the kernel does not delete with a tunnel: the transit switch, and namespaces made for endpoints."""
+"""Removal of what the kernel does not delete with a tunnel: switch and shortcut, and namespaces made for endpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from mizarnet._datapath import gateways, private_netns, switches
+from mizarnet._datapath import gateways, private_netns, shortcuts, switches
 from mizarnet._datapath.host import Host
 from mizarnet._kernel.netlink import Session, get_link, identity_of, list_netns
 from mizarnet._kernel.refusals import explained
@@ -16,16 +16,14 @@ from mizarnet.errors import NetnsNotFoundError
 
 
 def clear_host(host: Host) -> None:
-    """Remove the switches, gateways and private namespaces of tunnels of this host that are gone.
-
-    The caller holds the host alone.
+    """Remove what tunnels of this host that are gone left behind; the caller holds the host alone.
 
     Raises:
         PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
     """
-    for switch in switches.find(host):
-        if not switch.has_owner():
-            switch.remove()
+    for each in (*switches.find(host), *shortcuts.find(host)):
+        if not each.has_owner():
+            each.remove()
     gateways.clear_ownerless(host)
     private_netns.sweep(lambda cookie, ifindex: cookie == host.cookie and not _is_tunnel(host, ifindex))
 

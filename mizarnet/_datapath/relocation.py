@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import switches
+from mizarnet._datapath import shortcuts, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, entries
 from mizarnet._datapath.maps import Maps
@@ -167,6 +167,7 @@ def _go_to(
         tunnel.set_mtu(wanted.mtu)
     upgrade(datapath)
     switches.move(datapath, maps, underlay)
+    shortcuts.settle(datapath.host, maps)
     tunnel.set_mtu(wanted.mtu)
     for record in _with_other_mtu(datapath, wanted.mtu, larger=False):
         _give_mtu(datapath, record, wanted.mtu)
@@ -183,6 +184,7 @@ def _go_back(
         underlay = tunnel.find_underlay()
         if underlay is not None:
             switches.move(datapath, maps, underlay)
+        shortcuts.settle(datapath.host, maps)
         tunnel.set_mtu(before.mtu)
         for record in lowered:
             _give_mtu(datapath, record, record.mtu)

@@ -11,21 +11,21 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
+from typing import ClassVar
 
 import attrs
 
 from mizarnet._datapath import forwarding
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import SWITCH, build_text, installed_build, load_onto
+from mizarnet._datapath.loader import SWITCH, load_onto
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import Standing, recognise, survey
+from mizarnet._datapath.survey import recognise
+from mizarnet._datapath.underlay_program import UnderlayProgram
 from mizarnet._kernel.bpf import Map, Program, XdpHook
 from mizarnet._kernel.netlink import Link, dump_links, has_gro
-from mizarnet._model import codec
 from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
-from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.layouts import SWITCHING
 from mizarnet._model.log import log
 from mizarnet._model.specs import XdpMode
@@ -36,49 +36,16 @@ _SHORTAGES = {errno.ENOMEM, errno.ENOBUFS, errno.EMFILE, errno.ENFILE, errno.EPE
 
 
 @attrs.frozen
-class StandingSwitch:
-    """A transit switch's program on a device of a host.
+class StandingSwitch(UnderlayProgram):
+    """A transit switch's program on a device of a host."""
 
-    Attributes:
-        host: Host of the device.
-        link: Device that the program is on.
-        standing: Program of the switch.
-    """
-
-    host: Host
-    link: Link
-    standing: Standing
+    KIND: ClassVar[str] = "switch"
 
     @property
     def mode(self) -> XdpMode:
         """Where the program runs: in the driver or above it; raises ``NotFoundError`` if the device is gone."""
         hook = XdpHook(self.link.ifindex)
         return XdpMode.GENERIC if self.host.run(hook.query).generic else XdpMode.NATIVE
-
-    def outdated(self) -> list[Finding]:
-        """A finding if the program is of another build than this package; else none."""
-        build, wanted = build_text(self.standing.build), build_text(installed_build())
-        if build == wanted:
-            return []
-        subject, text = Subject("switch", self.link.name), f"its program is of build {build}"
-        remedy = "TransitAgent.upgrade() replaces it"
-        return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text, remedy)]
-
-    def astray(self, wanted: bytes) -> list[Finding]:
-        """A finding if the program has other constants than are ``wanted``; else none."""
-        if self.standing.constants == wanted:
-            return []
-        subject = Subject("switch", self.link.name)
-        there, here = codec.whereabouts(wanted), codec.whereabouts(self.standing.constants)
-        text = f"its program works for {here}, and the tunnel is at {there} by now"
-        return [Finding(FindingKind.CONSTANTS_DIFFER, subject, there, here, text)]
-
-    def has_owner(self) -> bool:
-        """Whether the switch's tunnel is on this host, with programs of the same data path."""
-        with suppress(NotFoundError, ExistsError):
-            there = self.host.run(survey, self.standing.head.ifindex).any
-            return there is not None and there.meta_id == self.standing.meta_id
-        return False
 
     def remove(self) -> None:
         """Undo the switch's changes to its device, then detach the program, whose map ``switching`` notes them.

@@ -14,11 +14,12 @@ from contextlib import ExitStack, contextmanager
 
 import attrs
 
-from mizarnet._datapath import self_test, switches
+from mizarnet._datapath import self_test, shortcuts, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, wanted_places
-from mizarnet._datapath.loader import AGENT, GUARD, SWITCH, constants, installed_build, load_onto
+from mizarnet._datapath.loader import AGENT, GUARD, SHORTCUT, SWITCH, constants, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
+from mizarnet._datapath.shortcuts import StandingShortcut
 from mizarnet._datapath.survey import Standing
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._kernel.bpf import Object, Program, XdpHook
@@ -37,20 +38,26 @@ def upgrade(datapath: DataPath) -> None:
     """
     maps = datapath.maps
     current = _Current(installed_build(), constants(maps))
-    behind = [each for each in switches.own(datapath) if not current.fits(each.standing)]
-    standing = [*datapath.survey().standing.values(), *(each.standing for each in behind)]
+    old_switches = [each for each in switches.own(datapath) if not current.fits(each.standing)]
+    old_shortcuts = [
+        each for each in shortcuts.own(datapath.host, datapath.meta_id) if not current.fits(each.standing)
+    ]
+    beside = (each.standing for each in (*old_switches, *old_shortcuts))
+    standing = [*datapath.survey().standing.values(), *beside]
     if all(map(current.fits, standing)):
         return
     if any(each.build != current.build for each in standing):
         self_test.check()
-    names = [GUARD, AGENT, *([SWITCH] if behind else [])]
+    names = [GUARD, AGENT, *([SWITCH] if old_switches else []), *([SHORTCUT] if old_shortcuts else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
         swap = _Swap(datapath, current, loaded, opened, roll_back)
         maps.count_replacement()
         for place in wanted_places(maps.read_meta().layers):
             swap.at(place)
-        for switch in behind:
+        for switch in old_switches:
             swap.switch(switch)
+        for shortcut in old_shortcuts:
+            swap.shortcut(shortcut)
         _note_build(maps, current.build)
         roll_back.pop_all()
 
@@ -134,6 +141,18 @@ class _Swap:
         with _rolling_back(f"the switch on {switch.link.name}"):
             hook = XdpHook(switch.link.ifindex)
             switch.host.run(hook.replace, old, expected=new, mode=switch.mode)
+
+    def shortcut(self, shortcut: StandingShortcut) -> None:
+        """Replace the program of a shortcut; one that was detached meanwhile is no error."""
+        old, new = self._open(shortcut.standing), self.loaded.programs[SHORTCUT]
+        if old is None:
+            return
+        self.roll_back.callback(self._put_shortcut_back, shortcut, old, new)
+        shortcut.replace(new, expected=old)
+
+    def _put_shortcut_back(self, shortcut: StandingShortcut, old: Program, new: Program) -> None:
+        with _rolling_back(f"the shortcut on {shortcut.link.name}"):
+            shortcut.replace(old, expected=new)
 
     def _open(self, standing: Standing | None) -> Program | None:
         program = None if standing is None else Program.open_id(standing.program_id)

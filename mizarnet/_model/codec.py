@@ -17,7 +17,16 @@ import attrs
 
 from mizarnet._model import arguments, layouts
 from mizarnet._model.arguments import UNKNOWN_FEED, IPAddress, IPInterface, IPNetwork
-from mizarnet._model.enumerations import EncapNumber, ItemKind, KindNumber, Limit, Place, SenderFlag, State
+from mizarnet._model.enumerations import (
+    EncapNumber,
+    ItemKind,
+    KindNumber,
+    Limit,
+    Place,
+    SenderFlag,
+    ShortcutNumber,
+    State,
+)
 from mizarnet._model.layout import Layout, checked
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
@@ -32,6 +41,7 @@ from mizarnet._model.specs import (
     NetworkKey,
     Remote,
     Route,
+    Shortcut,
     in_order_of_addresses,
     in_order_of_routes,
 )
@@ -850,6 +860,7 @@ class Meta:
         underlay: Name of the underlay when it was written.
         generation: How often the programs were replaced.
         feeds: Names of the writers of entries, without those by hand.
+        shortcut: Whether there shall be a shortcut on the way in.
         changed: Time at which it was written, in nanoseconds of the boot clock.
     """
 
@@ -865,6 +876,7 @@ class Meta:
     underlay: str
     generation: int = 0
     feeds: tuple[str, ...] = ()
+    shortcut: Shortcut = Shortcut.OFF
     changed: int = attrs.field(default=0, eq=False)
 
     def pack(self) -> bytes:
@@ -884,6 +896,7 @@ class Meta:
             tunnel=self.tunnel.encode(),
             underlay=self.underlay.encode(),
             feeds=_pack_feeds(self.feeds),
+            shortcut=ShortcutNumber[self.shortcut.name],
         ).pack()
 
     @classmethod
@@ -903,6 +916,7 @@ class Meta:
             underlay=_text(fields.underlay),
             generation=fields.generation,
             feeds=_unpack_feeds(fields.feeds),
+            shortcut=Shortcut[ShortcutNumber(fields.shortcut).name],
             changed=fields.changed,
         )
 

@@ -303,6 +303,15 @@ class SwitchFlag(enum.IntEnum):
     """Router advertisements were accepted only because forwarding was off."""
 
 
+class ShortcutNumber(enum.IntEnum):
+    """Whether there shall be a shortcut on the way in, as recorded."""
+
+    OFF = 0
+    """Tunnel packets go the kernel's way alone."""
+    AUTO = 1
+    """Plain ones are taken out on the underlay, where kernel and underlay allow it."""
+
+
 class Layer(enum.IntEnum):
     """Where agent and guard stand on the tunnel, as recorded."""
 
@@ -699,6 +708,10 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_SWITCH_SET_FORWARDING_IPV4": SwitchFlag.SET_FORWARDING_IPV4,
         "MZN_SWITCH_SET_FORWARDING_IPV6": SwitchFlag.SET_FORWARDING_IPV6,
         "MZN_SWITCH_SET_ACCEPT_RA": SwitchFlag.SET_ACCEPT_RA,
+    },
+    "mzn_shortcut": {
+        "MZN_SHORTCUT_OFF": ShortcutNumber.OFF,
+        "MZN_SHORTCUT_AUTO": ShortcutNumber.AUTO,
     },
     "mzn_layer": {
         "MZN_LAYER_TCX": Layer.TCX,

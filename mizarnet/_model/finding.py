@@ -119,6 +119,14 @@ class FindingKind(enum.Enum):
     """A transit switch's program is on a device, and its tunnel is gone."""
     SWITCH_GONE = "switch gone"
     """The program of a transit switch was taken off its device."""
+    SHORTCUT_LEFT = "shortcut left"
+    """A shortcut's program is on a device, and its tunnel is gone."""
+    SHORTCUT_GONE = "shortcut gone"
+    """The program of a shortcut that is wanted is not on the underlay."""
+    SHORTCUT_UNWANTED = "shortcut unwanted"
+    """The program of a shortcut is on a device where it shall not be, or must not."""
+    SHORTCUT_PAST = "shortcut past"
+    """A shortcut works, and what the host does with packets on the kernel's way does not happen."""
     FORWARDING_OFF = "forwarding off"
     """A device does not forward: past a transit switch every packet takes the way through the guard, and nothing gets
     through a gateway."""
@@ -136,9 +144,9 @@ class Subject(Described):
     """The thing that a finding is about, such as ``Subject("endpoint", "web")``.
 
     Attributes:
-        kind: ``"tunnel"``, ``"agent"``, ``"switch"``, ``"endpoint"``, ``"underlay"``, ``"host"`` (another one, by its
-            address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"``, ``"gateway"`` (by its VNI),
-            ``"rules"`` or ``"kernel"``.
+        kind: ``"tunnel"``, ``"agent"``, ``"switch"``, ``"shortcut"``, ``"endpoint"``, ``"underlay"``,
+            ``"host"`` (another one, by its address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"``,
+            ``"gateway"`` (by its VNI), ``"rules"`` or ``"kernel"``.
         name: Name of it.
     """
 
@@ -208,6 +216,10 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.NAMESPACE_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.SWITCH_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.SWITCH_GONE: (_S.WARNING, Cure.REPAIR),
+    _K.SHORTCUT_LEFT: (_S.WARNING, Cure.COLLECT),
+    _K.SHORTCUT_GONE: (_S.NOTICE, Cure.REPAIR),
+    _K.SHORTCUT_UNWANTED: (_S.WARNING, Cure.REPAIR),
+    _K.SHORTCUT_PAST: (_S.NOTICE, Cure.NONE),
     _K.FORWARDING_OFF: (_S.WARNING, Cure.REPAIR),
     _K.GATEWAY_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.RULES_DIFFER: (_S.CRITICAL, Cure.REPAIR),

@@ -626,7 +626,7 @@ META: Final = Layout(
     ("tunnel", f"{Limit.DEVICE_BYTES}s"),
     ("underlay", f"{Limit.DEVICE_BYTES}s"),
     ("feeds", f"{Limit.FEEDS * Limit.FEED_BYTES}s"),
-    ("pad", "4x"),
+    ("shortcut", "I"),
 )
 
 
@@ -647,6 +647,7 @@ class Meta(NamedTuple):
     tunnel: bytes
     underlay: bytes
     feeds: bytes
+    shortcut: int
 
     @classmethod
     def unpack(cls, data: Packed) -> Meta:
@@ -654,19 +655,20 @@ class Meta(NamedTuple):
         (
             head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance, head_build, state,
             layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas, local_family,
-            local_words, tunnel, underlay, feeds
+            local_words, tunnel, underlay, feeds, shortcut
         ) = META.unpack(data)
         return new(
             Meta, (new(Head, (head_magic, head_schema, head_ifindex, head_netns_cookie, head_instance,
             head_build)), state, layers, changed, generation, encap, port, mtu, underlay_ifindex, schemas,
-            new(Ip, (local_family, local_words)), tunnel, underlay, feeds)
+            new(Ip, (local_family, local_words)), tunnel, underlay, feeds, shortcut)
         )
 
     def pack(self) -> Packed:
         """The bytes in a map."""
         return META.pack(
             *self.head, self.state, self.layers, self.changed, self.generation, self.encap, self.port,
-            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay, self.feeds
+            self.mtu, self.underlay_ifindex, self.schemas, *self.local, self.tunnel, self.underlay,
+            self.feeds, self.shortcut
         )
 
 

@@ -71,6 +71,15 @@ class Hook(enum.Enum):
     """Filters of the clsact qdisc, for older kernels."""
 
 
+class Shortcut(enum.Enum):
+    """Whether plain tunnel packets take the shortcut on the way in."""
+
+    OFF = "off"
+    """All of them go the kernel's way."""
+    AUTO = "auto"
+    """They take it where the kernel and the underlay's device allow it."""
+
+
 class XdpMode(enum.Enum):
     """Where an XDP program runs."""
 
@@ -530,12 +539,14 @@ class AgentSpec:
         max_endpoints: Room for endpoints, local and remote together.
         max_local: Room for endpoints of this host.
         peers: Underlay prefixes that tunnel packets are accepted from; None: the underlay's on-link ones.
+        shortcut: Whether there shall be a shortcut on the way in.
     """
 
     hook: Hook | None = None
     max_endpoints: int | None = None
     max_local: int | None = None
     peers: frozenset[IPNetwork] | None = None
+    shortcut: Shortcut | None = None
 
 
 def _bad_route(route: Route, what: str, hint: str = "") -> InvalidValueError:

@@ -78,7 +78,8 @@ class Account:
         """What does not add up."""
         for program, runs in self.runs.items():
             counted = sum(counter.packets for counter in getattr(self.stats, program.name.lower()).values())
-            if counted != runs:
+            # Whenever it is switched on again, another program begins to count its runs.
+            if counted < runs or (counted > runs and program is not Program.SHORTCUT):
                 yield f"the {program.name.lower()} ran {runs} times and counted {counted} verdicts"
         agent, guard = self.stats.agent, self.stats.guard
         redirected = sum(agent[verdict].packets for verdict in REDIRECTED)

@@ -14,6 +14,7 @@ const volatile struct {
 	enum mzn_kind kind;
 	enum mzn_state state;
 	enum mzn_item_kind item_kind;
+	enum mzn_shortcut shortcut;
 	enum mzn_layer layer;
 	enum mzn_encap encap;
 	enum mzn_switch_flag switch_flag;

@@ -540,6 +540,11 @@ enum mzn_switch_flag {
 	MZN_SWITCH_SET_ACCEPT_RA = 8, /* Router advertisements were accepted only because forwarding was off. */
 };
 
+enum mzn_shortcut {
+	MZN_SHORTCUT_OFF = 0, /* Tunnel packets go the kernel's way alone. */
+	MZN_SHORTCUT_AUTO = 1, /* Plain ones are taken out on the underlay, where kernel and underlay allow it. */
+};
+
 enum mzn_layer {
 	MZN_LAYER_TCX = 1, /* Agent and guard stand on tcx. */
 	MZN_LAYER_CLSACT = 2, /* They stand as filters of a clsact. */
@@ -573,7 +578,7 @@ struct mzn_meta {
 	char tunnel[MZN_LIMIT_DEVICE_BYTES]; /* names are hints: others may change them */
 	char underlay[MZN_LIMIT_DEVICE_BYTES];
 	char feeds[MZN_LIMIT_FEEDS][MZN_LIMIT_FEED_BYTES]; /* names of writers; empty: room for one */
-	__u32 pad;
+	__u32 shortcut; /* enum mzn_shortcut */
 };
 
 /* The transit switch, if there is one: read by its program, and by whoever puts back what it changed. */

@@ -14,7 +14,12 @@ from mizarnet._datapath import private_netns
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
 from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entries
 from mizarnet._datapath.checks.gateways import gateways_findings, left_gateways, rules_findings
-from mizarnet._datapath.checks.leftovers import left_namespaces, left_switches, left_tunnels
+from mizarnet._datapath.checks.leftovers import (
+    left_namespaces,
+    left_shortcuts,
+    left_switches,
+    left_tunnels,
+)
 from mizarnet._datapath.checks.next_hops import next_hop_findings
 from mizarnet._datapath.checks.tunnel import tunnel_findings
 from mizarnet._datapath.checks.underlay import Hosts, host_findings, underlay_findings
@@ -117,6 +122,7 @@ def _look_at_host(host: Host) -> Iterator[Finding]:
                     yield from gateways_findings(Gateways.of(found))
     yield from left_tunnels(host)
     yield from left_switches(host)
+    yield from left_shortcuts(host)
     yield from left_gateways(host)
     yield from rules_findings(host)
     yield from left_namespaces(host, spaces, instances)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.age import is_young
+from mizarnet._datapath.checks.shortcut import shortcut_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.loader import constants
 from mizarnet._kernel.bpf import with_program
@@ -18,17 +19,18 @@ from mizarnet.errors import NotFoundError
 
 
 def agent_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Finding]:
-    """Findings about the programs and constants of a data path, and about its switch.
+    """Findings about the programs and constants of a data path, and about its switch and shortcut.
 
     Args:
         datapath: The data path.
-        near: Whether to look for the switch on the device that is noted alone, and not on every one of the host.
+        near: Whether to look for switch and shortcut on the devices of theirs alone, and not on every one of the host.
     """
     yield from datapath.findings()
     yield from _ahead(datapath)
     yield from datapath.outdated()
     yield from datapath.astray()
     yield from switch_findings(datapath, near=near)
+    yield from shortcut_findings(datapath, near=near)
 
 
 def is_being_changed(datapath: DataPath) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from mizarnet._datapath import switches
+from mizarnet._datapath import shortcuts, switches
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.private_netns import describe
 from mizarnet._kernel.netlink import UNFINISHED, get_link
@@ -27,6 +27,21 @@ def left_switches(host: Host) -> Iterator[Finding]:
                 each.standing.program_id,
                 text,
                 "TransitSwitch.detach() by the device's name removes it",
+                instance=each.standing.meta_id,
+            )
+
+
+def left_shortcuts(host: Host) -> Iterator[Finding]:
+    """Findings for shortcuts whose tunnels are gone."""
+    for each in shortcuts.find(host):
+        if not each.has_owner():
+            text = f"a shortcut's program is on {each.link.name}, and its tunnel is gone"
+            yield Finding(
+                FindingKind.SHORTCUT_LEFT,
+                Subject(each.KIND, each.link.name),
+                None,
+                each.standing.program_id,
+                text,
                 instance=each.standing.meta_id,
             )
 

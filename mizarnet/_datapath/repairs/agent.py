@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mending agents, their tunnels and switches: guard and agent first, the tunnel when it is guarded."""
+"""Mending agents, their tunnels, switches and shortcuts: guard and agent first, the tunnel when it is guarded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_interface
 
-from mizarnet._datapath import forwarding, install, switches
+from mizarnet._datapath import forwarding, install, shortcuts, switches
 from mizarnet._datapath.checks import found_datapath, look_at_tunnel
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.datapath import DataPath
@@ -132,6 +132,11 @@ def _attach_switch(device: TunnelDevice, datapath: DataPath | None, finding: Fin
         raise
 
 
+def _settle_shortcut(device: TunnelDevice, datapath: DataPath | None, finding: Finding) -> None:
+    if datapath is not None:
+        shortcuts.settle(device.host, datapath.maps)
+
+
 _Mender = Callable[[TunnelDevice, DataPath | None, Finding], None]
 MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("agent", K.PROGRAM_MISSING): _make_whole,
@@ -147,9 +152,12 @@ MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("tunnel", K.MTU_DIFFERS): _set_mtu,
     ("tunnel", K.TUNNEL_DOWN): _bring_up,
     ("switch", K.CONSTANTS_DIFFER): _replace_programs,
+    ("shortcut", K.CONSTANTS_DIFFER): _replace_programs,
     ("switch", K.UNFINISHED): _complete_switch,
     ("switch", K.FORWARDING_OFF): _complete_switch,
     ("switch", K.SWITCH_GONE): _attach_switch,
+    ("shortcut", K.SHORTCUT_UNWANTED): _settle_shortcut,
+    ("shortcut", K.SHORTCUT_GONE): _settle_shortcut,
 }
 """How each kind of finding is mended, in the order in which that is done."""
 _RANK = {key: rank for rank, key in enumerate(MENDERS)}

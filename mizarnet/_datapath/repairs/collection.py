@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mizarnet._datapath import install, private_netns, switches
+from mizarnet._datapath import install, private_netns, shortcuts, switches
 from mizarnet._datapath.checks import found_datapath
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.checks.endpoints import devices_above, endpoint_findings, identity_of, strangers
@@ -59,6 +59,13 @@ def _switch(host: Host, finding: Finding) -> None:
             with found_datapath(TunnelDevice.open(host, finding.tunnel)) as found:
                 if isinstance(found, DataPath) and _holds(found, finding):
                     switches.clear(found)
+
+
+def _shortcut(host: Host, finding: Finding) -> None:
+    with host.locked():
+        for each in shortcuts.find(host):
+            if each.link.name == finding.object.name and not each.has_owner():
+                each.remove()
 
 
 def _holds(datapath: DataPath, finding: Finding) -> bool:
@@ -124,6 +131,7 @@ _COLLECTORS: Mapping[str, Callable[[Host, Finding], None]] = {
     "namespace": _namespace,
     "agent": _agent,
     "switch": _switch,
+    "shortcut": _shortcut,
 }
 """How each kind of object is removed, in the order in which that is done."""
 RANK = {kind: rank for rank, kind in enumerate(_COLLECTORS)}

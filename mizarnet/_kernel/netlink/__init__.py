@@ -78,6 +78,7 @@ from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.side_by_side import side_by_side
 from mizarnet._kernel.netlink.sockets import waiting_ports
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
+from mizarnet._kernel.netlink.xfrm import has_incoming_policies
 
 __all__ = [
     "DEFAULTS",
@@ -114,6 +115,7 @@ __all__ = [
     "get_link",
     "has_default_route",
     "has_gro",
+    "has_incoming_policies",
     "identity_of",
     "is_current",
     "list_addresses",

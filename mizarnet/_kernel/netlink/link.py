@@ -16,6 +16,8 @@ from mizarnet._model.layout import read_number
 IFF_UP = 0x1
 IFF_NOARP = 0x80
 IFF_MULTICAST = 0x1000
+_MAC_TEXT = len("aa:bb:cc:dd:ee:ff")
+_IFF_LOOPBACK = 0x8
 _IFF_LOWER_UP = 0x10000
 
 IFINFOMSG = struct.Struct("=BxHiII")
@@ -114,6 +116,11 @@ class Link:
     def has_carrier(self) -> bool:
         """Whether the device below, the cable or the other end is there."""
         return bool(self.flags & _IFF_LOWER_UP)
+
+    @property
+    def is_ethernet(self) -> bool:
+        """Whether it has an Ethernet header in front of its packets: a MAC of six bytes, and it is no loopback."""
+        return self.mac is not None and len(self.mac) == _MAC_TEXT and not self.flags & _IFF_LOOPBACK
 
     @property
     def silent(self) -> bool:

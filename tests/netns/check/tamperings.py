@@ -419,6 +419,23 @@ SWITCHES: dict[str, Tampering] = {
         cure="gc",
     ),
 }
+
+
+def _switched_off_halfway(scene: Scene) -> None:
+    """As a process leaves it that died right after it wrote that there shall be none."""
+    scene.agent.update(shortcut="auto")
+    meta = scene.maps.read_meta()
+    scene.maps.meta.update(FIRST, attrs.evolve(meta, shortcut=mz.Shortcut.OFF).pack())
+
+
+SHORTCUTS: dict[str, Tampering] = {
+    "switched off halfway": Tampering(_switched_off_halfway, {(K.SHORTCUT_UNWANTED, f"shortcut {UNDERLAY}")}),
+    "its tunnel deleted by hand": Tampering(
+        lambda s: [s.agent.update(shortcut="auto"), s.ip("link", "delete", s.tunnel)],
+        {(K.SHORTCUT_LEFT, f"shortcut {UNDERLAY}"), (K.NAMESPACE_LEFT, None)},
+        cure="gc",
+    ),
+}
 TAMPERINGS = {
     f"{group}: {name}": each
     for group, cases in (
@@ -428,6 +445,7 @@ TAMPERINGS = {
         ("tunnel", TUNNELS),
         ("underlay", UNDERLAYS),
         ("switch", SWITCHES),
+        ("shortcut", SHORTCUTS),
     )
     for name, each in cases.items()
 }
