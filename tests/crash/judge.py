@@ -307,8 +307,12 @@ def _minute_over() -> Iterator[None]:
         age.ABANDONED = before
 
 
-_AS_BEFORE = {mz.FindingKind.PROGRAM_OUTDATED, mz.FindingKind.NEXT_HOP_UNUSABLE}
-"""What a verb may leave on purpose: programs of another build, and networks whose next hops are not there."""
+_AS_BEFORE = {
+    mz.FindingKind.PROGRAM_OUTDATED,
+    mz.FindingKind.NEXT_HOP_UNUSABLE,
+    mz.FindingKind.SHORTCUT_PAST,
+}
+"""What a verb may leave on purpose: other programs, networks whose next hops are not there, and a shortcut."""
 
 
 def _wrong(host: mz.Host) -> list[mz.Finding]:

@@ -32,6 +32,8 @@ _MAIN, _UNICAST = 254, 1
 _MADE_OF_NUMBERS = re.compile(r"\b(host|tunnel|index|endpoint)=[0-9a-f]+")
 _OWN_MAC = ("macvlan", "macvtap")
 _TUNNELS = ("vxlan", "geneve")
+_WITH_HOOKS = {*_TUNNELS, "veth"}
+"""Tunnels, and the underlay, where a shortcut may stand."""
 
 
 @attrs.frozen
@@ -94,7 +96,7 @@ class Eye:
             carried = attributes(message[HEADER_BYTES + _IFINFO.size :])
             name, info = _text(carried[_NAME]), attributes(carried.get(_LINKINFO, b""))
             kind = _text(info.get(_KIND, b""))
-            programs = _on_hooks(index) if kind in _TUNNELS else {}
+            programs = _on_hooks(index) if kind in _WITH_HOOKS else {}
             xdp = int.from_bytes(attributes(carried.get(_XDP, b"")).get(_XDP_ID, b""), "little")
             fact = " ".join(
                 [
@@ -134,7 +136,7 @@ class Eye:
 
 
 def _on_hooks(index: int) -> dict[str, int]:
-    """Ids of the programs on both sides of a tunnel, of this package and of others."""
+    """Ids of the programs on both sides of a device, of this package and of others."""
     found: dict[str, int] = {}
     for side in Direction:
         if has_tcx():

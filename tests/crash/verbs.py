@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import ip_interface
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 
@@ -196,21 +196,44 @@ def _detach_opened_switch(ground: Ground) -> None:
         mz.TransitSwitch.open(agent).detach()
 
 
+def _shortcut(value: Literal["off", "auto"]) -> Step:
+    def update(ground: Ground) -> None:
+        with ground.open() as agent:
+            agent.update(shortcut=value)
+
+    return update
+
+
+def _all_programs(ground: Ground) -> None:
+    _attach_switch(ground)
+    _shortcut("auto")(ground)
+
+
 def _back_to_first(ground: Ground) -> None:
     _upgrade(ground)
     _detach_switch(ground)
+    _shortcut("off")(ground)
 
 
 def _switch_verbs() -> Iterator[Verb]:
     yield Verb(
         "TransitAgent.upgrade",
         keeps_part=True,
-        before=_attach_switch,
+        before=_all_programs,
         prepare=_prepare_second,
         call=mz.TransitAgent.upgrade,
         again={"by handle": _upgrade_to_second},
         undo=_back_to_first,
     )
+    for value, other in (("auto", "off"), ("off", "auto")):
+        yield Verb(
+            f"TransitAgent.update({value})",
+            before=_shortcut(other),
+            prepare=Ground.open,
+            call=lambda agent, value=value: agent.update(shortcut=value),
+            again={"by handle": _shortcut(value)},
+            undo=_shortcut("off"),
+        )
     yield Verb(
         "TransitSwitch.attach",
         before=_nothing,

@@ -16,9 +16,9 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import FindingKind
-from mizarnet._datapath import relocation
-from mizarnet._kernel.bpf import XdpHook
+from mizarnet import FindingKind, Verdict
+from mizarnet._datapath import relocation, shortcuts
+from mizarnet._kernel.bpf import XdpHook, has_tcx
 from mizarnet._kernel.netlink import Session, add_address, create_bridge, delete_address, get_link, set_link
 from mizarnet._model.codec import FIRST
 from tests.support.flow import Probe, Stream
@@ -189,6 +189,30 @@ def test_the_nic_goes_into_a_bridge_and_the_switch_moves(plain: Pair) -> None:
     assert (before.underlay, after.underlay) == (UNDERLAY, "br0")
     assert after.state() == mz.SwitchState(attached=True, forwarding=True)
     assert "xdp" not in host.namespace.run("ip", "link", "show", UNDERLAY)
+
+
+@pytest.mark.skipif(not has_tcx(), reason="this kernel has no tcx, and so no shortcut")
+def test_the_shortcut_moves_with_the_tunnel(plain: Pair) -> None:
+    host = plain.host
+    host.agent.update(shortcut="auto")
+
+    def places() -> list[str]:
+        return [each.link.name for each in shortcuts.find(host.tunnel._host)]
+
+    def taken() -> int:
+        return host.agent.stats().shortcut[Verdict.ACCEPTED].packets
+
+    assert places() == [UNDERLAY]
+    _into_bridge(host, host.address)
+    assert host.tunnel.update(underlay="br0") == ("underlay",)
+    assert places() == ["br0"]
+    add_address(host.tunnel._host, get_link(host.tunnel._host, "br0").ifindex, ip_interface(f"{NEW[4]}/24"))  # type: ignore[union-attr]
+    assert host.tunnel.update(local=NEW[4]) == ("local",)
+    plain.tell(NEW[4])
+    before = taken()
+    assert_ping(plain.one.namespace, plain.other.ip)
+    assert taken() > before
+    assert {each.kind for each in host.agent.check()} == {FindingKind.SHORTCUT_PAST}
 
 
 def test_a_switch_moves_to_no_device_with_another_program(plain: Pair, tmp_path: Path) -> None:

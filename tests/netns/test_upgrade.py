@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import attrs
@@ -14,7 +14,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._datapath import hooks, loader, maps
-from mizarnet._kernel.bpf import MapType
+from mizarnet._kernel.bpf import MapType, has_tcx
 from mizarnet._model.codec import FIRST
 from mizarnet._model.enumerations import Limit
 from tests.frames import Outer, datagram
@@ -101,6 +101,33 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
     assert agent.outdated, "for the first package the second one's programs are"
     upgrade(world.hosts[0])
     assert outer_ttl(world, one, far) == TTL
+
+
+@pytest.mark.skipif(not has_tcx(), reason="this kernel has no tcx, and so no shortcut")
+def test_a_shortcut_is_replaced_as_well(world: World, second: Path) -> None:
+    one, other = (world.container(host, BLUE, f"10.0.0.{n}/24") for n, host in enumerate(world.hosts, 1))
+    agent = world.hosts[0].agent
+    agent.update(shortcut="auto")
+    before = program_ids(agent)["mzn_shortcut"]
+    with installed(second):
+        assert agent.outdated
+        agent.upgrade()
+        assert not agent.outdated
+    assert agent.outdated
+    assert program_ids(agent)["mzn_shortcut"] != before
+    assert agent.state().shortcut.on
+    with assert_more(agent):
+        assert_ping(one.namespace, other.ip)
+    agent.upgrade()
+    assert not agent.outdated
+
+
+@contextmanager
+def assert_more(agent: mz.TransitAgent) -> Iterator[None]:
+    """The shortcut takes something meanwhile."""
+    taken = agent.stats().shortcut[Verdict.ACCEPTED].packets
+    yield
+    assert agent.stats().shortcut[Verdict.ACCEPTED].packets > taken
 
 
 def test_nothing_is_replaced_by_itself(world: World, second: Path) -> None:
