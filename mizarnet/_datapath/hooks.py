@@ -116,7 +116,7 @@ def read_hooks(ifindex: int) -> Hooks:
         BpfError: The kernel did not say whether it has tcx; programs there would be overlooked.
     """
     tcx = {side: TcxHook(ifindex, side).query() for side in Direction} if uses_tcx() else {}
-    filters = {side: query_filters(ifindex, direction=side) for side in Direction}
+    filters = query_filters(ifindex)
     if not tcx and not any(filters.values()) and not device_exists(ifindex):
         raise NotFoundError(f"there is no interface {ifindex} in this network namespace")
     return Hooks(

@@ -6,6 +6,7 @@ Addresses are in network byte order, numbers in the host's.
 
 from __future__ import annotations
 
+import functools
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -902,23 +903,29 @@ class Meta:
     @classmethod
     def unpack(cls, data: bytes) -> Meta:
         """The reverse of :meth:`pack`, for the value of a ``meta`` of this schema."""
-        fields = layouts.Meta.unpack(data)
-        return cls(
-            head=Head.of(fields.head),
-            state=State(fields.state),
-            layers=fields.layers,
-            encap=Encap[EncapNumber(fields.encap).name],
-            port=fields.port,
-            mtu=fields.mtu,
-            local=_address(fields.local),
-            underlay_ifindex=fields.underlay_ifindex,
-            tunnel=_text(fields.tunnel),
-            underlay=_text(fields.underlay),
-            generation=fields.generation,
-            feeds=_unpack_feeds(fields.feeds),
-            shortcut=Shortcut[ShortcutNumber(fields.shortcut).name],
-            changed=fields.changed,
-        )
+        return _unpack_meta(data)
+
+
+# It is read three times by each call that changes something, and is hardly ever another one.
+@functools.lru_cache(maxsize=8)
+def _unpack_meta(data: bytes) -> Meta:
+    fields = layouts.Meta.unpack(data)
+    return Meta(
+        head=Head.of(fields.head),
+        state=State(fields.state),
+        layers=fields.layers,
+        encap=Encap[EncapNumber(fields.encap).name],
+        port=fields.port,
+        mtu=fields.mtu,
+        local=_address(fields.local),
+        underlay_ifindex=fields.underlay_ifindex,
+        tunnel=_text(fields.tunnel),
+        underlay=_text(fields.underlay),
+        generation=fields.generation,
+        feeds=_unpack_feeds(fields.feeds),
+        shortcut=Shortcut[ShortcutNumber(fields.shortcut).name],
+        changed=fields.changed,
+    )
 
 
 @attrs.frozen(kw_only=True)

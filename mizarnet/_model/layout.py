@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
+import attrs
+
 from mizarnet.errors import LayoutError
 
 T = TypeVar("T")
+A = TypeVar("A", bound=attrs.AttrsInstance)
 
 
 class _New(Protocol):
@@ -32,6 +35,12 @@ def checked(kind: type[T], /, **values: Any) -> T:
     for name, value in values.items():
         object.__setattr__(made, name, value)
     return made
+
+
+def varied(made: A, /, **values: Any) -> A:
+    """An instance of an attrs class like another one, but for some values that passed its checks before."""
+    kept = {field.name: getattr(made, field.name) for field in attrs.fields(type(made))}
+    return checked(type(made), **{**kept, **values})
 
 
 def u32(number: int) -> bytes:

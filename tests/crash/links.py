@@ -141,7 +141,7 @@ def _on_hooks(index: int) -> dict[str, int]:
     for side in Direction:
         if has_tcx():
             found |= {f"{side.value}/tcx/{n}": each for n, each in enumerate(_tcx(index, side))}
-        for each in query_filters(index, direction=side):
+        for each in query_filters(index)[side]:
             found[f"{side.value}/clsact/{each.priority}/{each.handle}"] = each.program_id
     return found
 

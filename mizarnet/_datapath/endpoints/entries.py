@@ -9,7 +9,7 @@ if they are the endpoint's own.
 
 from __future__ import annotations
 
-import secrets
+import random
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -286,28 +286,25 @@ def _claim_slot(maps: Maps, record: Record) -> int:
     Guesses among twice as many each time keep the indices small, and find one without reading the claims; only in a
     table that is nearly full all of them are read.
     """
-    room = maps.slots.max_entries
+    room, claim = maps.slots.max_entries, record.pack_slot()
     for doubled in range(_GUESSES):
-        guess = secrets.randbelow(min(1 << doubled, room))
-        if _claimed(maps, guess, record):
+        guess = random.randrange(min(1 << doubled, room))
+        if _claimed(maps, guess, claim):
             return guess
     while True:
         used = set(memoryview(maps.slots.lookup_all()[0]).cast("I"))
         free = next((index for index in range(room) if index not in used), None)
         if free is None:
             raise _no_room(maps, len(used))
-        if _claimed(maps, free, record):
+        if _claimed(maps, free, claim):
             return free
 
 
-def _claimed(maps: Maps, index: int, record: Record) -> bool:
+def _claimed(maps: Maps, index: int, claim: bytes) -> bool:
     try:
-        maps.slots.update(codec.u32(index), record.pack_slot(), mode=UpdateMode.NOEXIST)
-    except ExistsError:
-        return False
+        return maps.slots.add(codec.u32(index), claim)
     except CapacityError as full:
         raise _no_room(maps, full.used) from None
-    return True
 
 
 def _no_room(maps: Maps, count: int) -> CapacityError:

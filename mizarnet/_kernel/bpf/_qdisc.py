@@ -27,9 +27,10 @@ _TCA_KIND, _TCA_OPTIONS, _TCA_BPF_ID = 1, 2, 11
 
 def ingress_qdisc(ifindex: int) -> str:
     """Kind of the qdisc on ingress: ``"clsact"``, ``"ingress"`` or ``""`` for none."""
-    for found, carried in _dump(Rtm.GETQDISC, ifindex, 0):
-        if (found.ifindex, found.parent) == (ifindex, _TC_H_INGRESS):
-            return carried.get(_TCA_KIND, b"").rstrip(b"\0").decode()
+    with Rtnl() as rtnl:
+        for found, carried in _dump(rtnl, Rtm.GETQDISC, ifindex, 0):
+            if (found.ifindex, found.parent) == (ifindex, _TC_H_INGRESS):
+                return carried.get(_TCA_KIND, b"").rstrip(b"\0").decode()
     return ""
 
 
@@ -48,10 +49,15 @@ class Filter:
     program_id: int
 
 
-def query_filters(ifindex: int, *, direction: Direction) -> list[Filter]:
-    """All filters on a clsact hook, in the order in which they run; a device that is gone has none."""
+def query_filters(ifindex: int) -> dict[Direction, list[Filter]]:
+    """All filters on the clsact hooks, in the order in which they run; a device that is gone has none."""
+    with Rtnl() as rtnl:
+        return {direction: _filters(rtnl, ifindex, direction) for direction in Direction}
+
+
+def _filters(rtnl: Rtnl, ifindex: int, direction: Direction) -> list[Filter]:
     listed: list[Filter] = []
-    for found, carried in _dump(Rtm.GETTFILTER, ifindex, _PARENTS[direction]):
+    for found, carried in _dump(rtnl, Rtm.GETTFILTER, ifindex, _PARENTS[direction]):
         # Others only announce a priority; an "ingress" qdisc answers for egress with its ingress filters.
         if found.handle and found.parent == _PARENTS[direction]:
             options = attributes(carried.get(_TCA_OPTIONS, b""))
@@ -68,10 +74,8 @@ class _Tcmsg(NamedTuple):
     info: int
 
 
-def _dump(question: Rtm, ifindex: int, parent: int) -> Iterator[tuple[_Tcmsg, dict[int, bytes]]]:
+def _dump(rtnl: Rtnl, question: Rtm, ifindex: int, parent: int) -> Iterator[tuple[_Tcmsg, dict[int, bytes]]]:
     body = _TCMSG.pack(socket.AF_UNSPEC, ifindex, 0, parent, 0)
-    with Rtnl() as rtnl:
-        replies = rtnl.request("list what is on a traffic control hook", question, body, Flag.DUMP)
-    for reply in replies:
+    for reply in rtnl.request("list what is on a traffic control hook", question, body, Flag.DUMP):
         found = _Tcmsg(*_TCMSG.unpack_from(reply, HEADER_BYTES))
         yield found, attributes(reply[HEADER_BYTES + _TCMSG.size :])

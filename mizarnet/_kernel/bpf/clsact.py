@@ -40,7 +40,7 @@ class ClsactPlace:
 
     def query(self) -> int | None:
         """Id of the program there; 0 for a filter without one; None if no filter, no clsact or no device is there."""
-        for found in query_filters(self.ifindex, direction=self.direction):
+        for found in query_filters(self.ifindex)[self.direction]:
             if (found.priority, found.handle) == (self.priority, self.handle):
                 return found.program_id
         return None

@@ -129,12 +129,26 @@ class Map(Fd):
             ExistsError: ``NOEXIST``, and the key is there.
             EntryNotFoundError: ``EXIST``, and the key is not there.
         """
+        result = self._put(key, value, mode)
+        if result < 0:
+            raise self._write_failure(-result, f"write a key of map {self.name!r}", key=key)
+
+    def add(self, key: bytes, value: bytes) -> bool:
+        """Write an entry of a hash table unless there is one of that key; whether it was written.
+
+        Raises:
+            CapacityError: The map is full.
+        """
+        result = self._put(key, value, UpdateMode.NOEXIST)
+        if result < 0 and result != -_errno.EEXIST:
+            raise self._write_failure(-result, f"add a key to map {self.name!r}", key=key)
+        return result >= 0
+
+    def _put(self, key: bytes, value: bytes, mode: UpdateMode) -> int:
         if len(value) != self.slot_size:
             raise self._wrong_size("value", value, self.slot_size)
         key_data, value_data = self._key(key), ffi.from_buffer("char[]", value)
-        result = lib.bpf_map_update_elem(self.fileno(), key_data, value_data, mode)
-        if result < 0:
-            raise self._write_failure(-result, f"write a key of map {self.name!r}", key=key)
+        return int(lib.bpf_map_update_elem(self.fileno(), key_data, value_data, mode))
 
     def delete(self, key: bytes) -> bool:
         """Delete one entry; whether it was there."""

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from mizarnet._kernel.jobs import carried, is_whole
 from mizarnet._kernel.netlink._syscalls import enter_netns
-from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current
+from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, netns_of_thread
 from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet._kernel.threads import fulfil, start
 from mizarnet.errors import LockTimeoutError, NetlinkError
@@ -77,6 +77,12 @@ class Worker:
     def is_current_thread(self) -> bool:
         """Whether the caller runs on this worker."""
         return threading.current_thread() is self._thread
+
+    def open_netns(self) -> NetnsHandle:
+        """A handle of the namespace, for the caller to close; the thread must be alive."""
+        native_id = self._thread.native_id
+        assert native_id is not None  # the thread was waited for
+        return netns_of_thread(native_id)
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""

@@ -103,7 +103,7 @@ def add_address(session: Session, ifindex: int, interface: IPInterface, *, dad: 
     usable = interface.version == 6 and not dad
     body = _body(ifindex, interface) + (number(_IFA_FLAGS, _IFA_F_NODAD) if usable else b"")
     operation = f"add address {interface} on link {ifindex}"
-    session.request(operation, Rtm.NEWADDR, body, Flag.CREATE | Flag.EXCLUSIVE)
+    session.request(operation, Rtm.NEWADDR, body, Flag.NEW)
 
 
 def wait_for_address(session: Session, interface: IPInterface, *, timeout: float = 5.0) -> None:

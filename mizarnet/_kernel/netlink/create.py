@@ -25,12 +25,31 @@ from mizarnet._kernel.netlink.link import (
     IFLA_VXLAN_PORT,
     Link,
 )
-from mizarnet._kernel.netlink.links import delete_link, get_link, link_info, macvlan_mode, set_link
+from mizarnet._kernel.netlink.links import (
+    delete_link,
+    found_link,
+    get_link,
+    link_info,
+    link_request,
+    macvlan_mode,
+    set_link,
+)
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.nsid import own_nsid
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.sysctl import write_sysctl
-from mizarnet._kernel.rtnetlink import Flag, Rtm, attribute, byte, mac_address, nested, number, text
+from mizarnet._kernel.rtnetlink import (
+    Flag,
+    Refusal,
+    Request,
+    Rtm,
+    attribute,
+    byte,
+    mac_address,
+    nested,
+    number,
+    text,
+)
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU
 from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
@@ -75,8 +94,7 @@ def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, 
         delete_link(session, leftover.ifindex)
     link = _create(session, UNFINISHED, kind, data=_tunnel_data(kind, port), others=queues, final_name=name)
     with _deleted_on_failure(session, ifindex=link.ifindex):
-        silence(session, link, mtu=mtu, alias=alias, name=name)
-        return _read_back(session, name)
+        return silence(session, link, mtu=mtu, alias=alias, name=name)
 
 
 def _tunnel_data(kind: str, port: int) -> bytes:
@@ -99,8 +117,8 @@ def _tunnel_data(kind: str, port: int) -> bytes:
 
 def silence(
     session: Session, link: Link, *, mtu: int | None = None, alias: str | None = None, name: str | None = None
-) -> None:
-    """Keep a link that is down from ever sending of its own accord: no IPv6, ARP or multicast.
+) -> Link:
+    """Keep a link that is down from ever sending of its own accord: no IPv6, ARP or multicast; the link after that.
 
     Args:
         session: Session of the link's namespace.
@@ -112,7 +130,7 @@ def silence(
     """
     # On a link without IPv6 the kernel refuses to set anything of it.
     ipv6 = (mtu is None or mtu >= SMALLEST_IPV6_MTU) and _disable_ipv6(session, link)
-    set_link(
+    changed = set_link(
         session,
         link.ifindex,
         arp=False,
@@ -122,6 +140,7 @@ def silence(
         alias=alias,
         name=name,
     )
+    return _there(changed, name or link.name)
 
 
 def _disable_ipv6(session: Session, link: Link) -> bool:
@@ -194,8 +213,7 @@ def _create_across(
         return link
     with _deleted_on_failure(session, ifindex=link.ifindex):
         new_name = None if link.name == name else name
-        set_link(session, link.ifindex, name=new_name, up=up, alias=alias or None)
-        return _read_back(session, name)
+        return _there(set_link(session, link.ifindex, name=new_name, up=up, alias=alias or None), name)
 
 
 def create_veth(
@@ -257,19 +275,19 @@ def _create(
 ) -> Link:
     body = IFINFOMSG.pack(0, 0, 0, IFF_UP if up else 0, IFF_UP)
     body += text(IFLA_IFNAME, name) + others + link_info(kind, data)
-    try:
+    created, found = session.request_together(
+        f"create {kind} {(final_name or name)!r}",
         # Without EXCL the kernel would change whatever has the name already.
-        session.request(
-            f"create {kind} {(final_name or name)!r}", Rtm.NEWLINK, body, Flag.CREATE | Flag.EXCLUSIVE
-        )
-    except NetlinkError as error:
-        if error.errno == errno.EOPNOTSUPP:
-            raise UnsupportedError(
-                str(error), feature=kind, hint=f"load or build the {kind} driver"
-            ) from None
-        raise
-    with _deleted_on_failure(session, name=name):  # the kernel does not say its index
-        return _read_back(session, name)
+        Request(Rtm.NEWLINK, body, Flag.NEW),
+        link_request(name),  # the kernel does not say its index
+    )
+    if isinstance(created, Refusal):
+        error = created.error()
+        if created.errno == errno.EOPNOTSUPP:
+            raise UnsupportedError(str(error), feature=kind, hint=f"load or build the {kind} driver")
+        raise error
+    with _deleted_on_failure(session, name=name):
+        return _there(found_link(found), name)
 
 
 @contextmanager
@@ -287,8 +305,8 @@ def _deleted_on_failure(
         raise
 
 
-def _read_back(session: Session, name: str) -> Link:
-    link = get_link(session, name)
+def _there(link: Link | None, name: str) -> Link:
+    """A link that was just made or changed; raises ``NetlinkError`` (ENODEV) if it is gone."""
     if link is None:
         raise NetlinkError(f"read link {name!r} after its creation", errno=errno.ENODEV)
     return link

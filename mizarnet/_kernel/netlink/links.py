@@ -34,6 +34,7 @@ from mizarnet._kernel.rtnetlink import (
     HEADER_BYTES,
     Answer,
     Refusal,
+    Request,
     Rtm,
     attribute,
     attributes,
@@ -74,7 +75,7 @@ def get_link(
     """
     bodies = [_question(ifindex or 0, nsid) + _named(name)]
     (answer,) = session.request_each(f"read link {name or ifindex}", Rtm.GETLINK, bodies, reads=True)
-    return _found(answer, nsid)
+    return found_link(answer, nsid)
 
 
 def read_links(session: Session, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Link]:
@@ -95,7 +96,7 @@ def read_links(session: Session, places: Iterable[tuple[int, int]]) -> dict[tupl
     wanted = list(dict.fromkeys(places))
     bodies = [_question(ifindex, nsid) for nsid, ifindex in wanted]
     answers = session.request_each("read links", Rtm.GETLINK, bodies, reads=True)
-    links = [_found(answer, nsid) for answer, (nsid, _) in zip(answers, wanted, strict=True)]
+    links = [found_link(answer, nsid) for answer, (nsid, _) in zip(answers, wanted, strict=True)]
     return {place: link for place, link in zip(wanted, links, strict=True) if link is not None}
 
 
@@ -182,16 +183,22 @@ def delete_root_qdisc(session: Session, ifindex: int) -> None:
         raise answer.error()
 
 
-def _question(ifindex: int, nsid: int) -> bytes:
-    return IFINFOMSG.pack(0, 0, ifindex, 0, 0) + _WITHOUT_STATISTICS + _target(nsid)
+def link_request(name: str | None = None, *, ifindex: int = 0) -> Request:
+    """The request for one link of the session's namespace, to be sent behind one that makes or changes it."""
+    return Request(Rtm.GETLINK, _question(ifindex, SAME_NAMESPACE) + _named(name), reads=True)
 
 
-def _found(answer: Answer, nsid: int) -> Link | None:
+def found_link(answer: Answer, nsid: int = SAME_NAMESPACE) -> Link | None:
+    """The link that an answer describes; None where it says that there is none, or no namespace of that id."""
     if isinstance(answer, bytes):
         return decode_link(answer)
     if is_absence(answer, nsid):
         return None
     raise answer.error()
+
+
+def _question(ifindex: int, nsid: int) -> bytes:
+    return IFINFOMSG.pack(0, 0, ifindex, 0, 0) + _WITHOUT_STATISTICS + _target(nsid)
 
 
 def dump_links(session: Session, *, kind: str | None = None, nsid: int = SAME_NAMESPACE) -> list[Link]:
@@ -229,8 +236,8 @@ def set_link(
     address_generation: Literal["none"] | None = None,
     master: int | None = None,
     netns: NetnsHandle | None = None,
-) -> None:
-    """Change what is given of a link, in one message.
+) -> Link | None:
+    """Change what is given of a link, in one message; the link after that, None if it is in another namespace by then.
 
     Args:
         session: Session of the link's namespace.
@@ -266,7 +273,12 @@ def set_link(
     if address_generation is not None:
         mode = byte(_IFLA_INET6_ADDR_GEN_MODE, ADDRGENMODE_NONE)
         body += nested(_IFLA_AF_SPEC, nested(socket.AF_INET6, mode))
-    session.request(f"change link {ifindex}", Rtm.SETLINK, body)
+    changed, found = session.request_together(
+        f"change link {ifindex}", Request(Rtm.SETLINK, body), link_request(ifindex=ifindex)
+    )
+    if isinstance(changed, Refusal):
+        raise changed.error()
+    return found_link(found)
 
 
 def _flag_bits(wanted: dict[int, bool | None]) -> tuple[int, int]:

@@ -150,6 +150,17 @@ def _is_netns(fd: int) -> bool:
     return fcntl.ioctl(fd, _NS_GET_NSTYPE) == CLONE_NEWNET
 
 
+def netns_of_thread(native_id: int) -> NetnsHandle:
+    """Open the network namespace of a thread of this process; raises ``NetnsNotFoundError`` without ``/proc``."""
+    with explained("open the network namespace of a thread"):
+        try:
+            return NetnsHandle(
+                os.open(f"/proc/self/task/{native_id}/ns/net", os.O_RDONLY | os.O_CLOEXEC), None
+            )
+        except FileNotFoundError:
+            raise _no_proc() from None
+
+
 def is_current(netns: Netns) -> bool:
     """Whether the calling thread is in that namespace."""
     return netns.identity == own_identity()

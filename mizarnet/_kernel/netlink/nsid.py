@@ -7,9 +7,8 @@ from mizarnet._kernel.netlink.link import Link
 from mizarnet._kernel.netlink.links import SAME_NAMESPACE, dump_links
 from mizarnet._kernel.netlink.netns import NetnsHandle
 from mizarnet._kernel.netlink.session import Session
-from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attributes, number
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Refusal, Request, Rtm, attributes, number
 from mizarnet._model.layout import read_number
-from mizarnet.errors import NetlinkError
 
 _UNASSIGNED = 0xFFFFFFFF  # -1, the id of a namespace without one; in a request: choose a free id
 _RTGENMSG = bytes(4)
@@ -26,7 +25,20 @@ def nsid_of(session: Session, netns: NetnsHandle) -> int:
         NetlinkError: The kernel refused.
         PrivilegeError: CAP_NET_ADMIN over the session's namespace is missing.
     """
-    return session.run(_nsid_of, session, netns.fileno())
+    which = _RTGENMSG + number(_NETNSA_FD, netns.fileno())
+    given, found = session.request_together(
+        "give a network namespace an id",
+        # Refused where it has one.
+        Request(Rtm.NEWNSID, which + number(_NETNSA_NSID, _UNASSIGNED)),
+        Request(Rtm.GETNSID, which, reads=True),
+    )
+    if isinstance(found, Refusal):
+        raise found.error()
+    nsid = _id_in(found)
+    if nsid is None and isinstance(given, Refusal):
+        raise given.error()
+    assert nsid is not None  # assigned, and the caller's descriptor keeps the namespace alive
+    return nsid
 
 
 def own_nsid(session: Session) -> int:
@@ -37,28 +49,6 @@ def own_nsid(session: Session) -> int:
     """
     with session.open_netns() as own:
         return nsid_of(session, own)
-
-
-def _nsid_of(session: Session, fd: int) -> int:
-    nsid = _get(session, fd)
-    if nsid is not None:
-        return nsid
-    body = _RTGENMSG + number(_NETNSA_FD, fd) + number(_NETNSA_NSID, _UNASSIGNED)
-    try:
-        session.request("give a network namespace an id", Rtm.NEWNSID, body)
-    except NetlinkError:
-        if (nsid := _get(session, fd)) is not None:  # another process was faster
-            return nsid
-        raise
-    nsid = _get(session, fd)
-    assert nsid is not None  # assigned, and the caller's descriptor keeps the namespace alive
-    return nsid
-
-
-def _get(session: Session, fd: int) -> int | None:
-    body = _RTGENMSG + number(_NETNSA_FD, fd)
-    (reply,) = session.request("read the id of a network namespace", Rtm.GETNSID, body)
-    return _id_in(reply)
 
 
 def list_nsids(session: Session) -> list[int]:

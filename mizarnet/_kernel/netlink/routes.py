@@ -89,7 +89,7 @@ def add_route(
     Raises:
         NetlinkError: The kernel refused (EEXIST: there is one; ENETUNREACH: the gateway is not on the link).
     """
-    flags = Flag.CREATE | (Flag.REPLACE if replace else Flag.EXCLUSIVE)
+    flags = Flag.CREATE | Flag.REPLACE if replace else Flag.NEW
     _change(session, Rtm.NEWROUTE, prefix, gateway, ifindex, onlink=onlink, metric=metric, flags=flags)
 
 

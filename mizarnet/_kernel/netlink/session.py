@@ -12,7 +12,7 @@ from typing import ParamSpec, Self, TypeVar
 from mizarnet._kernel.closing import Owner, refuse_forked
 from mizarnet._kernel.netlink._worker import Worker, outcome, registry
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
-from mizarnet._kernel.rtnetlink import Answer, Flag, Rtm
+from mizarnet._kernel.rtnetlink import Answer, Flag, Request, Rtm
 from mizarnet._model.specs import NetnsLike
 from mizarnet.errors import ClosedError
 
@@ -129,14 +129,27 @@ class Session(Owner):
         """The answers to many requests inside the namespace; see `Rtnl.request_each`."""
         return self.run(self._worker.rtnl.request_each, operation, kind, bodies, reads=reads)
 
+    def request_together(self, operation: str, *requests: Request) -> list[Answer]:
+        """The answers to a few requests inside the namespace, one after the other; see `Rtnl.request_together`."""
+        return self.run(self._worker.rtnl.request_together, operation, *requests)
+
     def aside(self) -> Session:
         """Another session of the namespace, with a thread of its own: for a call that others shall not wait for."""
         with self.open_netns() as here:
             return Session(here, timeout=self._timeout, shared=False)
 
     def open_netns(self) -> NetnsHandle:
-        """A handle of the session's namespace, for the caller to close."""
-        return self.run(resolve, None)
+        """A handle of the session's namespace, for the caller to close.
+
+        Raises:
+            ClosedError: The session was closed.
+            ForkedError: The session was made before a fork.
+        """
+        refuse_forked(self._pid, "session")
+        with self._lock:  # so that the thread does not end meanwhile
+            if self._closed:
+                raise ClosedError("the session was closed")
+            return self._worker.open_netns()
 
     def close(self) -> None:
         """Let go of the namespace; again is allowed. Waits for the thread when it was the last session."""

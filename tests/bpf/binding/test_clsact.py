@@ -65,7 +65,7 @@ def test_detach_leaves_others_alone(inside: Namespace, sample: Object) -> None:
     first, second = sample.programs["first"], sample.programs["second"]
     found, other = attach(inside, sample, "first"), place(inside, priority=2, handle=1)
     inside(lambda: other.attach(second))
-    running = inside(lambda: query_filters(found.ifindex, direction=EGRESS))
+    running = inside(lambda: query_filters(found.ifindex)[EGRESS])
     assert [(each.priority, each.handle, each.program_id) for each in running] == [
         (1, 7, first.id),
         (2, 1, second.id),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mizarnet._kernel.bpf import Direction, Map, Object, ObjectSpec, query_filters
+from mizarnet._kernel.bpf import Map, Object, ObjectSpec, query_filters
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet.errors import BpfError, ClosedError, KernelError, NetlinkError, VerifierError
 from tests.support.leaks import descriptors
@@ -103,7 +103,7 @@ def room_for(count: int) -> Iterator[None]:
 
 def test_too_many_are_an_error_of_the_package(objects: Path) -> None:
     with room_for(0), pytest.raises(NetlinkError, match="open an rtnetlink socket"):
-        query_filters(1, direction=Direction.INGRESS)
+        query_filters(1)
     with room_for(0), pytest.raises(KernelError, match="copy the descriptor of a copy"):
         Fd.copy_of(0, what="a copy")
     before, said = descriptors(), set[str]()

@@ -25,7 +25,7 @@ from mizarnet._kernel.netlink import (
     owner_is_initial,
     resolve,
 )
-from mizarnet._kernel.rtnetlink import Flag, Rtm, Rtnl
+from mizarnet._kernel.rtnetlink import Answer, Request, Rtm, Rtnl
 from mizarnet.errors import (
     ClosedError,
     ExistsError,
@@ -190,15 +190,15 @@ def test_a_name_without_a_namespace_is_deleted(new_name: Callable[[], str]) -> N
 def test_a_new_namespace_is_marked_by_one_message(
     new_name: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, request, sent = new_name(), Rtnl.request, list[Rtm]()
+    name, together, sent = new_name(), Rtnl.request_together, list[list[Rtm]]()
 
-    def noted(rtnl: Rtnl, operation: str, kind: Rtm, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
-        sent.append(kind)
-        return request(rtnl, operation, kind, body, flags)
+    def noted(rtnl: Rtnl, operation: str, *requests: Request) -> list[Answer]:
+        sent.append([each.kind for each in requests])
+        return together(rtnl, operation, *requests)
 
-    monkeypatch.setattr(Rtnl, "request", noted)
+    monkeypatch.setattr(Rtnl, "request_together", noted)
     create_netns(name, alias="a mark")
-    assert sent == [Rtm.SETLINK]
+    assert sent == [[Rtm.SETLINK, Rtm.GETLINK]]
     with Session.open(name) as session:
         lo = get_link(session, "lo")
     assert lo is not None
