@@ -198,7 +198,13 @@ class Maps:
             each.close()
 
 
-def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[bytes] = ()) -> None:
+def write(
+    target: Map,
+    entries: Mapping[bytes, bytes],
+    *,
+    leaving: Collection[bytes] = (),
+    before: Mapping[bytes, bytes] | None = None,
+) -> None:
     """Write all entries in place of those ``leaving``, which are deleted first, so that a full table can be renewed.
 
     The kernel keeps no count of a table's entries. Whether a few new ones fit into a hash table is seen by adding them,
@@ -209,11 +215,13 @@ def write(target: Map, entries: Mapping[bytes, bytes], *, leaving: Collection[by
         target: Hash table or LPM trie.
         entries: Packed values by packed key.
         leaving: Packed keys of existing entries to delete.
+        before: What the table has of all these keys, if the caller has just read it.
 
     Raises:
         CapacityError: The entries do not fit; nothing was changed.
     """
-    before = present(target, {*entries, *leaving})
+    if before is None:
+        before = present(target, {*entries, *leaving})
     left = {key: before[key] for key in leaving if key in before}
     new = {key: value for key, value in entries.items() if key not in before}
     if len(new) > FEW or target.type is MapType.LPM_TRIE:

@@ -7,9 +7,11 @@ Addresses are in network byte order, numbers in the host's.
 from __future__ import annotations
 
 import functools
+import socket
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
 from typing import NamedTuple
@@ -28,7 +30,7 @@ from mizarnet._model.enumerations import (
     ShortcutNumber,
     State,
 )
-from mizarnet._model.layout import Layout, checked
+from mizarnet._model.layout import Layout, checked, new
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     DefaultRoute,
@@ -115,13 +117,39 @@ def feed_text(number: int, names: Iterable[str]) -> str:
 
 def pack_endpoint_key(key: EndpointKey) -> bytes:
     """A key of ``endpoints``, packed as ``mzn_endpoint_key``."""
-    return layouts.EndpointKey(vni=key.vni, ip=ip_fields(key.ip)).pack()
+    return layouts.ENDPOINT_KEY.pack(key.vni, key.ip.version, host_words(key.ip))
+
+
+def pack_usual_key(key: object) -> bytes | None:
+    """The same of what needs no parsing, and of an IPv4 address as text, in a tenth of the time.
+
+    Args:
+        key: What a caller gave as key.
+
+    Returns:
+        None: whether it is a key, ``EndpointKey.parse()`` has to say.
+    """
+    if not isinstance(key, tuple) or len(key) != 2:
+        return None
+    vni, ip = key
+    if type(vni) is not int or not 0 < vni <= Limit.VNI_MAX:
+        return None
+    if type(ip) is IPv4Address:
+        return layouts.ENDPOINT_KEY.pack(vni, 4, _MAPPED + ip.packed)
+    if type(ip) is IPv6Address and ip.ipv4_mapped is None and ip.scope_id is None:
+        return layouts.ENDPOINT_KEY.pack(vni, 6, ip.packed)
+    if type(ip) is str:
+        with suppress(OSError, ValueError):
+            return layouts.ENDPOINT_KEY.pack(vni, 4, _MAPPED + socket.inet_pton(socket.AF_INET, ip))
+    return None
 
 
 def unpack_endpoint_key(data: bytes) -> EndpointKey:
     """The key of ``endpoints`` in a packed ``mzn_endpoint_key``."""
-    fields = layouts.EndpointKey.unpack(data)
-    return EndpointKey(fields.vni, _address(fields.ip))
+    vni, family, words = layouts.ENDPOINT_KEY.unpack(data)
+    if family == 4:
+        return new(EndpointKey, (vni, IPv4Address(int.from_bytes(words[-4:], "big"))))
+    return new(EndpointKey, (vni, _address(layouts.Ip(family, words))))
 
 
 def pack_endpoint(value: Local | Remote, *, feed: int = 0, prefix_length: int = 0) -> bytes:
@@ -166,6 +194,14 @@ endpoint_feed: Callable[[bytes], int] = layouts.ENDPOINT.reader("feed")
 
 endpoint_vni: Callable[[bytes], int] = layouts.ENDPOINT_KEY.reader("vni")
 """The VNI of a packed ``mzn_endpoint_key``."""
+
+
+# Entries of one host and feed are the same bytes, of which a table has few different ones.
+@functools.lru_cache(maxsize=1 << 12)
+def endpoint_owner(data: bytes) -> int | None:
+    """The number of the feed that wrote a packed ``mzn_endpoint``; None: it is of an endpoint of this host."""
+    return None if is_local(data) else endpoint_feed(data)
+
 
 _place_of = layouts.ENDPOINT.reader("place")
 _host_of = layouts.ENDPOINT.reader("host")

@@ -119,7 +119,7 @@ class Owned(Generic[K]):
             superfluous = [
                 key
                 for key, value in there.items()
-                if self._owner(value) == feed.number and key not in put and within(key)
+                if key not in put and self._owner(value) == feed.number and within(key)
             ]
             return self._change(maps, feed, there, put, superfluous=superfluous)
 
@@ -190,7 +190,7 @@ class Owned(Generic[K]):
         try:
             to_renew = self._begin(maps, edit, there)
             if edit.put or edit.gone:
-                write(self._map(maps), edit.put, leaving=edit.gone)
+                write(self._map(maps), edit.put, leaving=edit.gone, before=there)
             self._reclaimed(maps, edit.gone)
             lost = self._reclaimed(maps, list(edit.put))
             if to_renew:

@@ -56,7 +56,13 @@ class Table(Owned[K], Mapping[K, V], Generic[K, V]):
 
     def snapshot(self) -> dict[K, V]:
         """All entries, read in batches; one that changes meanwhile is read as it was before or after the change."""
-        return {self._unpack_key(key): self._unpack_value(value) for key, value in self._entries()}
+        known: dict[bytes, V] = {}
+        found: dict[K, V] = {}
+        for key, packed in self._entries():
+            if (value := known.get(packed)) is None:
+                value = known[packed] = self._unpack_value(packed)
+            found[self._unpack_key(key)] = value
+        return found
 
     def _sync_within(self, put: Mapping[bytes, bytes], feed: Feed, vni: int | None) -> Changes[K]:
         if vni is None:

@@ -49,7 +49,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return maps.endpoints
 
     def _pack_key(self, key: object) -> bytes:
-        return codec.pack_endpoint_key(EndpointKey.parse(key))
+        return codec.pack_usual_key(key) or codec.pack_endpoint_key(EndpointKey.parse(key))
 
     def _unpack_key(self, packed: bytes) -> EndpointKey:
         return codec.unpack_endpoint_key(packed)
@@ -61,7 +61,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return codec.unpack_endpoint(packed)
 
     def _owner(self, value: bytes) -> int | None:
-        return None if codec.is_local(value) else codec.endpoint_feed(value)
+        return codec.endpoint_owner(value)
 
     def _begin(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> bool:
         return begin_endpoints(maps, edit)
@@ -172,10 +172,15 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         writer: Feed,
         argument: str,
     ) -> dict[bytes, bytes]:
-        return {
-            self._pack_key(key): self._pack_remote(value, writer)
-            for key, value in pairs(entries, argument=argument)
-        }
+        packed: dict[bytes, bytes] = {}
+        known: dict[
+            int, tuple[Remote, bytes]
+        ] = {}  # by the object's id, which is its own as long as it is here
+        for key, value in pairs(entries, argument=argument):
+            if (there := known.get(id(value))) is None:
+                there = known[id(value)] = (value, self._pack_remote(value, writer))
+            packed[self._pack_key(key)] = there[1]
+        return packed
 
     def _pack_remote(self, value: Remote, writer: Feed) -> bytes:
         if not isinstance(value, Remote):
@@ -190,7 +195,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return codec.pack_endpoint(value, feed=writer.number)
 
     def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
-        local = {key for key in there.keys() & keys if codec.is_local(there[key])}
+        local = {key for key, value in there.items() if codec.endpoint_owner(value) is None and key in keys}
         own = LocalEndpoints(self._datapath, maps)
         return {
             key

@@ -80,6 +80,8 @@ def report(agent: mz.TransitAgent) -> None:
     whole = entries(HOSTS[0])
     table.sync(whole, feed=FEED)
     timed("sync() of 65,536 without a change", [partial(table.sync, whole, feed=FEED)] * 5)
+    timed("update() of 65,536", [partial(table.update, entries(each), feed=FEED) for each in HOSTS * 3])
+    timed("snapshot() of 65,536", [table.snapshot] * 5)
     timed("sync() that removes 32,768", [partial(table.sync, entries(HOSTS[0], ENTRIES // 2), feed=FEED)])
     timed("feed_of()", [partial(table.feed_of, KEYS[5])] * 200)
     timed("feeds()", [table.feeds] * 5)

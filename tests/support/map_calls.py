@@ -11,7 +11,7 @@ import pytest
 
 from mizarnet._kernel.bpf import Map, _batch
 
-SINGLE = ("lookup", "update", "delete", "take")
+SINGLE = ("lookup", "update", "add", "delete", "take")
 BATCH = ("update_many", "delete_many")
 
 
