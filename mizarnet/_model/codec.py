@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_interface, ip_network
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import attrs
 
@@ -129,9 +129,9 @@ def pack_usual_key(key: object) -> bytes | None:
     Returns:
         None: whether it is a key, ``EndpointKey.parse()`` has to say.
     """
-    if not isinstance(key, tuple) or len(key) != 2:
+    if not isinstance(key, tuple) or len(cast("tuple[object, ...]", key)) != 2:
         return None
-    vni, ip = key
+    vni, ip = cast("tuple[object, object]", key)
     if type(vni) is not int or not 0 < vni <= Limit.VNI_MAX:
         return None
     if type(ip) is IPv4Address:
