@@ -81,6 +81,7 @@ test-mutants: root $(VENV)/built
 
 bench: root $(VENV)/built netns-packages
 	$(BIN)/python tests/bench/import_time.py
+	$(BIN)/python -m tests.bench.counts
 	$(BIN)/python tests/bench/netlink_cost.py
 	$(BIN)/python tests/bench/links.py
 	chrt -f 10 $(BIN)/python -m tests.bench.endpoints
