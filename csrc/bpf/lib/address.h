@@ -111,10 +111,13 @@ static __always_inline bool owns_first(const struct mzn_sender *sender, const st
 /* Are both addresses in the prefix? Only then is a packet between them not routed. */
 static __always_inline bool on_link(const struct mzn_ip *own, __u32 prefix_length, const struct mzn_ip *ip)
 {
-	__u32 bits = prefix_length + (ip->family == 4 ? 96 : 0);
+	__u32 bits = prefix_length;
 
 	if (own->family != ip->family)
 		return false;
+	/* Of IPv4 addresses the last words alone can differ. The mask is computed, not chosen: one way for the verifier. */
+	if (ip->family == 4)
+		return !(bpf_ntohl(own->words[3] ^ ip->words[3]) & (__u32)(0xffffffff00000000 >> (bits & 63)));
 	for (int i = 0; i < 4; i++) {
 		__u32 differ = bpf_ntohl(own->words[i] ^ ip->words[i]);
 
