@@ -89,6 +89,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python -m tests.bench.crowd
 	$(BIN)/python -m tests.bench.tables
 	$(BIN)/python -m tests.bench.storm
+	$(BIN)/python -m tests.bench.explain
 
 lint:
 	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c lint-commits
