@@ -15,14 +15,18 @@ from support.containers import Containers
 
 PORT = 7000
 """Port on which every container tells its name (worker.py)."""
-_ASK = (
-    "import socket, sys; s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5); "
-    "s.send(b'w'); print(s.recv(99).decode())"
-)
-_SEND = (
-    "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
-    "[s.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], int(sys.argv[2]))) for _ in range(100)]"
-)
+_ASK = """
+import socket, sys
+asking = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5)
+asking.send(b"w")
+print(asking.recv(99).decode())
+"""
+_SEND = """
+import socket, sys
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(100):
+    sender.sendto(bytes.fromhex(sys.argv[3]), (sys.argv[1], int(sys.argv[2])))
+"""
 
 
 class Outing:
