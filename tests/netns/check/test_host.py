@@ -197,7 +197,9 @@ def test_losses_behind_the_verdict_are_told_as_rates(scene: Scene) -> None:
         == 2
     )
     assert scene.agent.stats().since(before).lost == scene.agent.stats().lost
-    assert ["lost", "tx_carrier_errors"] in [line.split()[:2] for line in str(scene.agent.stats()).splitlines()]
+    assert ["lost", "tx_carrier_errors"] in [
+        line.split()[:2] for line in str(scene.agent.stats()).splitlines()
+    ]
     lost = [each for each in health.reasons if each.kind is K.LOSS]
     assert any("no route to the other host" in each.message for each in lost)
     assert all(name in losses.LOSSES for name in ("tx_carrier_errors", "rx_otherhost_dropped"))
