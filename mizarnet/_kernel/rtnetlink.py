@@ -115,13 +115,14 @@ Answer: TypeAlias = bytes | Refusal
 
 
 class Rtnl(Closing):
-    """One NETLINK_ROUTE socket. Its requests meet the namespace it was opened in. Not thread-safe."""
+    """One netlink socket. Its requests meet the namespace it was opened in. Not thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        """Open it; ``protocol`` says what part of the kernel answers."""
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         except OSError as error:
-            raise NetlinkError("open an rtnetlink socket", errno=error.errno or errno.EIO) from None
+            raise NetlinkError("open a netlink socket", errno=error.errno or errno.EIO) from None
         # Text for refusals (4.12), and filters of a dump applied by the kernel (4.20).
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
@@ -136,7 +137,7 @@ class Rtnl(Closing):
         """The namespace's cookie, unique on this machine until reboot (kernel >= 5.14)."""
         return read_number(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
 
-    def request(self, operation: str, kind: Rtm, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
+    def request(self, operation: str, kind: int, body: bytes, flags: Flag = Flag.NONE) -> list[bytes]:
         """Send a request; the messages that the kernel answered, each with its header.
 
         Args:
@@ -237,7 +238,7 @@ class Rtnl(Closing):
         self._sequence = first + count - 1
         return range(first, first + count)
 
-    def _exchange(self, operation: str, kind: Rtm, body: bytes, flags: Flag) -> list[bytes] | None:
+    def _exchange(self, operation: str, kind: int, body: bytes, flags: Flag) -> list[bytes] | None:
         """The replies, or None when a dump was interrupted by a change and is inconsistent."""
         (number,) = self._take_numbers(1)
         self._socket.send(_message(kind, _REQUEST | _ACK | int(flags), number, body))
@@ -304,7 +305,7 @@ def nested(kind: int, *members: bytes) -> bytes:
     return attribute(kind, b"".join(members))
 
 
-def _message(kind: Rtm, flags: int, number: int, body: bytes) -> bytes:
+def _message(kind: int, flags: int, number: int, body: bytes) -> bytes:
     return _HEADER.pack(HEADER_BYTES + len(body), kind, flags, number, 0) + body
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import attrs
 
+from mizarnet._datapath import shortcuts
 from mizarnet._datapath.walk import hints, programs, underlay
+from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Ended, Trail
@@ -18,6 +20,7 @@ from mizarnet._model.enumerations import Verdict
 from mizarnet._model.explanation import Crossing
 from mizarnet._model.question import Upper
 
+_ETHERNET = 14
 _BOUNCED_TTL = 8
 _LISTENS = "0A"
 _ANY = {"0" * 8, "0" * 32}
@@ -67,9 +70,12 @@ def _come_in(trail: Trail, crossing: Crossing) -> None:
     remedy = (
         f"ip link set {link.name} mtu {crossing.length}, or a smaller mtu= of the tunnels" if is_long else ""
     )
-    trail.note(
-        "underlay", f"{crossing.length} bytes in by {link.name}, mtu {link.mtu}", remark=remark, remedy=remedy
-    )
+    shortcut = shortcuts.look(trail.host, trail.datapath.maps, near=True).right is not None
+    by = f"{link.name}, mtu {link.mtu}{', by the shortcut' if shortcut else ''}"
+    trail.note("underlay", f"{crossing.length} bytes in by {by}", remark=remark, remedy=remedy)
+    if not shortcut:  # which goes past the host's stack
+        coming = underlay.outer_packet(crossing, into=link.name)
+        pass_through(trail, trail.host, coming, ("prerouting", "input"), "the host")
 
 
 def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IPAddress | None) -> None:
@@ -88,17 +94,19 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
         trail.end("endpoint", text, remedy="Host.gc() removes entries without an endpoint")
     with entered(trail, record) as inside:
         if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
-            _forward(inside, found.destination)
+            _forward(inside, found.destination, frame[_ETHERNET:])
             return
         inside.address(found.destination)
+        coming = Packet(frame[_ETHERNET:], into=inside.link.name)
+        pass_through(trail, inside.session, coming, ("prerouting", "input"), inside.where)
         if flow is not None:
             _answer(inside, attrs.evolve(flow, vni=vni).reply(), sent_by)
             _look_for_socket(inside, flow)
-        text = f"what a firewall or the process in {inside.where} does with it is not looked at"
+        text = f"what the process in {inside.where} does with it is not looked at"
         trail.unknown("inside", text)
 
 
-def _forward(inside: Inside, destination: IPAddress) -> None:
+def _forward(inside: Inside, destination: IPAddress, packet: bytes) -> None:
     """A next hop, which sends on what is for others."""
     trail, version = inside.trail, destination.version
     if inside.session is None:
@@ -145,11 +153,13 @@ def _way_back(inside: Inside, reply: Flow) -> str:
         return f"{reply.destination} is an address of {inside.where} itself"
     mac = inside.known_neighbour(hop) or inside.ask(reply, hop)
     frame = attrs.evolve(reply, size=min(reply.size, inside.link.mtu)).frame(by=inside.sender.mac, to=mac)
+    leaving = Packet(frame[_ETHERNET:], out=inside.link.name, state=ESTABLISHED)
+    pass_through(inside.trail, inside.session, leaving, ("output", "postrouting"), inside.where)
     outcome = programs.agent(inside.trail, inside.sender, frame)
     if outcome.verdict is not Verdict.ENCAPSULATED:
         return f"({reply.vni}, {reply.destination}): {outcome.verdict.name.lower()}"
     host = programs.host_of(outcome.asked.key)
-    underlay.send(inside.trail, host, underlay.Load(reply.vni, frame, len(frame) - 14))
+    underlay.send(inside.trail, host, underlay.Load(reply.vni, frame, len(frame) - _ETHERNET))
     return f"{hints.entry(inside.trail, reply.vni, addresses_in(frame))} -> {host}"
 
 

@@ -7,6 +7,7 @@ import attrs
 
 from mizarnet._datapath.dry_run import Outcome
 from mizarnet._datapath.walk import hints, programs, receiving, underlay
+from mizarnet._datapath.walk.firewall import Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Trail
@@ -37,6 +38,8 @@ def send(trail: Trail, record: Record, flow: Flow) -> None:
             sender = attrs.evolve(sender, gso_size=length - flow.upper.headers(flow.version))
             packet = attrs.evolve(flow, size=min(flow.size, _SUPER_PACKET))
         frame = packet.frame(by=sender.mac, to=mac)
+        leaving = Packet(frame[_ETHERNET:], out=inside.link.name)
+        pass_through(trail, inside.session, leaving, ("output", "postrouting"), inside.where)
         outcome = programs.agent(trail, sender, frame)
     _go_on(trail, record.spec.vni, outcome, length, flow)
 

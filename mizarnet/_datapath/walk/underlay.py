@@ -7,6 +7,8 @@ import attrs
 
 from mizarnet._datapath.checks.underlay import is_cut_off, neighbour_findings
 from mizarnet._datapath.host import Host
+from mizarnet._datapath.self_test import packets
+from mizarnet._datapath.walk.firewall import Packet, pass_through
 from mizarnet._datapath.walk.trail import Trail
 from mizarnet._kernel.netlink import (
     Link,
@@ -76,7 +78,7 @@ def send(trail: Trail, host: IPAddress, load: Load) -> None:
     text = f"via {way.gateway or link.name}, mtu {takes} {'takes' if outer <= takes else 'does not take'} {outer}"
     crowded = "; ".join(each.text for each in neighbour_findings(trail.host))
     trail.note("underlay", f"{text}, {hop.text}", remark=remark or crowded, remedy=remedy)
-    trail.left = Crossing(
+    crossing = Crossing(
         encap=device.encap.value,
         port=device.port,
         source=device.local,
@@ -87,6 +89,15 @@ def send(trail: Trail, host: IPAddress, load: Load) -> None:
         macs=() if way.gateway or hop.mac is None else (hop.mac,),
         frame=load.frame.hex(),
     )
+    leaving = outer_packet(crossing, out=link.name)
+    pass_through(trail, trail.host, leaving, ("output", "postrouting"), "the host")
+    trail.left = crossing
+
+
+def outer_packet(crossing: Crossing, *, into: str = "", out: str = "") -> Packet:
+    """The beginning of a tunnel packet, as a host's firewall sees it; its source port is the hash of a flow."""
+    datagram = packets.udp(0, crossing.port, bytes(8))
+    return Packet(packets.ip(crossing.source, crossing.destination, datagram, hops=crossing.ttl), into, out)
 
 
 def _length(trail: Trail, way: Way, link: Link, outer: int, load: Load) -> tuple[str, str]:

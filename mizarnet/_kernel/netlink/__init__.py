@@ -62,6 +62,7 @@ from mizarnet._kernel.netlink.netns import (
     owner_is_initial,
     resolve,
 )
+from mizarnet._kernel.netlink.nftables import HOOKS, Chain, Expression, list_chains
 from mizarnet._kernel.netlink.nsid import nsid_of, own_nsid, upper_links
 from mizarnet._kernel.netlink.routes import (
     DEFAULTS,
@@ -82,12 +83,15 @@ from mizarnet._kernel.netlink.xfrm import has_incoming_policies
 
 __all__ = [
     "DEFAULTS",
+    "HOOKS",
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
     "UNFINISHED",
     "UNNAMED",
     "VNET_HEADER_BYTES",
     "Address",
+    "Chain",
+    "Expression",
     "Link",
     "Neighbour",
     "NeighbourTable",
@@ -119,6 +123,7 @@ __all__ = [
     "identity_of",
     "is_current",
     "list_addresses",
+    "list_chains",
     "list_neighbours",
     "list_netns",
     "list_routes",

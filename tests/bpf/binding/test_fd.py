@@ -102,7 +102,7 @@ def room_for(count: int) -> Iterator[None]:
 
 
 def test_too_many_are_an_error_of_the_package(objects: Path) -> None:
-    with room_for(0), pytest.raises(NetlinkError, match="open an rtnetlink socket"):
+    with room_for(0), pytest.raises(NetlinkError, match="open a netlink socket"):
         query_filters(1)
     with room_for(0), pytest.raises(KernelError, match="copy the descriptor of a copy"):
         Fd.copy_of(0, what="a copy")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rules of nftables on a packet's way: what drops it is named, and what cannot be judged is said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.netns.explain.conftest import Scene
+from tests.support.depth import some
+from tests.support.namespace import Namespace
+from tests.support.traffic import ping
+
+
+@contextmanager
+def _rules(space: Namespace, rules: str) -> Iterator[None]:
+    space.run("nft", rules)
+    try:
+        yield
+    finally:
+        space.run("nft", "flush", "ruleset")
+
+
+def _space(scene: Scene, where: str) -> Namespace:
+    spaces = {"web": scene.web.namespace, "db": scene.db.namespace}
+    return spaces[where] if where in spaces else scene.world.spaces[int(where[1]) - 1]
+
+
+def _chain(hook: str, *rules: str, family: str = "ip", policy: str = "accept", more: str = "") -> str:
+    head = f"type filter hook {hook} priority 0; policy {policy};"
+    return f"table {family} t {{ {more} chain c {{ {head} {'; '.join(rules)}; }}; }}"
+
+
+def _pings(scene: Scene) -> bool:
+    try:
+        return ping(scene.web.namespace, scene.db.ip, timeout=0.2)
+    except OSError:  # what its own firewall refuses is told to the socket
+        return False
+
+
+DROPS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("db", "ping", _chain("input", "icmp type echo-request drop"), {}),
+    ("db", "policy", _chain("input", "ip saddr 10.0.0.9 accept", policy="drop"), {}),
+    ("db", "inet", _chain("input", 'iifname "eth0" meta l4proto icmp counter drop', family="inet"), {}),
+    ("db", "reject", _chain("input", "ip saddr 10.0.0.0/24 reject"), {}),
+    ("db", "jump", _chain("input", "ip daddr 10.0.0.2 jump j", more="chain j { log; drop; };"), {}),
+    ("db", "goto", _chain("input", "goto j", policy="drop", more="chain j { counter; };"), {}),
+    ("db", "prerouting", _chain("prerouting", "ip ttl > 63 drop"), {}),
+    ("db", "TCP port", _chain("input", "tcp dport 80-90 drop"), {"protocol": "tcp", "port": 85}),
+    ("db", "UDP port", _chain("input", "udp dport != 54 drop"), {"protocol": "udp", "port": 53}),
+    ("db", "IPv6", _chain("input", "icmpv6 type echo-request drop", family="ip6"), {"to": "fd00::2"}),
+    ("db", "new", _chain("input", "ct state new drop"), {}),
+    ("db", "answer", _chain("output", "ct state established drop"), {}),
+    ("web", "own output", _chain("output", "ip daddr 10.0.0.2 drop"), {}),
+    ("web", "postrouting", _chain("postrouting", 'oifname "eth0" drop'), {}),
+    ("h1", "tunnel out", _chain("output", "udp dport 4789 drop"), {}),
+    ("h2", "tunnel in", _chain("input", "udp dport 4789 drop"), {}),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "rules", "ask"),
+    [pytest.param(*each, id=f"{each[1]} in {each[0]}") for each in some(DROPS, 3)],
+)
+def test_what_drops_it_is_named(
+    healthy: Scene, where: str, name: str, rules: str, ask: dict[str, Any]
+) -> None:
+    space = _space(healthy, where)
+    with _rules(space, rules):
+        found = healthy.explain(**ask)
+        lost = ask or not _pings(healthy)
+    assert not found.ok, f"\n{found}"
+    assert "chain c of table " in found.cause
+    assert found.at == healthy.name(2 if where in ("db", "h2") else 1)
+    assert found.remedy.startswith("nft list chain ")
+    assert lost
+
+
+PASSES = {
+    "another port": _chain("input", "tcp dport 22 drop", "udp dport {53, 54} accept"),
+    "another source": _chain("input", "ip saddr 10.0.1.0/24 drop", "ip saddr 10.0.0.5 drop"),
+    "accepted first": _chain("input", "icmp type echo-request accept", "drop"),
+    "another hook": _chain("forward", "drop"),
+    "another family": _chain("input", "drop", family="ip6"),
+    "invalid only": _chain("input", "ct state invalid drop"),
+    "returns": _chain("input", "jump j", "accept", more="chain j { return; drop; };", policy="drop"),
+}
+
+
+@pytest.mark.parametrize("name", some(list(PASSES), 3))
+def test_what_lets_it_through_is_no_finding(healthy: Scene, name: str) -> None:
+    with _rules(healthy.db.namespace, PASSES[name]):
+        found = healthy.explain()
+        assert ping(healthy.web.namespace, healthy.db.ip)
+    assert found.ok, f"\n{found}"
+    assert "may drop it" not in str(found)
+
+
+def test_what_cannot_be_judged_is_said(healthy: Scene) -> None:
+    rules = _chain("input", "limit rate over 1/day drop", "icmp type { echo-request, echo-reply } accept")
+    with _rules(healthy.db.namespace, rules):
+        found = healthy.explain()
+    assert found.ok
+    unsure = next(step for step in found.steps if step.looked_at == "firewall")
+    assert unsure.ok is None
+    assert "cannot be judged from here: ip t c (limit); ip t c (lookup)" in unsure.matched
