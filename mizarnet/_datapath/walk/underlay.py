@@ -76,7 +76,8 @@ def send(trail: Trail, host: IPAddress, load: Load) -> None:
     remark, remedy = _length(trail, way, link, outer, load)
     takes = way.mtu or link.mtu
     text = f"via {way.gateway or link.name}, mtu {takes} {'takes' if outer <= takes else 'does not take'} {outer}"
-    crowded = "; ".join(each.text for each in neighbour_findings(trail.host))
+    # Of one that is known by now it does not matter how many others there are.
+    crowded = "" if hop.mac else "; ".join(each.text for each in neighbour_findings(trail.host))
     trail.note("underlay", f"{text}, {hop.text}", remark=remark or crowded, remedy=remedy)
     crossing = Crossing(
         encap=device.encap.value,

@@ -83,7 +83,9 @@ def test_nothing_is_found_where_nothing_is_wrong(
     assert found.ok, f"\n{found}"
     assert found.verdict is (None if name == "itself" else verdict)
     assert not found.cause
-    assert not [step for step in found.steps if step.remark and step.looked_at != "socket"]
+    remarks = [step.remark for step in found.steps if step.remark and step.looked_at != "socket"]
+    # The kernel's table of neighbours is the whole machine's, and other tests may have filled it.
+    assert not [remark for remark in remarks if not remark.startswith("all namespaces together")]
     wait_until(lambda: _leaves_all(healthy, ask), "nothing is changed by it")
     if name in ("ping", "on the same host", "gateway"):
         assert_ping(healthy.web.namespace, ask.get("to", healthy.db.ip))
@@ -191,7 +193,9 @@ def test_each_half_says_what_it_can_and_both_are_joined(healthy: Scene) -> None:
     assert halves.far.verdict is ACCEPTED
     assert halves.far.arrived is not None
     joined = mz.explain_path([healthy.agents[0], halves.far], "web", "10.0.0.2")
-    assert joined.steps == (*halves.near.steps, *halves.far.steps)
+    assert [(step.at, step.looked_at) for step in joined.steps] == [
+        (step.at, step.looked_at) for step in (*halves.near.steps, *halves.far.steps)
+    ]
     assert joined.ok
 
 
