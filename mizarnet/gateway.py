@@ -21,7 +21,13 @@ from mizarnet._model.gateways import GatewaySpec, Publish, to_publish
 from mizarnet._model.public import public
 from mizarnet._model.specs import KEEP, InterfaceLike, Keep, Life
 from mizarnet.agent import TransitAgent, datapath_of
-from mizarnet.errors import AgentNotFoundError, GatewayNotFoundError, StaleHandleError
+from mizarnet.errors import (
+    AgentNotFoundError,
+    BulkError,
+    GatewayNotFoundError,
+    MizarnetError,
+    StaleHandleError,
+)
 from mizarnet.tunnel import place_of
 
 
@@ -269,6 +275,35 @@ class Gateway(Described):
                     gateways.remove(noted)
         except (StaleHandleError, AgentNotFoundError):
             return  # detaching the agent deleted its gateways
+
+    @staticmethod
+    @whole
+    def delete_many(agent: TransitAgent, vnis: Iterable[int]) -> None:
+        """Delete gateways by VNI, however far each has come; VNIs without a gateway are no error.
+
+        Args:
+            agent: Transit agent of the host.
+            vnis: VNIs that they lead out of.
+
+        Raises:
+            BulkError: Some gateways were not deleted; ``failed`` has their errors by VNI, as text.
+        """
+        given = arguments.check_items(vnis, argument="vnis", what="VNIs")
+        wanted = [*dict.fromkeys(arguments.check_vni(each) for each in given)]
+        failed: dict[str, Exception] = {}
+        with datapath_of(agent).writing() as maps:
+            gateways = Gateways(datapath_of(agent), maps)
+            for each in wanted:
+                try:
+                    gateways.delete(each)
+                except MizarnetError as error:
+                    failed[str(each)] = error
+        if failed:
+            raise BulkError(
+                f"{len(failed)} of {len(wanted)} gateways were not deleted",
+                failed=failed,
+                done=[str(each) for each in wanted if str(each) not in failed],
+            )
 
     def _current(self, gateways: Gateways) -> Noted:
         noted = gateways.find(self.vni)

@@ -26,10 +26,11 @@ LINKS: Mapping[int, IPNetwork] = {4: IPv4Network("169.254.96.0/19"), 6: IPv6Netw
 """The prefixes that the addresses between a host and its gateways are of, two for each gateway."""
 MOST = 4096
 """Number of gateways that a host can have."""
+_DEVICE = re.compile(rf"{PREFIX}[0-9a-f]+-[0-9a-f]+")
 _NOTE = re.compile(
     r"mizarnet gateway tunnel=(?P<tunnel>\d+) vni=(?P<vni>\d+) state=(?P<state>\d) egress=(?P<egress>\d+) "
     r"port=(?P<port>\d+) nat=(?P<nat>[01]) access=(?P<host_access>[01]) forward=(?P<forwarding>\d+) "
-    r"number=(?P<number>\d+) changed=(?P<changed>\d+) endpoint=(?P<key>[0-9a-f]{32})"
+    r"number=(?P<number>\d+) changed=(?P<changed>\d+) endpoint=(?P<key>[0-9a-f]{32}) space=(?P<instance>[0-9a-f]+)"
 )
 
 
@@ -49,6 +50,7 @@ class Note:
         number: Which of the host's gateways it is: its addresses follow from that.
         changed: Time at which the state was written, in nanoseconds of the boot clock.
         key: Key of the endpoint's record.
+        instance: Random id of the endpoint, after which its namespace is named; 0: there is none yet.
     """
 
     tunnel: int
@@ -61,6 +63,7 @@ class Note:
     forwarding: int
     number: int
     key: bytes
+    instance: int = 0
     changed: int = attrs.field(default=0, eq=False)
 
     @property
@@ -87,7 +90,8 @@ class Note:
         return (
             f"mizarnet gateway tunnel={self.tunnel} vni={self.vni} state={int(self.state)} egress={self.egress} "
             f"port={self.port} nat={self.nat:d} access={self.host_access:d} forward={self.forwarding} "
-            f"number={self.number} changed={time.clock_gettime_ns(time.CLOCK_BOOTTIME)} endpoint={self.key.hex()}"
+            f"number={self.number} changed={time.clock_gettime_ns(time.CLOCK_BOOTTIME)} endpoint={self.key.hex()} "
+            f"space={self.instance:x}"
         )
 
     @classmethod
@@ -96,10 +100,12 @@ class Note:
         found = _NOTE.fullmatch(alias)
         if found is None:
             return None
-        numbers = {name: int(value) for name, value in found.groupdict().items() if name != "key"}
+        texts = found.groupdict()
+        key, instance = bytes.fromhex(texts.pop("key")), int(texts.pop("instance"), 16)
+        numbers = {name: int(value) for name, value in texts.items()}
         nat, access = bool(numbers.pop("nat")), bool(numbers.pop("host_access"))
         state = State(numbers.pop("state"))
-        return cls(**numbers, state=state, nat=nat, host_access=access, key=bytes.fromhex(found["key"]))
+        return cls(**numbers, state=state, nat=nat, host_access=access, key=key, instance=instance)
 
 
 def device_name(tunnel: int, vni: int) -> str:
@@ -130,6 +136,12 @@ def read_all(session: Session) -> list[Noted]:
     found = ((Note.parse(link.alias), link) for link in dump_links(session, kind="veth"))
     noted = [Noted(note, link) for note, link in found if note is not None]
     return sorted(noted, key=lambda each: (each.note.tunnel, each.note.vni))
+
+
+def unnoted(session: Session) -> list[Link]:
+    """Devices that were to have a note, and whose makers died before they wrote it."""
+    named = (link for link in dump_links(session, kind="veth") if _DEVICE.fullmatch(link.name))
+    return [link for link in named if Note.parse(link.alias) is None]
 
 
 def write(session: Session, ifindex: int, note: Note) -> None:

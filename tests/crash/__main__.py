@@ -97,7 +97,12 @@ def _one(arguments: argparse.Namespace, verb: Verb) -> int:
     tally = Tally(verb.name, arguments.seed)
     tools = arguments.tools
     judge = Judge(
-        lambda: Ground(Injector(tools / "injector"), tools / "second.bpf.o"), verb, tally, str(arguments.seed)
+        lambda: Ground(
+            Injector(tools / "injector"), tools / "second.bpf.o", rules=verb.name.startswith("Gateway.")
+        ),
+        verb,
+        tally,
+        str(arguments.seed),
     )
     try:
         judge.try_all([*_trials(arguments, verb, judge)])

@@ -36,8 +36,9 @@ class Ground(Closing):
         of_others: What of it belongs to bystanders, and may change at no time.
     """
 
-    def __init__(self, injector: Injector, second: Path) -> None:
-        """Make it, and let the bystanders talk."""
+    def __init__(self, injector: Injector, second: Path, *, rules: bool = False) -> None:
+        """Make it, and let the bystanders talk; ``rules``: whether those of nftables are of its state."""
+        self._rules = rules
         self.injector, self.second = injector, second
         self._undo = ExitStack()
         try:
@@ -58,8 +59,11 @@ class Ground(Closing):
             calm(each)
         self.spaces = {label: each.name for label, each in made.items()}
         seen = {"near": near.namespace.name, "next": beside.namespace.name, **self.spaces}
-        self._reader = Reader(self.host, seen)
+        self._reader = Reader(self.host, seen, rules=self._rules)
         self._undo.callback(self._reader.close)
+        if self._rules:  # the name of the feed that gateways write for stays in the table of names
+            self.agent.networks.apply({(1, "0.0.0.0/0"): mz.Network()}, feed="gateway")
+            self.agent.networks.apply({}, [(1, "0.0.0.0/0")], feed="gateway")
         self.calm = self.read()
         self.of_others = frozenset(fact for fact in self.calm if _is_of_others(fact))
         self._programs = self._living()

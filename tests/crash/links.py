@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +31,8 @@ _DESTINATION, _OUT, _GATEWAY = 1, 4, 5
 _UP, _NOARP = 0x1, 0x80
 _LINK_SCOPE = 253
 _MAIN, _UNICAST = 254, 1
-_MADE_OF_NUMBERS = re.compile(r"\b(host|tunnel|index|endpoint)=[0-9a-f]+")
+_COUNTED = re.compile(r"packets \d+ bytes \d+")
+_MADE_OF_NUMBERS = re.compile(r"\b(host|tunnel|index|endpoint|changed|space)=[0-9a-f]+")
 _OWN_MAC = ("macvlan", "macvtap")
 _TUNNELS = ("vxlan", "geneve")
 _WITH_HOOKS = {*_TUNNELS, "veth"}
@@ -82,6 +85,14 @@ class Eye:
         yield from self._addresses(names)
         for family in (socket.AF_INET, socket.AF_INET6):
             yield from self._routes(family, names)
+
+    def rules(self) -> Iterator[str]:
+        """The lines of the rules of nftables, without counts."""
+        path = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin")
+        listed = self.call(
+            lambda: subprocess.run([path or "nft", "list", "ruleset"], capture_output=True, text=True)
+        )
+        return map(str.strip, _COUNTED.sub("", listed.stdout).splitlines())
 
     def setting(self, path: str) -> str:
         """A setting below ``/proc/sys/net``."""

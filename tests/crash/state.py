@@ -22,8 +22,9 @@ State = frozenset[str]
 class Reader:
     """Reads the state of one host and of the namespaces of its endpoints."""
 
-    def __init__(self, host: str, spaces: dict[str, str]) -> None:
-        """Look at a host's namespace, and at others by label and name."""
+    def __init__(self, host: str, spaces: dict[str, str], *, rules: bool = False) -> None:
+        """Look at a host's namespace, and at others by label and name; at rules of nftables, too, if asked to."""
+        self._rules = rules
         self._host = Eye("host", f"{NAMES}/{host}")
         self._labels = {name: label for label, name in spaces.items()}
         self._eyes = [self._host, *(Eye(label, f"{NAMES}/{name}") for label, name in spaces.items())]
@@ -58,6 +59,8 @@ class Reader:
             yield from (f"{eye.label} {fact}" for fact in eye.facts(devices))
             for device in devices:
                 yield from (f"{eye.label} {fact}" for fact in (*hook_facts(device), *build_facts(device)))
+            if self._rules:
+                yield from (f"{eye.label} rule {fact}" for fact in eye.rules())
         places = Places(
             self._labels,
             {eye.cookie: eye.label for eye in seen},

@@ -422,6 +422,41 @@ def _endpoint_verbs() -> Iterator[Verb]:
     )
 
 
+# -- gateways ----------------------------------------------------------------------------------------------
+
+_PORTS = [mz.Publish("tcp", 8080, "10.7.0.5", 80)], [mz.Publish("udp", 8080, "10.7.0.6", 53)]
+
+
+def _create_gateway(agent: mz.TransitAgent, _: object) -> mz.Gateway:
+    return mz.Gateway.create(agent, vni=VNI, egress=UNDERLAY, ip="10.7.0.1/24", publish=_PORTS[0])
+
+
+def _update_gateway(agent: mz.TransitAgent, _: object) -> None:
+    mz.Gateway.open(agent, vni=VNI).update(publish=_PORTS[1], host_access=True)
+
+
+def _delete_gateway(agent: mz.TransitAgent, _: object) -> None:
+    mz.Gateway.delete_many(agent, [VNI])
+
+
+def _some_gateway(ground: Ground) -> None:
+    _create_gateway(ground.agent, ground)
+
+
+def _no_gateway(ground: Ground) -> None:
+    _delete_gateway(ground.agent, ground)
+
+
+def _gateway_verbs() -> Iterator[Verb]:
+    yield _of_agent("Gateway.create", _create_gateway, undo=_no_gateway)
+    yield _of_agent(
+        "Gateway.update", _update_gateway, before=_some_gateway, undo=_no_gateway, rolls_back=False
+    )
+    yield _of_agent(
+        "Gateway.delete", _delete_gateway, before=_some_gateway, undo=_no_gateway, rolls_back=False
+    )
+
+
 # -- tables ------------------------------------------------------------------------------------------------
 
 KEY, PEER = (VNI, "10.8.0.9"), "198.51.100.0/24"
@@ -544,6 +579,7 @@ VERBS = {
         *_tunnel_verbs(),
         *_switch_verbs(),
         *_endpoint_verbs(),
+        *_gateway_verbs(),
         *(attrs.evolve(verb, keeps_part=True) for verb in _table_verbs()),
     )
 }

@@ -25,6 +25,7 @@ NOTE = Note(
     forwarding=1 << 16,
     number=7,
     key=bytes(range(16)),
+    instance=(1 << 64) - 1,
 )
 LARGEST = attrs.evolve(
     NOTE, tunnel=0xFFFFF, egress=1 << 31, port=65535, forwarding=(1 << 32) - 1, number=MOST - 1

@@ -51,7 +51,10 @@ def gateway_findings(gateways: Gateways, noted: Noted) -> Iterator[Finding]:
 
 
 def left_gateways(host: Host) -> Iterator[Finding]:
-    """Findings for gateways whose tunnels are gone."""
+    """Findings for gateways whose tunnels are gone, and for devices whose makers died before they wrote a note."""
+    for link in gateway_notes.unnoted(host):
+        subject, text = Subject("gateway", link.name), "it was to become a gateway, and its maker died"
+        yield Finding(FindingKind.GATEWAY_LEFT, subject, "a note", None, text, instance=link.ifindex)
     for noted in gateway_notes.read_all(host):
         tunnel = get_link(host, ifindex=noted.note.tunnel)
         if tunnel is None or not tunnel.external:

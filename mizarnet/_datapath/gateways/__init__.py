@@ -14,17 +14,17 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import age, forwarding, gateway_notes, switches
+from mizarnet._datapath import age, forwarding, gateway_notes, private_netns, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration
 from mizarnet._datapath.gateway_notes import Note, Noted
 from mizarnet._datapath.gateways import fitness, networks, rules
-from mizarnet._datapath.gateways.making import Making
+from mizarnet._datapath.gateways.making import Making, take_back
 from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Way
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Session, delete_link, get_link, read_sysctl
+from mizarnet._kernel.netlink import Session, delete_link, delete_netns, get_link, read_sysctl
 from mizarnet._model.codec import Record, record_key
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import State
@@ -210,11 +210,7 @@ class Gateways:
     def _undo(self, vni: int, error: BaseException) -> None:
         """Remove what was made of a gateway, as the next call would if this process died."""
         try:
-            left = self.find(vni)
-            if left is not None:
-                self.remove(left)
-            else:
-                delete_link(self.host, name=gateway_notes.device_name(self.datapath.hooks.ifindex, vni))
+            self.delete(vni)
         except MizarnetError as refused:
             error.add_note(
                 f"What was made of the gateway of VNI {vni} is still there, until the next create() or delete() of "
@@ -265,22 +261,47 @@ class Gateways:
         fitness.refuse_taken_ports(self.host, others, fresh, port=noted.note.port, tunnel=self.datapath.name)
         if spec.nat and not wanted.nat:
             fitness.refuse_routed(self.host, fitness.prefixes(spec, there), spec.vni)
+        making = Making(self.datapath, self.maps, wanted, noted.note)
         if changed:
-            Making(self.datapath, self.maps, wanted, noted.note).change()
+            making.change()
             log.info("gateway of VNI %d changed: %s", spec.vni, ", ".join(changed))
+        else:
+            making.complete()  # a call that was cut off may have changed a part
         return wanted, changed
 
     # -- gone
 
+    def delete(self, vni: int) -> None:
+        """Remove the gateway of a VNI, however far it has come; one that is not there is no error."""
+        noted = self.find(vni)
+        if noted is not None:
+            self.remove(noted)
+        else:
+            delete_link(self.host, name=gateway_notes.device_name(self.datapath.hooks.ifindex, vni))
+
     def remove(self, noted: Noted) -> None:
-        """Remove a gateway, however far it has come; parts that are gone already are no error."""
-        note = attrs.evolve(noted.note, state=State.DELETING)
+        """Remove a gateway, however far it has come; parts that are gone already are no error.
+
+        The note ends with the pair that it is on, and the pair with a namespace that has one end of it. So both ends
+        are on the host when the namespace goes, and the pair goes last.
+        """
+        record = self.record(noted)
+        if record is not None and not record.private and record.instance != noted.note.instance:
+            record = None  # somebody's own endpoint, made after that of the gateway was gone
+        note = attrs.evolve(
+            noted.note,
+            state=State.DELETING,
+            instance=noted.note.instance if record is None else record.instance,
+        )
         gateway_notes.write(self.host, noted.link.ifindex, note)
         networks.change(self.maps, {}, networks.keys(note.vni))
         close_host(self.host, Noted(note, noted.link))
-        record = self.record(noted)
-        if record is not None and record.private:
-            self.endpoints.remove([record])
+        if record is not None:
+            self.endpoints.remove(
+                [attrs.evolve(record, private=False)]
+            )  # its namespace has a part of the pair
+        take_back(self.host, note)
+        delete_netns(private_netns.name_of(note.instance))
         delete_link(self.host, noted.link.ifindex)
         log.info("gateway of VNI %d deleted", note.vni)
 
@@ -303,7 +324,9 @@ def close_host(host: Host, noted: Noted) -> None:
 
 
 def clear_ownerless(host: Host) -> None:
-    """Remove what is left of gateways whose tunnels are gone; the caller holds the host alone."""
+    """Remove what is left of gateways whose tunnels are gone, or who have no note; the caller holds the host alone."""
+    for link in gateway_notes.unnoted(host):
+        delete_link(host, link.ifindex)
     for each in gateway_notes.read_all(host):
         tunnel = get_link(host, ifindex=each.note.tunnel)
         if tunnel is not None and tunnel.external:

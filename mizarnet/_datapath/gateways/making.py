@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import attrs
 
-from mizarnet._datapath import forwarding, gateway_notes
+from mizarnet._datapath import forwarding, gateway_notes, private_netns
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration
 from mizarnet._datapath.gateway_notes import Note
@@ -36,7 +38,7 @@ from mizarnet._model.specs import DefaultRoute, EndpointSpec, Route
 from mizarnet.errors import NetlinkError, NetnsNotFoundError, UnderlayNotFoundError
 
 _PEER = "mzq"
-"""What the name of the other end begins with, until it is in the gateway's namespace."""
+"""What the name of the other end begins with, as long as it is on the host."""
 _ROUTER = (
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/all/accept_redirects", "0"),
@@ -68,10 +70,11 @@ class Making:
     def run(self) -> None:
         """Make everything of a gateway of which nothing is there."""
         delete_link(self.host, name=self.note.device)  # a maker that died before it wrote the note
-        peer = _PEER + self.note.device.removeprefix(gateway_notes.PREFIX)
+        peer = _peer_of(self.note)
         outside = create_veth(self.host, self.note.device, peer=peer, mtu=self._egress().mtu)
         gateway_notes.write(self.host, outside.ifindex, self.note)
         record = LocalEndpoints(self.datapath, self.maps).make(self._endpoint(), private=True)
+        self._write(outside, instance=record.instance)
         with configuration.inside(record, self.host) as inside:
             self._prepare(inside)
             self._move(peer, inside)
@@ -202,3 +205,17 @@ class Making:
         if record is None:
             raise NetnsNotFoundError(f"the endpoint of the gateway of VNI {self.note.vni} is gone")
         return record
+
+
+def take_back(host: Host, note: Note) -> None:
+    """Move the inner end of a gateway's pair to the host, if it is not there; a namespace that is gone is no error."""
+    with suppress(NetnsNotFoundError), Session.open(private_netns.name_of(note.instance)) as inside:
+        link = get_link(inside, OUTSIDE)
+        if link is not None:
+            set_link(inside, link.ifindex, up=False)
+            with host.open_netns() as here:
+                set_link(inside, link.ifindex, netns=here, name=_peer_of(note))
+
+
+def _peer_of(note: Note) -> str:
+    return _PEER + note.device.removeprefix(gateway_notes.PREFIX)

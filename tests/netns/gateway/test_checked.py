@@ -151,6 +151,17 @@ def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K)
     assert_nothing_is_left(scene)
 
 
+def test_a_maker_that_died_before_its_note_left_a_device(scene: Scene) -> None:
+    mz.Gateway.delete_many(scene.way.host.agent, [VNI, VNI, 9])
+    assert_nothing_is_left(scene)
+    for end in (scene.seen.gc, lambda: mz.Gateway.delete_many(scene.way.host.agent, [VNI])):
+        scene.here("ip", "link", "add", scene.device, "type", "veth", "peer", "name", "mzq")
+        (found,) = scene.seen.check()
+        assert (found.kind, str(found.object)) == (K.GATEWAY_LEFT, f"gateway {scene.device}")
+        end()
+        assert_nothing_is_left(scene)
+
+
 def test_what_was_begun_is_made_by_the_next_call(scene: Scene) -> None:
     begin(scene, State.MAKING)
     assert mz.Gateway.list(scene.way.host.agent) == []

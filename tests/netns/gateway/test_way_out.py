@@ -26,7 +26,6 @@ from tests.support.services import (
 from tests.support.traffic import Capture
 from tests.world import UNDERLAY, EncapName
 
-pytestmark = pytest.mark.vm
 MUCH = depth(1 << 20, 100 << 20)
 UNREACHABLE = {4: 3, 6: 1}
 TCP = (socket.AF_INET, socket.SOCK_STREAM)
@@ -62,6 +61,7 @@ def settings(namespace: Namespace) -> list[str]:
     return sorted(line for line in lines if not any(word in line for word in passing))
 
 
+@pytest.mark.vm
 def test_everything_leaves_from_every_host(way: Outside, version: int) -> None:
     with ThreadPoolExecutor() as pool:
         asked = [pool.submit(exchange_everything, each.namespace, WORLD[version]) for each in way.all_tenants]
@@ -69,6 +69,7 @@ def test_everything_leaves_from_every_host(way: Outside, version: int) -> None:
             each.result()
 
 
+@pytest.mark.vm
 def test_much_leaves_in_super_packets(way: Outside, version: int) -> None:
     near, far = way.tenants[VNIS[0]]
     for each in (near, far):
@@ -103,6 +104,7 @@ def learn_path(client: Namespace, address: str) -> None:
             sender.recv(1 << 16)
 
 
+@pytest.mark.vm
 def test_errors_and_the_path_mtu_come_back(way: Outside, version: int) -> None:
     for each in way.tenants[VNIS[1]]:
         own = SUBNETS[1].address(2, version)
@@ -127,6 +129,7 @@ def test_errors_and_the_path_mtu_come_back(way: Outside, version: int) -> None:
         way.host.namespace.run("ip", f"-{version}", "route", "del", WORLD[version])
 
 
+@pytest.mark.vm
 def test_published_ports(way: Outside) -> None:
     """From the outside, from tenants of both VNIs and from the host itself, on each address of the host."""
     near, far = way.tenants[VNIS[0]]
