@@ -117,7 +117,7 @@ def _trials(arguments: argparse.Namespace, verb: Verb, judge: Judge) -> Iterator
         made = [*MODES[mode](judge.reference.listed, [*verb.again])]
         wanted = [each for each in made if _is_wanted(each, arguments)]
         if wanted:
-            sparse = 1 if arguments.every else SPARSE.get(mode, 1)
+            sparse = 1 if arguments.every else SPARSE.get(mode, 1) * verb.sparse
             yield from chosen(wanted, arguments.share * sparse, f"{arguments.seed} {verb.name} {mode}")
 
 

@@ -40,6 +40,7 @@ class Verb:
         rolls_back: Whether an error leaves everything as it was; else the call can be finished by the same call.
         bulk: Whether it is several calls in one, some of which may be done when it ends early.
         keeps_part: Whether the part that a killed call had done stays: entries by hand, replaced programs.
+        sparse: A whole run takes one trial of so many, of a verb that makes very many calls.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Verb:
     rolls_back: bool = True
     bulk: bool = False
     keeps_part: bool = False
+    sparse: int = 1
 
 
 def _nothing(ground: Ground) -> None:
@@ -448,13 +450,15 @@ def _no_gateway(ground: Ground) -> None:
 
 
 def _gateway_verbs() -> Iterator[Verb]:
-    yield _of_agent("Gateway.create", _create_gateway, undo=_no_gateway)
-    yield _of_agent(
-        "Gateway.update", _update_gateway, before=_some_gateway, undo=_no_gateway, rolls_back=False
-    )
-    yield _of_agent(
-        "Gateway.delete", _delete_gateway, before=_some_gateway, undo=_no_gateway, rolls_back=False
-    )
+    yield _of_agent("Gateway.create", _create_gateway, undo=_no_gateway, sparse=4)
+    for name, call in (("update", _update_gateway), ("delete", _delete_gateway)):
+        more: dict[str, Any] = {
+            "before": _some_gateway,
+            "undo": _no_gateway,
+            "rolls_back": False,
+            "sparse": 4,
+        }
+        yield _of_agent(f"Gateway.{name}", call, **more)
 
 
 # -- tables ------------------------------------------------------------------------------------------------
