@@ -134,6 +134,9 @@ class FindingKind(enum.Enum):
     """The endpoint, the namespace or the tunnel of a gateway is gone."""
     RULES_DIFFER = "rules differ"
     """The nftables rules of gateways are not what they shall be, so tenants may reach tunnels or the host."""
+    WAY_OUT_OPEN = "way out open"
+    """A router that is no gateway leads a VNI out by a host that translates addresses, and reaches the ports of tunnels
+    from there."""
     FORWARD_DROPS = "forward drops"
     """A chain of other software drops what gateways forward."""
 
@@ -223,6 +226,7 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.FORWARDING_OFF: (_S.WARNING, Cure.REPAIR),
     _K.GATEWAY_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.RULES_DIFFER: (_S.CRITICAL, Cure.REPAIR),
+    _K.WAY_OUT_OPEN: (_S.WARNING, Cure.NONE),
     _K.FORWARD_DROPS: (_S.ERROR, Cure.NONE),
 }
 _BY_CURE = {

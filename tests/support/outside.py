@@ -56,6 +56,11 @@ def private_spaces(host: Namespace) -> list[str]:
     return found
 
 
+def findings(host: mz.Host) -> list[mz.Finding]:
+    """What a check says of a host, but for the machine's table of neighbours, which all who use it fill."""
+    return [each for each in host.check() if each.kind is not mz.FindingKind.NEIGHBOURS_FULL]
+
+
 @attrs.frozen
 class Outside:
     """A world with a way out.

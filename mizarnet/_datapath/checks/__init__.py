@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
+from mizarnet._datapath.checks.by_hand import by_hand_findings
 from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entries
 from mizarnet._datapath.checks.gateways import gateways_findings, left_gateways, rules_findings
 from mizarnet._datapath.checks.leftovers import (
@@ -83,7 +84,8 @@ def look_at_agent(device: TunnelDevice, datapath: DataPath, tables: Tables | Non
         read = tables or Tables.read(endpoints.maps)
         hosts = Hosts.read(datapath.maps, read.contents["endpoints"].values())
         hops = next_hop_findings(datapath, read.contents["endpoints"])
-        return [*found, *left_entries(endpoints, read), *host_findings(device, datapath, hosts), *hops]
+        found += [*left_entries(endpoints, read), *host_findings(device, datapath, hosts), *hops]
+        return [*found, *by_hand_findings(endpoints)]
     except (StaleHandleError, AgentNotFoundError) as gone:
         return [agent_gone(datapath, gone)]
     except ExistsError as two:

@@ -14,8 +14,8 @@ from mizarnet._datapath import gateway_notes
 from mizarnet._kernel.netlink import Session, set_link
 from mizarnet._model.enumerations import State
 from tests.support.icmp import assert_silence, echo
-from tests.support.outside import VNIS, WORLD, Outside, outside, private_spaces
-from tests.world import UNDERLAY
+from tests.support.outside import VNIS, WORLD, Outside, findings, outside, private_spaces
+from tests.world import UNDERLAY, new_namespace
 
 VNI = VNIS[0]
 GATEWAY, RULES = f"gateway {VNI}", "rules inet mizarnet"
@@ -38,6 +38,10 @@ class Scene:
     device: str
     space: str
 
+    def check(self) -> list[mz.Finding]:
+        """What a check says."""
+        return findings(self.seen)
+
     def here(self, *words: str) -> str:
         """A command on the host."""
         return self.way.host.namespace.run(*words)
@@ -52,7 +56,7 @@ def scene(way: Outside) -> Iterator[Scene]:
     """A whole gateway, and a host that a check finds nothing on."""
     made = way.gateway(VNI, publish=[mz.Publish("tcp", 8080, way.tenants[VNI][0].ip, 80)])
     with mz.Host.open(netns=way.host.namespace.name) as seen:
-        assert seen.check() == []
+        assert findings(seen) == []
         assert [each.vni for each in seen.gateways()] == [VNI]
         (space,) = private_spaces(way.host.namespace)
         device = gateway_notes.device_name(way.host.tunnel.ifindex, VNI)
@@ -100,13 +104,13 @@ MENDED: dict[str, tuple[Callable[[Scene], object], set[tuple[K, str]]]] = {
 def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     do, wanted = MENDED[name]
     do(scene)
-    found = scene.seen.check()
+    found = scene.check()
     assert {(each.kind, str(each.object)) for each in found} == wanted, "\n".join(map(str, found))
     gateway = mz.Gateway.open(scene.way.host.agent, vni=VNI)
     assert {each.kind for each in gateway.check()} == {kind for kind, _ in wanted}
     report = scene.seen.repair(found)
     assert report, str(report)
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
 
 
@@ -118,15 +122,40 @@ def test_a_chain_of_others_that_drops(scene: Scene) -> None:
     scene.here("nft", "add", "chain", "ip", "filter", "FORWARD", chain)
     try:
         assert_silence(near, WORLD[4])
-        (found,) = scene.seen.check()
+        (found,) = scene.check()
         assert (found.kind, str(found.object)) == (K.FORWARD_DROPS, "rules ip filter FORWARD")
         assert not scene.seen.health().ok
         for command in found.remedy.split("; "):
             scene.here("sh", "-c", command)
         assert echo(near, WORLD[4])
-        assert scene.seen.check() == []
+        assert scene.check() == []
     finally:
         scene.here("nft", "delete", "table", "ip", "filter")
+
+
+def test_a_way_out_by_hand_is_told_until_tunnels_are_kept_from_it(scene: Scene) -> None:
+    """As whoever has a router of his own, and masquerades on the host."""
+    agent = scene.way.host.agent
+    mz.Gateway.delete_many(agent, [VNI])
+    near, _ = scene.way.tenants[VNI]
+    space = new_namespace("router")
+    router = mz.Endpoint.create(agent, vni=VNI, ip="10.1.0.9/24", forwarding=True, netns=space.name)
+    agent.networks[VNI, "0.0.0.0/0"] = mz.Network(via="10.1.0.9")
+    assert scene.check() == []
+    scene.here("nft", "add", "table", "ip", "own")
+    scene.here("nft", "add", "chain", "ip", "own", "out", "{ type nat hook postrouting priority 100; }")
+    scene.here("nft", "add", "rule", "ip", "own", "out", "oifname", UNDERLAY, "masquerade")
+    (found,) = scene.check()
+    assert (found.kind, str(found.object)) == (K.WAY_OUT_OPEN, f"network {VNI}/0.0.0.0/0")
+    assert "UDP port 4789" in found.message
+    scene.here("nft", "add", "chain", "ip", "own", "early", "{ type filter hook prerouting priority -300; }")
+    scene.here("nft", "add", "rule", "ip", "own", "early", "udp", "dport", "{ 4789, 6081 }", "drop")
+    assert scene.check() == []
+    scene.here("nft", "delete", "table", "ip", "own")
+    del agent.networks[VNI, "0.0.0.0/0"]
+    router.delete()
+    space.delete()
+    assert echo(near.namespace, near.ip)
 
 
 def begin(scene: Scene, state: State) -> None:
@@ -143,11 +172,11 @@ def begin(scene: Scene, state: State) -> None:
 )
 def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K) -> None:
     begin(scene, state)
-    found = scene.seen.check()
+    found = scene.check()
     assert kind in {each.kind for each in found}
     report = scene.seen.gc()
     assert report, str(report)
-    assert scene.seen.check() == []
+    assert scene.check() == []
     assert_nothing_is_left(scene)
 
 
@@ -156,7 +185,7 @@ def test_a_maker_that_died_before_its_note_left_a_device(scene: Scene) -> None:
     assert_nothing_is_left(scene)
     for end in (scene.seen.gc, lambda: mz.Gateway.delete_many(scene.way.host.agent, [VNI])):
         scene.here("ip", "link", "add", scene.device, "type", "veth", "peer", "name", "mzq")
-        (found,) = scene.seen.check()
+        (found,) = scene.check()
         assert (found.kind, str(found.object)) == (K.GATEWAY_LEFT, f"gateway {scene.device}")
         end()
         assert_nothing_is_left(scene)
@@ -180,7 +209,7 @@ def test_the_endpoint_of_a_gateway_goes_with_that(scene: Scene) -> None:
         mz.Endpoint.open(agent, name).delete()
     with pytest.raises(mz.BulkError):
         mz.Endpoint.delete_many(agent, [name])
-    assert scene.seen.check() == []
+    assert scene.check() == []
     # Without the pair and its note it is an endpoint as any other. The next gateway puts back what was changed.
     scene.here("ip", "link", "delete", scene.device)
     mz.Endpoint.open(agent, name).delete()
@@ -205,7 +234,7 @@ def test_a_gateway_outlives_its_tunnel_until_it_is_collected() -> None:
             (space,) = private_spaces(made.host.namespace)
             scene = Scene(made, seen, device, space)
             scene.here("ip", "link", "delete", "tunnel0")
-            assert (K.GATEWAY_LEFT, GATEWAY) in {(each.kind, str(each.object)) for each in seen.check()}
+            assert (K.GATEWAY_LEFT, GATEWAY) in {(each.kind, str(each.object)) for each in findings(seen)}
             report = seen.gc()
             assert report, str(report)
             assert_nothing_is_left(scene)

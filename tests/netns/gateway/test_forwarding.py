@@ -14,7 +14,7 @@ import mizarnet as mz
 from mizarnet._datapath import forwarding
 from mizarnet._kernel.netlink import Session
 from tests.support.namespace import Namespace
-from tests.support.outside import need_nftables
+from tests.support.outside import findings, need_nftables
 from tests.world import UNDERLAY, Host, World
 
 KEYS = ("ipv4/conf/{}/forwarding", "ipv6/conf/{}/force_forwarding", "ipv6/conf/{}/accept_ra")
@@ -73,7 +73,7 @@ def test_the_last_one_puts_it_back(host: Host, coming: tuple[str, ...]) -> None:
         for each in going:
             assert settings(host.namespace) != before
             with mz.Host.open(netns=host.namespace.name) as seen:
-                assert seen.check() == []
+                assert findings(seen) == []
             needing[each].go()
         assert settings(host.namespace) == before
         assert not host.namespace.run("nft", "list", "ruleset")

@@ -14,7 +14,16 @@ import mizarnet as mz
 from tests.support.depth import depth
 from tests.support.icmp import assert_silence, datagram_error, echo, family_of
 from tests.support.namespace import Namespace
-from tests.support.outside import SUBNETS, VNIS, WORLD, Outside, host_address, outside, private_spaces
+from tests.support.outside import (
+    SUBNETS,
+    VNIS,
+    WORLD,
+    Outside,
+    findings,
+    host_address,
+    outside,
+    private_spaces,
+)
 from tests.support.services import (
     DATAGRAMS,
     HTTP,
@@ -192,7 +201,7 @@ def test_what_a_gateway_says_of_itself(way: Outside) -> None:
         way.gateway(VNIS[0], publish=gateway.publish, nat=False)
     assert [*differs.value.differences] == ["nat"]
     with mz.Host.open(netns=way.host.namespace.name) as host:
-        assert not host.check()
+        assert not findings(host)
 
 
 def test_without_entries_nothing_of_a_vni_leaves(way: Outside) -> None:
