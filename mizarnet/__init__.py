@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mizarnet._model.explanation import Crossing as Crossing
     from mizarnet._model.explanation import Explanation as Explanation
     from mizarnet._model.explanation import Step as Step
+    from mizarnet._model.finding import Change as Change
     from mizarnet._model.finding import Cure as Cure
     from mizarnet._model.finding import Finding as Finding
     from mizarnet._model.finding import FindingKind as FindingKind
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import SelfTestError as SelfTestError
     from mizarnet.errors import SpecError as SpecError
     from mizarnet.errors import StaleHandleError as StaleHandleError
+    from mizarnet.errors import StalePlanError as StalePlanError
     from mizarnet.errors import SwitchNotFoundError as SwitchNotFoundError
     from mizarnet.errors import TunnelNotFoundError as TunnelNotFoundError
     from mizarnet.errors import UnderlayNotFoundError as UnderlayNotFoundError
@@ -99,6 +101,7 @@ if TYPE_CHECKING:
     from mizarnet.hostspec import HostSpec as HostSpec
     from mizarnet.lab import Lab as Lab
     from mizarnet.lab import LabHost as LabHost
+    from mizarnet.plan import Plan as Plan
     from mizarnet.switch import SwitchState as SwitchState
     from mizarnet.switch import TransitSwitch as TransitSwitch
     from mizarnet.tables import Changes as Changes
@@ -118,6 +121,7 @@ __all__ = [
     "BulkError",
     "Capacity",
     "CapacityError",
+    "Change",
     "Changes",
     "ClosedError",
     "Counter",
@@ -174,6 +178,7 @@ __all__ = [
     "NotFoundError",
     "OutdatedWarning",
     "PeerSet",
+    "Plan",
     "PrivilegeError",
     "Program",
     "Publish",
@@ -186,6 +191,7 @@ __all__ = [
     "ShortcutState",
     "SpecError",
     "StaleHandleError",
+    "StalePlanError",
     "Stats",
     "Step",
     "Subject",
@@ -215,7 +221,7 @@ _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
     "mizarnet._model.explanation": "Crossing Explanation Step",
-    "mizarnet._model.finding": "Cure Finding FindingKind Health Report Severity Subject",
+    "mizarnet._model.finding": "Change Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.gateways": "Publish",
     "mizarnet._model.specs": "DefaultRoute Encap EndpointKey EndpointSpec Hook KEEP Keep Kind Life Local MacAddress"
     " MacvlanMode Network NetworkKey Remote Route Shortcut XdpMode",
@@ -229,6 +235,7 @@ _HOMES = {
     "mizarnet.host": "Host",
     "mizarnet.hostspec": "HostSpec",
     "mizarnet.lab": "Lab LabHost",
+    "mizarnet.plan": "Plan",
     "mizarnet.switch": "SwitchState TransitSwitch",
     "mizarnet.tables": "Changes EndpointTable NetworkTable PeerSet",
     "mizarnet.tap": "Tap",

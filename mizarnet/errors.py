@@ -31,6 +31,7 @@
     ├─ LayoutError (ValueError)                C and Python disagree about a structure
     ├─ SelfTestError                           a program fails a frame of the package's self-test
     ├─ LockTimeoutError (TimeoutError)         another process kept the lock too long
+    ├─ StalePlanError (RuntimeError)           what a plan would change is not as the plan read it
     ├─ BulkError                               several items failed; the others were done
     └─ KernelError (OSError)                   the kernel refused a call
        ├─ NetlinkError                         … over rtnetlink
@@ -81,6 +82,7 @@ __all__ = [
     "SelfTestError",
     "SpecError",
     "StaleHandleError",
+    "StalePlanError",
     "SwitchNotFoundError",
     "TunnelNotFoundError",
     "UnderlayNotFoundError",
@@ -418,6 +420,23 @@ class LockTimeoutError(MizarnetError, TimeoutError):
 _BULK_SHOWN = 10
 
 
+class StalePlanError(MizarnetError, RuntimeError):
+    """Objects that a plan would change are not as they were when it was made; nothing of these was done.
+
+    Attributes:
+        changed: Names of the objects.
+        report: Report of the plan: what did not depend on them was done.
+    """
+
+    changed: tuple[str, ...]
+    report: Any
+
+    def __init__(
+        self, message: str, *, changed: Sequence[str], report: object = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, changed=tuple(changed), report=report, hint=hint)
+
+
 class BulkError(MizarnetError):
     """Some items of a bulk call failed; each item is all or nothing, and the others were done.
 
@@ -426,15 +445,23 @@ class BulkError(MizarnetError):
     Attributes:
         failed: Error of each failed item, by the item's name.
         done: Names of the items that succeeded.
+        report: Report of a plan that was applied; None: it was another call.
     """
 
     failed: Mapping[str, Exception]
     done: tuple[str, ...]
+    report: Any
 
     def __init__(
-        self, message: str, *, failed: Mapping[str, Exception], done: Sequence[str], hint: str = ""
+        self,
+        message: str,
+        *,
+        failed: Mapping[str, Exception],
+        done: Sequence[str],
+        report: object = None,
+        hint: str = "",
     ) -> None:
-        super().__init__(message, failed=dict(failed), done=tuple(done), hint=hint)
+        super().__init__(message, failed=dict(failed), done=tuple(done), report=report, hint=hint)
 
     def __str__(self) -> str:
         lines = [super().__str__(), *(f"    {name!r}: {error}" for name, error in self.failed.items())]

@@ -33,6 +33,8 @@ from mizarnet.errors import (
     TunnelNotFoundError,
 )
 from mizarnet.gateway import Gateway
+from mizarnet.hostspec import HostSpec
+from mizarnet.plan import Plan, make
 from mizarnet.tunnel import Tunnel, device_of, learn
 
 
@@ -177,6 +179,26 @@ class Host(Described, Closing):
             return repairs.repair_all(self._session)
         given = arguments.check_items(findings, argument="findings", what="Finding")
         return repairs.repair(self._session, arguments.check_all(given, Finding, argument="findings"))
+
+    def plan(self, spec: HostSpec, *, owner: str | None = None) -> Plan:
+        """What would change if this host became as a specification says; nothing is changed.
+
+        Sections, and fields of endpoints, that the specification leaves out are not compared. What an object lacks of
+        its own record, as :meth:`check` finds it, counts as well. Tunnel, agent and switch are never deleted.
+
+        Args:
+            spec: The specification.
+            owner: Prefix of the names of the endpoints that may be deleted if the specification does not have them,
+                such as ``"svc/"``: it ends with its only ``/``. Entries are written, and deleted, as those of the feed
+                ``plan:<owner>``. None: nothing is deleted, and entries are written by hand.
+
+        Raises:
+            InvalidValueError: ``owner`` does not end with its only ``/``, an endpoint's name does not begin with it, or
+                the specification names no tunnel, and the host does not have exactly one.
+            LayoutError: Another version of this package attached the agent.
+            ExistsError: Programs of two agents are on the tunnel.
+        """
+        return make(self._session, spec, netns=self.netns, owner=owner)
 
     @whole
     def gc(self) -> Report:

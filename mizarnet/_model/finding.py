@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -323,20 +323,57 @@ Findings: TypeAlias = list[Finding]
 """For classes with a method of the name ``list``."""
 
 
+Action: TypeAlias = Literal["create", "update", "replace", "delete"]
+"""What a change does: ``update`` is in place, ``replace`` is delete and create."""
+
+
+@public
+@attrs.frozen
+class Change(Described):
+    """One difference between a specification and the kernel, and what makes it good.
+
+    Attributes:
+        action: ``"create"``, ``"update"`` in place, ``"replace"`` (delete and create) or ``"delete"``.
+        object: What it is about.
+        wanted: What the specification says: of an update or replacement, what differs.
+        found: What there is.
+        reason: The same as a sentence without its subject, with no full stop.
+        interrupts: Whether it interrupts traffic that goes through now.
+    """
+
+    action: Action
+    object: Subject
+    wanted: Any = attrs.field(hash=False)
+    found: Any = attrs.field(hash=False)
+    reason: str
+    interrupts: bool = False
+
+    @property
+    def message(self) -> str:
+        """A sentence of its own."""
+        return f"{self.object}: {self.reason}"
+
+    def __str__(self) -> str:
+        return f"{_SIGNS[self.action]} {self.message}" + (" (interrupts traffic)" if self.interrupts else "")
+
+
+_SIGNS: Mapping[str, str] = {"create": "+", "update": "~", "replace": "-/+", "delete": "-"}
+
+
 @public
 @attrs.frozen
 class Report(Described):
-    """What a repair or a collection did. It is true when nothing is left.
+    """What a repair, a collection or a plan did. It is true when nothing is left.
 
     Attributes:
-        done: Findings that hold no longer.
-        left: Findings that still hold.
+        done: Findings that hold no longer; of a plan, changes that were made.
+        left: Findings that still hold; of a plan, changes that were not made.
         errors: Why those that were tried are left.
     """
 
-    done: tuple[Finding, ...] = ()
-    left: tuple[Finding, ...] = ()
-    errors: Mapping[Finding, str] = attrs.field(factory=dict[Finding, str])
+    done: tuple[Finding | Change, ...] = ()
+    left: tuple[Finding | Change, ...] = ()
+    errors: Mapping[Finding | Change, str] = attrs.field(factory=dict["Finding | Change", str])
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes in a form that JSON can hold; errors by the finding's message."""
@@ -393,7 +430,9 @@ class Health(Described):
 _HEADER = ("severity", "kind", "object", "message")
 
 
-def _row(finding: Finding) -> tuple[str, str, str, str]:
+def _row(finding: Finding | Change) -> tuple[str, str, str, str]:
+    if isinstance(finding, Change):
+        return finding.action, "change", str(finding.object), finding.reason
     return finding.severity.value, finding.kind.value, str(finding.object), finding.message
 
 

@@ -137,6 +137,25 @@ class Owned(Generic[K]):
             return self._change(maps, feed, there, put, gone, partly=True)
 
     @whole
+    def apply_seen(
+        self, put: Mapping[bytes, bytes], gone: Set[bytes], feed: Feed, seen: Mapping[bytes, bytes]
+    ) -> set[bytes]:
+        """Write and delete entries that are as they were seen, or as they shall be; the keys of the others.
+
+        Not for users: keys and values are packed.
+        """
+        with self._datapath.writing(*TABLE_WRITER) as maps:
+            there = present(self._map(maps), put.keys() | gone)
+            stale = {
+                key
+                for key in put.keys() | gone
+                if there.get(key) != seen.get(key) and there.get(key) != put.get(key)
+            }
+            fresh = {key: value for key, value in put.items() if key not in stale}
+            done = self._change(maps, feed, there, fresh, gone - stale, partly=True)
+            return stale | {self._pack_key(key) for key in [*done.local, *done.refused]}
+
+    @whole
     def _remove(self, packed: bytes) -> bool:
         """Remove an entry that was written by hand; whether there was one of that key."""
         with self._datapath.writing(*TABLE_WRITER) as maps:

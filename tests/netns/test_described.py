@@ -69,6 +69,9 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
     with mz.Host.open(netns=host.netns) as seen:
         (finding,) = seen.check()
         yield from (seen, finding, finding.object, seen.health(), seen.repair([finding]))
+        spec = mz.HostSpec.from_dict({"endpoints": [{**endpoint.spec.to_dict(), "mtu": 1300}]})
+        plan = seen.plan(spec)
+        yield from (spec, plan, *plan.changes)
     with mz.Endpoint.open(agent, "vm").open_tap() as tap:
         yield tap
 

@@ -46,6 +46,11 @@ SEEN = {
         "ok  inner TTL 63 at d",
         "all as expected",
     ),
+    "orchestrator.py": (
+        "orchestrator-h3: 68 changes",
+        "orchestrator-h3: 0 changes",
+        "changes, then 0; a container of the first host reaches one of the third",
+    ),
     "vm.py": (
         "ok  the VM pings near",
         "ok  near pings the VM",

@@ -18,7 +18,7 @@ from tests.support.traffic import ping
 from tests.world import TUNNEL, cable, new_namespace
 
 README = Path(__file__).parent.parent.parent / "README.md"
-HOST_1, HOST_2, LATER, WAY_OUT, SECOND, FEEDS, WHOLE, METRICS, JOIN = re.findall(
+HOST_1, HOST_2, LATER, WAY_OUT, SECOND, FEEDS, WHOLE, SPEC, METRICS, JOIN = re.findall(
     r"```python\n(.*?)```", README.read_text(), re.DOTALL
 )
 
@@ -138,3 +138,15 @@ def test_metrics_are_served(
 def test_ten_lines_show_both_hosts() -> None:
     lines = [line for line in (HOST_1 + HOST_2).splitlines() if line]
     assert len(lines) == 10
+
+
+def test_a_host_becomes_as_its_file_says(
+    hosts: tuple[Namespace, Namespace], containers: tuple[Namespace, Namespace], tmp_path: Path
+) -> None:
+    (document,) = re.findall(r"```toml\n(.*?)```", README.read_text(), re.DOTALL)
+    path = tmp_path / "host.toml"
+    path.write_text(document)
+    code = SPEC.replace('"host.toml"', repr(str(path)))
+    first, second = _run(hosts[0], code), _run(hosts[0], code)
+    assert "+ endpoint svc/web" in first
+    assert "nothing to change" in second

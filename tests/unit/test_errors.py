@@ -40,6 +40,7 @@ EXAMPLES: list[MizarnetError] = [
     errors.LayoutError("m", struct="mzn_ip", differences=["x"]),
     errors.SelfTestError("m", program="agent", frame="f", wanted="w", found="x"),
     errors.LockTimeoutError("m", timeout=1.5),
+    errors.StalePlanError("m", changed=["endpoint web"]),
     errors.BulkError("m", failed={"a": errors.ClosedError("n")}, done=["b"]),
     errors.KernelError("create x", errno=errno.EPERM),
     errors.NetlinkError("create x", errno=errno.EEXIST, kernel_message="taken"),

@@ -16,13 +16,14 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import age
+from mizarnet._datapath import age, next_hops
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import comparison, configuration, device, entries, items
 from mizarnet._datapath.endpoints.making import Making, gateways_of_networks
 from mizarnet._datapath.endpoints.options import OPTIONS, Options
 from mizarnet._datapath.endpoints.removal import Removal, text_of
 from mizarnet._datapath.endpoints.updating import Updating
+from mizarnet._datapath.feeds import Edit
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.lock import of_name
 from mizarnet._datapath.maps import Maps
@@ -308,6 +309,20 @@ class LocalEndpoints:
             record = updating.run(record, wanted, gateways_given=given.get("gateway") is not None)
         record = options.apply(record, options.wanted(record, given))
         return record, tuple(name for name in given if _differs(name, record, before))
+
+    def hand_over(self, heirs: Mapping[bytes, bytes]) -> None:
+        """Let addresses of endpoints that are about to leave them lead elsewhere, with no moment without an entry.
+
+        The caller holds the tables' lock. What the endpoint gives up afterwards is its own entries only.
+
+        Args:
+            heirs: Packed entries of ``endpoints`` for these addresses.
+        """
+        edit = Edit(put=heirs, fresh=frozenset(), gone=(), foreign={})
+        to_renew = next_hops.begin_endpoints(self.maps, edit)
+        self.maps.endpoints.update_many(heirs.items())
+        if to_renew:
+            next_hops.renew(self.maps)
 
     # -- gone
 

@@ -29,7 +29,8 @@ def _lives_in(netns: str, existing: Record) -> bool:
         return found.netns.identity == existing.netns_id
 
 
-def _leads_to(netns: str, existing: Record) -> bool:
+def leads_to(netns: str, existing: Record) -> bool:
+    """Whether a name or path leads to the endpoint's namespace; False also if it leads nowhere."""
     with suppress(NetnsNotFoundError):
         return _lives_in(netns, existing)
     return False
@@ -41,7 +42,7 @@ def refuse_other(wanted: EndpointSpec, existing: Record) -> None:
     present = attrs.asdict(existing.spec, recurse=False)
     if wanted.netns is None and not existing.private:
         given["netns"], present["netns"] = _HOST, existing.spec.netns or _HOST
-    elif wanted.netns is not None and _leads_to(wanted.netns, existing):
+    elif wanted.netns is not None and leads_to(wanted.netns, existing):
         present["netns"] = wanted.netns
     refuse_differences(
         f"endpoint {wanted.name!r}",

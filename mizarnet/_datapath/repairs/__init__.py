@@ -22,7 +22,7 @@ from mizarnet._datapath.repairs.endpoint import mend_endpoint
 from mizarnet._datapath.repairs.gateway import mend_gateway, mend_rules
 from mizarnet._datapath.repairs.tally import Tally
 from mizarnet._datapath.tunnel_device import TunnelDevice
-from mizarnet._model.finding import Finding, Report
+from mizarnet._model.finding import Change, Finding, Report
 
 _ROUNDS = 3
 
@@ -43,7 +43,7 @@ def repair(host: Host, findings: Iterable[Finding]) -> Report:
 
 def repair_all(host: Host) -> Report:
     """Mend all that checks find: of what one repair brings to light, such as the MTUs on a tunnel, too."""
-    done: list[Finding] = []
+    done: list[Finding | Change] = []
     report = Report()
     for _ in range(_ROUNDS):
         report = repair(host, confirmed(lambda: look_at_host(host)))

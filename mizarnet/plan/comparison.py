@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host's specification compared with the kernel: the steps between the two. Nothing is changed, no lock is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+import attrs
+
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._model import codec
+from mizarnet._model.codec import feed_text
+from mizarnet._model.finding import Change
+from mizarnet._model.specs import EndpointKey
+from mizarnet.errors import InvalidValueError
+from mizarnet.hostspec import HostSpec
+from mizarnet.plan import devices, endpoints, entries
+from mizarnet.plan.endpoints import Endpoints
+from mizarnet.plan.entries import NETWORKS, PEERS, REMOTES, Difference, Table
+from mizarnet.plan.step import AnyStep, HeirStep, Step
+
+
+@attrs.frozen
+class Comparison:
+    """What is between a specification and the kernel.
+
+    Attributes:
+        tunnel: Name of the tunnel.
+        steps: Steps, in the order in which they are safe.
+        conflicts: Entries of others that are in the way, and are left alone.
+    """
+
+    tunnel: str
+    steps: list[AnyStep]
+    conflicts: list[Change]
+
+
+def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Comparison:
+    """Compare a specification with a host.
+
+    Raises:
+        InvalidValueError: The specification names no tunnel, and the host does not have exactly one.
+        LayoutError: Another version of this package attached the agent.
+        ExistsError: Programs of two agents are on the tunnel.
+    """
+    devices_there = TunnelDevice.all(session)
+    name = spec.tunnel.name if spec.tunnel is not None else _only(devices_there)
+    device = next((each for each in devices_there if each.name == name), None)
+    with ExitStack() as stack:
+        datapath = None if device is None else DataPath.find(device.hooks)
+        if datapath is not None:
+            stack.enter_context(closing(datapath))
+        steps = [*devices.compare(spec, device, datapath)]
+        conflicts: list[Change] = []
+        steps += _tables(spec, datapath, feed, owner, conflicts)
+    return Comparison(name, sorted(steps, key=lambda step: step.rank), conflicts)
+
+
+def _only(there: list[TunnelDevice]) -> str:
+    if len(there) != 1:
+        raise InvalidValueError(
+            f"the host has {len(there)} tunnels, and the specification names none",
+            argument="spec",
+            value=None,
+            hint="give it a section tunnel",
+        )
+    return there[0].name
+
+
+def _tables(
+    spec: HostSpec, datapath: DataPath | None, feed: Feed, owner: str | None, conflicts: list[Change]
+) -> Iterator[AnyStep]:
+    names = dict(entries.names_of(datapath))
+
+    def differ(
+        table: Table, wanted: dict[bytes, bytes], without: frozenset[bytes] = frozenset()
+    ) -> Difference:
+        there = {key: value for key, value in table.entries(datapath).items() if key not in without}
+        found = entries.compare(
+            table,
+            there,
+            wanted,
+            feed,
+            lambda number: names.get(number) or feed_text(number, names.values()) if number else "",
+            prune=owner is not None,
+        )
+        conflicts.extend(found.conflicts)
+        return found
+
+    if spec.peers is not None:
+        packed = {codec.pack_peer_key(each): codec.pack_peer(each, feed=feed.number) for each in spec.peers}
+        yield from differ(PEERS, packed).steps
+    if spec.networks is not None:
+        yield from differ(NETWORKS, entries.packed_networks(spec.networks, feed)).steps
+    found = Endpoints.read(datapath) if spec.endpoints is not None else None
+    of_endpoints: list[AnyStep] = []
+    if found is not None and spec.endpoints is not None:
+        of_endpoints = [*endpoints.compare(found, spec.endpoints, spec.given, owner)]
+    if spec.remotes is not None:
+        # What becomes an endpoint of this host is taken over by it, and never absent.
+        own = frozenset(
+            codec.pack_endpoint_key(EndpointKey(each.vni, address.ip))
+            for each in spec.endpoints or ()
+            for address in each.ip
+        )
+        remotes = differ(REMOTES, entries.packed_remotes(spec.remotes, feed), own)
+        yield from remotes.steps
+        if remotes.local:
+            of_endpoints = [*_inherited(of_endpoints, found, remotes.local, datapath, conflicts)]
+    yield from of_endpoints
+
+
+def _inherited(
+    steps: list[AnyStep],
+    found: Endpoints | None,
+    local: dict[bytes, bytes],
+    datapath: DataPath | None,
+    conflicts: list[Change],
+) -> Iterator[AnyStep]:
+    """The steps of endpoints, with the entries that go over from one that leaves to another host."""
+    left = dict(local)
+    for step in steps:
+        heirs = _heirs(step, found, left)
+        if not heirs or found is None or not isinstance(step, Step):
+            yield step
+            continue
+        name = step.change.object.name
+        for key, value in heirs.items():
+            del left[key]
+            have = found.records[name].pack_endpoints()[key]
+            yield HeirStep(entries.heir_change(key, value, have, name), key, value, name)
+        yield endpoints.with_heirs(step, found, heirs)
+    for key, value in left.items():
+        there = None if datapath is None else datapath.maps.endpoints.lookup(key)
+        if there is not None and codec.is_local(there):
+            conflicts.append(entries.local_conflict(key, value, there))
+
+
+def _heirs(step: AnyStep, found: Endpoints | None, left: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    if found is None or not isinstance(step, Step) or step.change.action not in ("delete", "update"):
+        return {}
+    record = found.records.get(step.change.object.name)
+    if record is None or step.change.object.kind != "endpoint":
+        return {}
+    keys = set(record.pack_endpoints())
+    if step.change.action == "update":
+        coming = step.change.wanted.get("ip", record.spec.ip)
+        keys -= {record.address_key(address) for address in coming}
+    return {key: value for key, value in left.items() if key in keys}

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The endpoints of a host's specification, compared with records and devices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import attrs
+
+from mizarnet._datapath.checks.endpoints import Tables, all_findings
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.endpoints.comparison import leads_to
+from mizarnet._datapath.endpoints.options import OPTIONS
+from mizarnet._datapath.lock import SHARED_HOST, TABLES, Section, of_name
+from mizarnet._kernel.jobs import whole
+from mizarnet._model.codec import Record
+from mizarnet._model.differences import differences
+from mizarnet._model.finding import Change, Finding, FindingKind, Subject
+from mizarnet._model.specs import EndpointSpec
+from mizarnet._plain import text
+from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
+
+IN_PLACE = ("ip", "gateway", "routes", *OPTIONS)
+"""Fields of an endpoint that change in place."""
+_NOT_LIVE = {
+    FindingKind.DEVICE_GONE,
+    FindingKind.NAMESPACE_GONE,
+    FindingKind.UNFINISHED,
+    FindingKind.ENDING,
+}
+
+
+@attrs.frozen
+class Endpoints:
+    """The endpoints of this host, as they were read once.
+
+    Attributes:
+        records: Their records, by name.
+        findings: What is wrong with each, by name.
+    """
+
+    records: Mapping[str, Record]
+    findings: Mapping[str, list[Finding]]
+
+    @classmethod
+    def read(cls, datapath: DataPath | None) -> Endpoints:
+        """Read them; without a data path there are none."""
+        if datapath is None:
+            return cls({}, {})
+        tables = Tables.read(datapath.maps)
+        found: defaultdict[str, list[Finding]] = defaultdict(list)
+        for each in all_findings(LocalEndpoints.of(datapath), tables):
+            if each.object.kind == "endpoint":
+                found[each.object.name].append(each)
+        return cls({record.spec.name: record for record in tables.records()}, found)
+
+
+def compare(
+    found: Endpoints, wanted: Iterable[EndpointSpec], given: Mapping[str, frozenset[str]], owner: str | None
+) -> Iterator[AnyStep]:
+    """Steps that make the endpoints as they shall be."""
+    names: set[str] = set()
+    for spec in wanted:
+        names.add(spec.name)
+        yield from _compare(found, spec, given[spec.name])
+    for name, record in found.records.items():
+        if owner is not None and name.startswith(owner) and name not in names:
+            change = Change(
+                "delete", _subject(name), None, shown(record.spec), "not in the specification", True
+            )
+            yield Step(change, Rank.ENDPOINTS_GO, _delete(name, record, {}))
+
+
+def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Iterator[AnyStep]:
+    name, record = spec.name, found.records.get(spec.name)
+    findings = found.findings.get(name, [])
+    lost = [each for each in findings if each.kind in _NOT_LIVE]
+    if record is None or lost:
+        reason = "; ".join(each.text for each in lost) if lost else shown(spec)
+        yield Step(
+            Change("create", _subject(name), spec, None, reason), Rank.ENDPOINTS, _create(spec, record)
+        )
+        return
+    wanted, there = _fields(spec, record, given)
+    fixed = [each for each in wanted if each not in IN_PLACE]
+    if wanted:
+        reason = ", ".join(f"{each} {text(there[each])} -> {text(wanted[each])}" for each in wanted)
+        if fixed:
+            change = Change("replace", _subject(name), wanted, there, reason, True)
+            yield Step(change, Rank.ENDPOINTS, _replace(spec, record))
+            return
+        change = Change("update", _subject(name), wanted, there, reason)
+        yield Step(change, Rank.ENDPOINTS, _update(name, record, wanted, {}))
+    for each in findings:
+        if each.repairable:
+            yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
+
+
+def _fields(spec: EndpointSpec, record: Record, given: frozenset[str]) -> tuple[Fields, Fields]:
+    """The given fields of an endpoint that differ, as they are wanted, and as they are."""
+    wanted = {name: getattr(spec, name) for name in given if name != "name"}
+    there = {name: getattr(record.spec, name) for name in wanted}
+    if wanted.get("netns") not in (None, there.get("netns")) and leads_to(wanted["netns"], record):
+        there["netns"] = wanted["netns"]
+    differing = differences(wanted, there)
+    order = [field.name for field in attrs.fields(EndpointSpec) if field.name in differing]
+    return {name: wanted[name] for name in order}, {name: there[name] for name in order}
+
+
+def with_heirs(step: Step, found: Endpoints, heirs: Mapping[bytes, bytes]) -> Step:
+    """The step of an endpoint that leaves addresses, which lead elsewhere before it does."""
+    name = step.change.object.name
+    record = found.records[name]
+    run = (
+        _delete(name, record, heirs)
+        if step.change.action == "delete"
+        else _update(name, record, step.change.wanted, heirs)
+    )
+    return attrs.evolve(step, run=run, rank=Rank.ENDPOINTS_GO)
+
+
+def shown(spec: EndpointSpec) -> str:
+    """An endpoint in a line."""
+    return f"{', '.join(str(each.ip) for each in spec.ip)} of VNI {spec.vni} in {spec.netns or 'the host'}"
+
+
+def _subject(name: str) -> Subject:
+    return Subject("endpoint", name)
+
+
+def _refuse_stale(endpoints: LocalEndpoints, name: str, seen: Record | None) -> Record | None:
+    record = endpoints.named(name)
+    if record != seen:
+        raise Stale
+    return record
+
+
+def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        with place.datapath() as datapath, datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            _refuse_stale(endpoints, spec.name, seen)
+            endpoints.find_or_make(spec)
+
+    return run
+
+
+def _replace(spec: EndpointSpec, seen: Record) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        with place.datapath() as datapath, datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            _refuse_stale(endpoints, spec.name, seen)
+            endpoints.delete(spec.name)
+            endpoints.find_or_make(spec)
+
+    return run
+
+
+def _update(
+    name: str, seen: Record, given: Fields, heirs: Mapping[bytes, bytes]
+) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        with place.datapath() as datapath:
+            with datapath.writing(*_sections(name, heirs)) as maps:
+                endpoints = LocalEndpoints(datapath, maps)
+                record = _refuse_stale(endpoints, name, seen)
+                assert record is not None  # as it was seen
+                _hand_over(place, datapath, endpoints, heirs)
+                record, _ = endpoints.update(record, given)
+            LocalEndpoints.of(datapath).complete_device(record, record.spec)
+
+    return run
+
+
+def _delete(name: str, seen: Record, heirs: Mapping[bytes, bytes]) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        with place.datapath() as datapath, datapath.writing(*_sections(name, heirs)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            _refuse_stale(endpoints, name, seen)
+            _hand_over(place, datapath, endpoints, heirs)
+            endpoints.delete(name)
+
+    return run
+
+
+def _sections(name: str, heirs: Mapping[bytes, bytes]) -> Iterator[Section]:
+    yield SHARED_HOST
+    if heirs:
+        yield TABLES
+    yield of_name(name)
+
+
+def _hand_over(
+    place: Place, datapath: DataPath, endpoints: LocalEndpoints, heirs: Mapping[bytes, bytes]
+) -> None:
+    if heirs:
+        place.sign(datapath)
+        endpoints.hand_over(heirs)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step of a plan: a change, what it takes for granted, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, contextmanager
+from enum import IntEnum
+from typing import Any
+
+import attrs
+
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.feeds import Feed, register
+from mizarnet._datapath.host import Host
+from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._model.finding import Change, Finding
+from mizarnet.tunnel import Tunnel
+
+
+class Rank(IntEnum):
+    """The order of steps that is safe under traffic: what comes before what goes, and what is next to an end last."""
+
+    TUNNEL = 0
+    AGENT = 1
+    REPAIR = 2
+    SWITCH = 3
+    PEERS = 4
+    NETWORKS = 5
+    REMOTES = 6
+    ENDPOINTS = 7
+    ENDPOINTS_GO = 8
+    REMOTES_GO = 9
+    NETWORKS_GO = 10
+    PEERS_GO = 11
+
+
+class Stale(Exception):
+    """The object is not as it was when the plan was made."""
+
+
+@attrs.frozen
+class Place:
+    """Where a plan is applied.
+
+    Attributes:
+        session: The host.
+        netns: Its namespace, as the caller named it.
+        tunnel: Name of the tunnel.
+        feed: Writer of the entries.
+    """
+
+    session: Host
+    netns: str | None
+    tunnel: str
+    feed: Feed
+
+    @contextmanager
+    def path(self) -> Generator[str, None, None]:
+        """A path of the host's namespace, for calls that take one."""
+        with self.session.open_netns() as here:
+            yield f"/proc/self/fd/{here.fileno()}"
+
+    @contextmanager
+    def opened(self) -> Generator[Tunnel, None, None]:
+        """The tunnel, with a handle of its own."""
+        with self.path() as path, Tunnel.open(self.tunnel, netns=path) as tunnel:
+            tunnel.netns = self.netns
+            yield tunnel
+
+    @contextmanager
+    def datapath(self) -> Generator[DataPath, None, None]:
+        """The data path on the tunnel; raises as ``TransitAgent.open`` does."""
+        device = TunnelDevice.open(self.session, self.tunnel)
+        with closing(DataPath.open(device.hooks)) as found:
+            yield found
+
+    def sign(self, datapath: DataPath) -> None:
+        """Make sure that the feed's name is known, for a caller that holds the tables' lock."""
+        register(datapath.maps, self.feed)
+
+
+@attrs.frozen(eq=False)
+class Step:
+    """A step that is taken by itself.
+
+    Attributes:
+        change: The change.
+        rank: Its place in the order.
+        run: Makes the change; raises ``Stale`` if the object is not as it was.
+        plans_again: Whether what comes after it has to be found anew, since it takes all else with it.
+    """
+
+    change: Change
+    rank: Rank
+    run: Callable[[Place], object]
+    plans_again: bool = False
+
+
+@attrs.frozen(eq=False)
+class EntryStep:
+    """A change of an entry of a table; those of one table and rank are made together.
+
+    Attributes:
+        change: The change.
+        rank: Its place in the order.
+        table: Name of the table, an attribute of the agent.
+        key: Packed key.
+        value: Packed value; None: the entry goes.
+        seen: Packed value that was there; None: there was none.
+    """
+
+    change: Change
+    rank: Rank
+    table: str
+    key: bytes
+    value: bytes | None
+    seen: bytes | None
+
+
+@attrs.frozen(eq=False)
+class RepairStep:
+    """A difference from the own record of an object, which is mended as ``Host.repair`` does; all of them together.
+
+    Attributes:
+        change: The change.
+        finding: What was found.
+        rank: Its place in the order.
+    """
+
+    change: Change
+    finding: Finding
+    rank: Rank = Rank.REPAIR
+
+
+@attrs.frozen(eq=False)
+class HeirStep:
+    """An entry that takes the place of that of an endpoint which leaves; it is written with that endpoint's step.
+
+    Attributes:
+        change: The change.
+        key: Packed key.
+        value: Packed value.
+        endpoint: Name of the endpoint.
+        rank: Its place in the order.
+    """
+
+    change: Change
+    key: bytes
+    value: bytes
+    endpoint: str
+    rank: Rank = Rank.ENDPOINTS_GO
+
+
+AnyStep = Step | EntryStep | RepairStep | HeirStep
+Fields = Mapping[str, Any]

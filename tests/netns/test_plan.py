@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host becomes as its specification says, by exactly the changes that a plan shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+
+import mizarnet as mz
+from mizarnet import FindingKind, hostspec
+from mizarnet._model.specs import EndpointSpec
+from mizarnet.plan.endpoints import IN_PLACE
+from tests.support.depth import depth
+from tests.support.flow import Probe
+from tests.support.namespace import Namespace
+from tests.support.traffic import assert_ping
+from tests.world import TUNNEL, UNDERLAY, cable, new_namespace, quiet
+
+ALL = ("create", "update", "replace", "delete")
+OWNER = "svc/"
+ADDRESSES = ("192.0.2.1", "192.0.2.2")
+
+
+@attrs.frozen
+class Fleet:
+    """Two hosts without anything on them, and namespaces for containers."""
+
+    spaces: tuple[Namespace, Namespace]
+    hosts: tuple[mz.Host, mz.Host]
+    inside: dict[str, Namespace]
+
+    def spec(self, number: int = 0, **sections: Any) -> dict[str, Any]:
+        """What a host shall have: a tunnel, and whatever is given."""
+        return {"tunnel": {"encap": "vxlan", "underlay": UNDERLAY, "local": ADDRESSES[number]}, **sections}
+
+    def endpoint(self, name: str, ip: str, **fields: Any) -> dict[str, Any]:
+        """An endpoint in the namespace of that name."""
+        space = self.inside[name.rpartition("/")[2]].name
+        return {"name": name, "vni": 7, "ip": ip, "netns": space, **fields}
+
+    def agent(self, number: int = 0) -> mz.TransitAgent:
+        """The agent of a host, which is there by now."""
+        (agent,) = self.hosts[number].agents()
+        return agent
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """Two new hosts."""
+    spaces = (new_namespace("h1"), new_namespace("h2"))
+    inside = {name: new_namespace(name) for name in ("web", "app", "db")}
+    for each in inside.values():
+        quiet(each)
+    try:
+        cable(*spaces)
+        with mz.Host.open(netns=spaces[0].name) as one, mz.Host.open(netns=spaces[1].name) as other:
+            yield Fleet(spaces, (one, other), inside)
+            for host in (one, other):
+                host.clear(force=True)
+    finally:
+        for each in (*spaces, *inside.values()):
+            each.delete()
+
+
+def _apply(host: mz.Host, data: dict[str, Any], owner: str | None = OWNER, **how: Any) -> mz.Plan:
+    """Plan, apply, and see that nothing is left to plan."""
+    spec = mz.HostSpec.from_dict(data)
+    plan = host.plan(spec, owner=owner)
+    report = plan.apply(**how)
+    assert report, str(report)
+    again = host.plan(spec, owner=owner)
+    assert not again, str(again)
+    assert [each for each in host.check() if each.kind is not FindingKind.PEER_MISSING] == []
+    return plan
+
+
+def _told(plan: mz.Plan) -> list[tuple[str, str]]:
+    return [(each.action, str(each.object)) for each in plan.changes]
+
+
+def _both(fleet: Fleet) -> list[dict[str, Any]]:
+    """Two hosts with an endpoint each, which know each other's."""
+    nets = [{"vni": 7, "prefix": "10.0.0.0/24", "gateway": "10.0.0.254"}]
+    return [
+        fleet.spec(
+            0,
+            peers=["192.0.2.0/24"],
+            networks=nets,
+            endpoints=[fleet.endpoint("svc/web", "10.0.0.1/24")],
+            remotes=[{"vni": 7, "ip": "10.0.0.2", "host": ADDRESSES[1]}],
+        ),
+        fleet.spec(
+            1,
+            peers=["192.0.2.0/24"],
+            networks=nets,
+            endpoints=[fleet.endpoint("svc/app", "10.0.0.2/24")],
+            remotes=[{"vni": 7, "ip": "10.0.0.1", "host": ADDRESSES[0]}],
+        ),
+    ]
+
+
+@pytest.mark.vm
+def test_from_nothing_to_two_hosts_that_talk_in_the_order_of_the_plan(fleet: Fleet) -> None:
+    told: list[tuple[int, int, str]] = []
+    for host, data in zip(fleet.hosts, _both(fleet), strict=True):
+        plan = _apply(host, data, progress=lambda done, total, each: told.append((done, total, str(each))))
+        assert [each.object.kind for each in plan.changes] == [
+            "tunnel",
+            "agent",
+            "peer",
+            "network",
+            "remote",
+            "endpoint",
+        ]
+        assert all(each.action == "create" for each in plan.changes)
+        assert told == [(number, 6, str(each)) for number, each in enumerate(plan.changes, 1)]
+        told.clear()
+        assert str(plan).endswith(" 6 to create.")
+        assert len(plan.to_dict()["changes"]) == 6
+        assert "svc/" in plan._repr_html_()
+    assert_ping(fleet.inside["web"], "10.0.0.2")
+    assert fleet.agent().endpoints.feed_of((7, "10.0.0.2")) == "plan:svc/"
+
+
+# -- each field --------------------------------------------------------------------------------------------
+
+BASE = {"mtu": 1400, "forwarding": False, "gateway": ["10.0.0.254"], "labels": {"a": "b"}}
+OTHERS: dict[str, Any] = {
+    "vni": 8,
+    "ip": ["10.0.0.1/24", "10.0.0.8/24"],
+    "ifname": "net1",
+    "mac": "02:00:00:00:00:77",
+    "kind": "macvtap",
+    "gateway": ["10.0.0.253"],
+    "default_route": "never",
+    "routes": [{"prefix": "10.9.0.0/16", "gateway": "10.0.0.254"}],
+    "mtu": 1300,
+    "forwarding": True,
+    "trust_user_namespace": True,
+    "labels": {"a": "c"},
+}
+"""Another value of each field of an endpoint."""
+
+
+def test_each_field_of_an_endpoint_that_differs_is_shown_and_undone(fleet: Fleet) -> None:
+    assert OTHERS.keys() == {field.name for field in attrs.fields(EndpointSpec)} - {"name", "netns"}
+    (host, _), endpoint = fleet.hosts, fleet.endpoint("svc/web", "10.0.0.1/24", **BASE)
+    full = {
+        **endpoint,
+        "kind": "macvlan",
+        "default_route": "always",
+        "routes": [],
+        "ifname": "eth0",
+        "mac": "02:00:00:00:00:01",
+        "trust_user_namespace": False,
+    }
+    spec = mz.HostSpec.from_dict(fleet.spec(endpoints=[full]))
+    host.plan(spec, owner=OWNER).apply()
+    for name, value in OTHERS.items():
+        changed = {**full, name: value}
+        if name == "kind":
+            changed = {**changed, "netns": None, "routes": [], "gateway": []}
+            changed.pop("netns")
+        if name in IN_PLACE:
+            given = {
+                name: mz.HostSpec.from_dict({"endpoints": [changed]}).endpoints[0].__getattribute__(name)
+            }  # type: ignore[index]
+            mz.Endpoint.open(fleet.agent(), "svc/web").update(**given)
+        else:
+            mz.Endpoint.delete_many(fleet.agent(), ["svc/web"])
+            (wish,) = mz.HostSpec.from_dict({"endpoints": [changed]}).endpoints or ()
+            mz.Endpoint.create(fleet.agent(), wish)
+        plan = host.plan(spec, owner=OWNER)
+        action = "update" if name in IN_PLACE else "replace"
+        assert _told(plan) == [(action, "endpoint svc/web")], (name, str(plan))
+        (change,) = plan.changes
+        assert name in change.wanted and name in change.found
+        assert change.interrupts == (action == "replace")
+        if action == "replace":
+            left = plan.apply()
+            assert left.left == (change,)
+        assert plan.apply(allow=ALL)
+        again = host.plan(spec, owner=OWNER)
+        assert not again, (name, str(again))
+        assert mz.Endpoint.open(fleet.agent(), "svc/web").check() == []
+
+
+BY_HAND: dict[str, Callable[[Fleet], object]] = {
+    "device down": lambda f: f.inside["web"].run("ip", "link", "set", "eth0", "down"),
+    "address": lambda f: f.inside["web"].run("ip", "address", "flush", "dev", "eth0"),
+    "default route": lambda f: f.inside["web"].run("ip", "route", "del", "default"),
+    "MTU": lambda f: f.inside["web"].run("ip", "link", "set", "eth0", "mtu", "1000"),
+    "MAC": lambda f: f.inside["web"].run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:99"),
+    "device deleted": lambda f: f.inside["web"].run("ip", "link", "del", "eth0"),
+    "tunnel down": lambda f: f.spaces[0].run("ip", "link", "set", TUNNEL, "down"),
+    "tunnel's MTU": lambda f: f.spaces[0].run("ip", "link", "set", TUNNEL, "mtu", "1300"),
+    "remote": lambda f: f.agent().endpoints.apply(
+        {(7, "10.0.0.2"): mz.Remote("192.0.2.77")}, feed="plan:svc/"
+    ),
+    "remote removed": lambda f: f.agent().endpoints.apply({}, [(7, "10.0.0.2")], feed="plan:svc/"),
+    "remote added": lambda f: f.agent().endpoints.apply(
+        {(7, "10.0.0.9"): mz.Remote("192.0.2.2")}, feed="plan:svc/"
+    ),
+    "network": lambda f: f.agent().networks.apply(
+        {(7, "10.0.0.0/24"): mz.Network("10.0.0.253")}, feed="plan:svc/"
+    ),
+    "network added": lambda f: f.agent().networks.apply({(9, "10.0.0.0/24"): mz.Network()}, feed="plan:svc/"),
+    "peer": lambda f: f.agent().peers.apply([], ["192.0.2.0/24"], feed="plan:svc/"),
+    "peer added": lambda f: f.agent().peers.apply(["203.0.113.0/24"], feed="plan:svc/"),
+    "switch off": lambda f: mz.TransitSwitch.open(f.agent()).detach(),
+    "forwarding": lambda f: f.spaces[0].set(**{f"ipv4/conf/{UNDERLAY}/forwarding": 0}),
+    "tunnel moved": lambda f: f.agent().tunnel.update(mtu=1350),
+}
+"""What is done to a host by hand, each of which a plan shows and undoes."""
+
+
+def test_whatever_is_changed_by_hand_is_shown_and_undone(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    data["tunnel"]["mtu"] = 1450
+    data["switch"] = {"mode": "generic"}
+    _apply(host, data)
+    spec = mz.HostSpec.from_dict(data)
+    for name, deed in BY_HAND.items():
+        deed(fleet)
+        plan = host.plan(spec, owner=OWNER)
+        assert plan, name
+        assert plan.apply(allow=ALL), name
+        again = host.plan(spec, owner=OWNER)
+        assert not again, (name, str(again))
+    assert_ping(fleet.inside["web"], "10.0.0.254")
+
+
+def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    _apply(host, data)
+    changes = {
+        "agent": {"max_local": 16, "max_endpoints": 1000, "hook": "clsact"},
+        "switch": {"mode": "generic", "underlay": UNDERLAY},
+        "tunnel": {**data["tunnel"], "port": 4790, "name": TUNNEL},
+    }
+    assert set(attrs.fields_dict(hostspec.AgentPart)) == changes["agent"].keys()
+    for section, value in changes.items():
+        data[section] = value
+        spec = mz.HostSpec.from_dict(data)
+        plan = host.plan(spec, owner=OWNER)
+        assert plan
+        if section != "switch":
+            assert [each.action for each in plan.changes] == ["replace"]
+            assert not plan.apply()
+        plan.apply(allow=ALL)
+        assert not host.plan(spec, owner=OWNER)
+        assert_ping(fleet.inside["web"], "10.0.0.254")
+    data["switch"] = {"mode": "native"}
+    (change,) = host.plan(mz.HostSpec.from_dict(data), owner=OWNER).changes
+    assert (change.action, change.object.kind) == ("replace", "switch")
+
+
+# -- owners ------------------------------------------------------------------------------------------------
+
+
+def test_owners_feeds_and_scripts_do_not_remove_each_others(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    _apply(host, fleet.spec())
+    agent = fleet.agent()
+    agent.endpoints[7, "10.0.1.1"] = mz.Remote(ADDRESSES[1])
+    agent.endpoints.update([((7, "10.0.1.2"), mz.Remote(ADDRESSES[1]))], feed="directory")
+    others = {"a/": ("web", "10.0.0.1"), "b/": ("app", "10.0.0.2")}
+
+    def data(owner: str, *, full: bool) -> mz.HostSpec:
+        name, ip = others[owner]
+        endpoints = [fleet.endpoint(f"{owner}{name}", f"{ip}/24")] if full else []
+        remotes = [{"vni": 8, "ip": ip, "host": ADDRESSES[1]}] if full else []
+        return mz.HostSpec.from_dict({"endpoints": endpoints, "remotes": remotes})
+
+    for number in range(depth(3, 100)):
+        for owner in others:
+            full = number % 2 == 0 or owner == "b/"
+            host.plan(data(owner, full=full), owner=owner).apply()
+            host.plan(mz.HostSpec.from_dict({"endpoints": [], "remotes": []})).apply()  # prunes nothing
+        names = {each.name for each in mz.Endpoint.list(agent)}
+        assert names == ({"a/web", "b/app"} if number % 2 == 0 else {"b/app"})
+        assert agent.endpoints.feeds()[""] == agent.endpoints.feeds()["directory"] == 1
+        assert agent.endpoints.feeds().get("plan:a/", 0) == (1 if number % 2 == 0 else 0)
+        assert agent.endpoints.feeds()["plan:b/"] == 1
+
+
+def test_an_entry_of_another_feed_is_a_conflict_and_left_alone(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    _apply(host, fleet.spec())
+    agent = fleet.agent()
+    agent.endpoints.update([((7, "10.0.1.2"), mz.Remote("192.0.2.9"))], feed="directory")
+    wish = {"vni": 7, "ip": "10.0.1.2", "host": ADDRESSES[1]}
+    plan = host.plan(mz.HostSpec.from_dict({"remotes": [wish]}), owner=OWNER)
+    assert not plan
+    (conflict,) = plan.conflicts
+    assert "directory" in conflict.reason and "! remote 7/10.0.1.2" in str(plan)
+    assert plan.apply()
+    assert str(agent.endpoints[7, "10.0.1.2"].host) == "192.0.2.9"  # type: ignore[union-attr]
+    # The same value by another feed is as it shall be.
+    wish["host"] = "192.0.2.9"
+    assert host.plan(mz.HostSpec.from_dict({"remotes": [wish]}), owner=OWNER).conflicts == ()
+
+
+@pytest.mark.parametrize("owner", ["", "svc", "/", "a/b/", "/a", "x" * 40 + "/"])
+def test_what_can_be_no_owner_is_refused(fleet: Fleet, owner: str) -> None:
+    with pytest.raises(mz.InvalidValueError) as told:
+        fleet.hosts[0].plan(mz.HostSpec(), owner=owner)
+    assert told.value.argument == "owner"
+
+
+def test_a_name_without_the_owner_and_a_missing_tunnel_are_refused(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    with pytest.raises(mz.InvalidValueError, match=r"endpoints\[0\]\.name"):
+        host.plan(
+            mz.HostSpec.from_dict(fleet.spec(endpoints=[fleet.endpoint("web", "10.0.0.1/24")])), owner=OWNER
+        )
+    with pytest.raises(mz.InvalidValueError, match="0 tunnels"):
+        host.plan(mz.HostSpec())
+    with pytest.raises(mz.InvalidTypeError):
+        host.plan({})  # type: ignore[arg-type]
+    plan = host.plan(mz.HostSpec.from_dict(fleet.spec()))
+    with pytest.raises(mz.InvalidValueError, match="destroy"):
+        plan.apply(allow=["create", "destroy"])  # type: ignore[list-item]
+    assert host.tunnels() == []
+
+
+# -- stale, and failed -------------------------------------------------------------------------------------
+
+
+def test_what_changed_since_is_refused_by_name_and_the_rest_is_done(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    _apply(host, data)
+    agent = fleet.agent()
+    data["endpoints"][0]["labels"] = {"a": "b"}
+    data["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24"))
+    data["remotes"] = [{"vni": 7, "ip": f"10.0.0.{n}", "host": ADDRESSES[1]} for n in (2, 4, 5)]
+    plan = host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+    mz.Endpoint.open(agent, "svc/web").update(mtu=1300)
+    agent.endpoints.apply({(7, "10.0.0.4"): mz.Remote("192.0.2.8")}, feed="plan:svc/")
+    with pytest.raises(mz.StalePlanError) as told:
+        plan.apply()
+    assert set(told.value.changed) == {"endpoint svc/web", "remote 7/10.0.0.4"}
+    assert {str(each.object) for each in told.value.report.left} == set(told.value.changed)
+    assert {str(each.object) for each in told.value.report.done} == {"endpoint svc/db", "remote 7/10.0.0.5"}
+    assert mz.Endpoint.open(agent, "svc/web").labels == {}
+    assert str(agent.endpoints[7, "10.0.0.4"].host) == "192.0.2.8"  # type: ignore[union-attr]
+    _apply(host, data)
+
+
+def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    data["endpoints"].append(
+        {"name": "svc/lost", "vni": 7, "ip": "10.0.0.9/24", "netns": "no-such-namespace"}
+    )
+    with pytest.raises(mz.BulkError) as told:
+        host.plan(mz.HostSpec.from_dict(data), owner=OWNER).apply()
+    assert [*told.value.failed] == ["endpoint svc/lost"]
+    assert isinstance(told.value.failed["endpoint svc/lost"], mz.NetnsNotFoundError)
+    report = told.value.report
+    assert len(report.done) == 6 and len(report.left) == 1
+    assert "no-such-namespace" in str(report)
+    data["endpoints"].pop()
+    assert not host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+
+
+def test_without_a_tunnel_the_rest_is_left(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    report = host.plan(mz.HostSpec.from_dict(data), owner=OWNER).apply(allow=("update",))
+    assert not report
+    assert len(report.left) == 6 and report.done == ()
+    data["tunnel"]["underlay"] = "eth9"
+    with pytest.raises(mz.BulkError) as told:
+        host.plan(mz.HostSpec.from_dict(data), owner=OWNER).apply()
+    assert [*told.value.failed] == ["tunnel tunnel0"]
+    assert len(told.value.report.left) == 6
+
+
+# -- under traffic -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["old-host-first", "new-host-first"])
+def test_an_endpoint_moves_by_two_plans_with_no_moment_without_an_entry(fleet: Fleet, first: int) -> None:
+    """From the first host, where a prober is, to the second, and its namespace with it."""
+    before = _both(fleet)
+    before[0]["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24"))
+    before[1]["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[0]})
+    for host, data in zip(fleet.hosts, before, strict=True):
+        _apply(host, data)
+    after = _both(fleet)
+    after[0]["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[1]})
+    after[1]["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24", ifname="eth1"))
+    drops = [agent.stats() for agent in (fleet.agent(0), fleet.agent(1))]
+    with Probe(fleet.inside["web"], fleet.inside["db"], "10.0.0.3") as probe:
+        order = [0, 1] if first == 0 else [1, 0]
+        for number in order:
+            fleet.hosts[number].plan(mz.HostSpec.from_dict(after[number]), owner=OWNER).apply()
+        assert_ping(fleet.inside["web"], "10.0.0.3")
+        print(f"\nan endpoint moved by two plans, {first}: {probe.result()}")
+    lost = fleet.agent(0).stats().since(drops[0]).agent
+    assert not lost[mz.Verdict.NO_DESTINATION].packets
+    for host, data in zip(fleet.hosts, after, strict=True):
+        assert not host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
