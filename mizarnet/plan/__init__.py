@@ -113,12 +113,12 @@ class Plan(Described):
         """
         given = arguments.check_items(allow, argument="allow", what="actions")
         allowed = frozenset[Action](map(_action, given))
-        place = Place(self._session, self._netns, self._found.tunnel, feed_of(self._owner))
-        run = _Run(place, allowed, progress, len(self._found.steps))
-        run.all(self._found.steps)
-        if run.plans_again:
-            again = compare(self._session, self._spec, place.feed, self._owner)
-            run.again([step for step in again.steps if not _is_replaced(step)])
+        with Place(self._session, self._netns, self._found.tunnel, feed_of(self._owner)) as place:
+            run = _Run(place, allowed, progress, len(self._found.steps))
+            run.all(self._found.steps)
+            if run.plans_again:
+                again = compare(self._session, self._spec, place.feed, self._owner)
+                run.again([step for step in again.steps if not _is_replaced(step)])
         return run.report()
 
 
@@ -239,6 +239,8 @@ class _Run:
                 self._repair([each for each in steps if isinstance(each, RepairStep)])
             elif isinstance(first, Step):
                 first.run(self.place)
+                if first.rank <= Rank.AGENT:
+                    self.place.forget()
                 self.plans_again |= first.plans_again
                 self._end(self.done, first.change)
         except Stale:
@@ -249,10 +251,8 @@ class _Run:
                 self._tell(each.change)
 
     def _write(self, steps: list[EntryStep]) -> None:
-        with self.place.datapath() as datapath:
-            stale = entries.write(
-                datapath, self.place.tunnel, entries.TABLES[steps[0].table], steps, self.place.feed
-            )
+        table = entries.TABLES[steps[0].table]
+        stale = entries.write(self.place.datapath(), self.place.tunnel, table, steps, self.place.feed)
         for each in steps:
             self._end(self.stale if each.key in stale else self.done, each.change)
 

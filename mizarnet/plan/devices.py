@@ -186,9 +186,8 @@ def _replace_agent(spec: HostSpec, seen: int) -> Callable[[Place], object]:
     def run(place: Place) -> None:
         with place.opened() as tunnel:
             with TransitAgent.open(tunnel) as agent:
-                with place.datapath() as datapath:
-                    if datapath.meta_id != seen:
-                        raise Stale
+                if place.datapath().meta_id != seen:
+                    raise Stale
                 agent.detach(force=True)
             _attach(tunnel, spec)
 
@@ -229,7 +228,8 @@ def _attach_switch(part: SwitchPart) -> Callable[[Place], object]:
 def _replace_switch(part: SwitchPart, seen: int) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
-        with place.datapath() as datapath, datapath.writing():
+        datapath = place.datapath()
+        with datapath.writing():
             if [each.standing.program_id for each in switches.own(datapath)] != [seen]:
                 raise Stale
             switches.clear(datapath)

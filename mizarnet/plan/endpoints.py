@@ -140,7 +140,8 @@ def _refuse_stale(endpoints: LocalEndpoints, name: str, seen: Record | None) -> 
 def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
-        with place.datapath() as datapath, datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
+        datapath = place.datapath()
+        with datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             _refuse_stale(endpoints, spec.name, seen)
             endpoints.find_or_make(spec)
@@ -151,7 +152,8 @@ def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object
 def _replace(spec: EndpointSpec, seen: Record) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
-        with place.datapath() as datapath, datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
+        datapath = place.datapath()
+        with datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             _refuse_stale(endpoints, spec.name, seen)
             endpoints.delete(spec.name)
@@ -165,14 +167,14 @@ def _update(
 ) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
-        with place.datapath() as datapath:
-            with datapath.writing(*_sections(name, heirs)) as maps:
-                endpoints = LocalEndpoints(datapath, maps)
-                record = _refuse_stale(endpoints, name, seen)
-                assert record is not None  # as it was seen
-                _hand_over(place, datapath, endpoints, heirs)
-                record, _ = endpoints.update(record, given)
-            LocalEndpoints.of(datapath).complete_device(record, record.spec)
+        datapath = place.datapath()
+        with datapath.writing(*_sections(name, heirs)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            record = _refuse_stale(endpoints, name, seen)
+            assert record is not None  # as it was seen
+            _hand_over(place, datapath, endpoints, heirs)
+            record, _ = endpoints.update(record, given)
+        LocalEndpoints.of(datapath).complete_device(record, record.spec)
 
     return run
 
@@ -180,7 +182,8 @@ def _update(
 def _delete(name: str, seen: Record, heirs: Mapping[bytes, bytes]) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
-        with place.datapath() as datapath, datapath.writing(*_sections(name, heirs)) as maps:
+        datapath = place.datapath()
+        with datapath.writing(*_sections(name, heirs)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             _refuse_stale(endpoints, name, seen)
             _hand_over(place, datapath, endpoints, heirs)

@@ -123,36 +123,57 @@ def compare(
 ) -> Difference:
     """What makes a table have its wanted entries, and no others of the feed if it is to be pruned."""
     found = Difference([], [], {})
+    view = _View(table)
     for key, value in wanted.items():
         have = there.get(key)
         if have == value:
             continue
         number = None if have is None else table.owner(have)
         if have is None:
-            found.steps.append(_step(table, "create", key, value, None))
+            found.steps.append(view.step("create", key, value, None))
         elif number is None:
             found.local[key] = value
         elif number == feed.number:
-            found.steps.append(_step(table, "update", key, value, have))
+            found.steps.append(view.step("update", key, value, have))
         elif table.read(have) != table.read(value):
             found.conflicts.append(_conflict(table, key, value, have, name_of(number)))
     if prune:
         for key, have in there.items():
             if key not in wanted and table.owner(have) == feed.number:
-                found.steps.append(_step(table, "delete", key, None, have))
+                found.steps.append(view.step("delete", key, None, have))
     return found
 
 
-def _step(table: Table, action: Action, key: bytes, value: bytes | None, have: bytes | None) -> EntryStep:
-    wanted = None if value is None else table.read(value)
-    there = None if have is None else table.read(have)
-    if action == "update":
-        reason = f"{text(there)} -> {text(wanted)}"
-    else:
-        reason = text(wanted) if action == "create" else "not in the specification"
-    subject = Subject(table.kind, table.show(key))
-    change = Change(action, subject, wanted, there, reason, action == "delete" and table is not NETWORKS)
-    return EntryStep(change, table.gone if value is None else table.put, table.name, key, value, have)
+@attrs.frozen
+class _View:
+    """What users see of a table; of thousands of entries that have one value, that is made once.
+
+    Attributes:
+        table: The table.
+        values: What is seen of a packed value, and its text.
+    """
+
+    table: Table
+    values: dict[bytes, tuple[Any, str]] = attrs.field(factory=dict[bytes, "tuple[Any, str]"], init=False)
+
+    def _look(self, value: bytes | None) -> tuple[Any, str]:
+        if value is None:
+            return None, ""
+        seen = self.values.get(value)
+        if seen is None:
+            read = self.table.read(value)
+            seen = self.values[value] = (read, text(read))
+        return seen
+
+    def step(self, action: Action, key: bytes, value: bytes | None, have: bytes | None) -> EntryStep:
+        """The step that writes or deletes an entry."""
+        table = self.table
+        (wanted, shown), (there, before) = self._look(value), self._look(have)
+        reason = {"create": shown, "update": f"{before} -> {shown}"}.get(action, "not in the specification")
+        subject = Subject(table.kind, table.show(key))
+        change = Change(action, subject, wanted, there, reason, action == "delete" and table is not NETWORKS)
+        rank = table.gone if value is None else table.put
+        return EntryStep(change, rank, table.name, key, value, have)
 
 
 def _conflict(table: Table, key: bytes, value: bytes, have: bytes, feed: str) -> Change:

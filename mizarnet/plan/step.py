@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
 from typing import Any
 
@@ -39,9 +39,9 @@ class Stale(Exception):
     """The object is not as it was when the plan was made."""
 
 
-@attrs.frozen
-class Place:
-    """Where a plan is applied.
+@attrs.define
+class Place(AbstractContextManager["Place"]):
+    """Where a plan is applied; leaving it closes what it opened.
 
     Attributes:
         session: The host.
@@ -54,6 +54,10 @@ class Place:
     netns: str | None
     tunnel: str
     feed: Feed
+    _datapath: DataPath | None = attrs.field(default=None, init=False)
+
+    def __exit__(self, *_: object) -> None:
+        self.forget()
 
     @contextmanager
     def path(self) -> Generator[str, None, None]:
@@ -68,12 +72,18 @@ class Place:
             tunnel.netns = self.netns
             yield tunnel
 
-    @contextmanager
-    def datapath(self) -> Generator[DataPath, None, None]:
-        """The data path on the tunnel; raises as ``TransitAgent.open`` does."""
-        device = TunnelDevice.open(self.session, self.tunnel)
-        with closing(DataPath.open(device.hooks)) as found:
-            yield found
+    def datapath(self) -> DataPath:
+        """The data path on the tunnel, one handle for all steps; raises as ``TransitAgent.open`` does."""
+        if self._datapath is None:
+            device = TunnelDevice.open(self.session, self.tunnel)
+            self._datapath = DataPath.open(device.hooks)
+        return self._datapath
+
+    def forget(self) -> None:
+        """Close the handle: after steps that may have replaced the agent."""
+        if self._datapath is not None:
+            self._datapath.close()
+            self._datapath = None
 
     def sign(self, datapath: DataPath) -> None:
         """Make sure that the feed's name is known, for a caller that holds the tables' lock."""
