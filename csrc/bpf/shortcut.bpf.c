@@ -68,6 +68,21 @@ static __always_inline bool is_outer_plain(const struct outer_headers *at, __u32
 	return at->udp->len == bpf_htons(rest) && !at->udp->check && at->inner == at->tunnel + TUNNEL_HEADER;
 }
 
+/* Its own address, and those that no host has, the kernel refuses as a source: it shall say so, and count it. */
+static __always_inline bool is_source_plain(const struct outer_headers *at)
+{
+	const __u32 *words;
+	__u32 first;
+
+	if (is_ipv6_underlay()) {
+		words = at->ip6->saddr.in6_u.u6_addr32;
+		return words[0] | words[1] && (words[0] & bpf_htonl(0xff000000)) != bpf_htonl(0xff000000) &&
+		       !is_own_host(words);
+	}
+	first = bpf_ntohl(at->ip4->saddr) >> 24;
+	return first && first != 127 && first < 224 && at->ip4->saddr != config.local.words[3];
+}
+
 static __always_inline bool is_inner_tcp(const struct outer_headers *at)
 {
 	const struct ethernet *eth = at->inner;
@@ -109,7 +124,7 @@ static __always_inline bool is_plain(struct __sk_buff *skb, struct packet *packe
 		return false;
 	barrier(); /* or clang keeps pointers of the packet in halves of registers, which the verifier takes for numbers */
 	if (!find_outer(&at, (void *)(long)skb->data, (void *)(long)skb->data_end) ||
-	    !is_outer_plain(&at, skb->len) || !parse_inner(&at, packet))
+	    !is_outer_plain(&at, skb->len) || !is_source_plain(&at) || !parse_inner(&at, packet))
 		return false;
 	*inner = *(struct ethernet *)at.inner;
 	if (same_mac(inner->source, &config.tunnel_mac)) /* the tunnel device takes that for its own, come back */

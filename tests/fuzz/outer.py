@@ -28,6 +28,13 @@ _GENEVE = mostly(bytes.fromhex("006558"), *(bytes.fromhex(odd) for odd in _ODD_G
 _LAST = mostly(0, 1, 0x80, 0xFF)
 
 
+NOBODYS = {
+    4: [bytes.fromhex(ip) for ip in ("00000001", "7f000001", "e0000001", "ffffffff")],
+    16: [bytes(16), bytes(15) + b"\1", b"\xff\2" + bytes(13) + b"\1"],
+}
+"""Addresses that no host has."""
+
+
 class OuterFrames:
     """Puts frames into tunnel packets."""
 
@@ -47,6 +54,7 @@ class OuterFrames:
             inside(rng, prefix) for prefix in sorted(of.state.peers) if len(prefix[0]) == len(config.local)
         ]
         strangers = [rng.randbytes(len(config.local)), config.local, *(flipped(rng, ip) for ip in peers)]
+        strangers += NOBODYS[len(config.local)]
         self._from = pool(rng, (58, peers or strangers), (6, strangers))
         hosts = [place.host for place in of.state.endpoints.values() if isinstance(place, Remote)]
         hosts += [ip for network in of.state.networks.values() for ip in network.switches]

@@ -10,7 +10,7 @@ from tests.model import guard
 from tests.model.case import TC_NEXT, TC_REDIRECT, Case, Outcome, TunnelKey
 from tests.model.checksum import internet_checksum
 from tests.model.packet import IPV4
-from tests.model.state import Config, Local
+from tests.model.state import Config, Ip, Local
 from tests.model.switch import (
     LAYOUTS,
     TUNNEL_BYTES,
@@ -58,35 +58,44 @@ def _outer_bytes(layout: Layout) -> int:
 
 def _is_plain(case: Case, layout: Layout, tables: Tables) -> bool:
     frame, config = case.frame, tables.config
-    if not tables.tunnel or case.to_other or case.tag is not None:  # T1, T2
+    if not tables.tunnel or case.to_other or case.tag is not None:  # U1, U2
         return False
-    if not is_for_tunnel(frame, layout, config):  # T3
+    if not is_for_tunnel(frame, layout, config):  # U3
         return False
-    at = inner_at(frame, layout.udp_at + UDP_BYTES, config)  # T3
-    if at != _outer_bytes(layout) or not _are_outer_headers_plain(frame, layout):  # T8
+    source = frame[layout.source_at : layout.source_at + len(config.local)]
+    if source == config.local or _is_nobodys(source):  # U3a
+        return False
+    at = inner_at(frame, layout.udp_at + UDP_BYTES, config)  # U3
+    if at != _outer_bytes(layout) or not _are_outer_headers_plain(frame, layout):  # U8
         return False
     destination = inner_destination(frame, at)
-    if destination is None or frame[at + 6 : at + 12] == config.tunnel_mac:  # T9, T10
+    if destination is None or frame[at + 6 : at + 12] == config.tunnel_mac:  # U9, U10
         return False
     to = tables.local(_vni(frame, layout), destination)
-    if to is None:  # T11
+    if to is None:  # U11
         return False
-    if case.gso_size and not _may_stay_merged(frame, at, to):  # T12
+    if case.gso_size and not _may_stay_merged(frame, at, to):  # U12
         return False
-    return not case.room_refused  # T13
+    return not case.room_refused  # U13
+
+
+def _is_nobodys(source: Ip) -> bool:
+    if len(source) == 4:
+        return source[0] in (0, 127) or source[0] >= 224
+    return not any(source[:8]) or source[0] == 0xFF
 
 
 def _are_outer_headers_plain(frame: bytes, layout: Layout) -> bool:
     if layout.ethertype == IPV4:
         total, congestion = word(frame, 16), frame[15]
         is_whole = total == len(frame) - 14
-        if internet_checksum(frame[14:34]) != 0:  # T5
+        if internet_checksum(frame[14:34]) != 0:  # U5
             return False
     else:
         is_whole, congestion = word(frame, 18) == len(frame) - layout.udp_at, frame[15] >> 4
-    if not is_whole or word(frame, layout.udp_at + 4) != len(frame) - layout.udp_at:  # T4
+    if not is_whole or word(frame, layout.udp_at + 4) != len(frame) - layout.udp_at:  # U4
         return False
-    return not congestion & ECT_1 and word(frame, layout.udp_at + 6) == 0  # T6, T7
+    return not congestion & ECT_1 and word(frame, layout.udp_at + 6) == 0  # U6, U7
 
 
 def _may_stay_merged(frame: bytes, at: int, to: Local) -> bool:

@@ -48,6 +48,7 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
         host.tunnel.state(),
         agent,
         agent.state(),
+        agent.state().shortcut,
         agent.stats(),
         agent.capacity,
     )

@@ -16,7 +16,7 @@ from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 import mizarnet as mz
-from mizarnet import Verdict, VerdictKind
+from mizarnet import Program, Verdict, VerdictKind
 from mizarnet.metrics import Collector
 from tests.frames import datagram
 from tests.support.icmp import echo
@@ -116,7 +116,7 @@ def test_the_number_of_series_is_bounded(pair: tuple[Container, Container]) -> N
             assert labels.get("kind", "passed") in {kind.value for kind in VerdictKind}
             assert labels.get("program", "agent") in {"agent", "guard", "switch", "shortcut"}
     of_verdicts = len(families["mizarnet_verdict_packets"].samples)
-    assert of_verdicts == 3 * len(Verdict)
+    assert of_verdicts == len(Program) * len(Verdict)
     assert len(families["mizarnet_endpoint_sent_packets"].samples) == 1
 
 

@@ -27,8 +27,12 @@ def hosts_that_are_no_peers(wire: Wire) -> Iterator[Packet]:
 
 
 def hosts_that_cannot_be(wire: Wire) -> Iterator[Packet]:
-    """The host itself, nobody, everybody: the kernel refuses them as martians."""
-    for source in (HOST, OTHER_ADDRESSES[0], "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"):
+    """The host itself, nobody, everybody: the kernel refuses them as martians.
+
+    Of the host's other addresses the shortcut does not know: one in a peer's prefix is believed, as any forged one.
+    """
+    others = [] if wire.has_shortcut else [OTHER_ADDRESSES[0]]
+    for source in (HOST, *others, "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"):
         yield wire.packet(None, wire.legal(wire.net.blue1), source=source)
 
 
