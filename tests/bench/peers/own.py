@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""mizarnet itself, with every check on."""
+
+from __future__ import annotations
+
+import mizarnet as mz
+from tests.bench.peers.base import VNI, Peer, address_of
+from tests.world import ADDRESSES, TUNNEL, UNDERLAY
+
+
+class Mizarnet(Peer):
+    """A tunnel and an agent on each host, and MACVLANs for the guests."""
+
+    name = "mizarnet"
+    says = "all checks and counters on"
+
+    def build(self) -> None:
+        """Two hosts that know each other's endpoints."""
+        guests = self.guests()
+        self.agents = tuple(self._agent(number) for number in (0, 1))
+        for (host, number), guest in guests.items():
+            agent, other = self.agents[host], self.agents[1 - host]
+            address = address_of(host, number)
+            mz.Endpoint.create(agent, vni=VNI, ip=f"{address}/24", netns=guest.name)
+            other.endpoints[VNI, address] = mz.Remote(ADDRESSES[host])
+        self.ways(guests)
+
+    def _agent(self, host: int) -> mz.TransitAgent:
+        tunnel = mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=self.hosts[host].name)
+        self._undo.callback(tunnel.close)
+        self._undo.callback(tunnel.delete, force=True)
+        agent = mz.TransitAgent.attach(tunnel, peers=["192.0.2.0/24"])
+        self._undo.callback(agent.close)
+        return agent

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each peer of the benchmark carries what it says, and in the way that it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import mizarnet as mz
+from tests.bench import peers
+from tests.bench.peers import Peer, Way
+from tests.bench.peers.base import GUEST, VNI
+from tests.bench.timing import Timer
+from tests.support.namespace import Namespace
+from tests.world import UNDERLAY, links
+
+SECONDS = 0.05
+
+
+@pytest.fixture(scope="module")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tools")
+    peers.compile_programs(directory)
+    peers.compile_timer(directory)
+    return directory
+
+
+Build = Callable[[type[Peer]], Peer]
+
+
+@pytest.fixture(scope="module")
+def build(tools: Path) -> Iterator[Build]:
+    """All are alive at once, as they are when they are measured."""
+    with ExitStack() as stack:
+        made = {kind: stack.enter_context(kind(tools / "peers.bpf.o")) for kind in peers.PEERS}
+        yield made.__getitem__
+
+
+@pytest.fixture
+def timer(tools: Path) -> Timer:
+    return Timer(tools / "timer")
+
+
+def on_the_wire(peer: Peer, timer: Timer, way: Way | None) -> tuple[int, int]:
+    """Round trips of a moment, while nothing else is sent: how many frames of VXLAN, and how many others of IPv4."""
+    assert way is not None
+    with peer.hosts[0].packet_socket(UNDERLAY, 3) as listener:
+        assert timer.run("rr", way, seconds=SECONDS)["rate"] > 0
+        listener.setblocking(False)
+        frames = [frame for frame in _received(listener.recv) if frame[12:14] == b"\x08\x00"]
+    inside = [frame for frame in frames if is_vxlan(frame)]
+    return len(inside), len(frames) - len(inside)
+
+
+def sent_during(peer: Peer, timer: Timer, way: Way | None) -> int:
+    """Packets that the first host sends during round trips of a moment, once all that is to be learned is known."""
+    assert way is not None
+    timer.run("rr", way, seconds=SECONDS)
+    before = sent_by(peer.hosts[0], UNDERLAY)
+    assert timer.run("rr", way, seconds=SECONDS)["rate"] > 0
+    return sent_by(peer.hosts[0], UNDERLAY) - before
+
+
+def _received(receive: Callable[[int], bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            yield receive(128)
+        except BlockingIOError:
+            return
+
+
+def is_vxlan(frame: bytes) -> bool:
+    return (
+        frame[23] == 17
+        and frame[36:38] == (4789).to_bytes(2, "big")
+        and int.from_bytes(frame[46:49], "big") == VNI
+    )
+
+
+def kinds(namespace: Namespace) -> set[str]:
+    found = json.loads(namespace.run("ip", "-d", "-j", "link"))
+    return {each.get("linkinfo", {}).get("info_kind", "") for each in found}
+
+
+def sent_by(namespace: Namespace, name: str) -> int:
+    (found,) = json.loads(namespace.run("ip", "-s", "-j", "link", "show", name))
+    return int(found["stats64"]["tx"]["packets"])
+
+
+OVERLAYS = [each for each in peers.PEERS if each not in (peers.Native, peers.Macvlan)]
+
+
+@pytest.mark.parametrize("kind", OVERLAYS, ids=lambda kind: kind.name)
+def test_an_overlay_puts_remote_traffic_into_vxlan_and_local_on_no_wire(
+    build: Build, timer: Timer, kind: type[Peer]
+) -> None:
+    peer = build(kind)
+    if kind is not peers.OldWiring:  # no socket sees what XDP redirects; its receiver takes nothing but VXLAN
+        inside, others = on_the_wire(peer, timer, peer.remote)
+        assert inside > 10 and others == 0
+    assert sent_during(peer, timer, peer.remote) > 10
+    assert sent_during(peer, timer, peer.local) == 0
+
+
+def test_native_goes_as_it_is(build: Build, timer: Timer) -> None:
+    peer = build(peers.Native)
+    inside, others = on_the_wire(peer, timer, peer.remote)
+    assert inside == 0 and others > 10
+    assert peer.local is None
+
+
+def test_macvlan_stays_on_the_host(build: Build, timer: Timer) -> None:
+    peer = build(peers.Macvlan)
+    assert sent_during(peer, timer, peer.local) == 0
+    assert peer.local is not None
+    assert kinds(peer.local.source) == {"", "macvlan"}
+
+
+@pytest.mark.parametrize("kind", [peers.Bridge, peers.BridgeNetfilter], ids=lambda kind: kind.name)
+def test_a_bridge_looks_at_iptables_where_it_says_so(build: Build, kind: type[peers.Bridge]) -> None:
+    peer = build(kind)
+    assert kinds(peer.hosts[0]) == {"", "bridge", "vxlan", "veth"}
+    setting = "net.bridge.bridge-nf-call-iptables"
+    assert peer.hosts[0].run("sysctl", "-n", setting).strip() == str(kind.netfilter)
+
+
+@pytest.mark.parametrize("kind", [peers.Cilium, peers.CiliumInPlace], ids=lambda kind: kind.name)
+def test_cilium_hands_over_by_redirect_peer(build: Build, timer: Timer, kind: type[Peer]) -> None:
+    """A redirect to the peer goes past the transmit side of the host's end."""
+    peer = build(kind)
+    before = [sent_by(host, "q0") for host in peer.hosts]
+    on_the_wire(peer, timer, peer.remote)
+    assert [sent_by(host, "q0") for host in peer.hosts] == before
+    assert ("vx0" in links(peer.hosts[0])) == (kind is peers.Cilium)
+
+
+def test_the_old_wiring_has_no_tunnel_device_and_no_offloads(build: Build) -> None:
+    peer = build(peers.OldWiring)
+    assert kinds(peer.hosts[0]) == {"", "veth"}
+    assert peer.remote is not None
+    assert "tcp-segmentation-offload: off" in peer.remote.source.run("ethtool", "-k", GUEST)
+    (found,) = json.loads(peer.hosts[0].run("ip", "-j", "link", "show", "q0"))
+    assert found["xdp"]["mode"] == 2  # generic
+
+
+def test_mizarnet_counts_what_it_carries(build: Build, timer: Timer) -> None:
+    peer = build(peers.Mizarnet)
+    assert isinstance(peer, peers.Mizarnet)
+    on_the_wire(peer, timer, peer.remote)
+    stats = peer.agents[0].stats()
+    assert stats.verdicts[mz.Verdict.ENCAPSULATED].packets > 10
+    assert not stats.drops
+
+
+@pytest.mark.parametrize(("mode", "count"), [("rr", 1), ("stream", 4), ("udp", 64)])
+def test_the_timer_measures_each_kind(build: Build, timer: Timer, mode: str, count: int) -> None:
+    peer = build(peers.Native)
+    assert peer.remote is not None
+    found = timer.run(mode, peer.remote, seconds=SECONDS, count=count)  # type: ignore[arg-type]
+    assert found["rate"] > 0
+    if mode == "rr":
+        assert 0 < found["p50"] <= found["p99"]
