@@ -81,6 +81,7 @@ test-mutants: root $(VENV)/built
 
 bench: root $(VENV)/built netns-packages
 	$(BIN)/python tests/bench/import_time.py
+	$(BIN)/python -m tests.bench.cold_start
 	$(BIN)/python -m tests.bench.counts
 	$(BIN)/python tests/bench/netlink_cost.py
 	$(BIN)/python tests/bench/links.py
@@ -90,6 +91,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python -m tests.bench.tables
 	$(BIN)/python -m tests.bench.storm
 	$(BIN)/python -m tests.bench.explain
+	$(BIN)/python -m tests.bench.suite --report
 
 lint:
 	@$(MAKE) --no-print-directory --keep-going lint-format lint-types lint-imports lint-c lint-commits

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The results of the suite as tables, a plot, and the page ``docs/benchmarks.md``."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+OWN = "mizarnet"
+ROOT = Path(__file__).resolve().parent.parent.parent
+PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
+BEGIN, END = "<!-- made by tests/bench/suite.py: begin -->", "<!-- end -->"
+
+
+@attrs.frozen
+class Result:
+    """One turn of one peer.
+
+    Attributes:
+        row: What was measured.
+        peer: Of which peer.
+        round: In which round: only results of one round are compared.
+        found: What the timer said.
+    """
+
+    row: str
+    peer: str
+    round: int
+    found: Mapping[str, float]
+
+
+@attrs.frozen
+class Spread:
+    """A median and the two extremes."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of some values."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}-{self.most:.2f})"
+
+
+def ratios(row: str, peer: str, results: Sequence[Result]) -> Spread | None:
+    """How much faster mizarnet was than a peer in each round that has both; above 1 it was faster."""
+    rates: defaultdict[int, dict[str, float]] = defaultdict(dict)
+    for result in results:
+        if result.row == row:
+            rates[result.round][result.peer] = result.found["rate"]
+    found = [each[OWN] / each[peer] for each in rates.values() if OWN in each and each.get(peer)]
+    return Spread.of(found) if found else None
+
+
+def tables(rows: Sequence[str], names: Sequence[str], results: Sequence[Result]) -> str:
+    """The ratio of each row to each peer, and what was measured of mizarnet itself."""
+    others = [name for name in names if name != OWN]
+    lines = [
+        "| mizarnet's rate divided by that of | " + " | ".join(others) + " |",
+        "|---" * (1 + len(others)) + "|",
+    ]
+    for row in rows:
+        cells = [str(ratios(row, name, results) or "-") for name in others]
+        if any(cell != "-" for cell in cells):
+            lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    lines += ["", "| median of | rate | p50, us | p99, us |", "|---|---|---|---|"]
+    for row in rows:
+        for name in names:
+            found = [each.found for each in results if (each.row, each.peer) == (row, name)]
+            if found:
+                cells = [_median(found, key) for key in ("rate", "p50", "p99")]
+                lines.append(f"| {row}: {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _median(found: Sequence[Mapping[str, float]], key: str) -> str:
+    values = [each[key] for each in found if key in each]
+    return f"{statistics.median(values):,.2f}" if values else ""
+
+
+def plot(rows: Sequence[str], results: Sequence[Result]) -> str:
+    """Each ratio as a line from its least to its most with a dot at the median, in SVG; 1 is a line of its own."""
+    width, left, line = 760, 330, 18
+    marks: list[str] = []
+    at = 30
+    for row in rows:
+        names = [each for each in dict.fromkeys(r.peer for r in results if r.row == row) if each != OWN]
+        for name in names:
+            spread = ratios(row, name, results)
+            if spread is None:
+                continue
+            low, middle, high = (left + _place(each) for each in (spread.least, spread.median, spread.most))
+            marks += [
+                f'<text x="8" y="{at + 4}">{row}: {name}</text>',
+                f'<line x1="{low:.0f}" x2="{high:.0f}" y1="{at}" y2="{at}" stroke="#888"/>',
+                f'<circle cx="{middle:.0f}" cy="{at}" r="4" fill="{"#2a7" if spread.median >= 1 else "#c52"}"/>',
+            ]
+            at += line
+    scale = [
+        f'<line x1="{left + _place(each):.0f}" x2="{left + _place(each):.0f}" y1="18" y2="{at}" '
+        f'stroke="{"#000" if each == 1 else "#ddd"}"/>'
+        f'<text x="{left + _place(each) - 6:.0f}" y="14">{each:g}</text>'
+        for each in (0.5, 1, 1.5, 2)
+    ]
+    size, font = f'width="{width}" height="{at}"', 'font-family="sans-serif" font-size="11"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>'
+    return "\n".join([head, *scale, *marks, "</svg>", ""])
+
+
+def _place(ratio: float) -> float:
+    """Where a ratio is on the scale; what is above 2 stands at its end."""
+    return (min(ratio, 2.1) - 0.4) * 240
+
+
+def write(
+    made: str, results: Sequence[Result], says: Mapping[str, str], *, machine: str, rows: Sequence[str]
+) -> None:
+    """Put tables and plot into the page; what was written beside them stays."""
+    rounds = len({result.round for result in results if result.row == rows[0]})
+    peers = "\n".join(f"- **{name}**: {what}" for name, what in says.items())
+    text = f"{BEGIN}\n{machine}; {rounds} rounds.\n\n{peers}\n\n{made}\n\n![ratios](benchmarks.svg)\n{END}"
+    page = PAGE.read_text()
+    head, rest = page.split(BEGIN)
+    PAGE.write_text(head + text + rest.split(END)[1])
+    PLOT.write_text(plot(rows, results))
