@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
 
@@ -17,7 +18,7 @@ from mizarnet._kernel.netlink._syscalls import enter_netns
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, netns_of_thread
 from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet._kernel.threads import fulfil, start
-from mizarnet.errors import LockTimeoutError, NetlinkError
+from mizarnet.errors import LockTimeoutError, NetlinkError, NetnsNotFoundError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,11 +79,19 @@ class Worker:
         """Whether the caller runs on this worker."""
         return threading.current_thread() is self._thread
 
-    def open_netns(self) -> NetnsHandle:
-        """A handle of the namespace, for the caller to close; the thread must be alive."""
+    def open_netns(self) -> NetnsHandle | None:
+        """A handle of the namespace, for the caller to close, without the thread, which must be alive.
+
+        None where ``/proc`` is of another pid namespace, and knows the thread by another number.
+        """
         native_id = self._thread.native_id
         assert native_id is not None  # the thread was waited for
-        return netns_of_thread(native_id)
+        with suppress(NetnsNotFoundError):
+            handle = netns_of_thread(native_id)
+            if handle.netns == self.netns:
+                return handle
+            handle.close()
+        return None
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""

@@ -149,7 +149,8 @@ class Session(Owner):
         with self._lock:  # so that the thread does not end meanwhile
             if self._closed:
                 raise ClosedError("the session was closed")
-            return self._worker.open_netns()
+            found = self._worker.open_netns()
+        return found or self.run(resolve, None)
 
     def close(self) -> None:
         """Let go of the namespace; again is allowed. Waits for the thread when it was the last session."""

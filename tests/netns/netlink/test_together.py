@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -51,3 +52,14 @@ def test_a_handle_of_a_namespace_is_opened_without_its_thread(open_new: OpenNew)
     with counted(session) as datagrams, session.open_netns() as handle:
         assert handle.netns.identity == session.identity
     assert not datagrams.sent
+
+
+def test_a_handle_is_of_the_session_whatever_number_its_thread_has(
+    open_new: OpenNew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where ``/proc`` is of another pid namespace: another thread of the process may have that number there."""
+    session = open_new()
+    for number in (threading.get_native_id(), 1 << 30):
+        monkeypatch.setattr(session._worker._thread, "_native_id", number)
+        with session.open_netns() as handle:
+            assert handle.netns.identity == session.identity
