@@ -352,7 +352,7 @@ UNDERLAYS: dict[str, Tampering] = {
         lambda s: s.ip("link", "delete", UNDERLAY),
         {(K.UNDERLAY_GONE, UNDER), (K.UNDERLAY_ADDRESS, TUNNEL)},
         cure="",
-        words="create it again",
+        words="tunnel.update(underlay=)",
     ),
     "moved away": Tampering(
         lambda s: s.ip("link", "set", UNDERLAY, "netns", s.web.namespace.name, "name", "e9"),
