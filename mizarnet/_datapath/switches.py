@@ -15,7 +15,7 @@ from typing import ClassVar
 
 import attrs
 
-from mizarnet._datapath import forwarding
+from mizarnet._datapath import closing, forwarding
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import SWITCH, load_onto
@@ -62,6 +62,7 @@ class StandingSwitch(UnderlayProgram):
             own = noted is not None and noted.ifindex == hook.ifindex
             if switching is not None and noted is not None and own:
                 forwarding.restore(self.host, noted.ifindex, noted.flags)
+                closing.reopen(self.host, noted.flags)
                 # The program runs on: on the generic hook checksums may be unfinished.
                 _forget(switching, noted, flags=noted.flags & SwitchFlag.GENERIC_XDP)
             program = Program.open_id(self.standing.program_id)
@@ -94,6 +95,7 @@ class StandingSwitch(UnderlayProgram):
         with switching:
             noted = _read_note(switching)
             if noted.ifindex == ifindex:
+                closing.close(self.host, self.link.name, changes)
                 switching.update(FIRST, attrs.evolve(noted, flags=noted.flags | changes).pack())
             return noted.ifindex == ifindex
 
@@ -148,6 +150,7 @@ def clear(datapath: DataPath) -> None:
         noted = datapath.maps.read_switching()
         if noted.ifindex:
             forwarding.restore(datapath.host, noted.ifindex, noted.flags)
+            closing.reopen(datapath.host, noted.flags)
             _forget(datapath.maps.switching, noted)
 
 
@@ -175,6 +178,7 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
         try:
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
             _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
+            closing.close(datapath.host, device.name, changes)
             forwarding.enable(datapath.host, device.name, changes)
             # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
             if used is XdpMode.NATIVE:
@@ -192,6 +196,7 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
     if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
         _note(maps, link.ifindex, kept | changes, noted.generation)
+    closing.close(datapath.host, link.name, noted.flags | changes)
     forwarding.enable(datapath.host, link.name, changes)
 
 
@@ -226,6 +231,7 @@ def move(datapath: DataPath, maps: Maps, device: Link) -> None:
     count = noted.generation + 1
     if noted.ifindex != device.ifindex:
         forwarding.restore(datapath.host, noted.ifindex, noted.flags)
+        closing.reopen(datapath.host, noted.flags)
         changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
         _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
     for each in standing:

@@ -13,6 +13,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._datapath import forwarding
 from mizarnet._kernel.netlink import Session
+from tests.support.icmp import assert_silence, echo
 from tests.support.namespace import Namespace
 from tests.support.outside import findings, need_nftables
 from tests.world import UNDERLAY, Host, World
@@ -77,6 +78,27 @@ def test_the_last_one_puts_it_back(host: Host, coming: tuple[str, ...]) -> None:
             needing[each].go()
         assert settings(host.namespace) == before
         assert not host.namespace.run("nft", "list", "ruleset")
+
+
+def test_a_switch_makes_no_router_of_its_host() -> None:
+    """What comes in by its device for others goes on only where it would have without the switch."""
+    need_nftables()
+    with World("vxlan", hosts=3) as world:
+        first, peer, last = world.hosts
+        last.namespace.run("ip", "route", "add", "203.0.113.7", "via", first.address)
+        first.namespace.run("ip", "route", "add", "203.0.113.7", "via", peer.address)
+        peer.namespace.run("ip", "address", "add", "203.0.113.7/32", "dev", "lo")
+        assert_silence(last.namespace, "203.0.113.7")
+        switch = mz.TransitSwitch.attach(first.agent, mode="generic")
+        assert switch.state().forwarding
+        assert_silence(last.namespace, "203.0.113.7")
+        switch.detach()
+        assert not first.namespace.run("nft", "list", "ruleset")
+        first.namespace.run("sysctl", "-q", "-w", f"net.ipv4.conf.{UNDERLAY}.forwarding=1")
+        for attached in (False, True):
+            if attached:
+                mz.TransitSwitch.attach(first.agent, mode="generic")
+            assert echo(last.namespace, "203.0.113.7")
 
 
 def test_what_was_on_stays_on_and_open(host: Host) -> None:
