@@ -33,7 +33,7 @@ from tests.support.services import (
     fetch_page,
 )
 from tests.support.traffic import Capture
-from tests.world import UNDERLAY, EncapName
+from tests.world import UNDERLAY, Container, EncapName
 
 MUCH = depth(1 << 20, 100 << 20)
 UNREACHABLE = {4: 3, 6: 1}
@@ -88,20 +88,24 @@ def test_much_leaves_in_super_packets(way: Outside, version: int) -> None:
             file.result(120)
 
 
-def test_the_outside_sees_the_host_alone(way: Outside, version: int) -> None:
-    near, _ = way.tenants[VNIS[0]]
-    own = host_address(way.host, version)
+def asker_of(way: Outside, tenant: Container, version: int) -> str:
+    """The address that the outside sees of a tenant that asks it something, and gets an answer."""
     family = family_of(WORLD[version])
     with (
         way.space.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server,
-        near.namespace.socket(family, socket.SOCK_DGRAM) as client,
+        tenant.namespace.socket(family, socket.SOCK_DGRAM) as client,
     ):
         server.bind(("::", 7777))
         client.sendto(b"who", (WORLD[version], 7777))
         asker = server.recvfrom(10)[1]
-        assert asker[0].removeprefix("::ffff:") == own
         server.sendto(b"you", asker)
         assert client.recv(10) == b"you"
+        return str(asker[0]).removeprefix("::ffff:")
+
+
+def test_the_outside_sees_the_host_alone(way: Outside, version: int) -> None:
+    near, _ = way.tenants[VNIS[0]]
+    assert asker_of(way, near, version) == host_address(way.host, version)
 
 
 def learn_path(client: Namespace, address: str) -> None:
@@ -181,6 +185,25 @@ def test_one_port_changes_and_connections_go_on(way: Outside) -> None:
         refused.connect((way.host.address, 7000))
     assert gateway.update(publish=before) == ("publish",)
     assert gateway.update(publish=before, nat=True) == ()
+
+
+def test_without_translation_the_outside_sees_the_tenant(way: Outside, version: int) -> None:
+    """And must know the way back; uninvited it reaches the tenant no more than before."""
+    gateway = mz.Gateway.open(way.host.agent, vni=VNIS[0])
+    near, far = way.tenants[VNIS[0]]
+    prefix = SUBNETS[0].prefixes[version == 6]
+    back = ("via", host_address(way.host, version), "src", WORLD[version])
+    way.space.run("ip", f"-{version}", "route", "add", prefix, *back)
+    assert gateway.update(nat=False) == ("nat",)
+    assert not gateway.nat
+    for each in (near, far):
+        assert asker_of(way, each, version) == each.address(version)
+        assert_silence(way.space, each.address(version))
+        exchange_everything(each.namespace, WORLD[version])
+    assert asker_of(way, way.tenants[VNIS[1]][0], version) == host_address(way.host, version)
+    assert gateway.update(nat=True) == ("nat",)
+    assert asker_of(way, near, version) == host_address(way.host, version)
+    way.space.run("ip", f"-{version}", "route", "del", prefix)
 
 
 def test_what_a_gateway_says_of_itself(way: Outside) -> None:
