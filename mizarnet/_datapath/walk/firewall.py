@@ -21,7 +21,7 @@ _META_PROTOCOL, _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 1, 
 _NETWORK, _TRANSPORT = 1, 2
 _CT_STATE = 0
 _DATA_VALUE, _DATA_VERDICT = 1, 2
-_WITHOUT_EFFECT = {"counter", "log", "comment"}
+_WITHOUT_EFFECT = {"counter", "log", "notrack"}
 _DROP, _ACCEPT, _CONTINUE, _BREAK, _JUMP, _GOTO, _RETURN = 0, 1, -1, -2, -3, -4, -5
 _COMPARE: Mapping[int, Callable[[bytes, bytes], bool]] = {
     0: bytes.__eq__,
@@ -133,6 +133,10 @@ class _Way(enum.Enum):
     RETURN = "return"
 
 
+_ENDS = {"reject": _Way.DROP, "masq": _Way.ACCEPT}
+"""Parts that end a rule as a verdict does."""
+
+
 class _Judge:
     """Rules applied to one packet.
 
@@ -174,8 +178,8 @@ class _Judge:
     def _apply(self, rule: Sequence[Expression], chain: Chain, depth: int) -> _Way:
         registers: dict[int, bytes] = {}
         for each in rule:
-            if each.name == "reject":
-                return _Way.DROP
+            if each.name in _ENDS:
+                return _ENDS[each.name]
             if each.name == "immediate" and not _number(each, 1):
                 return self._verdict(attributes(attributes(each.members[2])[_DATA_VERDICT]), chain, depth)
             if each.name not in _WITHOUT_EFFECT and not self._matches(each, registers):

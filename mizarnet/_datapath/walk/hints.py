@@ -104,6 +104,18 @@ def _no_switch(sent: Sent) -> Hint:
     return text, sent.verdict.remedy
 
 
+def _hairpin(sent: Sent) -> Hint:
+    """A next hop that has no entry of a destination gets its packets back by its own network."""
+    if sent.found is None or _place(sent.trail, sent.vni, sent.found.destination) is not None:
+        return _usual(sent)
+    ip = sent.found.destination
+    text = f"no entry ({sent.vni}, {ip}), and its network leads to endpoint {sent.record.spec.name} itself"
+    return (
+        text,
+        f'agent.endpoints[{sent.vni}, "{ip}"] = mz.Remote(...) on this host, with the host that has it',
+    )
+
+
 def _no_next_hop(sent: Sent) -> Hint:
     if sent.found is None:
         return _usual(sent)
@@ -115,6 +127,7 @@ _OF_AGENT: Mapping[Verdict, Callable[[Sent], Hint]] = {
     Verdict.FOREIGN_SOURCE: _foreign_source,
     Verdict.ARP_SPOOFED: _foreign_source,
     Verdict.OVERSIZED: _oversized,
+    Verdict.HAIRPIN: _hairpin,
     Verdict.NO_DESTINATION: _nowhere,
     Verdict.NEIGHBOUR_UNKNOWN: _nowhere,
     Verdict.NO_SWITCH: _no_switch,

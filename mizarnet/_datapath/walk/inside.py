@@ -92,23 +92,21 @@ class Inside:
     def _is_receiver(self) -> bool:
         return any(step.looked_at == "guard" for step in self.trail.steps)
 
-    def way(self, flow: Flow, *, looked_at: str = "route") -> Way | None:
-        """The namespace's route for a packet of the endpoint; None: it cannot be read."""
+    def way(self, flow: Flow, *, is_forwarded: bool = False) -> Way | None:
+        """The namespace's route for a packet of the endpoint, or one that it forwards; None: it cannot be read."""
         if self.session is None:
             return None
-        to, source = flow.destination, flow.source
+        to, source = flow.destination, None if is_forwarded else flow.source
         way = look_up_ways(self.session, [to], source=source, port=flow.port, protocol=flow.number)[to]
         if way is None:
             text = f"no route to {to} in {self.where}"
             remedy = "endpoint.update(routes=...) or gateway=, for what is not on the link"
-            self.trail.end(looked_at, text, remedy=remedy)
+            self.trail.end("route", text, remedy=remedy)
         if way.ifindex != self.link.ifindex and not way.local:
             other = get_link(self.session, ifindex=way.ifindex)
             name = other.name if other else f"device {way.ifindex}"
             text = f"packets to {to} leave by {name}, and not by {self.link.name}"
-            self.trail.end(
-                looked_at, text, remedy=f"ip route get {to} from {source}; correct the routes inside"
-            )
+            self.trail.end("route", text, remedy=f"ip route get {to}; correct the routes inside")
         return way
 
     @property
@@ -126,7 +124,7 @@ class Inside:
             return None
         return bytes.fromhex(found.mac.replace(":", ""))
 
-    def ask(self, flow: Flow, hop: IPAddress, *, looked_at: str = "neighbour") -> bytes:
+    def ask(self, flow: Flow, hop: IPAddress) -> bytes:
         """The MAC address that the agent answers for a neighbour; a refusal ends the way."""
         frame = flow.question(hop, by=self.sender.mac)
         outcome = run_agent(self.trail, self.sender, frame)
@@ -134,7 +132,7 @@ class Inside:
             text, remedy = hints.of_agent(self.trail, outcome.verdict, frame, self.record, self.sender.mac)
             if outcome.verdict is Verdict.NEIGHBOUR_UNKNOWN:
                 text, remedy = hints.nowhere(self.trail, self.record.spec.vni, hop, outcome.verdict)
-            self.trail.end(looked_at, text, verdict=outcome.verdict, remedy=remedy)
+            self.trail.end("neighbour", text, verdict=outcome.verdict, remedy=remedy)
         return (outcome.frame or b"")[6:12] or VIRTUAL_MAC.packed
 
     def forwards(self, version: int) -> bool | None:

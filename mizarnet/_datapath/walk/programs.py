@@ -150,19 +150,22 @@ def guard(trail: Trail, crossing: Crossing) -> Outcome:
     found = addresses_in(frame)
     entry = hints.entry(trail, crossing.vni, found)
     if outcome.verdict is Verdict.BOUNCED:
-        there = host_of(outcome.asked.key)
-        trail.note(
-            "guard",
-            f"{entry} -> {there}: sent on",
-            verdict=outcome.verdict,
-            remark=f"{crossing.source} sent it here, and this host sends it on, by the slower way"
-            if not trail.datapath.maps.read_switching().ifindex
-            else "",
-            remedy=f"tell {crossing.source} where it lives: agent.endpoints.update(), unless this is a transit switch",
-        )
+        _sent_on(trail, crossing, f"{entry} -> {host_of(outcome.asked.key)}: sent on")
     else:
         trail.note("guard", f"{crossing.source} is a peer, {entry} is here", verdict=outcome.verdict)
     return outcome
+
+
+def _sent_on(trail: Trail, crossing: Crossing, text: str) -> None:
+    """Note a packet that the guard sends on: as it should be on a transit switch, and nowhere else."""
+    if trail.datapath.maps.read_switching().ifindex:
+        trail.note("guard", text, verdict=Verdict.BOUNCED)
+        return
+    remark = f"{crossing.source} sent it here, and this host sends it on, by the slower way"
+    remedy = (
+        f"tell {crossing.source} where it lives: agent.endpoints.update(), unless this is a transit switch"
+    )
+    trail.note("guard", text, verdict=Verdict.BOUNCED, remark=remark, remedy=remedy)
 
 
 def _key(crossing: Crossing) -> Key:

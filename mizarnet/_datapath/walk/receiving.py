@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from mizarnet._datapath import shortcuts
-from mizarnet._datapath.walk import hints, programs, underlay
+from mizarnet._datapath.walk import hints, outside, programs, underlay
 from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
@@ -54,7 +54,8 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
             trail, programs.host_of(outcome.asked.key), underlay.Load(crossing.vni, frame, inner, ttl)
         )
         return
-    receive(trail, crossing.vni, frame, flow, crossing.source)
+    # From one that only sent it on no answer is taken by.
+    receive(trail, crossing.vni, frame, flow, crossing.source if crossing.ttl > _BOUNCED_TTL else None)
 
 
 def _come_in(trail: Trail, crossing: Crossing) -> None:
@@ -95,6 +96,9 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
     with entered(trail, record) as inside:
         if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
             _forward(inside, found.destination, frame[_ETHERNET:])
+            if flow is not None:
+                _answer(inside, attrs.evolve(flow, vni=vni).reply(), None)
+            trail.unknown("router", "what is behind it is not looked at")
             return
         inside.address(found.destination)
         coming = Packet(frame[_ETHERNET:], into=inside.link.name)
@@ -120,11 +124,15 @@ def _forward(inside: Inside, destination: IPAddress, packet: bytes) -> None:
         text = f"{inside.name} is the next hop, and has no route to {destination} in {inside.where}"
         trail.end("router", text, remedy="add a route there")
     link = get_link(inside.session, ifindex=way.ifindex)
-    by = "to itself" if way.local else f"by {link.name if link else way.ifindex}"
-    trail.note("router", f"{inside.name} sends it on {by}")
-    trail.unknown(
-        "router", "what is behind it, and the rules by which it translates, cannot be read from here"
-    )
+    name = link.name if link else f"device {way.ifindex}"
+    if not way.local and (link is None or not link.up or not link.has_carrier):
+        text = f"{inside.name} is the next hop, and {name}, by which it sends on, is down or without carrier"
+        trail.end("router", text, remedy=f"ip link set {name} up in {inside.where}, or look at its other end")
+    trail.note("router", f"{inside.name} sends it on {'to itself' if way.local else f'by {name}'}")
+    hooks = ("prerouting", "input") if way.local else ("prerouting", "forward", "postrouting")
+    passing = Packet(packet, into=inside.link.name, out="" if way.local else name)
+    pass_through(trail, inside.session, passing, hooks, inside.where)
+    outside.leave(inside, destination, packet)
 
 
 # -- the answer
@@ -147,14 +155,18 @@ def _answer(inside: Inside, reply: Flow, sent_by: IPAddress | None) -> None:
 
 def _way_back(inside: Inside, reply: Flow) -> str:
     """The way of an answer, in words; raises ``Ended`` if it has none."""
-    way = inside.way(reply)
+    own = [each.ip for each in inside.record.spec.ip if each.version == reply.version]
+    is_forwarded = reply.source not in own
+    way = inside.way(reply, is_forwarded=is_forwarded)
     hop = reply.destination if way is None else way.gateway or reply.destination
     if way is not None and way.local:
         return f"{reply.destination} is an address of {inside.where} itself"
-    mac = inside.known_neighbour(hop) or inside.ask(reply, hop)
+    asking = attrs.evolve(reply, source=own[0]) if is_forwarded and own else reply
+    mac = inside.known_neighbour(hop) or inside.ask(asking, hop)
     frame = attrs.evolve(reply, size=min(reply.size, inside.link.mtu)).frame(by=inside.sender.mac, to=mac)
-    leaving = Packet(frame[_ETHERNET:], out=inside.link.name, state=ESTABLISHED)
-    pass_through(inside.trail, inside.session, leaving, ("output", "postrouting"), inside.where)
+    if not is_forwarded:  # else it is translated by then, which nobody knows here
+        leaving = Packet(frame[_ETHERNET:], out=inside.link.name, state=ESTABLISHED)
+        pass_through(inside.trail, inside.session, leaving, ("output", "postrouting"), inside.where)
     outcome = programs.agent(inside.trail, inside.sender, frame)
     if outcome.verdict is not Verdict.ENCAPSULATED:
         return f"({reply.vni}, {reply.destination}): {outcome.verdict.name.lower()}"

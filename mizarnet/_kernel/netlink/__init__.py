@@ -14,6 +14,7 @@ from mizarnet._kernel.netlink.addresses import (
     primary_address,
     wait_for_address,
 )
+from mizarnet._kernel.netlink.chains import HOOKS, Chain, Expression, list_chains
 from mizarnet._kernel.netlink.create import (
     UNFINISHED,
     UNNAMED,
@@ -62,7 +63,6 @@ from mizarnet._kernel.netlink.netns import (
     owner_is_initial,
     resolve,
 )
-from mizarnet._kernel.netlink.nftables import HOOKS, Chain, Expression, list_chains
 from mizarnet._kernel.netlink.nsid import nsid_of, own_nsid, upper_links
 from mizarnet._kernel.netlink.routes import (
     DEFAULTS,
