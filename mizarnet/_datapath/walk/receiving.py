@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import attrs
 
 from mizarnet._datapath import shortcuts
@@ -13,8 +11,7 @@ from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Ended, Trail
-from mizarnet._kernel.netlink import get_link, look_up_ways
-from mizarnet._kernel.refusals import explained
+from mizarnet._kernel.netlink import get_link, look_up_ways, waiting_ports
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.enumerations import Verdict
 from mizarnet._model.explanation import Crossing
@@ -22,8 +19,6 @@ from mizarnet._model.question import Upper
 
 _ETHERNET = 14
 _BOUNCED_TTL = 8
-_LISTENS = "0A"
-_ANY = {"0" * 8, "0" * 32}
 
 
 def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
@@ -188,21 +183,9 @@ def _look_for_socket(inside: Inside, flow: Flow) -> None:
     if inside.session is None or not flow.port or not flow.upper.has_ports:
         return
     name = flow.upper.value
-    if inside.session.run(_has_socket, name, flow.port):
+    if flow.port in waiting_ports(inside.session, name):
         inside.trail.note("socket", f"somebody in {inside.where} has {name} port {flow.port}")
         return
     says = "a reset" if flow.upper is Upper.TCP else "port unreachable"
     remark = f"it is answered with {says}"
     inside.trail.note("socket", f"nobody in {inside.where} has {name} port {flow.port}", remark=remark)
-
-
-def _has_socket(name: str, port: int) -> bool:
-    for file in (name, f"{name}6"):
-        path = Path(f"/proc/thread-self/net/{file}")
-        with explained(f"read {path}"):
-            lines = path.read_text().splitlines()[1:] if path.exists() else []
-        for line in lines:
-            _, local, _, state, *_ = line.split()
-            if local.endswith(f":{port:04X}") and (state == _LISTENS or name == "udp"):
-                return True
-    return False
