@@ -18,6 +18,7 @@ from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress, IPNetwork
 from mizarnet._model.described import Described
 from mizarnet._model.fields import Errors, judged, read_list, read_table, unknown
+from mizarnet._model.gateways import GatewaySpec, Publish
 from mizarnet._model.public import public
 from mizarnet._model.specs import (
     Encap,
@@ -138,14 +139,11 @@ class SwitchPart(Described):
     mode: XdpMode | None = attrs.field(default=None, converter=_to_mode)
 
 
-_OPEN = attrs.fields(EndpointSpec)
-
-
-def _given_of(spec: EndpointSpec) -> frozenset[str]:
-    """The fields of an endpoint that count as given: those that are not as they are by default."""
+def _given_of(spec: EndpointSpec | GatewaySpec) -> frozenset[str]:
+    """The fields of an endpoint or gateway that count as given: those that are not as they are by default."""
     return frozenset(
         field.name
-        for field in _OPEN
+        for field in attrs.fields(type(spec))
         if field.default is attrs.NOTHING
         or (getattr(spec, field.name) or None) != (field.default or None)
         or field.name == "name"
@@ -165,8 +163,10 @@ class HostSpec(Described):
         peers: Underlay prefixes that tunnel packets are accepted from.
         endpoints: Endpoints of this host. Of each, the fields that were given are compared.
         remotes: Endpoints of other hosts, by VNI and address.
+        gateways: Gateways of this host, one for each VNI. Of each, the fields that were given are compared.
         given: Names of the fields that were given, by the endpoint's name; by default those that are not as they are by
             default.
+        given_gateways: The same of gateways, by their VNI.
 
     Raises:
         SpecError: Two endpoints have one name or address, or an endpoint has the address of a remote.
@@ -179,13 +179,21 @@ class HostSpec(Described):
     peers: tuple[IPNetwork, ...] | None = None
     endpoints: tuple[EndpointSpec, ...] | None = None
     remotes: Mapping[EndpointKey, Remote] | None = attrs.field(default=None, hash=False)
+    gateways: tuple[GatewaySpec, ...] | None = None
     given: Mapping[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]], hash=False, eq=False)
+    given_gateways: Mapping[int, frozenset[str]] = attrs.field(
+        factory=dict[int, frozenset[str]], hash=False, eq=False
+    )
 
-    _DESCRIBED = ("tunnel", "agent", "switch", "networks", "peers", "endpoints", "remotes")
+    _DESCRIBED = ("tunnel", "agent", "switch", "networks", "peers", "endpoints", "remotes", "gateways")
 
     def __attrs_post_init__(self) -> None:
         given = {spec.name: self.given.get(spec.name, _given_of(spec)) for spec in self.endpoints or ()}
         object.__setattr__(self, "given", given)
+        of_gateways = {
+            spec.vni: self.given_gateways.get(spec.vni, _given_of(spec)) for spec in self.gateways or ()
+        }
+        object.__setattr__(self, "given_gateways", of_gateways)
         errors = Errors()
         homes: dict[tuple[str, object], str] = {}
         for number, spec in enumerate(self.endpoints or ()):
@@ -272,7 +280,20 @@ class HostSpec(Described):
             ]
         if self.remotes is not None:
             form["remotes"] = [{**key.to_dict(), **_without_none(of)} for key, of in self.remotes.items()]
+        if self.gateways is not None:
+            form["gateways"] = [
+                {
+                    name: plain(getattr(each, name))
+                    for name in _names(each)
+                    if name in self.given_gateways[each.vni]
+                }
+                for each in self.gateways
+            ]
         return form
+
+
+def _names(spec: GatewaySpec) -> list[str]:
+    return [field.name for field in attrs.fields(type(spec))]
 
 
 def _without_none(value: Described) -> dict[str, Any]:
@@ -453,10 +474,28 @@ def _claim(spec: EndpointSpec, path: str, homes: dict[tuple[str, object], str], 
             errors.add(f"{path}.{field}", f"{shown} of {spec.name} is that of {holder} as well")
 
 
-def _no_gateways(name: str, sources: _Sources, errors: Errors) -> dict[str, Any]:
-    for prefix, _ in sources:
-        errors.add(f"{prefix}{name}", "this version of mizarnet has no gateways; leave the section out")
-    return {}
+def _read_published(value: object, path: str, errors: Errors) -> tuple[Publish, ...]:
+    return read_list(
+        value, path, errors, lambda item, where: read_table(Publish, item, _at(where), errors)[0]
+    )
+
+
+def _read_gateway(item: object, path: str, errors: Errors) -> tuple[GatewaySpec, frozenset[str]] | None:
+    spec, _ = read_table(GatewaySpec, item, _at(path), errors, parts={"publish": _read_published})
+    return None if spec is None else (spec, frozenset(cast("Mapping[str, Any]", item)))
+
+
+def _join_gateways(
+    name: str, found: list[tuple[str, tuple[GatewaySpec, frozenset[str]]]], errors: Errors
+) -> dict[str, Any]:
+    first: dict[int, str] = {}
+    for path, (spec, _) in found:
+        if first.setdefault(spec.vni, path) != path:
+            errors.add(f"{path}.vni", f"VNI {spec.vni} has a gateway already, {first[spec.vni]}")
+    return {
+        name: tuple(spec for _, (spec, _) in found),
+        "given_gateways": {spec.vni: given for _, (spec, given) in found},
+    }
 
 
 SECTIONS: Mapping[str, Callable[[str, _Sources, Errors], dict[str, Any]]] = {
@@ -467,7 +506,7 @@ SECTIONS: Mapping[str, Callable[[str, _Sources, Errors], dict[str, Any]]] = {
     "networks": _items(_read_network, _join_pairs),
     "endpoints": _items(_read_endpoint, _join_endpoints),
     "remotes": _items(_read_remote, _join_pairs),
-    "gateways": _no_gateways,
+    "gateways": _items(_read_gateway, _join_gateways),
 }
 """Reader of each section: it gives the fields of a ``HostSpec`` that follow from it."""
 
@@ -499,6 +538,6 @@ def _add_others(found: Mapping[str, dict[str, Any]], errors: Errors) -> None:
 def _remotes(others: Sequence[Mapping[str, Any]]) -> Iterator[tuple[EndpointKey, Remote]]:
     for values in others:
         remote = Remote(values["tunnel"].local)
-        for spec in values.get("endpoints") or ():
+        for spec in (*(values.get("endpoints") or ()), *(values.get("gateways") or ())):
             for address in spec.ip:
                 yield EndpointKey(spec.vni, address.ip), remote

@@ -162,15 +162,23 @@ def make(session: Session, spec: HostSpec, *, netns: str | None, owner: str | No
     if not isinstance(spec, HostSpec):
         raise InvalidTypeError(f"spec must be a HostSpec, not {type(spec).__name__}", argument="spec")
     feed = feed_of(owner)
-    for number, each in enumerate(spec.endpoints or ()):
-        if owner is not None and not each.name.startswith(owner):
-            raise InvalidValueError(
-                f"endpoints[{number}].name: {each.name!r} does not begin with the owner {owner!r}",
-                argument="spec",
-                value=each.name,
-                hint=f"call it {owner + each.name.replace('/', '-')!r}",
-            )
+    if owner is not None:
+        _refuse_names(spec, owner)
     return Plan(session, compare(session, spec, feed, owner), spec, netns=netns, owner=owner)
+
+
+def _refuse_names(spec: HostSpec, owner: str) -> None:
+    """Raises ``InvalidValueError`` for a name that does not begin with the owner."""
+    named = [(f"endpoints[{number}].name", each.name) for number, each in enumerate(spec.endpoints or ())]
+    named += [(f"gateways[{number}].name", each.name) for number, each in enumerate(spec.gateways or ())]
+    for path, name in named:
+        if not name.startswith(owner):
+            raise InvalidValueError(
+                f"{path}: {name!r} does not begin with the owner {owner!r}",
+                argument="spec",
+                value=name,
+                hint=f"call it {owner + name.replace('/', '-')!r}",
+            )
 
 
 @attrs.define

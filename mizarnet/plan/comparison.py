@@ -18,7 +18,7 @@ from mizarnet._model.finding import Change
 from mizarnet._model.specs import EndpointKey
 from mizarnet.errors import InvalidValueError
 from mizarnet.hostspec import HostSpec
-from mizarnet.plan import devices, endpoints, entries
+from mizarnet.plan import devices, endpoints, entries, gateways
 from mizarnet.plan.endpoints import Endpoints
 from mizarnet.plan.entries import NETWORKS, PEERS, REMOTES, Difference, Table
 from mizarnet.plan.step import AnyStep, HeirStep, Step
@@ -57,6 +57,8 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         steps = [*devices.compare(spec, device, datapath)]
         conflicts: list[Change] = []
         steps += _tables(spec, datapath, feed, owner, conflicts)
+        if spec.gateways is not None:
+            steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner)
     return Comparison(name, sorted(steps, key=lambda step: step.rank), conflicts)
 
 

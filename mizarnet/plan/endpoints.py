@@ -18,7 +18,7 @@ from mizarnet._kernel.jobs import whole
 from mizarnet._model.codec import Record
 from mizarnet._model.differences import differences
 from mizarnet._model.finding import Change, Finding, FindingKind, Subject
-from mizarnet._model.specs import EndpointSpec
+from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
@@ -66,7 +66,13 @@ def compare(
         names.add(spec.name)
         yield from _compare(found, spec, given[spec.name])
     for name, record in found.records.items():
-        if owner is not None and name.startswith(owner) and name not in names:
+        # A gateway's endpoint goes with the gateway.
+        own = (
+            owner is not None
+            and name.startswith(owner)
+            and not (record.private and record.spec.kind is Kind.MACVLAN)
+        )
+        if own and name not in names:
             change = Change(
                 "delete", _subject(name), None, shown(record.spec), "not in the specification", True
             )

@@ -29,10 +29,12 @@ class Rank(IntEnum):
     NETWORKS = 5
     REMOTES = 6
     ENDPOINTS = 7
-    ENDPOINTS_GO = 8
-    REMOTES_GO = 9
-    NETWORKS_GO = 10
-    PEERS_GO = 11
+    GATEWAYS = 8
+    GATEWAYS_GO = 9
+    ENDPOINTS_GO = 10
+    REMOTES_GO = 11
+    NETWORKS_GO = 12
+    PEERS_GO = 13
 
 
 class Stale(Exception):

@@ -16,6 +16,7 @@ from mizarnet.plan.endpoints import IN_PLACE
 from tests.support.depth import depth
 from tests.support.flow import Probe
 from tests.support.namespace import Namespace
+from tests.support.outside import need_nftables
 from tests.support.traffic import assert_ping
 from tests.world import TUNNEL, UNDERLAY, cable, new_namespace, quiet
 
@@ -256,6 +257,44 @@ def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None
     data["switch"] = {"mode": "native"}
     (change,) = host.plan(mz.HostSpec.from_dict(data), owner=OWNER).changes
     assert (change.action, change.object.kind) == ("replace", "switch")
+
+
+def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet) -> None:
+    need_nftables()
+    host = fleet.hosts[0]
+    fleet.spaces[0].run("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan1")
+    for name, address in (("wan0", "203.0.113.1/24"), ("wan1", "198.51.100.1/24")):
+        fleet.spaces[0].run("ip", "address", "add", address, "dev", name)
+        fleet.spaces[0].run("ip", "link", "set", name, "up")
+    port = {"protocol": "tcp", "port": 8080, "ip": "10.0.0.1", "to_port": 80}
+    gateway = {"vni": 7, "egress": "wan0", "ip": "10.0.0.254/24", "name": "svc/out"}
+    data = fleet.spec(gateways=[gateway], endpoints=[fleet.endpoint("svc/web", "10.0.0.1/24")])
+    assert ("create", "gateway 7") in _told(_apply(host, data))
+    steps: list[tuple[str, dict[str, Any]]] = [
+        ("update", {"publish": [port]}),
+        ("update", {"publish": [{**port, "port": 8081}]}),
+        ("update", {"nat": False, "publish": []}),
+        ("update", {"nat": True, "host_access": True}),
+        ("replace", {"egress": "wan1"}),
+        ("replace", {"ip": "10.0.0.253/24"}),
+        ("replace", {"name": "svc/exit"}),
+    ]
+    for action, change in steps:
+        gateway.update(change)
+        spec = mz.HostSpec.from_dict(data)
+        assert _told(host.plan(spec, owner=OWNER)) == [(action, "gateway 7")], change
+        _apply(host, data, allow=ALL)
+    fleet.spaces[0].run("nft", "flush", "ruleset")
+    assert host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+    _apply(host, data)
+    data["gateways"] = []
+    assert not host.plan(mz.HostSpec.from_dict(data), owner=None)
+    assert _told(_apply(host, data)) == [("delete", "gateway 7")]
+    assert mz.Gateway.list(fleet.agent()) == []
+    gateway["name"] = "out"
+    data["gateways"] = [gateway]
+    with pytest.raises(mz.InvalidValueError, match=r"gateways\[0\]\.name"):
+        host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
 
 
 # -- owners ------------------------------------------------------------------------------------------------

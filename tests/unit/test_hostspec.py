@@ -14,6 +14,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import hostspec
+from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.specs import EndpointSpec, Network, Remote, Route
 
 TUNNEL = {"encap": "vxlan", "underlay": "eth0"}
@@ -39,11 +40,25 @@ def _far(**changes: Any) -> dict[str, Any]:
     return {"remotes": [{**FAR, **changes}]}
 
 
+OUT = {"vni": 7, "egress": "eth0", "ip": "10.0.0.254/24"}
+PORT = {"protocol": "tcp", "port": 8080, "ip": "10.0.0.1", "to_port": 80}
+
+
+def _gateway(**changes: Any) -> dict[str, Any]:
+    return {"gateways": [{**OUT, **changes}]}
+
+
 BAD: list[tuple[object, str, str]] = [
     ([], "", "must be a table"),
     ({"tunel": {}}, "tunel", "did you mean tunnel?"),
     ({"hosts": {}}, "hosts", "there are tunnel"),
-    ({"gateways": []}, "gateways", "leave the section out"),
+    ({"gateways": [{"vni": 7, "egress": "eth0"}]}, "gateways[0].ip", "is missing"),
+    (_gateway(egress="a b"), "gateways[0].egress", "cannot be a device name"),
+    (_gateway(nat="yes"), "gateways[0].nat", "must be a bool"),
+    (_gateway(publish=[{**PORT, "port": 0}]), "gateways[0].publish[0].port", "from 1 to 65535"),
+    (_gateway(publish=[{**PORT, "protocol": "sctp"}]), "gateways[0].publish[0].protocol", "'tcp' or 'udp'"),
+    (_gateway(publish=[PORT, PORT]), "gateways[0].publish", "published twice"),
+    ({"gateways": [OUT, OUT]}, "gateways[1].vni", "gateways[0]"),
     ({"tunnel": []}, "tunnel", "must be a table"),
     ({"tunnel": {"underlay": "eth0"}}, "tunnel.encap", "is missing"),
     ({"tunnel": {"encap": "vxlan"}}, "tunnel.underlay", "is missing"),
@@ -151,6 +166,7 @@ WHOLE = {
         },
     ],
     "remotes": [FAR],
+    "gateways": [{**OUT, "publish": [PORT], "name": "svc/out"}],
 }
 
 
@@ -242,7 +258,7 @@ def test_an_error_of_a_fleet_names_host_and_field(
 
 def test_the_schema_in_the_package_has_the_fields_of_the_classes() -> None:
     schema = json.loads(files("mizarnet").joinpath("host.schema.json").read_text())
-    assert schema["properties"].keys() == hostspec.SECTIONS.keys() - {"gateways"}
+    assert schema["properties"].keys() == hostspec.SECTIONS.keys()
     classes: dict[str, tuple[type[Any], set[str]]] = {
         "tunnel": (hostspec.TunnelPart, set()),
         "agent": (hostspec.AgentPart, set()),
@@ -251,6 +267,8 @@ def test_the_schema_in_the_package_has_the_fields_of_the_classes() -> None:
         "endpoint": (EndpointSpec, set()),
         "route": (Route, set()),
         "remote": (Remote, {"vni", "ip"}),
+        "gateway": (GatewaySpec, set()),
+        "publish": (mz.Publish, set()),
     }
     assert schema["$defs"].keys() == classes.keys()
     for name, (cls, keys) in classes.items():

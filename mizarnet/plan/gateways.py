@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gateways of a host's specification, compared with those of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import attrs
+
+from mizarnet._datapath.checks.gateways import gateway_findings, rules_findings
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.gateway_notes import Noted
+from mizarnet._datapath.gateways import Gateways
+from mizarnet._kernel.jobs import whole
+from mizarnet._model.differences import differences
+from mizarnet._model.finding import Change, Finding, Subject
+from mizarnet._model.gateways import GatewaySpec
+from mizarnet._model.specs import Life
+from mizarnet._plain import text
+from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
+
+_IN_PLACE = ("publish", "nat", "host_access")
+
+
+def compare(
+    datapath: DataPath | None,
+    wanted: tuple[GatewaySpec, ...],
+    given: Mapping[int, frozenset[str]],
+    owner: str | None,
+) -> Iterator[AnyStep]:
+    """Steps that make the gateways as they shall be."""
+    gateways = None if datapath is None else Gateways.of(datapath)
+    there = {} if gateways is None else {noted.note.vni: noted for noted in gateways.all()}
+    for spec in wanted:
+        yield from _compare(gateways, there.get(spec.vni), spec, given[spec.vni])
+    if gateways is not None and any(spec.vni in there for spec in wanted):
+        yield from _repairs(rules_findings(gateways.host))  # which all gateways of the host share
+    for vni, noted in there.items():
+        found = None if gateways is None else gateways.spec(noted)
+        if owner is None or found is None or not found.name.startswith(owner):
+            continue
+        if vni not in {spec.vni for spec in wanted}:
+            change = Change("delete", _subject(vni), None, _shown(found), "not in the specification", True)
+            yield Step(change, Rank.GATEWAYS_GO, _delete(vni, found))
+
+
+def _compare(
+    gateways: Gateways | None, noted: Noted | None, spec: GatewaySpec, given: frozenset[str]
+) -> Iterator[AnyStep]:
+    found = None if gateways is None or noted is None else gateways.spec(noted)
+    if gateways is None or noted is None or found is None or gateways.life(noted) is not Life.LIVE:
+        change = Change("create", _subject(spec.vni), spec, None, _shown(spec))
+        yield Step(change, Rank.GATEWAYS, _create(spec, found))
+        return
+    wanted, there = _fields(spec, found, given)
+    if wanted:
+        reason = ", ".join(f"{name} {text(there[name])} -> {text(wanted[name])}" for name in wanted)
+        if all(name in _IN_PLACE for name in wanted):
+            change = Change("update", _subject(spec.vni), wanted, there, reason)
+            yield Step(change, Rank.GATEWAYS, _update(spec.vni, found, wanted))
+        else:
+            change = Change("replace", _subject(spec.vni), wanted, there, reason, True)
+            yield Step(change, Rank.GATEWAYS, _replace(spec, found))
+            return
+    yield from _repairs(gateway_findings(gateways, noted))
+
+
+def _repairs(findings: Iterable[Finding]) -> Iterator[RepairStep]:
+    for each in findings:
+        if each.repairable:
+            yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
+
+
+def _fields(spec: GatewaySpec, found: GatewaySpec, given: frozenset[str]) -> tuple[Fields, Fields]:
+    """The given fields that differ; an address without its prefix is in whatever network there is."""
+    wanted = {
+        field.name: getattr(spec, field.name) for field in attrs.fields(GatewaySpec) if field.name in given
+    }
+    there = {name: getattr(found, name) for name in wanted}
+    bare = [each.network.prefixlen == each.max_prefixlen for each in spec.ip]
+    if all(bare) and [each.ip for each in spec.ip] == [each.ip for each in found.ip]:
+        wanted.pop("ip", None)
+    differing = differences(wanted, there)
+    return {name: wanted[name] for name in differing}, {name: there[name] for name in differing}
+
+
+def _subject(vni: int) -> Subject:
+    return Subject("gateway", str(vni))
+
+
+def _shown(spec: GatewaySpec) -> str:
+    return f"{text(spec.ip)} by {spec.egress}"
+
+
+def _seen(gateways: Gateways, vni: int, seen: GatewaySpec | None) -> Noted | None:
+    noted = gateways.find(vni)
+    if (None if noted is None else gateways.spec(noted)) != seen:
+        raise Stale
+    return noted
+
+
+def _create(spec: GatewaySpec, seen: GatewaySpec | None) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        datapath = place.datapath()
+        with datapath.writing() as maps:
+            gateways = Gateways(datapath, maps)
+            _seen(gateways, spec.vni, seen)
+            gateways.find_or_make(spec)
+
+    return run
+
+
+def _update(vni: int, seen: GatewaySpec, given: Fields) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        datapath = place.datapath()
+        with datapath.writing() as maps:
+            gateways = Gateways(datapath, maps)
+            noted = _seen(gateways, vni, seen)
+            assert noted is not None  # as it was seen
+            gateways.update(noted, seen, given)
+
+    return run
+
+
+def _replace(spec: GatewaySpec, seen: GatewaySpec) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        datapath = place.datapath()
+        with datapath.writing() as maps:
+            gateways = Gateways(datapath, maps)
+            noted = _seen(gateways, spec.vni, seen)
+            assert noted is not None  # as it was seen
+            gateways.remove(noted)
+            gateways.find_or_make(spec)
+
+    return run
+
+
+def _delete(vni: int, seen: GatewaySpec) -> Callable[[Place], object]:
+    @whole
+    def run(place: Place) -> None:
+        datapath = place.datapath()
+        with datapath.writing() as maps:
+            gateways = Gateways(datapath, maps)
+            noted = _seen(gateways, vni, seen)
+            if noted is not None:
+                gateways.remove(noted)
+
+    return run
