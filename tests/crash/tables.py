@@ -177,6 +177,7 @@ _TELLERS: dict[str, Callable[[Tables, bytes, bytes], str]] = {
     "endpoints": Tables._endpoint,
     "meta": Tables._meta,
     "switching": Tables._switching,
+    "landing": Tables._lifeline,
     "lifeline": Tables._lifeline,
 }
 
