@@ -19,6 +19,7 @@ from mizarnet._model.described import Described
 from mizarnet._model.finding import Action, Change, Finding, FindingKind, Report
 from mizarnet._model.html import table
 from mizarnet._model.public import public
+from mizarnet._model.specs import EndpointSpec
 from mizarnet._plain import plain
 from mizarnet.errors import BulkError, InvalidTypeError, InvalidValueError, MizarnetError, StalePlanError
 from mizarnet.hostspec import HostSpec
@@ -215,6 +216,9 @@ class _Run:
                     self._end(self.left, each.change)
             if self.stopped:
                 continue
+            if self._lacks_network(step):
+                self._end(self.left, step.change)
+                continue
             self._take([each for each in together if each.change.action in self.allowed])
             if isinstance(step, Step) and step.change in (*self.left, *self.stale, *self.failed):
                 # Without a tunnel, or an agent, there is nothing for the rest.
@@ -228,6 +232,18 @@ class _Run:
         self.plans_again = False
         self.total = self._ended + len(steps)
         self.all(steps)
+
+    def _lacks_network(self, step: AnyStep) -> bool:
+        """Whether an endpoint that gets its gateway from its network would be made without, as that was not written."""
+        wanted = step.change.wanted
+        if (
+            not isinstance(wanted, EndpointSpec)
+            or wanted.gateway is not None
+            or step.change.action != "create"
+        ):
+            return False
+        missing = [each.object for each in (*self.stale, *self.failed) if each.object.kind == "network"]
+        return any(each.name.startswith(f"{wanted.vni}/") for each in missing)
 
     def _end_heir(self, step: HeirStep) -> None:
         went = any(

@@ -23,6 +23,7 @@ from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Subject
 from mizarnet._plain import text
 from mizarnet.agent import TransitAgent
+from mizarnet.errors import ExistsError
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart, TunnelPart
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 from mizarnet.switch import TransitSwitch
@@ -94,9 +95,13 @@ def _arguments(part: TunnelPart) -> dict[str, Any]:
 
 def _create_tunnel(part: TunnelPart) -> Callable[[Place], object]:
     def run(place: Place) -> None:
-        with place.path() as path, Tunnel.create(part.name, **_arguments(part), netns=path) as made:
-            if not made.created:
-                raise Stale
+        try:
+            with place.path() as path:  # one that is there by now, and is as asked for, will do
+                Tunnel.create(part.name, **_arguments(part), netns=path).close()
+        except ExistsError:
+            if get_link(place.session, part.name) is None:
+                raise  # the port is taken
+            raise Stale from None
 
     return run
 

@@ -17,6 +17,7 @@ from mizarnet._datapath.lock import SHARED_HOST, TABLES, Section, of_name
 from mizarnet._kernel.jobs import whole
 from mizarnet._model.codec import Record
 from mizarnet._model.differences import differences
+from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Finding, FindingKind, Subject
 from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
@@ -83,7 +84,7 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
     name, record = spec.name, found.records.get(spec.name)
     findings = found.findings.get(name, [])
     lost = [each for each in findings if each.kind in _NOT_LIVE]
-    if record is None or lost:
+    if record is None or record.state is not State.LIVE or lost:
         reason = "; ".join(each.text for each in lost) if lost else shown(spec)
         yield Step(
             Change("create", _subject(name), spec, None, reason), Rank.ENDPOINTS, _create(spec, record)

@@ -13,7 +13,7 @@ import attrs
 import mizarnet as mz
 from mizarnet._datapath import loader
 from mizarnet._kernel.netlink import Session, delete_address, get_link
-from tests.crash.ground import OTHER, Ground
+from tests.crash.ground import OTHER, PORT, Ground
 from tests.support.builds import installed
 from tests.world import UNDERLAY
 
@@ -321,6 +321,30 @@ def _update_endpoint() -> Verb:
     )
 
 
+def _change_options(endpoint: mz.Endpoint) -> object:
+    return endpoint.update(mtu=1300, forwarding=True, labels={"a": "b"})
+
+
+def _update_options() -> Verb:
+    def by_handle(ground: Ground) -> None:
+        with ground.open() as agent:
+            _change_options(mz.Endpoint.open(agent, NAME))
+
+    return Verb(
+        "Endpoint.update of options",
+        before=_create_to_change,
+        prepare=_open_endpoint(NAME),
+        call=_change_options,
+        again={
+            "by name": lambda ground: _change_options(mz.Endpoint.open(ground.agent, NAME)),
+            "by handle": by_handle,
+        },
+        undo=_delete(NAME),
+        rolls_back=False,
+        keeps_part=True,
+    )
+
+
 def _delete(name: str) -> Step:
     return lambda ground: mz.Endpoint.delete_many(ground.agent, [name])
 
@@ -395,6 +419,7 @@ def _endpoint_verbs() -> Iterator[Verb]:
         "Endpoint.create again", _create, before=_lose_address, undo=_delete(NAME), rolls_back=False
     )
     yield _update_endpoint()
+    yield _update_options()
     yield _delete_endpoint(NAME, lambda ground: _create(ground.agent, ground), "MACVLAN")
     yield _delete_endpoint(VM, lambda ground: _create_vm(ground.agent), "MACVTAP")
     yield _of_agent(
@@ -577,10 +602,53 @@ def _table_verbs() -> Iterator[Verb]:
     )
 
 
+# -- a plan ------------------------------------------------------------------------------------------------
+
+
+def _wish(ground: Ground) -> mz.HostSpec:
+    endpoints = [
+        {"name": f"svc/{label}", "vni": VNI, "ip": f"10.0.0.{number}/24", "netns": ground.spaces[label]}
+        for number, label in enumerate(("e1", "e2"), 5)
+    ]
+    return mz.HostSpec.from_dict(
+        {
+            "tunnel": {"name": OTHER, "encap": "vxlan", "underlay": UNDERLAY, "port": PORT},
+            "networks": [{"vni": VNI, "prefix": "10.0.0.0/24", "gateway": "10.0.0.254"}],
+            "endpoints": endpoints,
+            "remotes": [{"vni": VNI, "ip": "10.0.0.9", "host": "192.0.2.2"}],
+        }
+    )
+
+
+def _converge(ground: Ground) -> None:
+    with mz.Host.open(netns=ground.host) as host:
+        _plan_and_apply((host, ground))
+
+
+def _plan_and_apply(handle: tuple[mz.Host, Ground]) -> object:
+    host, ground = handle
+    return host.plan(_wish(ground), owner="svc/").apply()
+
+
+def _plan_verbs() -> Iterator[Verb]:
+    yield Verb(
+        "Plan.apply",
+        before=_nothing,
+        prepare=lambda ground: (mz.Host.open(netns=ground.host), ground),
+        call=_plan_and_apply,
+        again={"by name": _converge},
+        undo=Ground.delete_other,
+        rolls_back=False,
+        bulk=True,
+        keeps_part=True,
+    )
+
+
 VERBS = {
     verb.name: verb
     for verb in (
         *_tunnel_verbs(),
+        *_plan_verbs(),
         *_switch_verbs(),
         *_endpoint_verbs(),
         *_gateway_verbs(),
