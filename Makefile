@@ -86,6 +86,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python tests/bench/netlink_cost.py
 	$(BIN)/python tests/bench/links.py
 	chrt -f 10 $(BIN)/python -m tests.bench.endpoints
+	chrt -f 10 $(BIN)/python -m tests.bench.plan
 	chrt -f 10 $(BIN)/python -m tests.bench.loop_lag
 	$(BIN)/python -m tests.bench.crowd
 	$(BIN)/python -m tests.bench.tables

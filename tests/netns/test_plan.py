@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -364,6 +366,34 @@ def test_a_name_without_the_owner_and_a_missing_tunnel_are_refused(fleet: Fleet)
     with pytest.raises(mz.InvalidValueError, match="destroy"):
         plan.apply(allow=["create", "destroy"])  # type: ignore[list-item]
     assert host.tunnels() == []
+
+
+def test_a_plan_is_applied_at_the_first_try_while_another_feed_writes(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    _apply(host, fleet.spec())
+    agent, over, written = fleet.agent(), threading.Event(), list[int]()
+
+    def write() -> None:
+        for number in itertools.count():
+            if over.is_set():
+                return
+            entry = (9, f"10.7.{number >> 8 & 255}.{number & 255}")
+            agent.endpoints.update({entry: mz.Remote(ADDRESSES[1])}, feed="directory")
+            written.append(number)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(depth(5, 100)):
+            remotes = [
+                {"vni": 7, "ip": f"10.8.{number}.{each}", "host": ADDRESSES[1]} for each in range(1, 255)
+            ]
+            _apply(host, {"remotes": remotes})
+            assert agent.endpoints.feeds()["plan:svc/"] == len(remotes)
+    finally:
+        over.set()
+        writer.join()
+    assert agent.endpoints.feeds()["directory"] == len(written) > 0
 
 
 # -- stale, and failed -------------------------------------------------------------------------------------
