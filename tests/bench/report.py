@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import attrs
 
-OWN = "mizarnet"
+OWN = ("mizarnet", "shortcut")
+"""Peers that are this library itself: each has a table."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
 BEGIN, END = "<!-- made by tests/bench/suite.py: begin -->", "<!-- end -->"
@@ -50,28 +52,28 @@ class Spread:
         return f"{self.median:.2f} ({self.least:.2f}-{self.most:.2f})"
 
 
-def ratios(row: str, peer: str, results: Sequence[Result]) -> Spread | None:
-    """How much faster mizarnet was than a peer in each round that has both; above 1 it was faster."""
+def ratios(own: str, row: str, peer: str, results: Sequence[Result]) -> Spread | None:
+    """How much faster one was than another in each round that has both; above 1 it was faster."""
     rates: defaultdict[int, dict[str, float]] = defaultdict(dict)
     for result in results:
         if result.row == row:
             rates[result.round][result.peer] = result.found["rate"]
-    found = [each[OWN] / each[peer] for each in rates.values() if OWN in each and each.get(peer)]
+    found = [each[own] / each[peer] for each in rates.values() if own in each and each.get(peer)]
     return Spread.of(found) if found else None
 
 
 def tables(rows: Sequence[str], names: Sequence[str], results: Sequence[Result]) -> str:
-    """The ratio of each row to each peer, and what was measured of mizarnet itself."""
-    others = [name for name in names if name != OWN]
-    lines = [
-        "| mizarnet's rate divided by that of | " + " | ".join(others) + " |",
-        "|---" * (1 + len(others)) + "|",
-    ]
-    for row in rows:
-        cells = [str(ratios(row, name, results) or "-") for name in others]
-        if any(cell != "-" for cell in cells):
-            lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    lines += ["", "| median of | rate | p50, us | p99, us |", "|---|---|---|---|"]
+    """The ratios of each row to each peer, and what was measured of each."""
+    lines: list[str] = []
+    for own in OWN:
+        others = [name for name in names if name != own]
+        lines += [f"| {own} divided by | " + " | ".join(others) + " |", "|---" * (1 + len(others)) + "|"]
+        for row in rows:
+            cells = [str(ratios(own, row, name, results) or "-") for name in others]
+            if any(cell != "-" for cell in cells):
+                lines.append(f"| {row} | " + " | ".join(cells) + " |")
+        lines.append("")
+    lines += ["| median of | rate | p50, us | p99, us |", "|---|---|---|---|"]
     for row in rows:
         for name in names:
             found = [each.found for each in results if (each.row, each.peer) == (row, name)]
@@ -88,18 +90,18 @@ def _median(found: Sequence[Mapping[str, float]], key: str) -> str:
 
 def plot(rows: Sequence[str], results: Sequence[Result]) -> str:
     """Each ratio as a line from its least to its most with a dot at the median, in SVG; 1 is a line of its own."""
-    width, left, line = 760, 330, 18
+    width, left, line = 800, 370, 16
     marks: list[str] = []
     at = 30
     for row in rows:
-        names = [each for each in dict.fromkeys(r.peer for r in results if r.row == row) if each != OWN]
-        for name in names:
-            spread = ratios(row, name, results)
+        names = [each for each in dict.fromkeys(r.peer for r in results if r.row == row) if each not in OWN]
+        for own, name in itertools.product(OWN, sorted(names)):
+            spread = ratios(own, row, name, results)
             if spread is None:
                 continue
             low, middle, high = (left + _place(each) for each in (spread.least, spread.median, spread.most))
             marks += [
-                f'<text x="8" y="{at + 4}">{row}: {name}</text>',
+                f'<text x="8" y="{at + 4}">{row}: {own} / {name}</text>',
                 f'<line x1="{low:.0f}" x2="{high:.0f}" y1="{at}" y2="{at}" stroke="#888"/>',
                 f'<circle cx="{middle:.0f}" cy="{at}" r="4" fill="{"#2a7" if spread.median >= 1 else "#c52"}"/>',
             ]

@@ -147,12 +147,17 @@ def test_the_old_wiring_has_no_tunnel_device_and_no_offloads(build: Build) -> No
     assert found["xdp"]["mode"] == 2  # generic
 
 
-def test_mizarnet_counts_what_it_carries(build: Build, timer: Timer) -> None:
-    peer = build(peers.Mizarnet)
-    assert isinstance(peer, peers.Mizarnet)
+@pytest.mark.parametrize("kind", [peers.Mizarnet, peers.WithShortcut], ids=lambda kind: kind.name)
+def test_mizarnet_counts_what_it_carries_by_the_way_that_it_says(
+    build: Build, timer: Timer, kind: type[peers.Mizarnet]
+) -> None:
+    peer = build(kind)
+    assert isinstance(peer, kind)
     on_the_wire(peer, timer, peer.remote)
     stats = peer.agents[0].stats()
-    assert stats.verdicts[mz.Verdict.ENCAPSULATED].packets > 10
+    assert stats.agent[mz.Verdict.ENCAPSULATED].packets > 10
+    by_shortcut = stats.shortcut[mz.Verdict.ACCEPTED].packets
+    assert (by_shortcut > 10) == (kind is peers.WithShortcut)
     assert not stats.drops
 
 

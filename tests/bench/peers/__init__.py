@@ -16,11 +16,13 @@ from tests.bench.peers.cilium import CiliumInPlace as CiliumInPlace
 from tests.bench.peers.macvlan import Macvlan as Macvlan
 from tests.bench.peers.native import Native as Native
 from tests.bench.peers.own import Mizarnet as Mizarnet
+from tests.bench.peers.own import WithShortcut as WithShortcut
 from tests.bench.peers.wiring import OldWiring as OldWiring
 from tests.support.builds import FLAGS
 
 PEERS: tuple[type[Peer], ...] = (
     Mizarnet,
+    WithShortcut,
     Native,
     Bridge,
     BridgeNetfilter,

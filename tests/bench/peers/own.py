@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""mizarnet itself, with every check on."""
+"""mizarnet itself, with every check on: by the kernel's way in, and by the shortcut."""
 
 from __future__ import annotations
+
+from typing import ClassVar, Literal
 
 import mizarnet as mz
 from tests.bench.peers.base import VNI, Peer, address_of
@@ -12,7 +14,8 @@ class Mizarnet(Peer):
     """A tunnel and an agent on each host, and MACVLANs for the guests."""
 
     name = "mizarnet"
-    says = "all checks and counters on"
+    says = "all checks and counters on, by the kernel's way in"
+    shortcut: ClassVar[Literal["off", "auto"]] = "off"
 
     def build(self) -> None:
         """Two hosts that know each other's endpoints."""
@@ -29,6 +32,14 @@ class Mizarnet(Peer):
         tunnel = mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=self.hosts[host].name)
         self._undo.callback(tunnel.close)
         self._undo.callback(tunnel.delete, force=True)
-        agent = mz.TransitAgent.attach(tunnel, peers=["192.0.2.0/24"])
+        agent = mz.TransitAgent.attach(tunnel, peers=["192.0.2.0/24"], shortcut=self.shortcut)
         self._undo.callback(agent.close)
         return agent
+
+
+class WithShortcut(Mizarnet):
+    """Plain tunnel packets are taken out of their tunnel on the underlay."""
+
+    name = "shortcut"
+    says = 'mizarnet with shortcut="auto": the same checks, in a program on the underlay'
+    shortcut = "auto"
