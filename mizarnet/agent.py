@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from typing import Literal, Self, final
+from typing import TYPE_CHECKING, Literal, Self, final
 
 import attrs
 
@@ -20,8 +20,6 @@ from mizarnet._datapath.loader import Capacity, build_text, capacity_of
 from mizarnet._datapath.lock import SHARED_HOST
 from mizarnet._datapath.shortcuts import Situation
 from mizarnet._datapath.tunnel_device import TunnelDevice
-from mizarnet._datapath.upgrade import upgrade
-from mizarnet._datapath.walk import Site, explain
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
@@ -48,6 +46,9 @@ from mizarnet._model.stats import Stats, unpack_stats
 from mizarnet.errors import AgentNotFoundError, InvalidTypeError, MizarnetError, StaleHandleError
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, device_of, place_of, successor_of
+
+if TYPE_CHECKING:
+    from mizarnet._datapath.walk import Site
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -311,6 +312,8 @@ class TransitAgent(Described, Closing):
             frame=frame,
             outer=outer,
         )
+        from mizarnet._datapath.walk import explain  # takes 7 ms, which only those shall pay who ask
+
         return explain(site_of(self), question)
 
     def health(self) -> Health:
@@ -370,6 +373,8 @@ class TransitAgent(Described, Closing):
             LayoutError: The tables are of another schema than this package's; nothing was changed.
             StaleHandleError: Another process changed a hook meanwhile; programs that were replaced are attached again.
         """
+        from mizarnet._datapath.upgrade import upgrade  # with the self-test
+
         with self._datapath.writing():
             upgrade(self._datapath)
 
@@ -499,6 +504,8 @@ def datapath_of(agent: TransitAgent) -> DataPath:
 
 def site_of(agent: TransitAgent) -> Site:
     """The agent as a host that packets are walked on; raises ``InvalidTypeError`` for anything but an agent."""
+    from mizarnet._datapath.walk import Site
+
     datapath = datapath_of(agent)
     at = agent.tunnel.netns or os.uname().nodename
     return Site(device_of(agent.tunnel), datapath, at)

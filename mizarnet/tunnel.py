@@ -15,7 +15,6 @@ from mizarnet._datapath.checks.agent import is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import read_losses
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.relocation import relocate
 from mizarnet._datapath.tunnel_device import TunnelDevice, delete_named, find_or_make
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
@@ -303,6 +302,8 @@ class Tunnel(Described, Closing):
             given["underlay"] = arguments.check_device_name(underlay, argument="underlay")
         if mtu is not KEEP:
             given["mtu"] = None if mtu is None else arguments.check_mtu(mtu)
+        from mizarnet._datapath.relocation import relocate  # with upgrade and self-test
+
         with self._host.locked():
             device, changed = relocate(self._device, given)
         self._learn(device)

@@ -35,6 +35,16 @@ def test_values_and_errors_do_not_load_the_extension() -> None:
     assert not any(name.startswith("mizarnet._kernel") for name in modules)
 
 
+def test_what_a_call_rarely_needs_is_imported_by_those_who_ask() -> None:
+    """A tenth of what a command that makes one call would pay for its modules."""
+    modules = _modules_after(
+        "from mizarnet import Endpoint, TransitAgent; Endpoint.create, TransitAgent.open"
+    )
+    assert "mizarnet._datapath.endpoints" in modules
+    rare = ("walk", "self_test", "upgrade", "relocation", "repairs")
+    assert not any(name.startswith(f"mizarnet._datapath.{each}") for each in rare for name in modules)
+
+
 def test_asyncio_is_imported_by_those_who_use_it() -> None:
     assert "asyncio" not in _modules_after("from mizarnet import *; Tunnel.create, TransitAgent.attach")
     assert "asyncio" in _modules_after("import mizarnet as mz; mz.aio.call")
