@@ -16,4 +16,4 @@ from tests.world.spaces import (
     quiet,
 )
 from tests.world.tenants import BLUE, GREEN, RED, Tenants
-from tests.world.world import ROUTES, SWITCH_VERDICTS, Subnet, World, alive, common_tests, total
+from tests.world.world import ROUTES, SHORTCUT, SWITCH_VERDICTS, Subnet, World, alive, common_tests, total

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -25,6 +26,8 @@ SWITCH_VERDICTS = frozenset(
     verdict for verdict in Verdict if verdict is Verdict.BOUNCED or verdict.name.startswith("PASSED")
 )
 """All that a transit switch may decide: XDP_TX, and XDP_PASS under its names."""
+SHORTCUT = os.environ.get("MIZARNET_TEST_SHORTCUT")
+"""Whether hosts have the shortcut that say nothing about it: "auto" runs any test with it."""
 _TAKEN_OFF = (mz.StaleHandleError, mz.AgentNotFoundError, mz.ClosedError)
 
 
@@ -94,7 +97,7 @@ class World:
         tunnel = mz.Tunnel.create(TUNNEL, encap=self.encap, underlay=UNDERLAY, netns=namespace.name)
         self._undo.callback(tunnel.close)
         self._undo.callback(tunnel.delete, force=True)
-        agent = mz.TransitAgent.attach(tunnel, **options)
+        agent = mz.TransitAgent.attach(tunnel, **{"shortcut": SHORTCUT, **options})
         self._undo.callback(agent.close)
         return Host(namespace, address, tunnel, agent)
 
