@@ -30,7 +30,7 @@
 /* What a test run does not take as input: frames shorter than headers or longer than a page, a VLAN tag beside them. */
 static __always_inline bool prepare(struct __sk_buff *skb)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return false;

@@ -8,7 +8,7 @@
 
 static __always_inline void note_verdict(__u32 program, __u32 verdict, __u32 bytes)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return;
@@ -20,7 +20,7 @@ static __always_inline void note_verdict(__u32 program, __u32 verdict, __u32 byt
 
 static __always_inline void note_sent(__u32 slot, __u32 verdict, __u32 bytes)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return;
@@ -32,7 +32,7 @@ static __always_inline void note_sent(__u32 slot, __u32 verdict, __u32 bytes)
 
 static __always_inline void note_received(__u32 slot, __u32 bytes)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return;
@@ -43,7 +43,7 @@ static __always_inline void note_received(__u32 slot, __u32 bytes)
 
 static __always_inline void note_undelivered(__u32 slot, __u32 verdict, __u32 bytes)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return;

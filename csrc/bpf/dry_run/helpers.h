@@ -17,7 +17,7 @@ enum { NO_SUCH_ENTRY = -2, INVALID = -22, NO_MEMORY = -12, WRONG_PROTOCOL = -71 
 
 static __always_inline int dry_get_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 	__u32 family = flags & BPF_F_TUNINFO_IPV6 ? 6 : 4;
 
 	(void)size;
@@ -62,7 +62,7 @@ static __noinline void note_key(struct dry_asked *asked, const struct bpf_tunnel
 
 static __always_inline int dry_set_key(struct __sk_buff *skb, struct bpf_tunnel_key *key, __u32 size, __u64 flags)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb, (void)size;
 	if (!run || run->facts.refuse_key)
@@ -87,7 +87,7 @@ static __always_inline int dry_get_options(struct __sk_buff *skb, __u8 *options,
 
 static __always_inline __u32 dry_hash(struct __sk_buff *skb)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb;
 	return run ? run->facts.hash : 0;
@@ -95,14 +95,14 @@ static __always_inline __u32 dry_hash(struct __sk_buff *skb)
 
 static __always_inline __u64 dry_clock(void)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	return run ? run->facts.clock : 0;
 }
 
 static __always_inline int dry_redirect(__u32 ifindex, __u64 flags)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (run) {
 		run->asked.redirects += 1;
@@ -115,7 +115,7 @@ static __always_inline int dry_redirect(__u32 ifindex, __u64 flags)
 /* A test run has a socket of its own, which stands for none that a packet may come from. */
 static __always_inline struct bpf_sock *dry_fullsock(void)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	return run ? (void *)((__u8 *)&run->facts.socket_family - offsetof(struct bpf_sock, family)) : NULL;
 }
@@ -123,7 +123,7 @@ static __always_inline struct bpf_sock *dry_fullsock(void)
 /* A real one would be sent. */
 static __always_inline int dry_copy(void)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return INVALID;
@@ -133,7 +133,7 @@ static __always_inline int dry_copy(void)
 
 static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	if (!run)
 		return INVALID;
@@ -154,7 +154,7 @@ static __always_inline int dry_find_hop(struct bpf_fib_lookup *hop)
 /* A kernel older than the shortcut needs does not know all flags; what they change there no program reads. */
 static __always_inline int dry_adjust_room(struct __sk_buff *skb, __s32 bytes, __u32 mode, __u64 flags)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 	const __u64 known = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 
 	if (!run || run->facts.refuse_room)

@@ -9,7 +9,7 @@
 #ifndef MZN_NO_ROUTE_IDENTITY
 static __always_inline void read_origin(struct __sk_buff *skb, struct origin *origin)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb;
 	if (!run)
@@ -23,7 +23,7 @@ static __always_inline void read_origin(struct __sk_buff *skb, struct origin *or
 
 static __always_inline bool is_to_host(struct __sk_buff *skb)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb;
 	return run && !run->facts.other_host;
@@ -31,7 +31,7 @@ static __always_inline bool is_to_host(struct __sk_buff *skb)
 
 static __always_inline __u32 segment_size(struct __sk_buff *skb)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb;
 	return run ? run->facts.segment_size : 0;
@@ -39,7 +39,7 @@ static __always_inline __u32 segment_size(struct __sk_buff *skb)
 
 static __always_inline bool read_checksum(struct __sk_buff *skb, struct deferred_checksum *checksum)
 {
-	struct dry_run *run = this_run();
+	struct dry_run *run = shared_run();
 
 	(void)skb;
 	if (!run || !run->facts.is_checksum_deferred)
