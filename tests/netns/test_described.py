@@ -75,6 +75,11 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
         yield from (spec, plan, *plan.changes)
     with mz.Endpoint.open(agent, "vm").open_tap() as tap:
         yield tap
+    port = mz.Publish("tcp", 8080, "10.9.0.5", 80)
+    with mz.deleting(
+        mz.Gateway.create(agent, vni=9, egress=host.tunnel.underlay, ip="10.9.0.254/24", publish=[port])
+    ) as gateway:
+        yield from (gateway, gateway.state(), *gateway.publish)
 
 
 def public_classes() -> set[type]:
