@@ -226,6 +226,7 @@ def _switch_verbs() -> Iterator[Verb]:
         call=mz.TransitAgent.upgrade,
         again={"by handle": _upgrade_to_second},
         undo=_back_to_first,
+        sparse=3,
     )
     for value, other in (("auto", "off"), ("off", "auto")):
         yield Verb(
