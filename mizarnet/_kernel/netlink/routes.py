@@ -31,7 +31,8 @@ _RTA_METRICS, _RTA_MULTIPATH = 8, 9
 _RTA_VIA, _RTA_IP_PROTO, _RTA_DPORT = 18, 27, 29
 _RTAX_MTU = 2
 _RTN_LOCAL = 2
-_WANTED = {_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH}
+_ROUTERS = {_RTA_GATEWAY, _RTA_VIA}
+_WANTED = {_RTA_DST, _RTA_OIF, _RTA_MULTIPATH, *_ROUTERS}
 _NOWHERE = {int(socket.AF_INET): bytes(4), int(socket.AF_INET6): bytes(16)}
 _NETWORKS: Mapping[int, Callable[[tuple[bytes, int]], IPNetwork]] = {
     4: ipaddress.IPv4Network,
@@ -48,12 +49,15 @@ class Route(NamedTuple):
         prefix_length: Length of that prefix, in bits.
         gateway: Next hop; None when the destination is on the link, or there are several next hops.
         through: Indexes of the links that it leaves through: one for each next hop.
+        on_link: Whether all hosts of the prefix are neighbours: no next hop is a router, of any family. False when a
+            route names its next hops by their ids alone.
     """
 
     packed: bytes
     prefix_length: int
     gateway: IPAddress | None
     through: tuple[int, ...]
+    on_link: bool
 
     @property
     def destination(self) -> IPNetwork:
@@ -268,7 +272,7 @@ def _is_default(message: bytes) -> bool:
 def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:
     """The prefixes whose hosts are neighbours on a link; link-local ones and ``/0`` are left out."""
     routes = list_routes(session, ifindex=ifindex)
-    on_link = [route.destination for route in routes if route.gateway is None]
+    on_link = [route.destination for route in routes if route.on_link]
     return [prefix for prefix in on_link if prefix.prefixlen and not prefix.is_link_local]
 
 
@@ -282,18 +286,21 @@ def decode_route(message: bytes) -> Route:
     family, length, *_ = _RTMSG.unpack_from(message, HEADER_BYTES)
     found = attributes(message, _WANTED, at=HEADER_BYTES + _RTMSG.size)
     gateway, link = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
+    hops = [*_next_hops(found.get(_RTA_MULTIPATH, b""))] if link is None else []
     return Route(
         packed=found.get(_RTA_DST) or _NOWHERE[family],
         prefix_length=length,
         gateway=None if gateway is None else _ADDRESSES[len(gateway)](gateway),
-        through=tuple(_next_hops(found.get(_RTA_MULTIPATH, b""))) if link is None else (read_number(link),),
+        through=tuple(ifindex for ifindex, _ in hops) if link is None else (read_number(link),),
+        on_link=_ROUTERS.isdisjoint(found) and not any(routed for _, routed in hops) and bool(link or hops),
     )
 
 
-def _next_hops(packed: bytes) -> Iterator[int]:
-    """Indexes of the links in an attribute RTA_MULTIPATH."""
+def _next_hops(packed: bytes) -> Iterator[tuple[int, bool]]:
+    """The next hops in an attribute RTA_MULTIPATH: index of the link, and whether it is a router."""
     at = 0
     while at + _RTNEXTHOP.size <= len(packed):
         length, _, _, ifindex = _RTNEXTHOP.unpack_from(packed, at)
-        yield ifindex
+        found = attributes(packed[at : at + length], _ROUTERS, at=_RTNEXTHOP.size)
+        yield ifindex, bool(found)
         at += length + 3 & ~3

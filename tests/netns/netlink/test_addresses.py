@@ -183,6 +183,33 @@ def test_on_link_prefixes_are_those_of_the_link(session: Session, link: Link) ->
     assert prefixes == {ip_network("10.0.0.0/24"), ip_network("203.0.113.0/24"), ip_network("fd00::/64")}
 
 
+def test_what_is_behind_a_router_is_on_no_link(session: Session, link: Link) -> None:
+    add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
+    add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
+    ip(session, "nexthop", "add", "id", "1", "via", "10.0.0.1", "dev", "v0")
+    ip(session, "nexthop", "add", "id", "2", "via", "10.0.0.2", "dev", "v0")
+    ip(session, "nexthop", "add", "id", "3", "dev", "v0")
+    ip(session, "nexthop", "add", "id", "9", "group", "1/2")
+    for route in (
+        "10.1.0.0/16 nexthop via 10.0.0.1 dev v0 nexthop via 10.0.0.2 dev v0",
+        "10.2.0.0/16 via inet6 fd00::1 dev v0",
+        "10.3.0.0/16 nexthop via inet6 fd00::1 dev v0 nexthop dev v0",
+        "10.4.0.0/16 nhid 1",
+        "10.5.0.0/16 nhid 9",
+        "10.6.0.0/16 nexthop dev v0 nexthop via 10.0.0.1 dev v0",
+        "fd01::/64 nexthop via fd00::1 dev v0 nexthop via fd00::2 dev v0",
+        "203.0.113.0/24 nhid 3",
+        "203.0.114.0/24 nexthop dev v0 nexthop dev v0",
+    ):
+        ip(session, *(["-6"] if route.startswith("fd") else []), "route", "add", *route.split())
+    here = {ip_network("10.0.0.0/24"), ip_network("fd00::/64")}
+    further = {ip_network("203.0.113.0/24"), ip_network("203.0.114.0/24")}
+    assert set(on_link_prefixes(session, link.ifindex)) == here | further
+    # A host that names its next hops by their ids says no more of 203.0.113.0/24.
+    write_sysctl(session, "ipv4/nexthop_compat_mode", "0")
+    assert set(on_link_prefixes(session, link.ifindex)) == here | {ip_network("203.0.114.0/24")}
+
+
 def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
     add_address(session, link.ifindex, ip_interface("10.0.0.5/24"))
     add_address(session, link.ifindex, ip_interface("fd00::5/64"), dad=False)
