@@ -501,6 +501,7 @@ class Endpoint(Described):
             UnsupportedError: This kernel renames no device that is up (before 6.2).
             UntrustedNamespaceError: Its namespace belongs to another user namespace, which shall be trusted no more.
             NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
+            InUseError: It is the endpoint of a gateway, of which only labels change here.
         """
         fixed = {
             "vni": vni,
@@ -526,6 +527,7 @@ class Endpoint(Described):
         with self._datapath.writing(*endpoint_writer(self.name)) as maps:
             endpoints = LocalEndpoints(self._datapath, maps)
             record = self._current()
+            Gateways(self._datapath, maps).refuse_change(record, given)
             losses = endpoints.losses(record)
             if losses:
                 raise EndpointNotFoundError(

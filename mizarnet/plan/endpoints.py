@@ -13,6 +13,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.endpoints.comparison import leads_to
 from mizarnet._datapath.endpoints.options import OPTIONS
+from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.lock import SHARED_HOST, TABLES, Section, of_name
 from mizarnet._kernel.jobs import whole
 from mizarnet._model.codec import Record
@@ -163,6 +164,7 @@ def _replace(spec: EndpointSpec, seen: Record) -> Callable[[Place], object]:
         with datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             _refuse_stale(endpoints, spec.name, seen)
+            Gateways(datapath, maps).refuse_change(seen, IN_PLACE)
             endpoints.delete(spec.name)
             endpoints.find_or_make(spec)
 
@@ -179,6 +181,7 @@ def _update(
             endpoints = LocalEndpoints(datapath, maps)
             record = _refuse_stale(endpoints, name, seen)
             assert record is not None  # as it was seen
+            Gateways(datapath, maps).refuse_change(record, given)
             _hand_over(place, datapath, endpoints, heirs)
             record, _ = endpoints.update(record, given)
         LocalEndpoints.of(datapath).complete_device(record, record.spec)

@@ -8,7 +8,7 @@ finds by it what there is. Rules come before what they guard, and the entries th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -30,7 +30,7 @@ from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.log import log
-from mizarnet._model.specs import Life
+from mizarnet._model.specs import Kind, Life
 from mizarnet.errors import ExistsError, InUseError, KernelError, MizarnetError, NetnsNotFoundError
 
 
@@ -134,8 +134,18 @@ class Gateways:
                 raise InUseError(
                     f"endpoint {record.spec.name!r} is that of the gateway of VNI {each.note.vni}",
                     users=[record.spec.name],
-                    hint="delete the gateway: Gateway.open(agent, vni=...).delete()",
+                    hint="change or delete the gateway: Gateway.open(agent, vni=...)",
                 )
+
+    def refuse_change(self, record: Record, given: Iterable[str]) -> None:
+        """Raises ``InUseError`` for new values of a gateway's endpoint that the gateway stands on: all but labels.
+
+        Args:
+            record: Record of the endpoint, of any kind.
+            given: Names of the new values.
+        """
+        if record.private and record.spec.kind is Kind.MACVLAN and {*given} - {"labels"}:
+            self.refuse_own(record)
 
     # -- made
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -210,6 +211,21 @@ def test_the_endpoint_of_a_gateway_goes_with_that(scene: Scene) -> None:
     with pytest.raises(mz.BulkError):
         mz.Endpoint.delete_many(agent, [name])
     assert scene.check() == []
+    endpoint = mz.Endpoint.open(agent, name)
+    changes: list[dict[str, Any]] = [
+        {"forwarding": False}, {"ifname": "eth7"}, {"ip": "10.0.0.77/24"}, {"mtu": 1300, "labels": {"a": "b"}},
+    ]  # fmt: skip
+    for change in changes:
+        with pytest.raises(mz.InUseError, match=f"gateway of VNI {VNI}"):
+            endpoint.update(**change)
+    for change in (*changes, {"mac": "02:00:00:00:00:77"}):
+        data = {"name": name, "vni": VNI, "ip": [str(each) for each in endpoint.spec.ip], **change}
+        with pytest.raises(mz.BulkError) as told:
+            scene.seen.plan(mz.HostSpec.from_dict({"endpoints": [data]})).apply(allow=("update", "replace"))
+        (refused,) = told.value.failed.values()
+        assert isinstance(refused, mz.InUseError), change
+    assert scene.check() == []
+    assert endpoint.update(labels={"a": "b"}) == ("labels",)
     # Without the pair and its note it is an endpoint as any other. The next gateway puts back what was changed.
     scene.here("ip", "link", "delete", scene.device)
     mz.Endpoint.open(agent, name).delete()
