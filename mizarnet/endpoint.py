@@ -469,7 +469,7 @@ class Endpoint(Described):
 
         What stays is never away, what comes is there before the call returns, and what leaves is refused by then. What
         a process that was killed left of it, the same call finishes, and any ``create``, ``update`` or ``delete`` of
-        that name. The handle has the new values afterwards.
+        that name; the device's name is given by the same call only. The handle has the new values afterwards.
 
         Args:
             ip: Own addresses, all of them, as for :meth:`create`.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 from typing import Any
 
 import pytest
@@ -104,3 +105,49 @@ def test_labels_are_shown(world: World) -> None:
     registry.register(Collector(agent))
     text = prometheus.generate_latest(registry).decode()
     assert 'label_app="web"' in text
+
+
+def test_a_device_that_its_container_renamed_hinders_no_change(web: Container) -> None:
+    endpoint, inside = web.endpoint, web.namespace.run
+    for argv in (["set", "eth0", "down"], ["set", "eth0", "name", "net0"], ["set", "net0", "up"]):
+        inside("ip", "link", *argv)
+    inside("ip", "link", "add", "eth0", "type", "bridge")
+    assert endpoint.update(forwarding=True, labels=LABELS) == ("forwarding", "labels")
+    assert endpoint.update(ip="10.0.0.5/24", mtu=1300) == ("ip", "mtu")
+    (found,) = endpoint.check()
+    assert "renamed to net0" in str(found)
+    assert "10.0.0.5/24" in inside("ip", "address", "show", "dev", "net0")
+    with pytest.raises(mz.ExistsError, match="has a device eth0"):
+        endpoint.update(ifname="eth0")
+
+
+def test_addresses_and_mtu_are_judged_together(web: Container) -> None:
+    endpoint, full = web.endpoint, web.host.tunnel.mtu
+    both = ["10.0.0.1/24", "fd00::1/64"]
+    fitting: list[dict[str, Any]] = [
+        {"ip": both}, {"ip": "10.0.0.1/24", "mtu": 1200}, {"ip": both, "mtu": None},
+    ]  # fmt: skip
+    for change in fitting:
+        assert endpoint.update(**change) == tuple(change), change
+        assert endpoint.check() == []
+    assert endpoint.state().mtu == full
+    endpoint.update(ip="10.0.0.1/24", mtu=1200)
+    unfit: list[dict[str, Any]] = [{"ip": both}, {"ip": both, "mtu": 1279}]
+    for change in unfit:
+        with pytest.raises(mz.InvalidValueError):
+            endpoint.update(**change)
+    assert mz.Endpoint.open(web.host.agent, "web").spec == endpoint.spec
+    assert endpoint.check() == []
+
+
+def test_an_mtu_that_cannot_be_given_is_not_noted(web: Container) -> None:
+    endpoint, space = web.endpoint, web.namespace
+    changes: list[dict[str, Any]] = [{"mtu": 1300}, {"mtu": 1300, "labels": LABELS}]
+    with open(f"/run/netns/{space.name}", "rb"):  # which keeps it, without its name
+        subprocess.run(["ip", "netns", "delete", space.name], check=True, timeout=30)
+        for change in changes:
+            with pytest.raises(mz.NetnsNotFoundError):
+                endpoint.update(**change)
+            assert mz.Endpoint.open(web.host.agent, "web").spec == endpoint.spec
+        assert endpoint.update(labels=LABELS) == ("labels",)
+        assert endpoint.check() == []

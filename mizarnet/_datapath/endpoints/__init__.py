@@ -297,18 +297,29 @@ class LocalEndpoints:
         link = self.device(record)
         if link is None:
             return record, ()
-        options = Options(self.datapath, self.maps, link)
         ways = {name: value for name, value in given.items() if name not in OPTIONS}
-        attrs.evolve(options.wanted(record, given).spec, **ways)  # whether all of it fits together
-        wanted = attrs.evolve(record.spec, **ways)
+        options = {name: value for name, value in given.items() if name in OPTIONS}
+        change = Options(self.datapath, self.maps, link, options)
+        change.refuse_unfit(record, ways)
+        # IPv6 addresses need a large MTU: one that grows comes before them, one that shrinks after they have left.
+        grows = change.mtu(record) > record.mtu
+        if grows:
+            record = change.apply(record)
+        record = self._change_ways(record, link, ways)
+        if not grows:
+            record = change.apply(record)
+        return record, tuple(name for name in given if _differs(name, record, before))
+
+    def _change_ways(self, record: Record, link: Link, given: Mapping[str, Any]) -> Record:
+        """Give an endpoint other addresses, gateways and routes; its record as it is now."""
+        wanted = attrs.evolve(record.spec, **given)
         if wanted.gateway is None:
             wanted = attrs.evolve(wanted, gateway=gateways_of_networks(self.maps, wanted))
-        if wanted != record.spec:
-            self._check_addresses(wanted, of=record)
-            updating = Updating(self.datapath.hooks, self.maps, link)
-            record = updating.run(record, wanted, gateways_given=given.get("gateway") is not None)
-        record = options.apply(record, options.wanted(record, given))
-        return record, tuple(name for name in given if _differs(name, record, before))
+        if wanted == record.spec:
+            return record
+        self._check_addresses(wanted, of=record)
+        updating = Updating(self.datapath.hooks, self.maps, link)
+        return updating.run(record, wanted, gateways_given=given.get("gateway") is not None)
 
     def hand_over(self, heirs: Mapping[bytes, bytes]) -> None:
         """Let addresses of endpoints that are about to leave them lead elsewhere, with no moment without an entry.

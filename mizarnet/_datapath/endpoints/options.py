@@ -2,7 +2,8 @@
 """What a live endpoint has besides addresses and routes, changed in place: MTU, name of the device, rights, labels.
 
 The record is written first, and the entries and the device follow it: what is left of a change that was cut off, the
-next look at the endpoint finds, and every ``create`` and ``update`` finishes.
+next look at the endpoint finds, and every ``create`` and ``update`` finishes. A device's name, which a container may
+have changed as well, is given by the same ``update`` only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import configuration, device, entries
 from mizarnet._datapath.endpoints.making import largest_mtu, refuse_unfit_mtu
 from mizarnet._datapath.maps import Maps
-from mizarnet._kernel.netlink import Link, get_link, set_link
+from mizarnet._kernel.netlink import Link, Session, get_link, set_link
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
 from mizarnet.errors import ExistsError, NetlinkError, UnsupportedError
@@ -34,31 +35,42 @@ class Options:
         datapath: Data path that the endpoint is on.
         maps: Maps of the data path.
         link: The endpoint's device.
+        given: New values, by the names in ``OPTIONS``; what is left out stays.
     """
 
     datapath: DataPath
     maps: Maps
     link: Link
+    given: Mapping[str, Any]
 
-    def wanted(self, record: Record, given: Mapping[str, Any]) -> Record:
-        """The record with new values; raises what forbids them, before anything is done."""
-        values = {name: value for name, value in given.items() if name in OPTIONS}
-        own_mtu = record.own_mtu
-        if "mtu" in values:
-            own_mtu = values["mtu"] is not None
-            largest = largest_mtu(self.datapath, self.maps)
-            values["mtu"] = largest if values["mtu"] is None else values["mtu"]
-            refuse_unfit_mtu(attrs.evolve(record.spec, mtu=None), values["mtu"], largest)
-        spec = attrs.evolve(record.spec, **values)
+    def refuse_unfit(self, record: Record, ways: Mapping[str, Any]) -> None:
+        """Raises what forbids the endpoint as it shall be in the end, before anything is done.
+
+        Args:
+            record: Record of the endpoint.
+            ways: New addresses, gateways and routes, which others change.
+        """
+        spec = attrs.evolve(record.spec, **ways, **{**self.given, "mtu": None})
+        if "mtu" in self.given:
+            refuse_unfit_mtu(spec, self.mtu(record), largest_mtu(self.datapath, self.maps))
+        attrs.evolve(spec, mtu=self.mtu(record))  # whether all of it fits together
         if (
-            values.get("trust_user_namespace") is False
+            self.given.get("trust_user_namespace") is False
             and record.spec.netns is not None
             and not record.private
         ):
             device.open_namespace(spec, self.datapath.host).close()
-        if spec.ifname != self.link.name:
+        if self._is_renamed(spec.ifname):
             self._refuse_taken(record, spec.ifname)
-        return attrs.evolve(record, spec=spec, own_mtu=own_mtu)
+
+    def mtu(self, record: Record) -> int:
+        """MTU that the endpoint shall have, in bytes."""
+        mtu: int | None = self.given.get("mtu", record.mtu)
+        return largest_mtu(self.datapath, self.maps) if mtu is None else mtu
+
+    def _is_renamed(self, ifname: str) -> bool:
+        """Whether the device gets another name: one that the container gave it stays unless a name is given."""
+        return "ifname" in self.given and ifname != self.link.name
 
     def _refuse_taken(self, record: Record, ifname: str) -> None:
         if get_link(self.datapath.host, ifname, nsid=record.nsid) is not None:
@@ -68,26 +80,44 @@ class Options:
                 hint="give another ifname=",
             )
 
-    def apply(self, record: Record, wanted: Record) -> Record:
-        """Make the endpoint as ``wanted`` says; the record as it is now."""
+    def apply(self, record: Record) -> Record:
+        """Give the endpoint the new values; its record as it is now."""
+        spec = attrs.evolve(record.spec, **{**self.given, "mtu": self.mtu(record)})
+        own_mtu = self.given["mtu"] is not None if "mtu" in self.given else record.own_mtu
+        wanted = attrs.evolve(record, spec=spec, own_mtu=own_mtu)
         if wanted != record:
             entries.rewrite(self.maps, attrs.evolve(wanted, changed=0))
         entries.complete(self.maps, wanted)
-        if self.link.name != wanted.spec.ifname:
-            try:
-                self._rename(wanted)
-            except BaseException:
-                entries.rewrite(self.maps, attrs.evolve(record, changed=0))
-                entries.complete(self.maps, record)
-                raise
+        try:
+            self._change_device(wanted)
+        except BaseException:
+            entries.rewrite(self.maps, attrs.evolve(record, changed=0))
+            entries.complete(self.maps, record)
+            raise
         if wanted != record:
             log.info("endpoint %r changed", wanted.spec.name)
         return wanted
 
-    def _rename(self, wanted: Record) -> None:
+    def _change_device(self, wanted: Record) -> None:
+        """Rename the device and give it another MTU: both, or neither."""
+        renamed = self._is_renamed(wanted.spec.ifname)
+        resized = "mtu" in self.given and wanted.mtu != self.link.mtu
+        if not renamed and not resized:
+            return
+        with configuration.inside(wanted, self.datapath.host) as session:
+            if renamed:
+                self._rename(session, wanted.spec.ifname)
+            if resized:
+                try:
+                    set_link(session, self.link.ifindex, mtu=wanted.mtu)
+                except BaseException:
+                    if renamed:
+                        self._rename(session, self.link.name)
+                    raise
+
+    def _rename(self, session: Session, ifname: str) -> None:
         try:
-            with configuration.inside(wanted, self.datapath.host) as session:
-                set_link(session, self.link.ifindex, name=wanted.spec.ifname)
+            set_link(session, self.link.ifindex, name=ifname)
         except NetlinkError as refused:
             if refused.errno == errno.EBUSY:
                 raise UnsupportedError(
