@@ -272,7 +272,7 @@ class Endpoint(Described):
         with datapath.writing(*endpoint_writer(wanted.name)) as maps:
             record, created = LocalEndpoints(datapath, maps).find_or_make(wanted)
         if not created:
-            LocalEndpoints.of(datapath).complete_device(record, wanted)
+            LocalEndpoints.of(datapath).complete_device(record, netns=wanted.netns)
         return cls(agent, record, created=created)
 
     @classmethod
@@ -535,7 +535,7 @@ class Endpoint(Described):
                 )
             record, changed = endpoints.update(record, given)
         self._record, self.spec = record, record.spec
-        LocalEndpoints.of(self._datapath).complete_device(record, record.spec)
+        LocalEndpoints.of(self._datapath).complete_device(record)
         return changed
 
     @whole

@@ -184,7 +184,7 @@ def _update(
             Gateways(datapath, maps).refuse_change(record, given)
             _hand_over(place, datapath, endpoints, heirs)
             record, _ = endpoints.update(record, given)
-        LocalEndpoints.of(datapath).complete_device(record, record.spec)
+        LocalEndpoints.of(datapath).complete_device(record)
 
     return run
 

@@ -11,6 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
+from mizarnet._datapath.endpoints import LocalEndpoints
 from tests.support.traffic import assert_ping
 from tests.world import Container, World, total
 
@@ -151,3 +152,18 @@ def test_an_mtu_that_cannot_be_given_is_not_noted(web: Container) -> None:
             assert mz.Endpoint.open(web.host.agent, "web").spec == endpoint.spec
         assert endpoint.update(labels=LABELS) == ("labels",)
         assert endpoint.check() == []
+
+
+def test_what_another_update_changed_since_does_not_come_back(web: Container) -> None:
+    endpoint, agent = web.endpoint, web.host.agent
+    endpoint.update(ip=["10.0.0.1/24", "10.0.0.2/24"], mtu=1300)
+    record = endpoint._record
+    other = mz.Endpoint.open(agent, "web")
+    other.update(ip="10.0.0.1/24", mtu=1350)
+    # As a call that is on its way between its change and its look at the device.
+    LocalEndpoints.of(agent._datapath).complete_device(record)
+    state = endpoint.state()
+    assert (state.mtu, [*map(str, state.addresses)]) == (1350, ["10.0.0.1/24"])
+    web.namespace.run("ip", "address", "flush", "dev", "eth0", "scope", "global")
+    LocalEndpoints.of(agent._datapath).complete_device(record)
+    assert other.check() == []

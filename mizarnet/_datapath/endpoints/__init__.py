@@ -188,17 +188,32 @@ class LocalEndpoints:
                 raise
         return self.make(spec), True
 
-    def complete_device(self, record: Record, spec: EndpointSpec) -> None:
-        """Give the device of an existing endpoint back what it lost in its namespace; without a lock.
+    def complete_device(self, record: Record, *, netns: str | None = None) -> None:
+        """Give the device of an existing endpoint back what it lost in its namespace; the caller holds no lock.
+
+        The look takes none either. What is given follows the record as it is then, under the lock of the endpoint's
+        name alone: another call may have changed the endpoint since ``record`` was read.
+
+        Args:
+            record: Record of the endpoint.
+            netns: A name of its namespace; None: the one in the record.
 
         Raises:
             NetnsNotFoundError: Something is missing, and no name that is known leads to the namespace.
             ExistsError: Another device took the MAC while this one was down.
             KernelError: The kernel refused it.
+            LockTimeoutError: Another call for that name held the lock for 10 s.
         """
-        link = self.device(record)
-        if link is not None:  # else it went since the look, and the next call makes the endpoint again
-            configuration.complete(record, link, self.datapath.hooks, netns=spec.netns)
+        link, hooks = self.device(record), self.datapath.hooks
+        if link is None or not configuration.lacks(record, link, hooks, netns=netns):
+            return  # without a device, the next call makes the endpoint again
+        with self.host.locked(of_name(record.spec.name)):
+            now = self.named(record.spec.name)
+            if now is None or now.instance != record.instance or now.state is not State.LIVE:
+                return
+            link = self.device(now)
+            if link is not None:
+                configuration.complete(now, link, hooks, netns=netns)
 
     def make(self, spec: EndpointSpec, *, private: bool = False) -> Record:
         """Make the endpoint ``spec``, whose name is free. On any error nothing is left behind.

@@ -3,8 +3,8 @@
 
 The namespace belongs to the container, and whoever configures it there may have taken something away, or put another in
 its place, which stays. Device and addresses are seen from the host's namespace; routes only from inside, which takes a
-name of the namespace. How many addresses and routes there are is up to the container, so they are looked at without the
-host's lock.
+name of the namespace. How many addresses and routes there are is up to the container, so they are looked at without a
+lock that others wait for: at most with that of the endpoint's own name.
 """
 
 from __future__ import annotations
@@ -274,8 +274,15 @@ def _made_routes(record: Record) -> Iterator[Route]:
             yield Route(DEFAULTS[gateway.version], gateway)
 
 
+def lacks(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None) -> bool:
+    """Whether :func:`complete`, with the same arguments, would give a device anything."""
+    if record.spec.kind is Kind.MACVTAP and link.mtu == record.mtu:
+        return False
+    return bool(findings(record, read(record, link, tunnel, netns=netns), tunnel=tunnel.name))
+
+
 def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None) -> None:
-    """Give a device back what it lacks.
+    """Give a device back what it lacks; the caller holds the lock of the endpoint's name.
 
     Args:
         record: Record of the endpoint.
@@ -288,8 +295,6 @@ def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | No
         ExistsError: Another device took the MAC while this one was down.
         KernelError: The kernel refused it.
     """
-    if record.spec.kind is Kind.MACVTAP and link.mtu == record.mtu:
-        return
     found = read(record, link, tunnel, netns=netns)
     lost = findings(record, found, tunnel=tunnel.name)
     if not lost:

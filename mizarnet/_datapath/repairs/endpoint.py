@@ -46,9 +46,9 @@ def mend_endpoint(datapath: DataPath, findings: list[Finding], tally: Tally) -> 
                 record = make_device_again(datapath, maps, record)
             if kinds & _OF_DEVICE:
                 _mend_device(endpoints, record, kinds)
-        # Addresses and routes are up to the container: they are looked at without a lock that others wait for.
+        # Addresses and routes are up to the container: no lock that others wait for is held meanwhile.
         if kinds & _OF_NAMESPACE:
-            _complete(LocalEndpoints.of(datapath), record)
+            LocalEndpoints.of(datapath).complete_device(record)
 
 
 def _mend_device(endpoints: LocalEndpoints, record: Record, kinds: Iterable[FindingKind]) -> None:
@@ -57,9 +57,3 @@ def _mend_device(endpoints: LocalEndpoints, record: Record, kinds: Iterable[Find
             set_macvlan_mode(target, record.ifindex, kind=record.spec.kind.value, mode="private")
         if FindingKind.MAC_DIFFERS in kinds:
             set_link(target, record.ifindex, mac=str(record.mac))
-
-
-def _complete(endpoints: LocalEndpoints, record: Record) -> None:
-    link = endpoints.device(record)
-    if link is not None:
-        configuration.complete(record, link, endpoints.datapath.hooks, netns=None)
