@@ -43,7 +43,7 @@ class Plan(Described):
     Attributes:
         changes: Changes, in the order in which they are made.
         conflicts: Entries that are not as specified, and belong to another feed, or to an endpoint of this host that
-            stays: they are left alone.
+            stays, and gateways of another owner: they are left alone.
 
     Raises:
         ClosedError: In :meth:`apply`, after the host's handle was closed.

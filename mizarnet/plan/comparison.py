@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
         tunnel: Name of the tunnel.
         steps: Steps, in the order in which they are safe.
-        conflicts: Entries of others that are in the way, and are left alone.
+        conflicts: Entries and gateways of others that are in the way, and are left alone.
     """
 
     tunnel: str
@@ -58,7 +58,7 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         conflicts: list[Change] = []
         steps += _tables(spec, datapath, feed, owner, conflicts)
         if spec.gateways is not None:
-            steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner)
+            steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
     return Comparison(name, sorted(steps, key=lambda step: step.rank), conflicts)
 
 

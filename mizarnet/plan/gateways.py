@@ -27,11 +27,17 @@ def compare(
     wanted: tuple[GatewaySpec, ...],
     given: Mapping[int, frozenset[str]],
     owner: str | None,
+    conflicts: list[Change],
 ) -> Iterator[AnyStep]:
-    """Steps that make the gateways as they shall be."""
+    """Steps that make the gateways as they shall be; a VNI has one, so that of another owner is a conflict."""
     gateways = None if datapath is None else Gateways.of(datapath)
     there = {} if gateways is None else {noted.note.vni: noted for noted in gateways.all()}
     for spec in wanted:
+        noted = there.get(spec.vni)
+        others = None if gateways is None or noted is None else gateways.spec(noted)
+        if owner is not None and others is not None and not others.name.startswith(owner):
+            conflicts.append(_conflict(spec, others))
+            continue
         yield from _compare(gateways, there.get(spec.vni), spec, given[spec.vni])
     if gateways is not None and any(spec.vni in there for spec in wanted):
         yield from _repairs(rules_findings(gateways.host))  # which all gateways of the host share
@@ -82,6 +88,11 @@ def _fields(spec: GatewaySpec, found: GatewaySpec, given: frozenset[str]) -> tup
         wanted.pop("ip", None)
     differing = differences(wanted, there)
     return {name: wanted[name] for name in differing}, {name: there[name] for name in differing}
+
+
+def _conflict(spec: GatewaySpec, there: GatewaySpec) -> Change:
+    reason = f"is {there.name!r} of another owner ({_shown(there)}), and not {spec.name!r}; it is left alone"
+    return Change("update", _subject(spec.vni), spec, there, reason)
 
 
 def _subject(vni: int) -> Subject:

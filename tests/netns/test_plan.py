@@ -289,6 +289,9 @@ def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet)
     fleet.spaces[0].run("nft", "flush", "ruleset")
     assert host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
     _apply(host, data)
+    other = {"gateways": [{**gateway, "name": "other/out"}], "endpoints": []}
+    plan = host.plan(mz.HostSpec.from_dict(other), owner="other/")
+    assert not plan and ["svc/exit" in each.reason for each in plan.conflicts] == [True]
     data["gateways"] = []
     assert not host.plan(mz.HostSpec.from_dict(data), owner=None)
     assert _told(_apply(host, data)) == [("delete", "gateway 7")]
