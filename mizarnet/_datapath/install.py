@@ -77,6 +77,13 @@ def install(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
     raise StaleHandleError(f"other processes kept attaching and detaching the transit agent of {tunnel.name}")
 
 
+def refuse_unfit(tunnel: TunnelDevice, spec: AgentSpec) -> None:
+    """Raises as :func:`install` does for a data path that this kernel does not take; nothing of it stays."""
+    choose_layers(spec.hook)
+    capacity = Capacity(spec.max_endpoints or MAX_ENDPOINTS, spec.max_local or MAX_LOCAL)
+    loader.load(_config(tunnel), capacity, [GUARD, AGENT]).close()
+
+
 def stands(tunnel: TunnelDevice, spec: AgentSpec) -> bool:
     """Whether a whole data path as specified is on the tunnel, so that :func:`install` has nothing to do.
 

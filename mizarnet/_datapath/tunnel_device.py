@@ -42,6 +42,7 @@ from mizarnet._model.specs import Encap, TunnelSpec
 from mizarnet.errors import (
     AgentNotFoundError,
     ExistsError,
+    InvalidValueError,
     KernelError,
     LayoutError,
     MtuError,
@@ -420,6 +421,21 @@ def _make(host: Host, name: str, spec: TunnelSpec) -> TunnelDevice:
         underlay=underlay.name,
         underlay_ifindex=underlay.ifindex,
     )
+
+
+def refuse_unfit_spec(tunnel: TunnelDevice, spec: TunnelSpec) -> None:
+    """Raises as :func:`find_or_make` does for a tunnel that could not be made in the place of an existing one."""
+    host = tunnel.host
+    underlay = underlay_of(host, spec)
+    if underlay.ifindex == tunnel.ifindex:
+        raise InvalidValueError(
+            f"{tunnel.name} cannot be its own underlay", argument="underlay", value=underlay.name
+        )
+    fitting_mtu(spec, underlay, own_address(host, spec, underlay))
+    port = spec.port or spec.encap.default_port
+    others = [each for each in port_holders(host, port) if each.ifindex != tunnel.ifindex]
+    if others:
+        raise _port_error(others[0], port, hint="give another port=")
 
 
 def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:

@@ -8,22 +8,23 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import switches
+from mizarnet._datapath import install, switches
 from mizarnet._datapath.checks import look_at_tunnel
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import deciding_hook
 from mizarnet._datapath.loader import capacity_of
 from mizarnet._datapath.relocation import relocate
-from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._datapath.tunnel_device import TunnelDevice, refuse_unfit_spec
 from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import get_link
 from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Subject
+from mizarnet._model.specs import AgentSpec, TunnelSpec
 from mizarnet._plain import text
 from mizarnet.agent import TransitAgent
-from mizarnet.errors import ExistsError
+from mizarnet.errors import ExistsError, MizarnetError
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart, TunnelPart
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 from mizarnet.switch import TransitSwitch
@@ -130,7 +131,10 @@ def _replace_tunnel(seen: TunnelDevice, part: TunnelPart, spec: HostSpec) -> Cal
     @whole
     def run(place: Place) -> None:
         with place.session.locked():
-            _refuse_stale(place, seen).delete(force=True)
+            now = _refuse_stale(place, seen)
+            refuse_unfit_spec(now, TunnelSpec(**_arguments(part)))
+            install.refuse_unfit(now, _agent_spec(spec))
+            now.delete(force=True)
         with place.path() as path, Tunnel.create(part.name, **_arguments(part), netns=path) as made:
             _attach(made, spec)
 
@@ -167,6 +171,11 @@ def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | Non
         yield Step(change, Rank.AGENT, _replace_agent(spec, datapath.meta_id), plans_again=True)
 
 
+def _agent_spec(spec: HostSpec) -> AgentSpec:
+    part = spec.agent or AgentPart()
+    return AgentSpec(hook=part.hook, max_endpoints=part.max_endpoints, max_local=part.max_local)
+
+
 def _attach(tunnel: Tunnel, spec: HostSpec) -> None:
     part = spec.agent or AgentPart()
     TransitAgent.attach(
@@ -193,6 +202,7 @@ def _replace_agent(spec: HostSpec, seen: int) -> Callable[[Place], object]:
             with TransitAgent.open(tunnel) as agent:
                 if place.datapath().meta_id != seen:
                     raise Stale
+                install.refuse_unfit(TunnelDevice.open(place.session, tunnel.name), _agent_spec(spec))
                 agent.detach(force=True)
             _attach(tunnel, spec)
 
@@ -217,7 +227,8 @@ def _switch(part: SwitchPart, datapath: DataPath | None) -> Iterator[Step]:
         found = {name: there[name] for name in differing}
         reason = ", ".join(f"{name} {text(found[name])} -> {text(values[name])}" for name in values)
         change = Change("replace", subject, values, found, f"{reason}; the guard bounces meanwhile")
-        yield Step(change, Rank.SWITCH, _replace_switch(part, standing[0].standing.program_id))
+        before = SwitchPart(underlay=standing[0].link.name, mode=standing[0].mode)
+        yield Step(change, Rank.SWITCH, _replace_switch(part, standing[0].standing.program_id, before))
 
 
 def _attach_switch(part: SwitchPart) -> Callable[[Place], object]:
@@ -230,7 +241,7 @@ def _attach_switch(part: SwitchPart) -> Callable[[Place], object]:
     return run
 
 
-def _replace_switch(part: SwitchPart, seen: int) -> Callable[[Place], object]:
+def _replace_switch(part: SwitchPart, seen: int, before: SwitchPart) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
         datapath = place.datapath()
@@ -238,6 +249,13 @@ def _replace_switch(part: SwitchPart, seen: int) -> Callable[[Place], object]:
             if [each.standing.program_id for each in switches.own(datapath)] != [seen]:
                 raise Stale
             switches.clear(datapath)
-        _attach_switch(part)(place)
+        try:
+            _attach_switch(part)(place)
+        except BaseException as error:
+            try:
+                _attach_switch(before)(place)
+            except MizarnetError as left:
+                error.add_note(f"The switch is off, and could not be attached again: {left}")
+            raise
 
     return run

@@ -163,10 +163,10 @@ def _replace(spec: EndpointSpec, seen: Record) -> Callable[[Place], object]:
         datapath = place.datapath()
         with datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
-            _refuse_stale(endpoints, spec.name, seen)
+            record = _refuse_stale(endpoints, spec.name, seen)
             Gateways(datapath, maps).refuse_change(seen, IN_PLACE)
-            endpoints.delete(spec.name)
-            endpoints.find_or_make(spec)
+            assert record is not None  # as it was seen
+            endpoints.replace(record, spec)
 
     return run
 

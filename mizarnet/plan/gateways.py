@@ -143,8 +143,7 @@ def _replace(spec: GatewaySpec, seen: GatewaySpec) -> Callable[[Place], object]:
             gateways = Gateways(datapath, maps)
             noted = _seen(gateways, spec.vni, seen)
             assert noted is not None  # as it was seen
-            gateways.remove(noted)
-            gateways.find_or_make(spec)
+            gateways.replace(noted, seen, spec)
 
     return run
 

@@ -438,6 +438,46 @@ def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None
     assert not host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
 
 
+def test_what_cannot_be_replaced_stays(fleet: Fleet) -> None:
+    need_nftables()
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    gateway = {"vni": 8, "egress": UNDERLAY, "ip": "10.8.0.254/24", "name": "svc/out", "nat": False}
+    data |= {"gateways": [gateway], "agent": {"max_local": 8}, "switch": {}}
+    data["endpoints"].append(fleet.endpoint("svc/app", "10.0.0.9/24"))
+    _apply(host, data)
+    (web, app), tunnel = data["endpoints"], data["tunnel"]
+    taken = fleet.inside["db"]
+    taken.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
+    bad: list[dict[str, Any]] = [
+        {"endpoints": [{**web, "netns": "no-such-namespace"}, app]},
+        {"endpoints": [{**web, "netns": taken.name}, app]},
+        {"endpoints": [{**web, "netns": app["netns"], "ifname": "eth7"}, app]},
+        {"gateways": [{**gateway, "egress": "nosuch"}]},
+        {"gateways": [{**gateway, "name": "svc/web"}], "endpoints": None},
+        {"tunnel": {**tunnel, "encap": "geneve", "local": "192.0.2.99"}},
+        {"tunnel": {**tunnel, "port": 4790, "mtu": 9999}},
+        {"switch": {"underlay": "nosuch"}},
+    ]
+    there = [*mz.Endpoint.list(fleet.agent()), *mz.Gateway.list(fleet.agent())]
+    for change in bad:
+        changed = {name: value for name, value in {**data, **change}.items() if value is not None}
+        with pytest.raises(mz.BulkError) as told:
+            host.plan(mz.HostSpec.from_dict(changed), owner=OWNER).apply(allow=ALL)
+        assert all(isinstance(each, mz.MizarnetError) for each in told.value.failed.values()), change
+        assert [each.state().life for each in there] == [mz.Life.LIVE] * len(there), change
+        assert not host.plan(mz.HostSpec.from_dict(data), owner=OWNER), change
+    # What nobody looked ahead for has it made again.
+    taken.run("ip", "route", "add", "blackhole", "default")
+    moved = {**web, "netns": taken.name, "ifname": "eth7", "gateway": "10.0.0.254"}
+    with pytest.raises(mz.BulkError, match="1 of 1 changes"):
+        host.plan(mz.HostSpec.from_dict({**data, "endpoints": [moved, app]}), owner=OWNER).apply(allow=ALL)
+    assert not host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+    # One that differs in nothing but what goes with the old one is no obstacle to itself.
+    gateway["ip"] = "10.8.0.253/24"
+    web["ifname"], web["mac"] = "eth0", "02:00:00:00:00:77"
+    _apply(host, data, allow=ALL)
+
+
 def test_without_a_tunnel_the_rest_is_left(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     report = host.plan(mz.HostSpec.from_dict(data), owner=OWNER).apply(allow=("update",))

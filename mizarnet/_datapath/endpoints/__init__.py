@@ -18,7 +18,7 @@ import attrs
 
 from mizarnet._datapath import age, next_hops
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import comparison, configuration, device, entries, items
+from mizarnet._datapath.endpoints import company, comparison, configuration, device, entries, items
 from mizarnet._datapath.endpoints.making import Making, gateways_of_networks
 from mizarnet._datapath.endpoints.options import OPTIONS, Options
 from mizarnet._datapath.endpoints.removal import Removal, text_of
@@ -27,7 +27,7 @@ from mizarnet._datapath.feeds import Edit
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.lock import of_name
 from mizarnet._datapath.maps import Maps
-from mizarnet._kernel.netlink import Link
+from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record
@@ -247,6 +247,49 @@ class LocalEndpoints:
         log.info("endpoint %r created: %s", spec.name, text_of(making.record.spec))
         return making.record
 
+    def replace(self, existing: Record, spec: EndpointSpec) -> Record:
+        """Make an endpoint anew. What forbids it is met, as far as one can look ahead, before the existing one goes.
+
+        Args:
+            existing: Its record, which was just read.
+            spec: What it shall be.
+
+        Raises:
+            MizarnetError: As for :meth:`make`; the existing endpoint is there still, or again.
+        """
+        self._refuse_unfit(spec, existing)
+        self.remove([existing])
+        try:
+            return self.make(spec)
+        except BaseException as error:
+            self._bring_back(existing, error)
+            raise
+
+    def _refuse_unfit(self, spec: EndpointSpec, existing: Record) -> None:
+        wanted = Making.of(spec, self.datapath, self.maps).record
+        self._check_free(wanted.spec, of=existing)
+        if wanted.private:
+            return
+        with device.open_namespace(spec, self.host) as target:
+            itself = attrs.evolve(wanted, instance=existing.instance)
+            company.refuse_same_subnet(self.maps, target, itself, spec.ip)
+            link, own = get_link(target, spec.ifname), self.device(existing)
+            at_home = own is not None and target.identity == existing.netns_id
+            if link is not None and not (at_home and own is not None and own.ifindex == link.ifindex):
+                device.refuse_foreign(
+                    link, target, partial(entries.owner_of, self.maps), self.datapath.hooks, spec
+                )
+
+    def _bring_back(self, existing: Record, error: BaseException) -> None:
+        """Make an endpoint again that went for one that cannot be made; what fails becomes a note of the error."""
+        spec = attrs.evolve(existing.spec, mtu=existing.mtu if existing.own_mtu else None)
+        if existing.private:
+            spec = attrs.evolve(spec, netns=None)
+        try:
+            self.make(spec, private=existing.private)
+        except MizarnetError as left:
+            error.add_note(f"Endpoint {existing.spec.name!r} is gone, and could not be made again: {left}")
+
     def _undo(self, record: Record, error: BaseException) -> None:
         """Remove what was made of an endpoint, as the next call would if this process died.
 
@@ -258,15 +301,17 @@ class LocalEndpoints:
                 f"delete_many() of that name: {left}"
             )
 
-    def _check_free(self, spec: EndpointSpec) -> None:
+    def _check_free(self, spec: EndpointSpec, *, of: Record | None = None) -> None:
         """Raises ``ExistsError`` if an address or the MAC is taken; removes endpoints without a device that have it."""
-        self._check_addresses(spec)
+        self._check_addresses(spec, of=of)
         mac = MacAddress.parse(spec.mac or b"")
         entries.drop_orphan_sender(self.maps, mac)
-        self.evict(self.with_mac(mac), f"MAC {mac}")
+        holder = self.with_mac(mac)
+        if holder is None or of is None or holder.instance != of.instance:
+            self.evict(holder, f"MAC {mac}")
 
     def _check_addresses(self, spec: EndpointSpec, *, of: Record | None = None) -> None:
-        own = () if of is None else {address.ip for address in of.spec.ip}
+        own = () if of is None or of.spec.vni != spec.vni else {address.ip for address in of.spec.ip}
         for ip in (address.ip for address in spec.ip if address.ip not in own):
             entries.drop_orphan(self.maps, codec.pack_endpoint_key(EndpointKey(spec.vni, ip)))
             self.evict(self._holder(spec.vni, ip, wait=_OTHER_NAME), f"({spec.vni}, {ip})")

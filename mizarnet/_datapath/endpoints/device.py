@@ -239,6 +239,18 @@ def _removed_orphans(
     return removed
 
 
+def refuse_foreign(
+    link: Link, target: Session, owner_of: OwnerOf, tunnel: TunnelHooks, spec: EndpointSpec
+) -> None:
+    """Raises ``ExistsError`` for a device with the name of an endpoint's, unless :func:`make` removes it."""
+    orphan = link.kind in _KINDS and owner_of(MacAddress.parse(link.mac or "")) is None
+    if not orphan or (link.parent_ifindex, link.parent_nsid) != (
+        tunnel.ifindex,
+        _parent_nsid(tunnel.host, target),
+    ):
+        raise _name_taken(spec)
+
+
 def _removed_from(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
     """Remove a device of a namespace if it is on our tunnel; whether it was."""
     parent = (link.parent_ifindex, link.parent_nsid)
@@ -301,13 +313,14 @@ def _parent_nsid(host: Host, target: Session) -> int | None:
         return nsid_of(target, handle)
 
 
-def _explain(refused: NetlinkError, record: Record, tunnel: TunnelHooks) -> Exception:
-    spec = record.spec
+def _name_taken(spec: EndpointSpec) -> ExistsError:
     where = f"namespace {spec.netns}" if spec.netns else "the host's namespace"
+    return ExistsError(f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname=")
+
+
+def _explain(refused: NetlinkError, record: Record, tunnel: TunnelHooks) -> Exception:
     if refused.errno == errno.EEXIST:
-        return ExistsError(
-            f"{where} has a device {spec.ifname}", holder=spec.ifname, hint="give another ifname="
-        )
+        return _name_taken(record.spec)
     if refused.errno == errno.ENODEV and get_link(tunnel.host, ifindex=tunnel.ifindex) is None:
         return StaleHandleError(f"tunnel {tunnel.name} is gone", hint=CREATE_AGAIN)
     if refused.errno in (errno.EBUSY, errno.EINVAL) and (taken := _taken_whole(tunnel)):

@@ -173,6 +173,29 @@ class Gateways:
             self.remove(existing)
         return self._make(wanted), wanted, True
 
+    def replace(self, existing: Noted, there: GatewaySpec, spec: GatewaySpec) -> None:
+        """Make a gateway anew. What forbids it is met, as far as one can look ahead, before the existing one goes.
+
+        Args:
+            existing: Its note.
+            there: What it is.
+            spec: What it shall be.
+
+        Raises:
+            MizarnetError: As for :meth:`find_or_make`; the existing gateway is there still, or again.
+        """
+        wanted = fitness.with_prefixes(spec, networks.of_vni(self.maps, spec.vni))
+        self._fitting(wanted, instead=existing)
+        self.remove(existing)
+        try:
+            self._make(wanted)
+        except BaseException as error:
+            try:
+                self._make(there)
+            except MizarnetError as left:
+                error.add_note(f"The gateway of VNI {spec.vni} is gone, and could not be made again: {left}")
+            raise
+
     def _make(self, spec: GatewaySpec) -> Noted:
         making = self._fitting(spec)
         try:
@@ -188,16 +211,24 @@ class Gateways:
             )
         return made
 
-    def _fitting(self, spec: GatewaySpec) -> Making:
-        """The gateway of a specification, of which nothing is there yet; raises as :meth:`find_or_make` does."""
-        host = self.host
-        egress = fitness.refuse_unfit(host, self.endpoints, spec)
+    def _fitting(self, spec: GatewaySpec, *, instead: Noted | None = None) -> Making:
+        """The gateway of a specification, of which nothing is there yet; raises as :meth:`find_or_make` does.
+
+        Args:
+            spec: The specification.
+            instead: Note of the gateway that goes for it; None: there is none.
+        """
+        host, own = self.host, None if instead is None else self.record(instead)
+        egress = fitness.refuse_unfit(host, self.endpoints, spec, own=own)
         meta = self.maps.read_meta()
         ways = rules.ways(host) if gateway_notes.read_all(host) else []
+        ways = [way for way in ways if instead is None or way.note.device != instead.note.device]
         fitness.refuse_taken_ports(host, ways, spec.publish, port=meta.port, tunnel=self.datapath.name)
         if not spec.nat:
             within = fitness.prefixes(spec, networks.of_vni(self.maps, spec.vni))
-            fitness.refuse_routed(host, within, spec.vni)
+            fitness.refuse_routed(
+                host, within, spec.vni, but=None if instead is None else instead.link.ifindex
+            )
         note = Note(
             tunnel=self.datapath.hooks.ifindex,
             vni=spec.vni,
@@ -214,7 +245,8 @@ class Gateways:
         for version in spec.versions:
             forwarding.needed_by_router(host, egress.name, version)
         holder = self.endpoints.named(spec.name)
-        self.endpoints.evict(holder, f"the name {spec.name!r}")
+        if holder is None or own is None or holder.instance != own.instance:
+            self.endpoints.evict(holder, f"the name {spec.name!r}")
         return Making(self.datapath, self.maps, spec, note)
 
     def _undo(self, vni: int, error: BaseException) -> None:

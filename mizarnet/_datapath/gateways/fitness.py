@@ -16,6 +16,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._kernel.netlink import DEFAULTS, Link, get_link, list_addresses, list_routes, waiting_ports
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
+from mizarnet._model.codec import Record
 from mizarnet._model.gateways import GatewaySpec, Publish
 from mizarnet._model.specs import EndpointKey, Network
 from mizarnet.errors import CapacityError, ExistsError, InvalidValueError, UnderlayNotFoundError
@@ -60,8 +61,14 @@ def prefixes(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> list[IPNe
     return [*dict.fromkeys([*own, *others])]
 
 
-def refuse_unfit(host: Host, endpoints: LocalEndpoints, spec: GatewaySpec) -> Link:
+def refuse_unfit(host: Host, endpoints: LocalEndpoints, spec: GatewaySpec, *, own: Record | None) -> Link:
     """The egress device of a gateway that can be made.
+
+    Args:
+        host: Host of the gateway.
+        endpoints: Endpoints of its data path.
+        spec: What it shall be.
+        own: Record of the gateway that goes for it; None: there is none.
 
     Raises:
         UnderlayNotFoundError: There is no such device.
@@ -72,7 +79,7 @@ def refuse_unfit(host: Host, endpoints: LocalEndpoints, spec: GatewaySpec) -> Li
     there = networks.of_vni(endpoints.maps, spec.vni)
     _refuse_other_way(spec, there)
     for address in spec.ip:
-        _refuse_taken(endpoints, spec.vni, address.ip)
+        _refuse_taken(endpoints, spec.vni, address.ip, own)
     refuse_outside(spec, there)
     return egress
 
@@ -108,9 +115,11 @@ def _refuse_other_way(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> 
             )
 
 
-def _refuse_taken(endpoints: LocalEndpoints, vni: int, ip: IPAddress) -> None:
+def _refuse_taken(endpoints: LocalEndpoints, vni: int, ip: IPAddress, own: Record | None) -> None:
     entry = endpoints.maps.endpoints.lookup(codec.pack_endpoint_key(EndpointKey(vni, ip)))
     local = endpoints.at(vni, ip)
+    if local is not None and own is not None and local.instance == own.instance:
+        return
     if local is not None and endpoints.is_present(local):
         raise ExistsError(
             f"{ip} of VNI {vni} belongs to endpoint {local.spec.name!r}", holder=local.spec.name
@@ -182,9 +191,18 @@ def refuse_taken_ports(
             )
 
 
-def refuse_routed(host: Host, wanted: Iterable[IPNetwork], vni: int) -> None:
-    """Raises ``ExistsError`` if the host has routes to prefixes of a VNI, which it shall reach by the gateway."""
+def refuse_routed(host: Host, wanted: Iterable[IPNetwork], vni: int, *, but: int | None = None) -> None:
+    """Raises ``ExistsError`` if the host has routes to prefixes of a VNI, which it shall reach by the gateway.
+
+    Args:
+        host: The host.
+        wanted: The prefixes.
+        vni: VNI that they are of.
+        but: Index of a device whose routes do not count; None: all do.
+    """
+    own = [] if but is None else [route.destination for route in list_routes(host, ifindex=but)]
     there = [route.destination for route in list_routes(host) if route.prefix_length]
+    there = [each for each in there if each not in own]
     for prefix in wanted:
         for other in there:
             if prefix.version == other.version and prefix.overlaps(other):
