@@ -20,6 +20,7 @@ from mizarnet._model.codec import Record
 from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Finding, FindingKind, Subject
+from mizarnet._model.layout import varied
 from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
@@ -139,10 +140,18 @@ def _subject(name: str) -> Subject:
 
 
 def _refuse_stale(endpoints: LocalEndpoints, name: str, seen: Record | None) -> Record | None:
+    """The record that is there; raises ``Stale`` unless it is as it was seen.
+
+    Its MTU does not count, which follows the tunnel's: an earlier step of the same plan may have changed that.
+    """
     record = endpoints.named(name)
-    if record != seen:
+    if (None if record is None else _without_mtu(record)) != (None if seen is None else _without_mtu(seen)):
         raise Stale
     return record
+
+
+def _without_mtu(record: Record) -> Record:
+    return attrs.evolve(record, spec=varied(record.spec, mtu=None))
 
 
 def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object]:

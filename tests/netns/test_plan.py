@@ -422,6 +422,21 @@ def test_what_changed_since_is_refused_by_name_and_the_rest_is_done(fleet: Fleet
     _apply(host, data)
 
 
+def test_a_change_of_the_tunnel_makes_no_other_step_stale(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    app, db = (fleet.endpoint(f"svc/{name}", f"10.0.0.{at}/24") for name, at in (("app", 8), ("db", 9)))
+    web = data["endpoints"][0]
+    data["endpoints"] += [app, db]
+    _apply(host, data)
+    data["endpoints"] = [
+        {**web, "labels": {"a": "b"}},
+        {**app, "netns": db["netns"], "ifname": "eth1", "ip": "10.9.0.1/24"},
+    ]
+    data["tunnel"]["mtu"] = 1350
+    plan = _apply(host, data, allow=ALL)
+    assert {action for action, _ in _told(plan)} == {"update", "replace", "delete"}
+
+
 def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     data["endpoints"].append(
