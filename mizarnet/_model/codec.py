@@ -7,6 +7,7 @@ Addresses are in network byte order, numbers in the host's.
 from __future__ import annotations
 
 import functools
+import os
 import socket
 import struct
 import time
@@ -821,6 +822,10 @@ def _text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode()
 
 
+def _device(data: bytes) -> str:
+    return os.fsdecode(data.split(b"\0", 1)[0])
+
+
 def _pack_feeds(names: Iterable[str]) -> bytes:
     return b"".join(name.encode().ljust(Limit.FEED_BYTES, b"\0") for name in names)
 
@@ -930,8 +935,8 @@ class Meta:
             underlay_ifindex=self.underlay_ifindex,
             schemas=b"",
             local=ip_fields(self.local),
-            tunnel=self.tunnel.encode(),
-            underlay=self.underlay.encode(),
+            tunnel=os.fsencode(self.tunnel),  # a device's name may be no text, and is read from the kernel so
+            underlay=os.fsencode(self.underlay),
             feeds=_pack_feeds(self.feeds),
             shortcut=ShortcutNumber[self.shortcut.name],
         ).pack()
@@ -955,8 +960,8 @@ def _unpack_meta(data: bytes) -> Meta:
         mtu=fields.mtu,
         local=_address(fields.local),
         underlay_ifindex=fields.underlay_ifindex,
-        tunnel=_text(fields.tunnel),
-        underlay=_text(fields.underlay),
+        tunnel=_device(fields.tunnel),
+        underlay=_device(fields.underlay),
         generation=fields.generation,
         feeds=_unpack_feeds(fields.feeds),
         shortcut=Shortcut[ShortcutNumber(fields.shortcut).name],

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -244,8 +245,8 @@ class _Judge:
         packet = self._packet
         return {
             _META_PROTOCOL: b"\x08\x00" if packet.version == 4 else b"\x86\xdd",
-            _META_IIFNAME: packet.into.encode().ljust(_NAME_BYTES, b"\0"),
-            _META_OIFNAME: packet.out.encode().ljust(_NAME_BYTES, b"\0"),
+            _META_IIFNAME: os.fsencode(packet.into).ljust(_NAME_BYTES, b"\0"),
+            _META_OIFNAME: os.fsencode(packet.out).ljust(_NAME_BYTES, b"\0"),
             _META_NFPROTO: b"\2" if packet.version == 4 else b"\x0a",
             _META_L4PROTO: bytes([packet.protocol]),
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import os
 import socket
 import struct
 
@@ -16,7 +17,7 @@ def has_gro(device: str) -> bool:
     """Whether a device of the calling thread's namespace merges received packets; False if it cannot tell."""
     answer = array.array("I", [_ETHTOOL_GGRO, 0])
     address, _ = answer.buffer_info()
-    request = struct.pack("16sP16x", device.encode(), address)
+    request = struct.pack("16sP16x", os.fsencode(device), address)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         try:
             fcntl.ioctl(control, _SIOCETHTOOL, request)

@@ -171,7 +171,7 @@ def _nsid(value: bytes | None) -> int | None:
 
 def _text(found: Mapping[int, bytes], kind: int) -> str:
     value = found.get(kind)
-    return "" if value is None else value.rstrip(b"\0").decode(errors="replace")
+    return "" if value is None else os.fsdecode(value.rstrip(b"\0"))
 
 
 def _tunnel(kind: str, data: bytes) -> tuple[int | None, bool, int | None]:
