@@ -282,7 +282,8 @@ class Tunnel(Described, Closing):
             mtu: Largest inner packet, in bytes; None: as large as the underlay allows.
 
         Returns:
-            Names of the arguments that were not as given; none, if nothing was to change.
+            Names of the arguments that were not as given; none, if nothing was to change. What is left out is not
+            among them, not even an underlay that was renamed, whose new name is noted.
 
         Raises:
             TunnelNotFoundError: The tunnel is gone.

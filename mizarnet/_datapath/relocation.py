@@ -58,7 +58,7 @@ def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevi
         given: New values of ``local``, ``underlay`` and ``mtu``, as of a ``TunnelSpec``; what is left out stays.
 
     Returns:
-        The tunnel as it is now, and the names of what was not as given.
+        The tunnel as it is now, and the names of what was given and was not so.
 
     Raises:
         TunnelNotFoundError: The tunnel is gone.
@@ -88,7 +88,7 @@ def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevi
         set_link(now.host, now.ifindex, alias=note)  # which has it again once the agent is detached
     if changed:
         log.info("%s changed: from %s over %s", now.name, target.local, target.underlay.name)
-    return now.seen_from(now.host), changed
+    return now.seen_from(now.host), tuple(name for name in changed if name in given)
 
 
 def _target(now: TunnelDevice, given: Mapping[str, Any], mtu: int) -> _Target:
@@ -146,22 +146,22 @@ def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Targe
         underlay_ifindex=target.underlay.ifindex,
         tunnel=tunnel.name,
     )
-    lowered: list[Record] = []
+    touched: list[Record] = []
     try:
-        _go_to(tunnel, datapath, wanted, target.underlay, lowered)
+        _go_to(tunnel, datapath, wanted, target.underlay, touched)
     except BaseException as error:
-        _go_back(tunnel, datapath, before, lowered, error)
+        _go_back(tunnel, datapath, before, touched, error)
         raise
 
 
 def _go_to(
-    tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, underlay: Link, lowered: list[Record]
+    tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, underlay: Link, touched: list[Record]
 ) -> None:
-    """Make everything as ``wanted`` says; ``lowered`` gets the endpoints whose MTU was larger."""
+    """Make everything as ``wanted`` says; ``touched`` gets the endpoints whose MTU changes, as they were."""
     maps = datapath.maps
     _write_meta(maps, wanted)
     for record in _with_other_mtu(datapath, wanted.mtu, larger=True):
-        lowered.append(record)
+        touched.append(record)
         _give_mtu(datapath, record, wanted.mtu)
     if tunnel.current().mtu < wanted.mtu:
         tunnel.set_mtu(wanted.mtu)
@@ -170,11 +170,12 @@ def _go_to(
     shortcuts.settle(datapath.host, maps)
     tunnel.set_mtu(wanted.mtu)
     for record in _with_other_mtu(datapath, wanted.mtu, larger=False):
+        touched.append(record)
         _give_mtu(datapath, record, wanted.mtu)
 
 
 def _go_back(
-    tunnel: TunnelDevice, datapath: DataPath, before: Meta, lowered: list[Record], error: BaseException
+    tunnel: TunnelDevice, datapath: DataPath, before: Meta, touched: list[Record], error: BaseException
 ) -> None:
     """Make everything as it was; what is met on the way becomes a note of the error that is to be raised."""
     try:
@@ -185,9 +186,11 @@ def _go_back(
         if underlay is not None:
             switches.move(datapath, maps, underlay)
         shortcuts.settle(datapath.host, maps)
-        tunnel.set_mtu(before.mtu)
-        for record in lowered:
+        if tunnel.current().mtu < before.mtu:
+            tunnel.set_mtu(before.mtu)
+        for record in touched:
             _give_mtu(datapath, record, record.mtu)
+        tunnel.set_mtu(before.mtu)
     except MizarnetError as left:
         error.add_note(f"{tunnel.name} was changed in part; Host.check() tells what: {left}")
 

@@ -6,6 +6,8 @@ How long nothing is delivered is in ``docs/measurements.md``; run this file with
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_interface
@@ -20,7 +22,7 @@ from mizarnet import FindingKind, Verdict
 from mizarnet._datapath import relocation, shortcuts
 from mizarnet._kernel.bpf import XdpHook, has_tcx
 from mizarnet._kernel.netlink import Session, add_address, create_bridge, delete_address, get_link, set_link
-from mizarnet._model.codec import FIRST
+from mizarnet._model.codec import FIRST, Record
 from tests.support.flow import Probe, Stream
 from tests.support.icmp import echo
 from tests.support.native_xdp import let_pass
@@ -383,3 +385,46 @@ def test_a_tunnel_without_an_agent_is_changed_as_well(bare: Any) -> None:
         tunnel.delete()
         with pytest.raises(mz.TunnelNotFoundError):
             tunnel.update(mtu=None)
+
+
+def test_an_underlay_whose_name_is_no_text(plain: Pair) -> None:
+    host, name = plain.host, b"\xffnic"
+    commands: list[list[str | bytes]] = [
+        ["set", UNDERLAY, "down"], ["set", UNDERLAY, "name", name], ["set", name, "up"],
+    ]  # fmt: skip
+    for words in commands:
+        subprocess.run(["ip", "-n", host.namespace.name, "link", *words], check=True, timeout=30)
+    # The new name is noted, and no answer to what was asked for.
+    assert host.tunnel.update(mtu=1300) == ("mtu",)
+    assert host.tunnel.underlay == os.fsdecode(name)
+    assert host.tunnel.update(mtu=1300) == host.tunnel.update() == ()
+    with mz.Tunnel.open(TUNNEL, netns=host.namespace.name) as again:
+        assert (again.underlay, again.mtu) == (host.tunnel.underlay, 1300)
+    assert host.agent.check() == host.tunnel.check() == []
+    assert_ping(plain.one.namespace, plain.other.ip)
+    # From the note of the device, once the agent is gone, and back.
+    host.agent.detach(force=True)
+    with mz.Tunnel.open(TUNNEL, netns=host.namespace.name) as again:
+        assert again.underlay == host.tunnel.underlay
+        mz.TransitAgent.attach(again).close()
+
+
+def test_an_error_halfway_puts_back_what_grew(plain: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, give = plain.host, relocation._give_mtu
+    plain.world.container(host, 7, "10.0.0.8/24", name="last")
+    host.tunnel.update(mtu=1300)
+
+    def fail_once(datapath: Any, record: Record, mtu: int) -> None:
+        if (record.spec.name, mtu) == ("one", 1400):
+            raise mz.KernelError("set the MTU", errno=12)
+        give(datapath, record, mtu)
+
+    monkeypatch.setattr(relocation, "_give_mtu", fail_once)
+    with unchanged(host.agent), pytest.raises(mz.KernelError):
+        host.tunnel.update(mtu=1400)
+    for name in ("one", "last"):
+        endpoint = mz.Endpoint.open(host.agent, name)
+        assert (endpoint.spec.mtu, endpoint.state().mtu) == (1300, 1300)
+    assert host.agent.check() == []
+    monkeypatch.undo()
+    assert host.tunnel.update(mtu=1400) == ("mtu",)
