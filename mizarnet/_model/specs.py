@@ -202,14 +202,15 @@ VIRTUAL_MAC = MacAddress(bytes.fromhex("026d7a6e0001"))
 """MAC of whatever is not on this host: the same on all, so that an endpoint may move with its neighbour table."""
 
 
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+
+
 def _mac_bytes(text: str) -> bytes | None:
     parts = text.split(":")
-    if len(parts) != 6 or not all(len(part) == 2 and part.isascii() for part in parts):
+    # bytes.fromhex() would skip white space.
+    if len(parts) != 6 or not all(len(part) == 2 and _HEX_DIGITS.issuperset(part) for part in parts):
         return None
-    try:
-        return bytes.fromhex("".join(parts))
-    except ValueError:
-        return None
+    return bytes.fromhex("".join(parts))
 
 
 @public

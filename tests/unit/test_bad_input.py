@@ -121,6 +121,8 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("MAC that agents answer with", Value, "mac", lambda: spec(mac="02:6d:7a:6e:00:01")),
     ("MAC of five bytes", Value, "mac", lambda: spec(mac=bytes(5))),
     ("MAC as a number", Type, "mac", lambda: spec(mac=2)),
+    ("MAC of five bytes and spaces", Value, "mac", lambda: MacAddress.parse("02:  :00:00:00:01")),
+    ("MAC with tabs", Value, "mac", lambda: MacAddress.parse("02:00:00:00:01:\t\t")),
     ("MAC in full-width digits", Value, "mac", lambda: MacAddress.parse("０2:00:00:00:00:01")),
     ("device name of 16 bytes", Value, "ifname", lambda: spec(ifname="a" * 16)),
     ("device name of 16 bytes in 8 characters", Value, "ifname", lambda: spec(ifname="é" * 8)),
