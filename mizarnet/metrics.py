@@ -10,7 +10,9 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 
 import attrs
 
@@ -216,11 +218,7 @@ class _Families:
             own = {**labels, "vni": str(each.vni), "endpoint": each.name}
             self._add_endpoint(own, stats)
             if each.labels:
-                told = {
-                    f"label_{re.sub('[^A-Za-z0-9_]', '_', name)}": value
-                    for name, value in each.labels.items()
-                }
-                self._labels.add({**own, **told}, 1)
+                self._labels.add({**own, **told_labels(each.labels)}, 1)
 
     def _add_program(self, labels: dict[str, str], counted: Mapping[Verdict, Counter]) -> None:
         packets, sizes = self._verdicts
@@ -240,6 +238,23 @@ class _Families:
         unexplained = stats.unexplained.packets
         if unexplained:
             self._unexplained.add(labels, unexplained)
+
+
+def told_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels of an endpoint as those of a metric, under ``label_`` and a name with ``_`` for what cannot be in one.
+
+    Where several names become one that way, each gets ``_conflict`` and a number, in alphabetical order.
+    """
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(labels):
+        names["label_" + re.sub("[^A-Za-z0-9_]", "_", name)].append(name)
+    told = {plain: labels[same[0]] for plain, same in names.items() if len(same) == 1}
+    for plain, same in names.items():
+        if len(same) > 1:
+            free = (each for number in count(1) if (each := f"{plain}_conflict{number}") not in told)
+            for name in same:
+                told[next(free)] = labels[name]
+    return told
 
 
 _LABELS = {verdict: {"verdict": verdict.name.lower(), "kind": verdict.kind.value} for verdict in Verdict}

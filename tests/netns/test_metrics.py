@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import mizarnet as mz
 from mizarnet import Program, Verdict, VerdictKind
-from mizarnet.metrics import Collector
+from mizarnet.metrics import Collector, told_labels
 from tests.frames import datagram
 from tests.support.icmp import echo
 from tests.support.traffic import send_frame
@@ -232,3 +232,14 @@ def test_only_the_first_failure_is_logged(world: World, caplog: pytest.LogCaptur
         f"no metrics of {world.hosts[0].namespace.name}/{TUNNEL}: the transit agent's handle is closed; open another "
         "with TransitAgent.open()"
     ]
+
+
+def test_labels_that_become_one_name_are_told_apart() -> None:
+    given = {"a-b": "1", "a.b": "2", "a_b_conflict1": "3", "ü": "4", "plain": "5"}
+    assert told_labels(given) == {
+        "label_a_b_conflict2": "1",
+        "label_a_b_conflict3": "2",
+        "label_a_b_conflict1": "3",
+        "label__": "4",
+        "label_plain": "5",
+    }
