@@ -272,8 +272,9 @@ class Tunnel(Described, Closing):
         switch moves to the new underlay. Nobody else is told: other hosts need the new address in their tables and
         among their peers, and this one's peers stay as they are.
 
-        Endpoints whose MTU is larger get the tunnel's, and so do those with a smaller one that nobody asked for. What a
-        process that was killed left of it, the same call finishes. This handle has the new values afterwards; those of
+        Endpoints whose MTU is larger get the tunnel's, and so do those with a smaller one that nobody asked for. One
+        that was asked for comes back as soon as the tunnel has room for it again. What a process that was killed left
+        of it, the same call finishes. This handle has the new values afterwards; those of
         others keep what was true for them.
 
         Args:

@@ -189,7 +189,7 @@ def _go_back(
         if tunnel.current().mtu < before.mtu:
             tunnel.set_mtu(before.mtu)
         for record in touched:
-            _give_mtu(datapath, record, record.mtu)
+            _give_mtu(datapath, record, min(record.mtu, before.mtu))
         tunnel.set_mtu(before.mtu)
     except MizarnetError as left:
         error.add_note(f"{tunnel.name} was changed in part; Host.check() tells what: {left}")
@@ -211,18 +211,31 @@ def _write_meta(maps: Maps, wanted: Meta) -> None:
 
 
 def _with_other_mtu(datapath: DataPath, mtu: int, *, larger: bool) -> Iterator[Record]:
-    """Endpoints with a larger MTU than the tunnel's, or a smaller one that nobody asked for."""
-    for record in LocalEndpoints.of(datapath).recorded():
-        if record.mtu > mtu if larger else record.mtu < mtu and not record.own_mtu:
+    """Endpoints with a larger MTU than the tunnel's, or with a smaller one than they can have now."""
+    endpoints = LocalEndpoints.of(datapath)
+    records = endpoints.recorded()
+    if larger:
+        yield from (record for record in records if record.mtu > mtu)
+        return
+    yield from (record for record in records if record.mtu < mtu and not record.own_mtu)
+    asked = [record for record in records if record.own_mtu]
+    links = endpoints.devices(asked)
+    for record in asked:
+        link = links.get(record.instance)
+        if link is not None and link.mtu < min(record.mtu, mtu):
             yield record
 
 
 def _give_mtu(datapath: DataPath, record: Record, mtu: int) -> None:
     """Give an endpoint another MTU, first in its record, by which a device that lacks it is mended.
 
-    A device that is out of reach stays smaller than its record says, or is lowered by the kernel with the tunnel's.
+    One that was asked for stays in the record, and is the device's again as soon as the tunnel has room for it. A
+    device that is out of reach stays smaller than its record says, or is lowered by the kernel with the tunnel's.
     """
-    entries.rewrite(datapath.maps, attrs.evolve(record, spec=attrs.evolve(record.spec, mtu=mtu)))
+    if record.own_mtu:
+        mtu = min(record.mtu, mtu)
+    else:
+        entries.rewrite(datapath.maps, attrs.evolve(record, spec=attrs.evolve(record.spec, mtu=mtu)))
     link = LocalEndpoints.of(datapath).device(record)
     if link is not None and link.mtu != mtu:
         with suppress(NetnsNotFoundError), configuration.inside(record, datapath.host) as session:

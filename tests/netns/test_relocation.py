@@ -248,15 +248,24 @@ def test_the_mtu_shrinks_and_grows(pair: Pair) -> None:
         assert pair.other.host.tunnel.update(mtu=1200) == ("mtu",)
 
     _undisturbed(pair, shrink, "the MTU lowered")
-    assert mtus() == [(1200, 1200), (1200, 1200), (1000, 1000)]
+    assert mtus() == [(1200, 1200), (1200, 1300), (1000, 1000)]  # what was asked for is kept
     assert host.tunnel.state().mtu == host.tunnel.mtu == 1200
+
+    # Whatever completes or mends the device meanwhile gives it no more than the tunnel has.
+    again = mz.Endpoint.create(host.agent, small.endpoint.spec)
+    assert (again.created, again.update(labels={"a": "b"})) == (False, ("labels",))
+    small.namespace.run("ip", "link", "delete", "eth0")
+    with mz.Host.open(netns=host.namespace.name) as here:
+        assert here.repair()
+    assert mtus()[1] == (1200, 1300)
+    assert mz.Endpoint.open(host.agent, "small").check() == []
 
     def grow() -> None:
         assert pair.other.host.tunnel.update(mtu=None) == ("mtu",)
         assert host.tunnel.update(mtu=None) == ("mtu",)
 
     _undisturbed(pair, grow, "the MTU raised")
-    assert mtus() == [(full, full), (1200, 1200), (1000, 1000)]
+    assert mtus() == [(full, full), (1300, 1300), (1000, 1000)]
     assert echo(pair.one.namespace, pair.other.ip, size=full - 28, whole=True)
     assert_ping(small.namespace, least.ip)
 

@@ -118,7 +118,9 @@ def make_device_again(datapath: DataPath, maps: Maps, record: Record) -> Record:
         EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
     """
     host, owner_of = datapath.host, partial(entries.owner_of, maps)
-    plain = attrs.evolve(record.spec, default_route=DefaultRoute.NEVER)
+    # An MTU that was asked for may be larger than that of a tunnel that shrank since.
+    mtu = min(record.mtu, largest_mtu(datapath, maps))
+    plain = attrs.evolve(record.spec, default_route=DefaultRoute.NEVER, mtu=mtu)
     with configuration.inside(record, host) as target:
         begun = attrs.evolve(record, ifindex=0, state=State.MAKING, maker=host.lock_id, changed=0)
         entries.rewrite(maps, begun)
