@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from mizarnet._datapath.gateway_notes import PREFIX
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Session
+from mizarnet._kernel.netlink import Link, Session
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.log import log
 from mizarnet.errors import UnsupportedError
 
 _TABLE = "inet mizarnet-switch"
 _REMOVAL = f"add table {_TABLE}\ndelete table {_TABLE}\n"
-_WITH_A_MEANING = frozenset('"*\\')
 
 
-def close(session: Session, device: str, changes: int) -> None:
+def close(session: Session, device: Link, changes: int) -> None:
     """Close a device for what it would forward, if ``changes``, as bits of ``SwitchFlag``, make a router of it.
 
     Raises:
@@ -29,21 +28,18 @@ def close(session: Session, device: str, changes: int) -> None:
     """
     if not changes & SwitchFlag.SET_FORWARDING_IPV4:
         return
-    if _WITH_A_MEANING & {*device}:
-        log.warning(
-            "%s forwards for everybody who sends to it by this host: no rule can have its name", device
-        )
-        return
-    rule = f'iifname "{device}" oifname != "{PREFIX}*" meta nfproto ipv4 drop'
+    rule = f'iif {device.ifindex} oifname != "{PREFIX}*" meta nfproto ipv4 drop'
     chain = f"chain forwarded {{\n type filter hook forward priority -10; policy accept;\n {rule}\n}}"
     commands = f"{_REMOVAL}table {_TABLE} {{\n{chain}\n}}\n"
     try:
         nftables.refuse_without(session, commands)
     except UnsupportedError as missing:
-        log.warning("%s forwards for everybody who sends to it by this host: %s", device, missing.message)
+        log.warning(
+            "%s forwards for everybody who sends to it by this host: %s", device.name, missing.message
+        )
         return
-    nftables.apply(session, commands, f"close {device}")
-    log.info("%s closed: nothing is forwarded for others", device)
+    nftables.apply(session, commands, f"close {device.name}")
+    log.info("%s closed: nothing is forwarded for others", device.name)
 
 
 def reopen(session: Session, changes: int) -> None:

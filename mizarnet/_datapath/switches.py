@@ -95,7 +95,7 @@ class StandingSwitch(UnderlayProgram):
         with switching:
             noted = _read_note(switching)
             if noted.ifindex == ifindex:
-                closing.close(self.host, self.link.name, changes)
+                closing.close(self.host, self.link, changes)
                 switching.update(FIRST, attrs.evolve(noted, flags=noted.flags | changes).pack())
             return noted.ifindex == ifindex
 
@@ -178,7 +178,7 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
         try:
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
             _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
-            closing.close(datapath.host, device.name, changes)
+            closing.close(datapath.host, device, changes)
             forwarding.enable(datapath.host, device.name, changes)
             # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
             if used is XdpMode.NATIVE:
@@ -196,7 +196,7 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
     if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
         _note(maps, link.ifindex, kept | changes, noted.generation)
-    closing.close(datapath.host, link.name, noted.flags | changes)
+    closing.close(datapath.host, link, noted.flags | changes)
     forwarding.enable(datapath.host, link.name, changes)
 
 

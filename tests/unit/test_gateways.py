@@ -59,7 +59,7 @@ def test_the_addresses_between_host_and_gateway_are_a_pair(note: Note, version: 
 @pytest.mark.parametrize("port", [1, 4789, 6081, 32768, 32769, 40000, 50000, 60998, 60999, 65535])
 def test_nothing_is_translated_to_the_port_of_the_tunnel(port: int) -> None:
     note = attrs.evolve(NOTE, port=port)
-    rules = ruleset.of_host([Way(note, "eth0", ())], ()) + ruleset.of_gateway(note, ())
+    rules = ruleset.of_host([Way(note, ())], ()) + ruleset.of_gateway(note, ())
     ranges = [(int(low), int(high)) for low, high in re.findall(r"masquerade to :(\d+)-(\d+)", rules)]
     assert len(ranges) == 3  # the gateway's of both families, and the host's of each
     for low, high in ranges:
@@ -77,7 +77,7 @@ def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
 
 
 def test_without_gateways_the_table_of_the_host_goes() -> None:
-    assert "chain" not in ruleset.of_host([], [Closed("eth0", 4)])
-    assert 'iifname "eth0" meta nfproto ipv4 drop' in ruleset.of_host(
-        [Way(NOTE, "eth0", PORTS)], [Closed("eth0", 4)]
-    )
+    assert "chain" not in ruleset.of_host([], [Closed(3, 4)])
+    rules = ruleset.of_host([Way(NOTE, PORTS)], [Closed(3, 4)])
+    assert "iif 3 meta nfproto ipv4 drop" in rules
+    assert [ruleset.closed_of(each) for each in re.findall(r'comment "([^"]*)"', rules)] == [Closed(3, 4)]

@@ -24,7 +24,7 @@ from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Way
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Session, delete_link, delete_netns, get_link, read_sysctl
+from mizarnet._kernel.netlink import Session, delete_link, delete_netns, get_link, read_sysctl, set_link
 from mizarnet._model.codec import Record, record_key
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import State
@@ -241,7 +241,7 @@ class Gateways:
             number=fitness.free_number(host),
             key=record_key(spec.name),
         )
-        rules.refuse_unable(host, Way(note, egress.name, spec.publish), egress)
+        rules.refuse_unable(host, Way(note, spec.publish))
         for version in spec.versions:
             forwarding.needed_by_router(host, egress.name, version)
         holder = self.endpoints.named(spec.name)
@@ -356,6 +356,7 @@ class Gateways:
 def close_host(host: Host, noted: Noted) -> None:
     """Put back what a gateway that has begun to end changed of the host, unless others need it."""
     note = noted.note
+    set_link(host, noted.link.ifindex, up=False)  # the rules that keep tenants from the host go before it
     if note.forwarding:
         taken = any(each.take_over(note.egress, note.forwarding) for each in switches.find(host))
         if not taken:

@@ -7,7 +7,7 @@ table follows from the notes and from these, so it can be made again after other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
@@ -20,12 +20,14 @@ from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Closed, Way
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Link, Session, anonymous_netns, get_link
+from mizarnet._kernel.netlink import Session, anonymous_netns, dump_links, get_link
 from mizarnet._kernel.nftables import Item
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import Publish
 from mizarnet.errors import AgentNotFoundError, ExistsError, LayoutError, NetnsNotFoundError, StaleHandleError
+
+_BY_INDEX = ({"meta": {"key": "iif"}}, {"meta": {"key": "oif"}})
 
 
 def find_record(host: Host, note: Note) -> Record | None:
@@ -51,30 +53,32 @@ def published(inside: Session) -> tuple[Publish, ...] | None:
 
 
 def ways(host: Host) -> list[Way]:
-    """What the host's rules need to know of each gateway that has not begun to end."""
-    found: list[Way] = []
-    for each in gateway_notes.read_all(host):
-        if each.note.state is State.DELETING:
-            continue
-        record, egress = find_record(host, each.note), get_link(host, ifindex=each.note.egress)
-        if record is None or egress is None or not record.may_have_device:
-            continue
+    """What the host's rules need to know of each gateway that has not begun to end.
+
+    Tenants may get to the host by what is left of a gateway, too: it publishes nothing, and has its rules.
+    """
+    noted = (each.note for each in gateway_notes.read_all(host))
+    return [Way(note, _published_by(host, note)) for note in noted if note.state is not State.DELETING]
+
+
+def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
+    record = find_record(host, note)
+    if record is not None and record.may_have_device:
         with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:
-            found.append(Way(each.note, egress.name, published(inside) or ()))
-    return found
+            return published(inside) or ()
+    return ()
 
 
 def closed(host: Host) -> set[Closed]:
     """The devices that were no routers before gateways came, or transit switches."""
     noted = [(each.note.egress, each.note.forwarding) for each in gateway_notes.read_all(host)]
     noted += [(each.link.ifindex, each.changes()) for each in switches.find(host)]
-    found: set[Closed] = set()
-    for ifindex, changes in noted:
-        device = get_link(host, ifindex=ifindex) if changes else None
-        for change, version in forwarding.VERSIONS.items():
-            if device is not None and changes & change:
-                found.add(Closed(device.name, version))
-    return found
+    return {
+        Closed(ifindex, version)
+        for ifindex, changes in noted
+        for change, version in forwarding.VERSIONS.items()
+        if changes & change
+    }
 
 
 def write_host(host: Host) -> None:
@@ -85,10 +89,9 @@ def write_host(host: Host) -> None:
     """
     known = closed(host)
     for each in _closed_in_table(host) - known:
-        egress = get_link(host, each.device)
         for change, version in forwarding.VERSIONS.items():
-            if egress is not None and version == each.version:
-                forwarding.restore(host, egress.ifindex, change)
+            if version == each.version:
+                forwarding.restore(host, each.ifindex, change)
     nftables.apply(host, ruleset.of_host(ways(host), closed(host)), "write the host's rules for gateways")
 
 
@@ -116,10 +119,10 @@ def host_differs(host: Host) -> bool:
     return differs(host, ruleset.of_host(ways(host), closed(host)))
 
 
-def refuse_unable(host: Host, way: Way, egress: Link) -> None:
+def refuse_unable(host: Host, way: Way) -> None:
     """Raises ``UnsupportedError`` if this kernel cannot have the rules of a gateway that is to be made."""
     for commands in (
-        ruleset.of_host([way], [Closed(egress.name, 4)]),
+        ruleset.of_host([way], [Closed(way.note.egress, 4)]),
         ruleset.of_gateway(way.note, way.publish),
     ):
         nftables.refuse_without(host, commands)
@@ -130,15 +133,33 @@ def differs(session: Session, commands: str) -> bool:
 
     What they make is seen by making it in a namespace of its own.
     """
-    found = _essence(nftables.read(session, "table", FAMILY, TABLE))
+    found = _essence(session)
     with anonymous_netns() as handle, Session.open(handle) as scratch:
         nftables.apply(scratch, commands, "write rules for a comparison")
-        return found != _essence(nftables.read(scratch, "table", FAMILY, TABLE))
+        return found != _essence(scratch)
 
 
-def _essence(listed: Sequence[Item] | None) -> object:
-    """What of a listing is the same in each namespace: neither handles nor counts."""
-    return None if listed is None else [_without_numbers(each) for each in listed if "metainfo" not in each]
+def _essence(session: Session) -> object:
+    """What of the table is the same in each namespace: no handles, no counts, and devices by what rules have."""
+    listed = nftables.read(session, "table", FAMILY, TABLE)
+    if listed is None:
+        return None
+    indexes: dict[object, int] = {link.name: link.ifindex for link in dump_links(session)}
+    return [_by_index(_without_numbers(each), indexes) for each in listed if "metainfo" not in each]
+
+
+def _by_index(value: object, indexes: Mapping[object, int]) -> object:
+    """A part of a listing, with the indexes of devices where the command gives names for them."""
+    if isinstance(value, list):
+        return [_by_index(each, indexes) for each in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    parts = cast("Item", value)
+    if parts.get("left") in _BY_INDEX:
+        right = parts["right"]
+        devices = right["set"] if isinstance(right, dict) else [right]
+        return {**parts, "right": sorted(str(indexes.get(each, each)) for each in devices)}
+    return {key: _by_index(each, indexes) for key, each in parts.items()}
 
 
 def _without_numbers(value: object) -> object:

@@ -40,13 +40,11 @@ class Way:
     """What the host's rules need to know of one gateway.
 
     Attributes:
-        note: Its note.
-        egress: Name of the device that it leads to.
+        note: Its note. Devices of the host are matched by their index: another one may get the name.
         publish: Its published ports.
     """
 
     note: Note
-    egress: str
     publish: tuple[Publish, ...]
 
 
@@ -55,11 +53,11 @@ class Closed:
     """A device whose forwarding was turned on for gateways: what is neither theirs nor an answer is dropped.
 
     Attributes:
-        device: Name of the device.
+        ifindex: Index of the device.
         version: IP version.
     """
 
-    device: str
+    ifindex: int
     version: int
 
 
@@ -112,8 +110,9 @@ def published_of(comment: str) -> Publish | None:
 def closed_of(comment: str) -> Closed | None:
     """The device that the rule of a comment closes; None if it closes none."""
     word, _, rest = comment.partition(" ")
-    version, _, device = rest.partition(" ")
-    return Closed(device, int(version)) if word == CLOSED and version in ("4", "6") else None
+    version, _, ifindex = rest.partition(" ")
+    is_one = word == CLOSED and version in ("4", "6") and ifindex.isdecimal()
+    return Closed(int(ifindex), int(version)) if is_one else None
 
 
 # -- the host's chains
@@ -134,17 +133,18 @@ def _untracked(ways: Sequence[Way]) -> list[str]:
 
 
 def _published(ways: Sequence[Way], *, arriving: bool) -> list[str]:
-    devices = _set(sorted({_name(each) for way in ways for each in (way.egress, way.note.device)}))
+    outside, own = {way.note.egress for way in ways}, {_name(way.note.device) for way in ways}
+    by_device = [f"iif {_set(sorted(outside))}", f"iifname {_set(sorted(own))}"]
     rules: list[str] = []
     for way in ways:
         for each in way.publish:
             version = each.ip.version
-            own = f"iifname {devices}" if arriving else f"{_NFT[version]} daddr != {_LOOPBACK[version]}"
             to = way.note.address(version, inside=True).ip
-            rules.append(
-                f"{own} fib daddr type local meta nfproto ipv{version} {each.protocol} dport {each.port} "
+            rules += [
+                f"{where} fib daddr type local meta nfproto ipv{version} {each.protocol} dport {each.port} "
                 f"dnat {_NFT[version]} to {to}"
-            )
+                for where in (by_device if arriving else [f"{_NFT[version]} daddr != {_LOOPBACK[version]}"])
+            ]
     return rules
 
 
@@ -160,7 +160,7 @@ def _translated(ways: Sequence[Way]) -> list[str]:
         if not way.note.nat:
             continue
         for version in _NFT:
-            own = f"{_NFT[version]} saddr {way.note.address(version, inside=True).ip} oifname {_name(way.egress)}"
+            own = f"{_NFT[version]} saddr {way.note.address(version, inside=True).ip} oif {way.note.egress}"
             rules.append(f"{own} meta l4proto {{ tcp, udp }} masquerade to :{_ports(way.note)}")
             rules.append(f"{own} masquerade")
     return rules
@@ -191,7 +191,7 @@ def _forwarded(ways: Sequence[Way]) -> list[str]:
         ]
         if not way.note.host_access:  # a cloud's metadata service takes whoever asks by the host for the host
             rules.append(f"{_from(way)} ip daddr {_LINK_LOCAL} drop")
-        rules += [f"{_from(way)} oifname {_name(way.egress)} accept", f"{_from(way)} drop"]
+        rules += [f"{_from(way)} oif {way.note.egress} accept", f"{_from(way)} drop"]
     for way in ways:
         to_it = f"oifname {_name(way.note.device)}"
         rules += [
@@ -204,9 +204,8 @@ def _forwarded(ways: Sequence[Way]) -> list[str]:
 
 def _closing(closed: Iterable[Closed]) -> list[str]:
     return [
-        f"iifname {_name(each.device)} meta nfproto ipv{each.version} drop "
-        f'comment "{CLOSED} {each.version} {each.device}"'
-        for each in sorted(closed, key=lambda each: (each.device, each.version))
+        f'iif {each.ifindex} meta nfproto ipv{each.version} drop comment "{CLOSED} {each.version} {each.ifindex}"'
+        for each in sorted(closed, key=lambda each: (each.ifindex, each.version))
     ]
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import attrs
 
 from mizarnet._datapath.walk.trail import Trail
-from mizarnet._kernel.netlink import Chain, Expression, Session, list_chains
+from mizarnet._kernel.netlink import Chain, Expression, Session, dump_links, list_chains
 from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.rtnetlink import attributes
 from mizarnet.errors import KernelError, PrivilegeError
 
 # <linux/netfilter/nf_tables.h>
-_META_PROTOCOL, _META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 1, 6, 7, 15, 16
+_META_PROTOCOL, _META_IIF, _META_OIF, _META_IIFNAME, _META_OIFNAME = 1, 4, 5, 6, 7
+_META_NFPROTO, _META_L4PROTO = 15, 16
 _NETWORK, _TRANSPORT = 1, 2
 _CT_STATE = 0
 _DATA_VALUE, _DATA_VERDICT = 1, 2
@@ -91,7 +92,7 @@ def pass_through(
     except (KernelError, PrivilegeError) as refused:
         trail.unknown("firewall", f"the rules of {where} cannot be read: {refused.message}")
         return
-    judge = _Judge(packet, chains)
+    judge = _Judge(packet, chains, {link.name: link.ifindex for link in dump_links(session)})
     for chain in judge.base_chains(hooks):
         if not judge.accepts(chain):
             text = (
@@ -146,9 +147,10 @@ class _Judge:
         unsure: What could not be judged, in words. Such a rule is taken not to match.
     """
 
-    def __init__(self, packet: Packet, chains: Sequence[Chain]) -> None:
+    def __init__(self, packet: Packet, chains: Sequence[Chain], indexes: Mapping[str, int]) -> None:
         own = {"inet", "ip" if packet.version == 4 else "ip6"}
         self._packet = packet
+        self._indexes = indexes
         self._chains = [each for each in chains if each.family in own]
         self.seen = 0
         self.unsure: list[str] = []
@@ -245,6 +247,8 @@ class _Judge:
         packet = self._packet
         return {
             _META_PROTOCOL: b"\x08\x00" if packet.version == 4 else b"\x86\xdd",
+            _META_IIF: self._indexes.get(packet.into, 0).to_bytes(4, sys.byteorder),
+            _META_OIF: self._indexes.get(packet.out, 0).to_bytes(4, sys.byteorder),
             _META_IIFNAME: os.fsencode(packet.into).ljust(_NAME_BYTES, b"\0"),
             _META_OIFNAME: os.fsencode(packet.out).ljust(_NAME_BYTES, b"\0"),
             _META_NFPROTO: b"\2" if packet.version == 4 else b"\x0a",

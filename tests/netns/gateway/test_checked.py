@@ -115,6 +115,32 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
 
 
+def test_a_device_that_is_renamed_or_goes_leaves_the_host_closed(way: Outside) -> None:
+    """Another device may get the name, and the rules of other gateways are written meanwhile."""
+    space, here = way.host.namespace, way.host.agent
+    space.run("ip", "link", "add", "lan0", "type", "veth", "peer", "name", "far0")
+    space.run("ip", "link", "set", "lan0", "up")
+    way.gateway(VNI, egress="lan0", ip=["10.1.0.2/24"])
+    with mz.Host.open(netns=space.name) as seen:
+        for words in (("lan0", "name", "lan1"), ("far0", "name", "lan0")):
+            space.run("ip", "link", "set", *words)
+        space.run("sysctl", "-q", "-w", "net.ipv4.conf.lan0.forwarding=1")
+        assert not [each for each in findings(seen) if each.kind is not K.UNDERLAY_DOWN]
+        assert seen.repair()
+        assert space.run("sysctl", "-n", "net.ipv4.conf.lan0.forwarding").strip() == "1"
+        assert 'iif "lan1" meta nfproto ipv4 drop' in space.run("nft", "list", "table", *_TABLE)
+        space.run("ip", "link", "delete", "lan1")
+        device = gateway_notes.device_name(way.host.tunnel.ifindex, VNI)
+        other = mz.Gateway.create(here, vni=VNIS[1], egress=UNDERLAY, ip="10.0.0.1/24")
+        assert {each.kind for each in findings(seen)} == {K.UNDERLAY_GONE}
+        for chain in ("services", "forwarded"):
+            assert f'iifname "{device}" drop' in space.run("nft", "list", "chain", *_TABLE, chain)
+        assert_silence(way.tenants[VNI][0].namespace, way.host.address)
+        other.delete()
+        mz.Gateway.delete_many(here, [VNI])
+        assert not space.run("nft", "list", "ruleset")
+
+
 def test_a_chain_of_others_that_drops(scene: Scene) -> None:
     """As that of Docker: what is forwarded there needs a rule of theirs, which the finding spells out."""
     near = scene.way.tenants[VNI][0].namespace
