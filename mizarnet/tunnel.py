@@ -10,6 +10,7 @@ from typing import Literal, Self, final
 
 import attrs
 
+from mizarnet._datapath import gateway_notes
 from mizarnet._datapath.checks import found_datapath, look_at_tunnel, unless_it_went
 from mizarnet._datapath.checks.agent import is_being_changed
 from mizarnet._datapath.checks.confirm import confirmed
@@ -170,6 +171,8 @@ class Tunnel(Described, Closing):
             host = undo.enter_context(Host.open(where))
             with host.locked():
                 device, created = find_or_make(host, name, spec)
+                if created:
+                    _close_ports(host)
             undo.pop_all()
             return cls(device, netns=where, created=created)
 
@@ -333,11 +336,13 @@ class Tunnel(Described, Closing):
             arguments.check_device_name(self)
             with Host.open(None if netns is None else arguments.check_netns(netns)) as host, host.locked():
                 delete_named(host, self, force=force)
+                _close_ports(host)
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
         with self._host.locked():
             self._device.delete(force=force)
+            _close_ports(self._host)
 
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
@@ -349,6 +354,14 @@ class Tunnel(Described, Closing):
 
     def _caption(self) -> str:
         return f"Tunnel {place_of(self)}"
+
+
+def _close_ports(host: Host) -> None:
+    """Let the rules of a host's gateways close the ports of the tunnels that it has now."""
+    if gateway_notes.read_all(host):
+        from mizarnet._datapath.gateways import rules  # with all that runs nft
+
+        rules.follow_tunnels(host)
 
 
 def device_of(tunnel: Tunnel) -> TunnelDevice:

@@ -56,20 +56,25 @@ def test_the_addresses_between_host_and_gateway_are_a_pair(note: Note, version: 
     assert {host.ip, gateway.ip} == {*host.network}
 
 
+@pytest.mark.parametrize("others", [(), (5555, 32768, 50000, 60999)], ids=["one tunnel", "several"])
 @pytest.mark.parametrize("port", [1, 4789, 6081, 32768, 32769, 40000, 50000, 60998, 60999, 65535])
-def test_nothing_is_translated_to_the_port_of_the_tunnel(port: int) -> None:
+def test_nothing_is_translated_to_the_port_of_a_tunnel(port: int, others: tuple[int, ...]) -> None:
     note = attrs.evolve(NOTE, port=port)
-    rules = ruleset.of_host([Way(note, ())], ()) + ruleset.of_gateway(note, ())
+    rules = ruleset.of_host([Way(note, ())], (), others) + ruleset.of_gateway(note, (), others)
     ranges = [(int(low), int(high)) for low, high in re.findall(r"masquerade to :(\d+)-(\d+)", rules)]
     assert len(ranges) == 3  # the gateway's of both families, and the host's of each
     for low, high in ranges:
         assert 32768 <= low <= high <= 60999
-        assert high - low > 10_000
-        assert not low <= port <= high
+        assert high - low > 9_000
+        assert not [each for each in (port, *others) if low <= each <= high]
+    closed = {
+        frozenset(map(int, each.split(","))) for each in re.findall(r"udp [ds]port \{([^}]*)\} drop", rules)
+    }
+    assert closed == {frozenset({4789, 6081, port, *others})}
 
 
 def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
-    rules = ruleset.of_gateway(NOTE, PORTS)
+    rules = ruleset.of_gateway(NOTE, PORTS, ())
     comments = re.findall(r'comment "([^"]*)"', rules)
     assert tuple(ruleset.published_of(each) for each in comments) == PORTS
     assert all(len(each) <= 128 for each in comments)
@@ -77,7 +82,7 @@ def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
 
 
 def test_without_gateways_the_table_of_the_host_goes() -> None:
-    assert "chain" not in ruleset.of_host([], [Closed(3, 4)])
-    rules = ruleset.of_host([Way(NOTE, PORTS)], [Closed(3, 4)])
+    assert "chain" not in ruleset.of_host([], [Closed(3, 4)], ())
+    rules = ruleset.of_host([Way(NOTE, PORTS)], [Closed(3, 4)], ())
     assert "iif 3 meta nfproto ipv4 drop" in rules
     assert [ruleset.closed_of(each) for each in re.findall(r'comment "([^"]*)"', rules)] == [Closed(3, 4)]

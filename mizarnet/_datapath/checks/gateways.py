@@ -144,7 +144,7 @@ def _of_namespace(host: Host, noted: Noted, record: Record, tunnel: str) -> Iter
         return
     with inside, suppress(UnsupportedError):  # which is told once, for the host's rules
         publish = rules.published(inside)
-        if publish is None or rules.differ_inside(inside, noted.note, publish):
+        if publish is None or rules.differ_inside(host, inside, noted.note, publish):
             text = "the rules in its namespace are not what it needs"
             yield _finding(
                 noted, FindingKind.RULES_DIFFER, "as the note says", "other rules", text, tunnel=tunnel

@@ -224,6 +224,7 @@ class Gateways:
         ways = rules.ways(host) if gateway_notes.read_all(host) else []
         ways = [way for way in ways if instead is None or way.note.device != instead.note.device]
         fitness.refuse_taken_ports(host, ways, spec.publish, port=meta.port, tunnel=self.datapath.name)
+        fitness.refuse_closed_targets(host, spec.publish, port=meta.port)
         if not spec.nat:
             within = fitness.prefixes(spec, networks.of_vni(self.maps, spec.vni))
             fitness.refuse_routed(
@@ -291,7 +292,7 @@ class Gateways:
             What the gateway is now, and the names of what changed.
 
         Raises:
-            InvalidValueError: A published port leads out of the VNI, or is a tunnel's.
+            InvalidValueError: A published port leads out of the VNI, or it, or what it leads to, is a tunnel's.
             ExistsError: A published port is taken, or the host has routes to what would no longer be translated.
         """
         wanted = attrs.evolve(spec, **given)
@@ -301,6 +302,8 @@ class Gateways:
         fresh = [each for each in wanted.publish if each.key not in {old.key for old in spec.publish}]
         others = [way for way in rules.ways(self.host) if way.note.device != noted.note.device]
         fitness.refuse_taken_ports(self.host, others, fresh, port=noted.note.port, tunnel=self.datapath.name)
+        targets = [each for each in wanted.publish if each not in spec.publish]
+        fitness.refuse_closed_targets(self.host, targets, port=noted.note.port)
         if spec.nat and not wanted.nat:
             fitness.refuse_routed(self.host, fitness.prefixes(spec, there), spec.vni)
         making = Making(self.datapath, self.maps, wanted, noted.note)

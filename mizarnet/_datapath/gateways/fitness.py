@@ -10,7 +10,7 @@ import attrs
 
 from mizarnet._datapath import gateway_notes
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.gateways import networks, ruleset
+from mizarnet._datapath.gateways import networks, rules, ruleset
 from mizarnet._datapath.gateways.ruleset import Way
 from mizarnet._datapath.host import Host
 from mizarnet._kernel.netlink import DEFAULTS, Link, get_link, list_addresses, list_routes, waiting_ports
@@ -157,19 +157,20 @@ def refuse_taken_ports(
     Args:
         host: Host that publishes it.
         ways: The other gateways of the host.
-        wanted: The ports.
+        wanted: The ports, which are not published by the gateway yet.
         port: UDP port of the tunnel.
         tunnel: Name of the tunnel.
 
     Raises:
         ExistsError: Another gateway, a socket of the host or the tunnel has one of them.
-        InvalidValueError: It is the port of tunnels of another kind.
+        InvalidValueError: It is the port of other tunnels.
     """
     publishers = {each.key: way for way in ways for each in way.publish}
+    closed = ruleset.tunnel_ports({port, *rules.tunnel_ports(host)})
     for each in wanted:
         if each.protocol == "udp" and each.port == port:
             raise ExistsError(f"{each} is the port of {tunnel}", holder=tunnel, hint="publish another port")
-        if each.protocol == "udp" and each.port in ruleset.tunnel_ports(port):
+        if each.protocol == "udp" and each.port in closed:
             raise InvalidValueError(
                 f"{each} is a port of tunnels, which nothing of a tenant may use",
                 argument="publish",
@@ -188,6 +189,25 @@ def refuse_taken_ports(
                 f"a socket of this host has {each}",
                 holder=str(each),
                 hint=f"publish another port, or stop that service (ss -lnp sport = :{each.port})",
+            )
+
+
+def refuse_closed_targets(host: Host, wanted: Iterable[Publish], *, port: int) -> None:
+    """Raises ``InvalidValueError`` if a published port leads to one of tunnels: its answers would be dropped.
+
+    Args:
+        host: Host that publishes it.
+        wanted: The ports.
+        port: UDP port of the tunnel.
+    """
+    closed = ruleset.tunnel_ports({port, *rules.tunnel_ports(host)})
+    for each in wanted:
+        if each.protocol == "udp" and each.to_port in closed:
+            raise InvalidValueError(
+                f"{each} leads to port {each.to_port}, which is one of tunnels: nothing leaves from there",
+                argument="publish",
+                value=each,
+                hint="let the service wait at another port",
             )
 
 

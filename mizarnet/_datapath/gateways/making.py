@@ -87,7 +87,7 @@ class Making:
         """Give a gateway that is there back what it has lost."""
         outside, record = self._outside(), self._record()
         with configuration.inside(record, self.host) as inside:
-            if rules.differ_inside(inside, self.note, self.spec.publish):
+            if rules.differ_inside(self.host, inside, self.note, self.spec.publish):
                 self._prepare(inside)
             self._connect(inside, outside)
         self._open_host(outside)
@@ -97,7 +97,7 @@ class Making:
         """Change rules and note to what the gateway shall be. First what is more open closes, as far as one can."""
         outside, record = self._outside(), self._record()
         with configuration.inside(record, self.host) as inside:
-            rules.write_inside(inside, self._noted(), self.spec.publish)
+            rules.write_inside(self.host, inside, self._noted(), self.spec.publish)
             self._write(outside, nat=self.spec.nat, host_access=self.spec.host_access)
             rules.write_host(self.host)
         self._route(outside)
@@ -125,7 +125,7 @@ class Making:
 
     def _prepare(self, inside: Session) -> None:
         """Make a router of the gateway's namespace, with its rules: there is no way through it yet, or rules are."""
-        rules.write_inside(inside, self._noted(), self.spec.publish)
+        rules.write_inside(self.host, inside, self._noted(), self.spec.publish)
         for key, value in _ROUTER:
             write_sysctl(inside, key, value)
         if 6 in self.spec.versions:

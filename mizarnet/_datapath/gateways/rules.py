@@ -25,7 +25,15 @@ from mizarnet._kernel.nftables import Item
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import Publish
-from mizarnet.errors import AgentNotFoundError, ExistsError, LayoutError, NetnsNotFoundError, StaleHandleError
+from mizarnet._model.specs import Encap
+from mizarnet.errors import (
+    AgentNotFoundError,
+    ExistsError,
+    LayoutError,
+    MizarnetError,
+    NetnsNotFoundError,
+    StaleHandleError,
+)
 
 _BY_INDEX = ({"meta": {"key": "iif"}}, {"meta": {"key": "oif"}})
 
@@ -69,6 +77,12 @@ def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
     return ()
 
 
+def tunnel_ports(host: Host) -> set[int]:
+    """The UDP ports of the host's tunnels, which may lead to hosts that the gateway's own does not know."""
+    links = [link for encap in Encap for link in dump_links(host, kind=encap.value)]
+    return {link.port for link in links if link.external and link.port is not None}
+
+
 def closed(host: Host) -> set[Closed]:
     """The devices that were no routers before gateways came, or transit switches."""
     noted = [(each.note.egress, each.note.forwarding) for each in gateway_notes.read_all(host)]
@@ -92,7 +106,24 @@ def write_host(host: Host) -> None:
         for change, version in forwarding.VERSIONS.items():
             if version == each.version:
                 forwarding.restore(host, each.ifindex, change)
-    nftables.apply(host, ruleset.of_host(ways(host), closed(host)), "write the host's rules for gateways")
+    nftables.apply(host, _of_host(host), "write the host's rules for gateways")
+
+
+def _of_host(host: Host) -> str:
+    return ruleset.of_host(ways(host), closed(host), tunnel_ports(host))
+
+
+def follow_tunnels(host: Host) -> None:
+    """Write all rules anew behind a tunnel that came or went; what is refused a check tells."""
+    for each in gateway_notes.read_all(host):
+        with suppress(MizarnetError):
+            record = find_record(host, each.note)
+            if record is not None and each.note.state is State.LIVE:
+                with configuration.inside(record, host) as inside:
+                    publish = published(inside)
+                    if publish is not None:
+                        write_inside(host, inside, each.note, publish)
+            write_host(host)
 
 
 def _closed_in_table(host: Host) -> set[Closed]:
@@ -104,26 +135,27 @@ def _comments(listed: Sequence[Item] | None) -> list[str]:
     return [each["rule"]["comment"] for each in listed or () if "comment" in each.get("rule", {})]
 
 
-def write_inside(inside: Session, note: Note, publish: Iterable[Publish]) -> None:
+def write_inside(host: Host, inside: Session, note: Note, publish: Iterable[Publish]) -> None:
     """Make the table in a gateway's namespace; raises ``KernelError``."""
-    nftables.apply(inside, ruleset.of_gateway(note, publish), "write the rules of a gateway")
+    commands = ruleset.of_gateway(note, publish, tunnel_ports(host))
+    nftables.apply(inside, commands, "write the rules of a gateway")
 
 
-def differ_inside(inside: Session, note: Note, publish: Iterable[Publish]) -> bool:
-    """Whether the table in a gateway's namespace is not what the note and its published ports say."""
-    return differs(inside, ruleset.of_gateway(note, publish))
+def differ_inside(host: Host, inside: Session, note: Note, publish: Iterable[Publish]) -> bool:
+    """Whether the table in a gateway's namespace is not what note, published ports and the host's tunnels say."""
+    return differs(inside, ruleset.of_gateway(note, publish, tunnel_ports(host)))
 
 
 def host_differs(host: Host) -> bool:
     """Whether the host's table is not what its gateways need."""
-    return differs(host, ruleset.of_host(ways(host), closed(host)))
+    return differs(host, _of_host(host))
 
 
 def refuse_unable(host: Host, way: Way) -> None:
     """Raises ``UnsupportedError`` if this kernel cannot have the rules of a gateway that is to be made."""
     for commands in (
-        ruleset.of_host([way], [Closed(way.note.egress, 4)]),
-        ruleset.of_gateway(way.note, way.publish),
+        ruleset.of_host([way], [Closed(way.note.egress, 4)], ()),
+        ruleset.of_gateway(way.note, way.publish, ()),
     ):
         nftables.refuse_without(host, commands)
 
@@ -156,8 +188,8 @@ def _by_index(value: object, indexes: Mapping[object, int]) -> object:
         return value
     parts = cast("Item", value)
     if parts.get("left") in _BY_INDEX:
-        right = parts["right"]
-        devices = right["set"] if isinstance(right, dict) else [right]
+        right: object = parts["right"]
+        devices = cast("dict[str, list[object]]", right)["set"] if isinstance(right, dict) else [right]
         return {**parts, "right": sorted(str(indexes.get(each, each)) for each in devices)}
     return {key: _by_index(each, indexes) for key, each in parts.items()}
 

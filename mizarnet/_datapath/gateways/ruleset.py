@@ -6,12 +6,12 @@ translation is the kernel's, and does not change with rules.
 
 What leaves is translated twice: in the gateway's namespace into its address between the two, and in the host's into the
 host's own. So tenants with equal addresses are never in one table of connections. Ports are chosen from a range that
-the tunnel's is not in: whoever sent from the tunnel's port would get the answers, which are other hosts' frames.
+no tunnel's is in: whoever sent from a tunnel's port would get the answers, which are other hosts' frames.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Literal
 
 import attrs
@@ -61,39 +61,57 @@ class Closed:
     version: int
 
 
-def tunnel_ports(port: int) -> set[int]:
-    """The UDP ports that nothing of a tenant may reach: the tunnel's, and those of any tunnel."""
-    return {*_TUNNEL_PORTS, port}
+def tunnel_ports(ports: Iterable[int]) -> set[int]:
+    """The UDP ports that nothing of a tenant may reach: those of the host's tunnels, and those of any tunnel."""
+    return {*_TUNNEL_PORTS, *ports}
 
 
-def of_host(ways: Sequence[Way], closed: Iterable[Closed]) -> str:
-    """The commands that make the host's table what gateways need; without gateways, that remove it."""
+def of_host(ways: Sequence[Way], closed: Iterable[Closed], ports: Iterable[int]) -> str:
+    """The commands that make the host's table what gateways need; without gateways, that remove it.
+
+    Args:
+        ways: Its gateways.
+        closed: Devices that were no routers before.
+        ports: UDP ports of the host's tunnels.
+    """
     if not ways:
         return _clean()
+    ports = {*ports, *(way.note.port for way in ways)}
     chains = [
-        _chain("early", "filter", "prerouting", _BEFORE_CONNECTIONS, _early(ways)),
-        _chain("untracked", "filter", "output", _BEFORE_CONNECTIONS, _untracked(ways)),
+        _chain("early", "filter", "prerouting", _BEFORE_CONNECTIONS, _early(ways, ports)),
+        _chain("untracked", "filter", "output", _BEFORE_CONNECTIONS, _untracked(ports)),
         _chain("published", "nat", "prerouting", -100, _published(ways, arriving=True)),
         _chain("own", "nat", "output", -100, _published(ways, arriving=False)),
-        _chain("translated", "nat", "postrouting", 100, _translated(ways)),
+        _chain("translated", "nat", "postrouting", 100, _translated(ways, ports)),
         _chain("services", "filter", "input", _AHEAD, _services(ways)),
-        _chain("forwarded", "filter", "forward", _AHEAD, [*_forwarded(ways), *_closing(closed)]),
+        _chain("forwarded", "filter", "forward", _AHEAD, [*_forwarded(ways, ports), *_closing(closed)]),
     ]
     return _clean() + _table(chains)
 
 
-def of_gateway(note: Note, publish: Iterable[Publish]) -> str:
-    """The commands that make the table in a gateway's namespace."""
+def of_gateway(note: Note, publish: Iterable[Publish], ports: Iterable[int]) -> str:
+    """The commands that make the table in a gateway's namespace.
+
+    Args:
+        note: Its note.
+        publish: Its published ports.
+        ports: UDP ports of the host's tunnels.
+    """
+    ports = {*ports, note.port}
     links = [f"oifname {_name(INSIDE)} {_NFT[each]} saddr {LINKS[each]} masquerade" for each in _NFT]
     chains = [
         _chain(
-            "early", "filter", "prerouting", _BEFORE_CONNECTIONS, _no_tunnel(f"iifname {_name(INSIDE)}", note)
+            "early",
+            "filter",
+            "prerouting",
+            _BEFORE_CONNECTIONS,
+            _no_tunnel(f"iifname {_name(INSIDE)}", ports),
         ),
         _chain("published", "nat", "prerouting", -100, [_inner_published(each) for each in publish]),
         _chain(
-            "translated", "nat", "postrouting", 100, [*links, *(_inner_translated(note) if note.nat else ())]
+            "translated", "nat", "postrouting", 100, [*links, *(_inner_translated(ports) if note.nat else ())]
         ),
-        _chain("forwarded", "filter", "forward", 0, _inner_forwarded(note), policy="drop"),
+        _chain("forwarded", "filter", "forward", 0, _inner_forwarded(ports), policy="drop"),
     ]
     return _clean() + _table(chains)
 
@@ -118,18 +136,18 @@ def closed_of(comment: str) -> Closed | None:
 # -- the host's chains
 
 
-def _early(ways: Sequence[Way]) -> list[str]:
+def _early(ways: Sequence[Way], ports: Set[int]) -> list[str]:
     rules: list[str] = []
     for way in ways:
         from_it = _from(way)
-        rules += _no_tunnel(from_it, way.note)
+        rules += _no_tunnel(from_it, ports)
         rules.append(f"{from_it} fib saddr . iif oif missing drop")
-    return rules + _untracked(ways)
+    return rules + _untracked(ports)
 
 
-def _untracked(ways: Sequence[Way]) -> list[str]:
+def _untracked(ports: Set[int]) -> list[str]:
     # A tenant that fills the table of connections does not stop the tunnel, and none takes its packets for answers.
-    return [f"udp dport {_set(sorted({way.note.port for way in ways}))} notrack"]
+    return [f"udp dport {_set(sorted(ports))} notrack"]
 
 
 def _published(ways: Sequence[Way], *, arriving: bool) -> list[str]:
@@ -151,7 +169,7 @@ def _published(ways: Sequence[Way], *, arriving: bool) -> list[str]:
 _LOOPBACK = {4: "127.0.0.0/8", 6: "::1"}
 
 
-def _translated(ways: Sequence[Way]) -> list[str]:
+def _translated(ways: Sequence[Way], ports: Set[int]) -> list[str]:
     rules: list[str] = []
     for way in ways:
         device = _name(way.note.device)
@@ -161,7 +179,7 @@ def _translated(ways: Sequence[Way]) -> list[str]:
             continue
         for version in _NFT:
             own = f"{_NFT[version]} saddr {way.note.address(version, inside=True).ip} oif {way.note.egress}"
-            rules.append(f"{own} meta l4proto {{ tcp, udp }} masquerade to :{_ports(way.note)}")
+            rules.append(f"{own} meta l4proto {{ tcp, udp }} masquerade to :{_range(ports)}")
             rules.append(f"{own} masquerade")
     return rules
 
@@ -180,13 +198,13 @@ def _services(ways: Sequence[Way]) -> list[str]:
     return rules
 
 
-def _forwarded(ways: Sequence[Way]) -> list[str]:
+def _forwarded(ways: Sequence[Way], ports: Set[int]) -> list[str]:
     all_devices = _set(sorted(_name(way.note.device) for way in ways))
     rules: list[str] = []
     for way in ways:
         rules += [
             # Once more behind the translation of destinations.
-            *_no_tunnel(_from(way), way.note, source=False),
+            *_no_tunnel(_from(way), ports, source=False),
             f"{_from(way)} oifname {all_devices} ct status dnat accept",
         ]
         if not way.note.host_access:  # a cloud's metadata service takes whoever asks by the host for the host
@@ -220,20 +238,20 @@ def _inner_published(each: Publish) -> str:
     return f'{arriving} {each.protocol} dport {each.port} dnat {family} to {to} comment "{comment}"'
 
 
-def _inner_translated(note: Note) -> list[str]:
+def _inner_translated(ports: Set[int]) -> list[str]:
     leaving = f"oifname {_name(OUTSIDE)}"
     return [
-        f"{leaving} meta l4proto {{ tcp, udp }} counter masquerade to :{_ports(note)}",
+        f"{leaving} meta l4proto {{ tcp, udp }} counter masquerade to :{_range(ports)}",
         f"{leaving} counter masquerade",
     ]
 
 
-def _inner_forwarded(note: Note) -> list[str]:
+def _inner_forwarded(ports: Set[int]) -> list[str]:
     leaving = f"iifname {_name(INSIDE)} oifname {_name(OUTSIDE)}"
     arriving = f"iifname {_name(OUTSIDE)} oifname {_name(INSIDE)}"
     return [
         "ct state invalid drop",  # of which nothing would be translated
-        *_no_tunnel(leaving, note, source=False),
+        *_no_tunnel(leaving, ports, source=False),
         f"{leaving} counter accept",
         f"{arriving} ct state established,related counter accept",
         f"{arriving} ct status dnat counter accept",
@@ -243,19 +261,20 @@ def _inner_forwarded(note: Note) -> list[str]:
 # -- their parts
 
 
-def _no_tunnel(where: str, note: Note, *, source: bool = True) -> list[str]:
-    ports = _set(sorted(tunnel_ports(note.port)))
+def _no_tunnel(where: str, ports: Set[int], *, source: bool = True) -> list[str]:
+    closed = _set(sorted(tunnel_ports(ports)))
     ends = ("dport", "sport") if source else ("dport",)
-    return [f"{where} udp {end} {ports} drop" for end in ends]
+    return [f"{where} udp {end} {closed} drop" for end in ends]
 
 
-def _ports(note: Note) -> str:
-    """The range of ports that what leaves is translated to: the larger half, if the tunnel's port is within."""
-    if not _LOWEST <= note.port <= _HIGHEST:
-        return f"{_LOWEST}-{_HIGHEST}"
-    if note.port - _LOWEST > _HIGHEST - note.port:
-        return f"{_LOWEST}-{note.port - 1}"
-    return f"{note.port + 1}-{_HIGHEST}"
+def _range(ports: Set[int]) -> str:
+    """The ports that what leaves is translated to: the widest range that has none of a tunnel."""
+    within = sorted(port for port in ports if _LOWEST <= port <= _HIGHEST)
+    between = zip(
+        [_LOWEST, *(port + 1 for port in within)], [*(port - 1 for port in within), _HIGHEST], strict=True
+    )
+    low, high = max(between, key=lambda ends: ends[1] - ends[0])
+    return f"{low}-{high}"
 
 
 def _from(way: Way) -> str:

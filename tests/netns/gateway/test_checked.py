@@ -115,6 +115,30 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
 
 
+def test_the_ports_of_all_tunnels_of_the_host_are_closed(scene: Scene) -> None:
+    """Also those of tunnels that come later, by whatever process; once they are gone, the ports are open again."""
+    netns = scene.way.host.namespace.name
+
+    def are_closed() -> list[bool]:
+        listed = [where("nft", "list", "table", *_TABLE) for where in (scene.here, scene.inside)]
+        return ["dport { 4789, 5555, 6081 } drop" in each for each in listed]
+
+    with mz.Tunnel.create("tunnel1", encap="vxlan", underlay=UNDERLAY, port=5555, netns=netns):
+        assert are_closed() == [True, True]
+        assert not [each for each in scene.check() if each.kind is K.RULES_DIFFER]
+    mz.Tunnel.delete("tunnel1", netns=netns)
+    assert are_closed() == [False, False]
+    assert scene.check() == []
+    scene.here("ip", "link", "add", "vxlan9", "type", "vxlan", "external", "dstport", "5555")
+    assert {str(each.object) for each in scene.check() if each.kind is K.RULES_DIFFER} == {GATEWAY, RULES}
+    with pytest.raises(mz.InvalidValueError, match="5555"):
+        mz.Gateway.open(scene.way.host.agent, vni=VNI).update(
+            publish=[mz.Publish("udp", 5555, scene.way.tenants[VNI][0].ip, 80)]
+        )
+    scene.here("ip", "link", "delete", "vxlan9")
+    assert scene.check() == []
+
+
 def test_a_device_that_is_renamed_or_goes_leaves_the_host_closed(way: Outside) -> None:
     """Another device may get the name, and the rules of other gateways are written meanwhile."""
     space, here = way.host.namespace, way.host.agent

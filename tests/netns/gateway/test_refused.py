@@ -67,6 +67,7 @@ CASES: list[tuple[str, type[Exception], dict[str, Any], tuple[str, ...]]] = [
     ("another gateway's port", mz.ExistsError, publish("tcp", 8006, "10.0.0.5", 80), ("8006", "VNI 6")),
     ("the tunnel's port", mz.ExistsError, publish("udp", 4789, "10.0.0.5", 80), ("4789", TUNNEL)),
     ("another tunnel's port", mz.InvalidValueError, publish("udp", 6081, "10.0.0.5", 80), ("6081",)),
+    ("a target at a tunnel's port", mz.InvalidValueError, publish("udp", 80, "10.0.0.5", 6081), ("6081",)),
     ("a target outside", mz.InvalidValueError, publish("tcp", 80, "10.7.0.5", 80), ("10.7.0.5", "VNI 7")),
     ("the gateway as a target", mz.InvalidValueError, publish("tcp", 80, "10.0.0.1", 80), ("10.0.0.1",)),
     ("a target without a family", mz.InvalidValueError, publish("tcp", 80, "fd00::5", 80), ("fd00::5",)),
