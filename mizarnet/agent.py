@@ -62,7 +62,8 @@ class ShortcutState(Described):
     Attributes:
         wanted: Whether there shall be one.
         on: Whether its program is attached to the underlay.
-        reason: Why it is not on although it is wanted, as a sentence without a full stop; else empty.
+        reason: Why it is not on although it is wanted, or what came to stand against it while it is on, as a sentence
+            without a full stop; else empty.
     """
 
     wanted: Shortcut
@@ -532,10 +533,10 @@ def _verified(programs: Mapping[Place, int]) -> Iterator[tuple[str, int]]:
 
 
 def _shortcut_state(seen: Situation) -> ShortcutState:
-    on, reason = seen.right is not None, ""
-    if not on and seen.wish is not Shortcut.OFF:
-        reason = seen.obstacle or 'another program took it off; agent.update(shortcut="auto") puts it back'
-    return ShortcutState(seen.wish, on, reason)
+    reason = seen.obstacle  # it may stand all the same: what stands against it came later
+    if not reason and seen.missing is not None:
+        reason = 'another program took it off; agent.update(shortcut="auto") puts it back'
+    return ShortcutState(seen.wish, seen.stands, reason)
 
 
 def _named(ahead: Iterable[tuple[str, int]]) -> Iterator[str]:

@@ -68,6 +68,11 @@ class Situation:
     standing: tuple[StandingShortcut, ...]
 
     @property
+    def stands(self) -> bool:
+        """Whether there is one on the underlay, wanted or not: packets take it."""
+        return any(self.underlay and each.link.ifindex == self.underlay.ifindex for each in self.standing)
+
+    @property
     def place(self) -> Link | None:
         """Device that a shortcut shall stand on; None: there shall be none."""
         return None if self.wish is Shortcut.OFF or self.obstacle else self.underlay

@@ -234,6 +234,10 @@ def test_one_that_was_taken_off_is_told_and_put_back(encap: EncapName, by: str) 
         assert host.agent.state().shortcut.on
 
 
+def _from_afar(agent: mz.TransitAgent) -> mz.Explanation:
+    return agent.explain("10.0.0.1", "10.0.0.2", vni=7, outer="192.0.2.9")
+
+
 def test_without_an_ipsec_policy_alone(encap: EncapName) -> None:
     """A policy that packets must come encrypted would be gone past: so it is off, and one that stands is told."""
     policy = ("ip", "xfrm", "policy")
@@ -254,10 +258,14 @@ def test_without_an_ipsec_policy_alone(encap: EncapName) -> None:
         (host,) = world.hosts
         host.namespace.run(*policy, "add", *rule)
         assert kinds(host.agent.check()) == {FindingKind.SHORTCUT_UNWANTED}
+        state = host.agent.state().shortcut
+        assert (state.on, "IPsec" in state.reason) == (True, True)
+        assert ", by the shortcut" in str(_from_afar(host.agent))
         with mz.Host.open(netns=host.namespace.name) as machine:
             machine.repair()
         state = host.agent.state().shortcut
         assert (state.on, "IPsec" in state.reason) == (False, True)
+        assert ", by the shortcut" not in str(_from_afar(host.agent))
         host.namespace.run(*policy, "flush")
         host.agent.update(shortcut="auto")
         assert host.agent.state().shortcut.on

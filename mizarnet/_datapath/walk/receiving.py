@@ -66,7 +66,7 @@ def _come_in(trail: Trail, crossing: Crossing) -> None:
     remedy = (
         f"ip link set {link.name} mtu {crossing.length}, or a smaller mtu= of the tunnels" if is_long else ""
     )
-    shortcut = shortcuts.look(trail.host, trail.datapath.maps, near=True).right is not None
+    shortcut = shortcuts.look(trail.host, trail.datapath.maps, near=True).stands
     by = f"{link.name}, mtu {link.mtu}{', by the shortcut' if shortcut else ''}"
     trail.note("underlay", f"{crossing.length} bytes in by {by}", remark=remark, remedy=remedy)
     if not shortcut:  # which goes past the host's stack
