@@ -173,3 +173,25 @@ def test_a_packet_is_as_long_as_it_was_asked_for(upper: Upper, version: int) -> 
         assert len(frame) == 14 + size
         assert addresses_in(frame) == (source, destination)
     assert flow.reply().source == destination
+
+
+@pytest.mark.parametrize(
+    ("version", "upper", "asked", "answered"),
+    [
+        (4, Upper.ICMP, "0800", "0000"),
+        (6, Upper.ICMP, "8000", "8100"),
+        (4, Upper.UDP, "9c400050", "00509c40"),
+        (6, Upper.TCP, "9c400050", "00509c40"),
+    ],
+)
+def test_an_answer_is_no_second_question(version: int, upper: Upper, asked: str, answered: str) -> None:
+    ips = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}[version]
+    source, destination = map(ip_address, ips)
+    flow = Flow(7, source, destination, upper, 80 if upper.has_ports else 0, 100)
+    headers = [
+        each.frame(by=bytes(6), to=bytes(6))[14 + (20 if version == 4 else 40) :]
+        for each in (flow, flow.reply())
+    ]
+    assert [each[: len(asked) // 2].hex() for each in headers] == [asked, answered]
+    if upper is Upper.TCP:
+        assert [each[13] for each in headers] == [0x02, 0x12]  # SYN; SYN and ACK

@@ -17,8 +17,10 @@ from mizarnet._model.question import Upper
 
 _NUMBERS = {(Upper.ICMP, 4): 1, (Upper.ICMP, 6): 58, (Upper.TCP, 4): 6, (Upper.TCP, 6): 6}
 _UDP = 17
-_SOURCE_PORT = 40000
-_SYN = 0x02
+_ASKING_PORT = 40000
+_SYN, _SYN_ACK = 0x02, 0x12
+# By the version of IP: the type of a ping, and that of its answer.
+_ECHO, _ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _ETHERNET = 14
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _SMALL = 84
@@ -34,8 +36,9 @@ class Flow:
         source: Address that it comes from.
         destination: Address that it goes to.
         upper: What it carries.
-        port: Destination port; 0: none.
+        port: Port of the side that is asked; 0: none.
         size: Bytes of the IP packet.
+        is_answer: Whether the side that was asked sends it.
     """
 
     vni: int
@@ -44,6 +47,7 @@ class Flow:
     upper: Upper
     port: int
     size: int
+    is_answer: bool = False
 
     @property
     def version(self) -> int:
@@ -62,7 +66,12 @@ class Flow:
 
     def reply(self) -> Flow:
         """Its answer, of the same size."""
-        return attrs.evolve(self, source=self.destination, destination=self.source)
+        return attrs.evolve(self, source=self.destination, destination=self.source, is_answer=True)
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Source and destination port, of what has ports."""
+        return (self.port, _ASKING_PORT) if self.is_answer else (_ASKING_PORT, self.port)
 
     def frame(self, *, by: bytes, to: bytes) -> bytes:
         """A frame with it. What is longer than a program can be run on is cut: nothing but the length is looked at.
@@ -78,10 +87,12 @@ class Flow:
 
     def _upper_header(self) -> bytes:
         if self.upper is Upper.TCP:
-            return struct.pack("!HHIIBBHxxxx", _SOURCE_PORT, self.port, 1, 0, 5 << 4, _SYN, 65535)
+            numbers, flags = ((1, 2), _SYN_ACK) if self.is_answer else ((1, 0), _SYN)
+            return struct.pack("!HHIIBBHxxxx", *self.ports, *numbers, 5 << 4, flags, 65535)
         if self.upper is Upper.UDP:
-            return packets.udp(_SOURCE_PORT, self.port, b"")
-        return struct.pack("!BBxxHH", 8 if self.version == 4 else 128, 0, 1, 1)
+            return packets.udp(*self.ports, b"")
+        kinds = _ECHO_REPLY if self.is_answer else _ECHO
+        return struct.pack("!BBxxHH", kinds[self.version], 0, 1, 1)
 
     def question(self, hop: IPAddress, *, by: bytes) -> bytes:
         """A frame that asks for the MAC address of a neighbour."""

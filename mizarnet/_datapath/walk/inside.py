@@ -97,7 +97,8 @@ class Inside:
         if self.session is None:
             return None
         to, source = flow.destination, None if is_forwarded else flow.source
-        way = look_up_ways(self.session, [to], source=source, port=flow.port, protocol=flow.number)[to]
+        port = flow.ports[1] if flow.port else 0
+        way = look_up_ways(self.session, [to], source=source, port=port, protocol=flow.number)[to]
         if way is None:
             text = f"no route to {to} in {self.where}"
             remedy = "endpoint.update(routes=...) or gateway=, for what is not on the link"
