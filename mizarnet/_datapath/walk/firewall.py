@@ -49,12 +49,14 @@ class Packet:
         into: Name of the device that it came in by; empty: it is the namespace's own.
         out: Name of the device that it leaves by; empty: it stays.
         state: State of its connection.
+        unknown: Where bytes of what it carries are not known.
     """
 
     data: bytes
     into: str = ""
     out: str = ""
     state: int = NEW
+    unknown: range = range(0)
 
     @property
     def version(self) -> int:
@@ -94,11 +96,12 @@ def pass_through(
         return
     judge = _Judge(packet, chains, {link.name: link.ifindex for link in dump_links(session)})
     for chain in judge.base_chains(hooks):
-        if not judge.accepts(chain):
-            text = (
-                f"chain {chain.name} of table {chain.family} {chain.table} ({chain.hook}) in {where} drops it"
-            )
-            remedy = f"nft list chain {chain.family} {chain.table} {chain.name}, there"
+        accepts = judge.accepts(chain)
+        text = f"chain {chain.name} of table {chain.family} {chain.table} ({chain.hook}) in {where} drops it"
+        remedy = f"nft list chain {chain.family} {chain.table} {chain.name}, there"
+        if accepts is None:
+            trail.unknown("firewall", f"{text}, unless a rule that is unsure lets it through", remedy=remedy)
+        elif not accepts:
             trail.end("firewall", text, remedy=remedy)
     if judge.unsure:
         listed = "; ".join(dict.fromkeys(judge.unsure))
@@ -145,6 +148,7 @@ class _Judge:
     Attributes:
         seen: How many base chains it passed.
         unsure: What could not be judged, in words. Such a rule is taken not to match.
+        may_save: Whether one of these in the chain that is being passed may keep the packet from a drop behind it.
     """
 
     def __init__(self, packet: Packet, chains: Sequence[Chain], indexes: Mapping[str, int]) -> None:
@@ -154,6 +158,7 @@ class _Judge:
         self._chains = [each for each in chains if each.family in own]
         self.seen = 0
         self.unsure: list[str] = []
+        self.may_save = False
 
     def base_chains(self, hooks: Sequence[str]) -> Iterator[Chain]:
         """The chains on some hooks, in the order in which the packet meets them."""
@@ -161,11 +166,13 @@ class _Judge:
             there = [each for each in self._chains if each.hook == hook]
             yield from sorted(there, key=lambda each: each.priority)
 
-    def accepts(self, chain: Chain) -> bool:
-        """Whether a base chain lets the packet through."""
+    def accepts(self, chain: Chain) -> bool | None:
+        """Whether a base chain lets the packet through; None: it does not unless a rule that is unsure does."""
         self.seen += 1
+        self.may_save = False  # to be accepted by one base chain is no help in another
         way = self._through(chain, 0)
-        return chain.accepts if way in (_Way.ON, _Way.RETURN) else way is _Way.ACCEPT
+        accepts = chain.accepts if way in (_Way.ON, _Way.RETURN) else way is _Way.ACCEPT
+        return None if self.may_save and not accepts else accepts
 
     def _through(self, chain: Chain, depth: int) -> _Way:
         for rule in chain.rules:
@@ -173,6 +180,7 @@ class _Judge:
                 way = self._apply(rule, chain, depth)
             except _Unsure as unsure:
                 self.unsure.append(f"{chain.family} {chain.table} {chain.name} ({unsure})")
+                self.may_save |= not _drops(rule)
                 continue
             if way is not _Way.ON:
                 return way
@@ -234,6 +242,8 @@ class _Judge:
             data = {_NETWORK: packet.data, _TRANSPORT: packet.payload}.get(base)
             if data is None:
                 raise _Unsure("link layer")
+            if base == _TRANSPORT and at < packet.unknown.stop and packet.unknown.start < at + length:
+                raise _Unsure("port that is not known")
             return data[at : at + length] if at + length <= len(data) else None
         if each.name == "ct" and 1 in each.members and _number(each, 2) == _CT_STATE:
             return packet.state.to_bytes(4, sys.byteorder)
@@ -254,6 +264,15 @@ class _Judge:
             _META_NFPROTO: b"\2" if packet.version == 4 else b"\x0a",
             _META_L4PROTO: bytes([packet.protocol]),
         }
+
+
+def _drops(rule: Sequence[Expression]) -> bool:
+    """Whether all that a rule can do with a packet is to drop it."""
+    last = rule[-1]
+    if last.name == "immediate" and not _number(last, 1):
+        code = attributes(attributes(last.members[2])[_DATA_VERDICT])[1]
+        return int.from_bytes(code, "big", signed=True) == _DROP
+    return _ENDS.get(last.name) is _Way.DROP
 
 
 def _number(each: Expression, member: int) -> int:

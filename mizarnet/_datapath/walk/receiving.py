@@ -140,6 +140,9 @@ def _answer(inside: Inside, reply: Flow, sent_by: IPAddress | None) -> None:
     try:
         text = _way_back(attrs.evolve(inside, trail=aside), reply)
         trail.note("way back", text, remark=_remark(aside, sent_by))
+        for each in aside.steps:
+            if each.ok is None and each not in trail.steps:
+                trail.unknown(each.looked_at, f"on the way back: {each.matched}", remedy=each.remedy)
     except Ended:
         end = aside.steps[-1]
         what = f"answers to {reply.destination} do not get there: {end.looked_at}: {end.matched}"

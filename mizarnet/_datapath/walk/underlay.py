@@ -22,6 +22,8 @@ from mizarnet._kernel.netlink import (
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.explanation import Crossing
 
+_SOURCE_PORT = range(2)
+"""Where a UDP header has its source port, which is the hash of a flow."""
 _LATELY = 30.0
 """Time in seconds after which a neighbour that did not answer may be back: the kernel asks when somebody sends."""
 
@@ -96,9 +98,14 @@ def send(trail: Trail, host: IPAddress, load: Load) -> None:
 
 
 def outer_packet(crossing: Crossing, *, into: str = "", out: str = "") -> Packet:
-    """The beginning of a tunnel packet, as a host's firewall sees it; its source port is the hash of a flow."""
-    datagram = packets.udp(0, crossing.port, bytes(8))
-    return Packet(packets.ip(crossing.source, crossing.destination, datagram, hops=crossing.ttl), into, out)
+    """The beginning of a tunnel packet, as a host's firewall sees it."""
+    packet = packets.ip(
+        crossing.source,
+        crossing.destination,
+        packets.udp(0, crossing.port, bytes(8)),
+        hops=crossing.ttl,
+    )
+    return Packet(packet, into, out, unknown=_SOURCE_PORT)
 
 
 def _length(trail: Trail, way: Way, link: Link, outer: int, load: Load) -> tuple[str, str]:

@@ -54,6 +54,9 @@ DROPS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("db", "IPv6", _chain("input", "icmpv6 type echo-request drop", family="ip6"), {"to": "fd00::2"}),
     ("db", "new", _chain("input", "ct state new drop"), {}),
     ("db", "answer", _chain("output", "ct state established drop"), {}),
+    ("db", "echo reply", _chain("output", "icmp type echo-reply drop"), {}),
+    ("db", "SYN and ACK", _chain("output", "tcp sport 80 drop"), {"protocol": "tcp", "port": 80}),
+    ("db", "unsure drop", _chain("input", "limit rate over 9/second drop", policy="drop"), {}),
     ("web", "own output", _chain("output", "ip daddr 10.0.0.2 drop"), {}),
     ("web", "postrouting", _chain("postrouting", 'oifname "eth0" drop'), {}),
     ("h1", "tunnel out", _chain("output", "udp dport 4789 drop"), {}),
@@ -86,6 +89,8 @@ PASSES = {
     "another hook": _chain("forward", "drop"),
     "another family": _chain("input", "drop", family="ip6"),
     "invalid only": _chain("input", "ct state invalid drop"),
+    "answers alone": _chain("output", "icmp type echo-reply accept", policy="drop"),
+    "no own questions": _chain("output", "icmp type echo-request drop"),
     "returns": _chain("input", "jump j", "accept", more="chain j { return; drop; };", policy="drop"),
 }
 
@@ -97,6 +102,29 @@ def test_what_lets_it_through_is_no_finding(healthy: Scene, name: str) -> None:
         assert ping(healthy.web.namespace, healthy.db.ip)
     assert found.ok, f"\n{found}"
     assert "may drop it" not in str(found)
+
+
+UNSURE: list[tuple[str, str, str]] = [
+    ("db", "set", _chain("input", "icmp type { echo-request, echo-reply } accept", policy="drop")),
+    ("db", "set ahead of a rule", _chain("input", "meta mark 0 accept", "drop")),
+    ("db", "set for answers", _chain("output", "icmp type { 0, 3 } accept", policy="drop")),
+    ("h2", "set of ports", _chain("input", "udp dport { 4789, 6081 } accept", policy="drop")),
+    ("h2", "source port", _chain("input", "udp sport < 1024 drop")),
+    ("h1", "source port zero", _chain("output", "udp sport 0 drop")),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "rules"), [pytest.param(w, r, id=f"{name} in {w}") for w, name, r in some(UNSURE, 3)]
+)
+def test_what_hangs_on_a_rule_that_is_unsure_is_not_said_to_drop_it(
+    healthy: Scene, where: str, rules: str
+) -> None:
+    with _rules(_space(healthy, where), rules):
+        found = healthy.explain()
+        assert _pings(healthy)
+    assert found.ok, f"\n{found}"
+    assert any(step.looked_at == "firewall" and step.ok is None for step in found.steps), f"\n{found}"
 
 
 def test_what_cannot_be_judged_is_said(healthy: Scene) -> None:
