@@ -89,6 +89,11 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
         text = f"no endpoint has the MAC {frame[:6].hex(':')}"
         trail.end("endpoint", text, remedy="Host.gc() removes entries without an endpoint")
     with entered(trail, record) as inside:
+        if inside.drops_as_martian(found.source):
+            text = (
+                f"{found.source}, which it comes from, is an address of {inside.where} itself, which drops it"
+            )
+            trail.end("source", text, remedy=f"ip route get {found.source}, there; take the address away")
         if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
             _forward(inside, found.destination, frame[_ETHERNET:])
             if flow is not None:
@@ -158,7 +163,10 @@ def _way_back(inside: Inside, reply: Flow) -> str:
     way = inside.way(reply, is_forwarded=is_forwarded)
     hop = reply.destination if way is None else way.gateway or reply.destination
     if way is not None and way.local:
-        return f"{reply.destination} is an address of {inside.where} itself"
+        text = f"{reply.destination} is an address of {inside.where} itself"
+        inside.trail.end(
+            "route", text, remedy=f"ip route get {reply.destination}, there; take the address away"
+        )
     asking = attrs.evolve(reply, source=own[0]) if is_forwarded and own else reply
     mac = inside.known_neighbour(hop) or inside.ask(asking, hop)
     frame = attrs.evolve(reply, size=min(reply.size, inside.link.mtu)).frame(by=inside.sender.mac, to=mac)

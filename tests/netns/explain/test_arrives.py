@@ -27,7 +27,7 @@ from tests.netns.explain.test_broken import CASES
 from tests.netns.explain.test_reality import MET
 from tests.support import digest
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.traffic import assert_ping
+from tests.support.traffic import assert_ping, ping
 from tests.support.wait import wait_until
 from tests.world import TUNNEL, UNDERLAY, Container, mac_of, quiet
 
@@ -102,6 +102,23 @@ def test_the_namespace_itself_ends_the_way_of_a_packet_to_its_own_address(health
     found = healthy.explain("10.0.0.1")
     assert [step.looked_at for step in found.steps] == ["endpoint", "route"]
     assert "stays there" in found.steps[-1].matched
+
+
+@pytest.mark.parametrize(("to", "own"), [("10.0.0.2", "10.0.0.1/32"), ("fd00::2", "fd00::1/128")])
+def test_a_receiver_that_has_the_address_of_the_sender_does_not_answer(
+    healthy: Scene, to: str, own: str
+) -> None:
+    space = healthy.db.namespace
+    space.run("ip", "address", "add", own, "dev", "lo")
+    try:
+        found = healthy.explain(to)
+        answered = "." in to and ping(healthy.web.namespace, to, timeout=0.2)
+    finally:
+        space.run("ip", "address", "del", own, "dev", "lo")
+    assert not answered
+    assert not found.ok, f"\n{found}"
+    assert "is an address of " in found.cause
+    assert found.at == healthy.name(2)
 
 
 def test_somebody_who_listens_is_seen(healthy: Scene) -> None:
