@@ -10,13 +10,16 @@ from typing import Any, Self, cast
 
 import attrs
 
-from mizarnet._model.arguments import IPAddress
+from mizarnet._model.arguments import IPAddress, check_int
 from mizarnet._model.described import Described
-from mizarnet._model.enumerations import Verdict
+from mizarnet._model.enumerations import Limit, Verdict
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
 
+_RANGES = {"port": (1, 65535), "vni": (1, Limit.VNI_MAX), "length": (0, 2**17), "ttl": (1, 255)}
+"""What numbers of a packet between two hosts can be. The outer packet of one of 65,535 bytes is longer than that."""
+_FRAME_BYTES = 14, 16000  # that the kernel runs a program on
 _MARKS = {True: "ok", False: "x", None: "?"}
 
 
@@ -99,12 +102,24 @@ class Crossing(Described):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], /) -> Self:
-        """A crossing from what :meth:`to_dict` made of it; raises as :meth:`Step.from_dict`."""
-        texts = {name: _member(data, name, str) for name in ("encap", "frame")}
-        numbers = {name: _member(data, name, int) for name in ("port", "vni", "length", "ttl")}
+        """A crossing from what :meth:`to_dict` made of it.
+
+        Raises:
+            InvalidTypeError: It is no mapping, or a member of it has the wrong type.
+            InvalidValueError: A member is missing, or has a value that no packet between two hosts can have.
+        """
+        encap, frame = (_member(data, name, str) for name in ("encap", "frame"))
+        numbers = {
+            name: check_int(_member(data, name, int), argument=name, low=low, high=high)
+            for name, (low, high) in _RANGES.items()
+        }
         macs = tuple(map(str, cast("list[object]", _member(data, "macs", list))))
         source, destination = _address(data, "source"), _address(data, "destination")
-        return cls(source=source, destination=destination, macs=macs, **texts, **numbers)
+        if source.version != destination.version:
+            text = "source and destination are of two IP versions"
+            raise InvalidValueError(text, argument="destination", value=str(destination))
+        _refuse_frame(frame)
+        return cls(encap=encap, source=source, destination=destination, macs=macs, frame=frame, **numbers)
 
 
 @public
@@ -169,6 +184,8 @@ class Explanation(Described):
             InvalidValueError: A member is missing, or has a value that it cannot have.
         """
         steps = cast("list[Mapping[str, Any]]", _member(data, "steps", list))
+        if not steps:
+            raise InvalidValueError("steps: an explanation has one at least", argument="steps", value=steps)
         left, arrived = (
             None if data.get(name) is None else Crossing.from_dict(data[name]) for name in ("left", "arrived")
         )
@@ -222,6 +239,19 @@ def _verdict(name: object) -> Verdict:
     if not found:
         raise InvalidValueError(f"there is no verdict {name!r}", argument="verdict", value=name)
     return found[0]
+
+
+def _refuse_frame(text: str) -> None:
+    """Raise ``InvalidValueError`` for what is no frame in hexadecimal, or longer than a program can be run on."""
+    try:
+        length = len(bytes.fromhex(text))
+    except ValueError:
+        length = 0
+    low, high = _FRAME_BYTES
+    if not low <= length <= high:
+        raise InvalidValueError(
+            f"frame must be {low} to {high} bytes in hexadecimal", argument="frame", value=text[: 2 * low]
+        )
 
 
 def _address(data: Mapping[str, Any], name: str) -> IPAddress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Address, ip_address
 from types import SimpleNamespace
 from typing import Any, cast
@@ -29,7 +30,7 @@ CROSSING = Crossing(
     134,
     64,
     ("02:00:00:00:00:01",),
-    "00ff",
+    "00ff" * 30,
 )
 FINE = Step("h1", "route", "to 10.0.0.2: on link")
 BUT = Step("h1", "tunnel", "tunnel0, up", remark="its qdisc is pfifo", remedy="Host.repair()")
@@ -48,6 +49,10 @@ PASSED = Step("h1", "agent", "entry (7, 10.0.0.2) -> 192.0.2.2", verdict=Verdict
 def ask(source: Any = "10.0.0.1", destination: Any = "10.0.0.2", /, **given: Any) -> Callable[[], object]:
     """The agent is judged last: here it is always wrong, and never reached."""
     return lambda: mz.TransitAgent.explain(cast("mz.TransitAgent", None), source, destination, **given)
+
+
+def crossing(**wrong: object) -> Crossing:
+    return Crossing.from_dict({**CROSSING.to_dict(), **wrong})
 
 
 FRAME = bytes(60)
@@ -100,6 +105,19 @@ CASES: list[tuple[str, type[Exception], str, Callable[[], object]]] = [
     ("unknown verdict", Value, "verdict", lambda: Step.from_dict({**FINE.to_dict(), "verdict": "maybe"})),
     ("step with a wrong answer", Type, "ok", lambda: Step.from_dict({**FINE.to_dict(), "ok": 1})),
     ("no address", Value, "source", lambda: Crossing.from_dict({**CROSSING.to_dict(), "source": "here"})),
+    ("no steps", Value, "steps", lambda: Explanation.from_dict({"steps": []})),
+    ("two families", Value, "destination", lambda: crossing(destination="fd00::1")),
+    *(
+        (f"{name} of {value!r:.9}", Value, name, partial(crossing, **{name: value}))
+        for name, values in {
+            "port": (0, 65536),
+            "vni": (0, -1, 1 << 24),
+            "length": (-1, 1 << 40),
+            "ttl": (0, -1, 256),
+            "frame": ("zz" * 30, "0", "00" * 13, "00" * 16001),
+        }.items()
+        for value in values
+    ),
 ]
 
 
