@@ -21,6 +21,7 @@ from mizarnet.hostspec import HostSpec
 from mizarnet.plan import devices, endpoints, entries, gateways
 from mizarnet.plan.endpoints import Endpoints
 from mizarnet.plan.entries import NETWORKS, PEERS, REMOTES, Difference, Table
+from mizarnet.plan.order import in_order
 from mizarnet.plan.step import AnyStep, HeirStep, Step
 
 
@@ -59,7 +60,7 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         steps += _tables(spec, datapath, feed, owner, conflicts)
         if spec.gateways is not None:
             steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
-    return Comparison(name, sorted(steps, key=lambda step: step.rank), conflicts)
+    return Comparison(name, in_order(sorted(steps, key=lambda step: step.rank)), conflicts)
 
 
 def _only(there: list[TunnelDevice]) -> str:

@@ -23,6 +23,7 @@ from mizarnet._model.finding import Change, Finding, FindingKind, Subject
 from mizarnet._model.layout import varied
 from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
+from mizarnet.plan import order
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
 IN_PLACE = ("ip", "gateway", "routes", *OPTIONS)
@@ -79,7 +80,9 @@ def compare(
             change = Change(
                 "delete", _subject(name), None, shown(record.spec), "not in the specification", True
             )
-            yield Step(change, Rank.ENDPOINTS_GO, _delete(name, record, {}))
+            yield Step(
+                change, Rank.ENDPOINTS_GO, _delete(name, record, {}), frees=order.of_endpoint(record.spec)
+            )
 
 
 def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Iterator[AnyStep]:
@@ -88,9 +91,8 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
     lost = [each for each in findings if each.kind in _NOT_LIVE]
     if record is None or record.state is not State.LIVE or lost:
         reason = "; ".join(each.text for each in lost) if lost else shown(spec)
-        yield Step(
-            Change("create", _subject(name), spec, None, reason), Rank.ENDPOINTS, _create(spec, record)
-        )
+        change = Change("create", _subject(name), spec, None, reason)
+        yield Step(change, Rank.ENDPOINTS, _create(spec, record), takes=order.of_endpoint(spec))
         return
     wanted, there = _fields(spec, record, given)
     fixed = [each for each in wanted if each not in IN_PLACE]
@@ -98,10 +100,11 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
         reason = ", ".join(f"{each} {text(there[each])} -> {text(wanted[each])}" for each in wanted)
         if fixed:
             change = Change("replace", _subject(name), wanted, there, reason, True)
-            yield Step(change, Rank.ENDPOINTS, _replace(spec, record))
+            yield _claiming(Step(change, Rank.ENDPOINTS, _replace(spec, record)), record, spec)
             return
         change = Change("update", _subject(name), wanted, there, reason)
-        yield Step(change, Rank.ENDPOINTS, _update(name, record, wanted, {}))
+        step = Step(change, Rank.ENDPOINTS, _update(name, record, wanted, {}))
+        yield _claiming(step, record, _updated(record, wanted, given))
     for each in findings:
         if each.repairable:
             yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
@@ -116,6 +119,51 @@ def _fields(spec: EndpointSpec, record: Record, given: frozenset[str]) -> tuple[
     differing = differences(wanted, there)
     order = [field.name for field in attrs.fields(EndpointSpec) if field.name in differing]
     return {name: wanted[name] for name in order}, {name: there[name] for name in order}
+
+
+def _updated(record: Record, wanted: Fields, given: frozenset[str]) -> EndpointSpec:
+    """What an endpoint is after a change in place, as one would ask for it."""
+    now = varied(record.spec, mtu=record.mtu if record.own_mtu else None)
+    if "gateway" not in given:
+        now = varied(now, gateway=None)  # those of the networks, as the change would find them
+    if record.private:
+        now = varied(now, netns=None)
+    return attrs.evolve(now, **wanted)
+
+
+def _claiming(step: Step, record: Record, after: EndpointSpec) -> Step:
+    """The step of an endpoint that is there, with what it takes and frees."""
+    before, then = order.of_endpoint(record.spec), order.of_endpoint(after)
+    return attrs.evolve(
+        step, takes=then - before, frees=before - then, parted=lambda: _part(step.change, record, after)
+    )
+
+
+def _part(change: Change, record: Record, after: EndpointSpec) -> tuple[Callable[[Place], object], Step]:
+    """An endpoint that goes first, and comes again as it shall be when what it needs is free."""
+    name, gone = after.name, list[Record]()
+
+    @whole
+    def begin(place: Place) -> None:
+        datapath = place.datapath()
+        with datapath.writing(SHARED_HOST, of_name(name)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            _refuse_stale(endpoints, name, record)
+            endpoints.delete(name)
+            gone.append(record)
+
+    @whole
+    def run(place: Place) -> None:
+        if not gone:
+            _replace(after, record)(place)
+            return
+        datapath = place.datapath()
+        with datapath.writing(SHARED_HOST, of_name(name)) as maps:
+            endpoints = LocalEndpoints(datapath, maps)
+            _refuse_stale(endpoints, name, None)
+            endpoints.make_instead(record, after)
+
+    return begin, Step(attrs.evolve(change, action="replace"), Rank.ENDPOINTS, run)
 
 
 def with_heirs(step: Step, found: Endpoints, heirs: Mapping[bytes, bytes]) -> Step:

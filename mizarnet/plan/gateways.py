@@ -17,6 +17,7 @@ from mizarnet._model.finding import Change, Finding, Subject
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.specs import Life
 from mizarnet._plain import text
+from mizarnet.plan import order
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
 _IN_PLACE = ("publish", "nat", "host_access")
@@ -47,7 +48,7 @@ def compare(
             continue
         if vni not in {spec.vni for spec in wanted}:
             change = Change("delete", _subject(vni), None, _shown(found), "not in the specification", True)
-            yield Step(change, Rank.GATEWAYS_GO, _delete(vni, found))
+            yield Step(change, Rank.GATEWAYS_GO, _delete(vni, found), frees=order.of_gateway(found))
 
 
 def _compare(
@@ -56,19 +57,35 @@ def _compare(
     found = None if gateways is None or noted is None else gateways.spec(noted)
     if gateways is None or noted is None or found is None or gateways.life(noted) is not Life.LIVE:
         change = Change("create", _subject(spec.vni), spec, None, _shown(spec))
-        yield Step(change, Rank.GATEWAYS, _create(spec, found))
+        yield Step(change, Rank.GATEWAYS, _create(spec, found), takes=order.of_gateway(spec))
         return
     wanted, there = _fields(spec, found, given)
     if wanted:
         reason = ", ".join(f"{name} {text(there[name])} -> {text(wanted[name])}" for name in wanted)
         if all(name in _IN_PLACE for name in wanted):
             change = Change("update", _subject(spec.vni), wanted, there, reason)
-            yield Step(change, Rank.GATEWAYS, _update(spec.vni, found, wanted))
+            step = Step(change, Rank.GATEWAYS, _update(spec.vni, found, wanted))
+            yield _claiming(step, found, attrs.evolve(found, **wanted))
         else:
             change = Change("replace", _subject(spec.vni), wanted, there, reason, True)
-            yield Step(change, Rank.GATEWAYS, _replace(spec, found))
+            yield _claiming(Step(change, Rank.GATEWAYS, _replace(spec, found)), found, spec)
             return
     yield from _repairs(gateway_findings(gateways, noted))
+
+
+def _claiming(step: Step, found: GatewaySpec, after: GatewaySpec) -> Step:
+    """The step of a gateway that is there, with what it takes and frees; ports that it gives up can go first."""
+    before, then = order.of_gateway(found), order.of_gateway(after)
+    kept = tuple(each for each in found.publish if each.key in {other.key for other in after.publish})
+    between = attrs.evolve(found, publish=kept)
+
+    def part() -> tuple[Callable[[Place], object], Step]:
+        begin = _update(found.vni, found, {"publish": kept})
+        run = _update(found.vni, between, step.change.wanted)
+        return begin, attrs.evolve(step, run=run, parted=None)
+
+    in_place = step.change.action == "update"
+    return attrs.evolve(step, takes=then - before, frees=before - then, parted=part if in_place else None)
 
 
 def _repairs(findings: Iterable[Finding]) -> Iterator[RepairStep]:

@@ -92,6 +92,10 @@ class Place(AbstractContextManager["Place"]):
         register(datapath.maps, self.feed)
 
 
+Claims = frozenset[tuple[object, ...]]
+"""What one endpoint or gateway of a host alone can have, such as an address."""
+
+
 @attrs.frozen(eq=False)
 class Step:
     """A step that is taken by itself.
@@ -101,12 +105,18 @@ class Step:
         rank: Its place in the order.
         run: Makes the change; raises ``Stale`` if the object is not as it was.
         plans_again: Whether what comes after it has to be found anew, since it takes all else with it.
+        takes: What its object has afterwards, and not before.
+        frees: What its object has before, and not afterwards.
+        parted: Makes two of it: what gives up what the object has, and a step that does the rest. None: that cannot be.
     """
 
     change: Change
     rank: Rank
     run: Callable[[Place], object]
     plans_again: bool = False
+    takes: Claims = frozenset()
+    frees: Claims = frozenset()
+    parted: Callable[[], tuple[Callable[[Place], object], Step]] | None = None
 
 
 @attrs.frozen(eq=False)

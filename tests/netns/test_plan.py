@@ -437,6 +437,60 @@ def test_a_change_of_the_tunnel_makes_no_other_step_stale(fleet: Fleet) -> None:
     assert {action for action, _ in _told(plan)} == {"update", "replace", "delete"}
 
 
+def test_what_one_gives_up_another_gets_at_the_first_try(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    web, app = data["endpoints"][0], fleet.endpoint("svc/app", "10.0.0.8/24")
+    data["endpoints"] = [web, app]
+    _apply(host, data)
+    # Another name, an address passed on, and one that a gateway gets.
+    data["endpoints"] = [web | {"name": "svc/other"}, app]
+    assert _told(_apply(host, data)) == [("delete", "endpoint svc/web"), ("create", "endpoint svc/other")]
+    web = data["endpoints"][0]
+    data["endpoints"] = [web | {"ip": "10.0.0.8/24"}, app | {"ip": "10.0.0.9/24"}]
+    assert _told(_apply(host, data)) == [("update", "endpoint svc/app"), ("update", "endpoint svc/other")]
+    # Two that change places: addresses, MACs, and names of devices.
+    web, app = data["endpoints"]
+    web, app = web | {"ip": app["ip"], "labels": {"a": "b"}}, app | {"ip": web["ip"]}
+    data["endpoints"] = [web, app]
+    plan = host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+    assert {each.action for each in plan.changes} == {"replace"} and "change places" in str(plan)
+    assert len(plan.apply().left) == 2
+    _apply(host, data, allow=ALL)
+    macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"]
+    for pair in (macs, macs[::-1]):
+        data["endpoints"] = [each | {"mac": mac} for each, mac in zip((web, app), pair, strict=True)]
+        _apply(host, data, allow=ALL)
+    app |= {"netns": web["netns"], "ip": "10.9.0.1/24"}
+    for pair in (("eth1", "eth2"), ("eth2", "eth1")):
+        data["endpoints"] = [each | {"ifname": name} for each, name in zip((web, app), pair, strict=True)]
+        _apply(host, data, allow=ALL)
+
+
+def test_ports_and_addresses_of_gateways_change_hands(fleet: Fleet) -> None:
+    need_nftables()
+    host = fleet.hosts[0]
+
+    def data(ports: tuple[int, int], *endpoints: Any, **more: Any) -> dict[str, Any]:
+        gateways = [
+            {
+                "vni": vni,
+                "egress": UNDERLAY,
+                "ip": f"10.{vni}.0.254/24",
+                "name": f"svc/{vni}",
+                "publish": [{"protocol": "tcp", "port": port, "ip": f"10.{vni}.0.1", "to_port": 80}],
+            }
+            for vni, port in zip((7, 8), ports, strict=True)
+        ]
+        return fleet.spec(gateways=gateways, endpoints=[*endpoints], **more)
+
+    _apply(host, data((8080, 8081)))
+    assert {action for action, _ in _told(_apply(host, data((8081, 8080))))} == {"update"}
+    given = data((8081, 8080), fleet.endpoint("svc/web", "10.7.0.254/24"))
+    del given["gateways"][0]
+    _apply(host, given)
+    _apply(host, data((8081, 8080)))
+
+
 def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     data["endpoints"].append(

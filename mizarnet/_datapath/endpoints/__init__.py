@@ -259,6 +259,10 @@ class LocalEndpoints:
         """
         self._refuse_unfit(spec, existing)
         self.remove([existing])
+        return self.make_instead(existing, spec)
+
+    def make_instead(self, existing: Record, spec: EndpointSpec) -> Record:
+        """Make an endpoint in the place of one that was removed, or else that one again; raises as :meth:`make`."""
         try:
             return self.make(spec)
         except BaseException as error:
