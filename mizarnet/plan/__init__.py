@@ -43,7 +43,8 @@ class Plan(Described):
     Attributes:
         changes: Changes, in the order in which they are made.
         conflicts: Entries that are not as specified, and belong to another feed, or to an endpoint of this host that
-            stays, and gateways of another owner: they are left alone.
+            stays, gateways of another owner, and a tunnel or agent that cannot be replaced without ending what neither
+            the specification has nor the owner: they are left alone.
 
     Raises:
         ClosedError: In :meth:`apply`, after the host's handle was closed.
@@ -97,7 +98,8 @@ class Plan(Described):
 
         Peers are widened first, then networks and remotes come, then endpoints; what goes, goes the other way round. A
         key that turns from an endpoint of this host to a remote, or back, is never absent. After tunnel or agent were
-        replaced, what follows from that is planned and made as well.
+        replaced, what follows from that is planned and made as well. That takes ``"create"``, too, since all endpoints
+        are made again; entries, and what else the specification leaves open, stay.
 
         Args:
             allow: Actions that may be done: ``"create"``, ``"update"``, ``"replace"``, ``"delete"``.
@@ -212,20 +214,25 @@ class _Run:
             if isinstance(step, HeirStep):
                 continue  # told with the endpoint that leaves
             for each in together:
-                if self.stopped or each.change.action not in self.allowed:
+                if self.stopped or not self._may(each):
                     self._end(self.left, each.change)
             if self.stopped:
                 continue
             if self._lacks_network(step):
                 self._end(self.left, step.change)
                 continue
-            self._take([each for each in together if each.change.action in self.allowed])
+            self._take([each for each in together if self._may(each)])
             if isinstance(step, Step) and step.change in (*self.left, *self.stale, *self.failed):
                 # Without a tunnel, or an agent, there is nothing for the rest.
                 self.stopped |= step.rank <= Rank.AGENT and step.change.action == "create"
         for each in steps:
             if isinstance(each, HeirStep):
                 self._end_heir(each)
+
+    def _may(self, step: AnyStep) -> bool:
+        """Whether a step is allowed; one that ends endpoints, only if they may be made again."""
+        needed = {step.change.action, *(["create"] if _is_replaced(step) else [])}
+        return needed <= self.allowed
 
     def again(self, steps: list[AnyStep]) -> None:
         """Take the steps that were found anew."""

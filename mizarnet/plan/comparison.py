@@ -55,8 +55,8 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         datapath = None if device is None else DataPath.find(device.hooks)
         if datapath is not None:
             stack.enter_context(closing(datapath))
-        steps = [*devices.compare(spec, device, datapath)]
         conflicts: list[Change] = []
+        steps = [*devices.compare(spec, device, datapath, owner, conflicts)]
         steps += _tables(spec, datapath, feed, owner, conflicts)
         if spec.gateways is not None:
             steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)

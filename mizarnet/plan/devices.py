@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import attrs
@@ -21,25 +22,43 @@ from mizarnet._kernel.netlink import get_link
 from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Subject
-from mizarnet._model.specs import AgentSpec, TunnelSpec
+from mizarnet._model.specs import TunnelSpec
 from mizarnet._plain import text
-from mizarnet.agent import TransitAgent
+from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import ExistsError, MizarnetError
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart, TunnelPart
+from mizarnet.plan import kept
+from mizarnet.plan.kept import Kept
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 from mizarnet.switch import TransitSwitch
-from mizarnet.tunnel import Tunnel
+from mizarnet.tunnel import Tunnel, place_of
 
 _CREATED = ("encap", "underlay", "local", "port", "mtu")
 _MOVES = ("local", "underlay", "mtu")
+_SHOWN = 4
 
 
-def compare(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | None) -> Iterator[AnyStep]:
-    """Steps for the tunnel, the agent and the switch, and for what is wrong with them."""
-    if spec.tunnel is not None:
-        yield from _tunnel(spec, device)
+def compare(
+    spec: HostSpec,
+    device: TunnelDevice | None,
+    datapath: DataPath | None,
+    owner: str | None,
+    conflicts: list[Change],
+) -> Iterator[AnyStep]:
+    """Steps for the tunnel, the agent and the switch, and for what is wrong with them.
+
+    A tunnel or agent that would have to be replaced is a conflict as long as it has other users.
+    """
     usable = datapath is not None and datapath.maps.read_meta().state is State.LIVE
-    yield from _agent(spec, device, datapath if usable else None)
+    found = [] if spec.tunnel is None else [*_tunnel(spec, device)]
+    found += _agent(spec, device, datapath if usable else None)
+    for step in found:
+        others = [*kept.users(datapath if usable else None, spec, owner)] if step.plans_again else []
+        if others:
+            reason = f"{step.change.reason}, but {_listed(others)} would end for good; it is left alone"
+            conflicts.append(attrs.evolve(step.change, reason=reason, interrupts=False))
+        else:
+            yield step
     if device is not None and usable and datapath is not None:
         kinds = {"tunnel", "agent", *(["switch"] if spec.switch is not None else [])}
         for each in [*look_at_tunnel(device, datapath), *agent_findings(datapath)]:
@@ -47,6 +66,11 @@ def compare(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | No
                 yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
     if spec.switch is not None:
         yield from _switch(spec.switch, datapath if usable else None)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 # -- the tunnel --------------------------------------------------------------------------------------------
@@ -132,11 +156,16 @@ def _replace_tunnel(seen: TunnelDevice, part: TunnelPart, spec: HostSpec) -> Cal
     def run(place: Place) -> None:
         with place.session.locked():
             now = _refuse_stale(place, seen)
+            with _found(now) as datapath:
+                before = Kept.of(datapath, spec)
             refuse_unfit_spec(now, TunnelSpec(**_arguments(part)))
-            install.refuse_unfit(now, _agent_spec(spec))
+            before.refuse_too_many()
+            install.refuse_unfit(now, before.agent)
             now.delete(force=True)
+        moved = before.switch if part.underlay == seen.underlay else before.switch and SwitchPart()
+        before = attrs.evolve(before, switch=moved)
         with place.path() as path, Tunnel.create(part.name, **_arguments(part), netns=path) as made:
-            _attach(made, spec)
+            _attach(made, spec, before)
 
     return run
 
@@ -171,26 +200,37 @@ def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | Non
         yield Step(change, Rank.AGENT, _replace_agent(spec, datapath.meta_id), plans_again=True)
 
 
-def _agent_spec(spec: HostSpec) -> AgentSpec:
-    part = spec.agent or AgentPart()
-    return AgentSpec(hook=part.hook, max_endpoints=part.max_endpoints, max_local=part.max_local)
+@contextmanager
+def _found(device: TunnelDevice) -> Generator[DataPath | None, None, None]:
+    """The data path of a tunnel; None if there is none, or it is unfinished."""
+    found = DataPath.find(device.hooks)
+    if found is None:
+        yield None
+        return
+    with closing(found):
+        yield found if found.maps.read_meta().state is State.LIVE else None
 
 
-def _attach(tunnel: Tunnel, spec: HostSpec) -> None:
-    part = spec.agent or AgentPart()
-    TransitAgent.attach(
+def _attach(tunnel: Tunnel, spec: HostSpec, before: Kept) -> None:
+    """Attach an agent, with what an earlier one had."""
+    wanted = before.agent
+    with TransitAgent.attach(
         tunnel,
-        peers=None if spec.peers is None else (),
-        max_endpoints=part.max_endpoints,
-        max_local=part.max_local,
-        hook="auto" if part.hook is None else part.hook,
-    ).close()
+        peers=None if spec.peers is None and not before.entries else (),
+        max_endpoints=wanted.max_endpoints,
+        max_local=wanted.max_local,
+        hook="auto" if wanted.hook is None else wanted.hook,
+        shortcut=wanted.shortcut,
+    ) as agent:
+        before.put(datapath_of(agent), str(place_of(tunnel)))
+        if before.switch is not None:
+            _attach_switch_to(agent, before.switch)
 
 
 def _attach_agent(spec: HostSpec) -> Callable[[Place], object]:
     def run(place: Place) -> None:
         with place.opened() as tunnel:
-            _attach(tunnel, spec)
+            _attach(tunnel, spec, Kept.of(None, spec))
 
     return run
 
@@ -202,9 +242,11 @@ def _replace_agent(spec: HostSpec, seen: int) -> Callable[[Place], object]:
             with TransitAgent.open(tunnel) as agent:
                 if place.datapath().meta_id != seen:
                     raise Stale
-                install.refuse_unfit(TunnelDevice.open(place.session, tunnel.name), _agent_spec(spec))
+                before = Kept.of(datapath_of(agent), spec)
+                before.refuse_too_many()
+                install.refuse_unfit(TunnelDevice.open(place.session, tunnel.name), before.agent)
                 agent.detach(force=True)
-            _attach(tunnel, spec)
+            _attach(tunnel, spec, before)
 
     return run
 
@@ -234,11 +276,13 @@ def _switch(part: SwitchPart, datapath: DataPath | None) -> Iterator[Step]:
 def _attach_switch(part: SwitchPart) -> Callable[[Place], object]:
     def run(place: Place) -> None:
         with place.opened() as tunnel, TransitAgent.open(tunnel) as agent:
-            TransitSwitch.attach(
-                agent, underlay=part.underlay, mode="auto" if part.mode is None else part.mode
-            )
+            _attach_switch_to(agent, part)
 
     return run
+
+
+def _attach_switch_to(agent: TransitAgent, part: SwitchPart) -> None:
+    TransitSwitch.attach(agent, underlay=part.underlay, mode="auto" if part.mode is None else part.mode)
 
 
 def _replace_switch(part: SwitchPart, seen: int, before: SwitchPart) -> Callable[[Place], object]:

@@ -261,6 +261,48 @@ def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None
     assert (change.action, change.object.kind) == ("replace", "switch")
 
 
+def test_what_is_left_open_and_what_others_wrote_outlives_a_replacement(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=fleet.spaces[0].name) as tunnel:
+        agent = mz.TransitAgent.attach(
+            tunnel, peers=["203.0.113.0/24"], max_endpoints=2000, max_local=100, shortcut="auto"
+        )
+        agent.close()
+    agent = fleet.agent()
+    mz.TransitSwitch.attach(agent, mode="generic")
+    agent.endpoints[9, "10.0.0.9"] = mz.Remote("203.0.113.5")
+    agent.endpoints.update({(9, "10.0.0.8"): mz.Remote("203.0.113.6")}, feed="directory")
+    agent.networks[9, "10.0.0.0/24"] = mz.Network()
+    host.plan(mz.HostSpec.from_dict(data), owner=OWNER).apply()
+    others, networks = dict(agent.endpoints.items()), dict(agent.networks.items())
+    changes = ({"agent": {"max_local": 200}}, {"tunnel": {**data["tunnel"], "port": 4790}})
+    for change in changes:
+        data |= change
+        by_hand = mz.Endpoint.create(fleet.agent(), vni=9, ip="10.0.0.1/24", netns=fleet.inside["db"].name)
+        spec = mz.HostSpec.from_dict(data)
+        for owner in (OWNER, None):
+            plan = host.plan(spec, owner=owner)
+            assert not plan, str(plan)
+            assert "endpoint 9/10.0.0.1 would end for good" in str(plan)
+        by_hand.delete()
+        plan = host.plan(spec, owner=OWNER)
+        assert [str(each.object) for each in plan.apply(allow=("replace",)).left] == [
+            str(plan.changes[0].object)
+        ]
+        plan.apply(allow=ALL)
+        assert not host.plan(spec, owner=OWNER)
+        now = fleet.agent()
+        assert dict(now.networks.items()) == networks
+        assert {key: str(each) for key, each in now.endpoints.items()} == {
+            key: str(each) for key, each in others.items()
+        }
+        assert now.endpoints.feeds()["directory"] == now.endpoints.feeds()[""] == 1
+        assert {str(each) for each in now.peers} == {"203.0.113.0/24", "192.0.2.0/24"}
+        assert now.state().shortcut.wanted is mz.Shortcut.AUTO
+        assert (now.capacity.max_endpoints, now.capacity.max_local) == (2000, 200)
+        assert mz.TransitSwitch.open(now).mode is mz.XdpMode.GENERIC
+
+
 def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet) -> None:
     need_nftables()
     host = fleet.hosts[0]

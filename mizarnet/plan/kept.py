@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent has that a specification leaves open, or others wrote: it comes back with the one that replaces it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import attrs
+
+from mizarnet._datapath import switches
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.gateways import Gateways
+from mizarnet._datapath.gateways.networks import FEED as GATEWAYS
+from mizarnet._datapath.hooks import deciding_hook
+from mizarnet._datapath.loader import capacity_of
+from mizarnet._model.enumerations import Layer
+from mizarnet._model.specs import AgentSpec, Kind
+from mizarnet.errors import CapacityError
+from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart
+from mizarnet.plan import entries
+from mizarnet.plan.entries import TABLES
+
+
+@attrs.frozen
+class Kept:
+    """What is put back.
+
+    Attributes:
+        agent: What the new agent shall be.
+        switch: The switch that stood, if the specification leaves it open.
+        entries: Entries of tables, by table and feed.
+    """
+
+    agent: AgentSpec
+    switch: SwitchPart | None
+    entries: Mapping[tuple[str, str], Mapping[bytes, bytes]]
+
+    @classmethod
+    def of(cls, datapath: DataPath | None, spec: HostSpec) -> Kept:
+        """Read it; without a data path there is only what the specification says."""
+        part = spec.agent or AgentPart()
+        wanted = AgentSpec(hook=part.hook, max_endpoints=part.max_endpoints, max_local=part.max_local)
+        if datapath is None:
+            return cls(wanted, None, {})
+        meta, capacity = datapath.maps.read_meta(), capacity_of(datapath.maps)
+        hook = None if meta.layers == Layer.TCX | Layer.CLSACT else deciding_hook(meta.layers)
+        agent = AgentSpec(
+            hook=wanted.hook or hook,
+            max_endpoints=wanted.max_endpoints or capacity.max_endpoints,
+            max_local=wanted.max_local or capacity.max_local,
+            shortcut=meta.shortcut,
+        )
+        standing = [] if spec.switch is not None else switches.own(datapath)
+        switch = SwitchPart(underlay=standing[0].link.name, mode=standing[0].mode) if standing else None
+        return cls(agent, switch, _entries(datapath))
+
+    def refuse_too_many(self) -> None:
+        """Raises ``CapacityError`` if the entries do not fit into the new agent's table."""
+        count = sum(len(each) for (table, _), each in self.entries.items() if table == entries.REMOTES.name)
+        if self.agent.max_endpoints is not None and count > self.agent.max_endpoints:
+            raise CapacityError(
+                f"the agent has {count} entries, and would have room for {self.agent.max_endpoints}",
+                table=entries.REMOTES.name,
+                capacity=self.agent.max_endpoints,
+                used=count,
+            )
+
+    def put(self, datapath: DataPath, place: str) -> None:
+        """Write the entries into the tables of a new agent."""
+        for (table, feed), found in self.entries.items():
+            TABLES[table].cls(datapath, place).apply_seen(found, set(), Feed.of(feed), {})
+
+
+def _entries(datapath: DataPath) -> dict[tuple[str, str], dict[bytes, bytes]]:
+    found: defaultdict[tuple[str, str], dict[bytes, bytes]] = defaultdict(dict)
+    names = dict(entries.names_of(datapath))
+    for table in TABLES.values():
+        for key, value in table.entries(datapath).items():
+            number = table.owner(value)
+            if number is not None and number in names and number != GATEWAYS.number:
+                found[table.name, names[number]][key] = value
+    return dict(found)
+
+
+def users(datapath: DataPath | None, spec: HostSpec, owner: str | None) -> Iterator[str]:
+    """Endpoints and gateways that would end with the agent, and that neither the specification has nor it deletes."""
+    if datapath is None:
+        return
+    names = {each.name for each in spec.endpoints or ()}
+    vnis = {each.vni for each in spec.gateways or ()}
+    gateways = Gateways.of(datapath)
+    for noted in gateways.all():
+        there = gateways.spec(noted)
+        own = owner is not None and there is not None and there.name.startswith(owner)
+        known = noted.note.vni in vnis and (owner is None or own)
+        if there is not None and not known and not (own and spec.gateways is not None):
+            yield f"gateway {noted.note.vni}"
+    for record in LocalEndpoints.of(datapath).recorded():
+        name = record.spec.name
+        own = owner is not None and name.startswith(owner) and spec.endpoints is not None
+        of_gateway = record.private and record.spec.kind is Kind.MACVLAN
+        if name not in names and not own and not of_gateway:
+            yield f"endpoint {name}"
