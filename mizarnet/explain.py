@@ -9,14 +9,13 @@ from typing import Literal
 import attrs
 
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.walk import Site, arrival, explain, follow, has_address
+from mizarnet._datapath.walk import Site, arrival, explain, follow, has_address, heads_of, is_meant
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import Record
 from mizarnet._model.explanation import Crossing, Explanation, Step, joined
 from mizarnet._model.public import public
 from mizarnet._model.question import OfEndpoint, Question, Who
-from mizarnet._model.specs import AddressLike
+from mizarnet._model.specs import AddressLike, EndpointSpec
 from mizarnet.agent import TransitAgent, site_of
 from mizarnet.errors import EndpointNotFoundError, InvalidTypeError
 
@@ -97,13 +96,26 @@ def _parts(
             parts.append(Explanation((refused,)) if refused else half)
         else:
             text = f"none of the given hosts has {left.destination}: what becomes of it there is not known from here"
+            if any(each.arrived and each.arrived.destination == left.destination for each in halves):
+                text = f"what was explained on {left.destination} is another packet: ask there for this one"
             parts.append(Explanation((Step(here, "host", text, ok=None),)))
             break
     return parts
 
 
 def _arrives(half: Explanation, left: Crossing) -> bool:
-    return half.arrived is not None and half.arrived.destination == left.destination
+    """Whether an explanation is of that packet, and not of another one to that host."""
+    arrived = half.arrived
+    return (
+        arrived is not None
+        and bool(half.steps)
+        and (arrived.source, arrived.destination, arrived.vni) == (left.source, left.destination, left.vni)
+        and _heads(arrived) == _heads(left)
+    )
+
+
+def _heads(crossing: Crossing) -> object:
+    return heads_of(bytes.fromhex(crossing.frame))
 
 
 def _misfit(left: Crossing, arrived: Crossing, here: str, there: str) -> Step | None:
@@ -122,29 +134,42 @@ def _misfit(left: Crossing, arrived: Crossing, here: str, there: str) -> Step | 
 
 
 def _resolved(sites: list[Site], question: Question) -> Question:
-    """The question with the specification of each endpoint that was given by its name."""
+    """The question with the specification of each endpoint that was given by its name.
+
+    Hosts name their endpoints each for itself. Of those of one name it is the first in the VNI that is asked about, or
+    that both sides have one in.
+    """
+    named = [
+        _named(sites, question.source, "source"),
+        _named(sites, question.destination, "destination"),
+    ]
+    asked = {_vni(question)} - {0}
+    vnis = asked or {each.vni for each in named[0]} & {each.vni for each in named[1]}
+    source, destination = (next((each for each in found if each.vni in vnis), None) for found in named)
     return attrs.evolve(
         question,
-        source=_known(sites, question.source, "source"),
-        destination=_known(sites, question.destination, "destination"),
+        source=_known(question.source, source, named[0]),
+        destination=_known(question.destination, destination, named[1]),
     )
 
 
-def _known(sites: list[Site], who: Who | None, argument: str) -> Who | None:
+def _known(who: Who | None, found: EndpointSpec | None, others: list[EndpointSpec]) -> Who | None:
+    spec = found or next(iter(others), None)
+    return who if who is None or spec is None else who._replace(spec=spec)
+
+
+def _named(sites: list[Site], who: Who | None, argument: str) -> list[EndpointSpec]:
+    """Specifications of the endpoints that have a name; none for what was not given by its name."""
     if who is None or who.name is None or who.spec is not None:
-        return who
-    return who._replace(spec=_named(sites, who.name, argument).spec)
-
-
-def _named(sites: list[Site], name: str, argument: str) -> Record:
-    for site in sites:
-        record = LocalEndpoints.of(site.datapath).named(name)
-        if record is not None:
-            return record
-    raise EndpointNotFoundError(
-        f"{argument}: there is no endpoint {name!r} on any of the given hosts",
-        hint="give its address and vni=, or the agent of its host",
-    )
+        return []
+    records = (LocalEndpoints.of(site.datapath).named(who.name) for site in sites)
+    found = [record.spec for record in records if record is not None]
+    if not found:
+        raise EndpointNotFoundError(
+            f"{argument}: there is no endpoint {who.name!r} on any of the given hosts",
+            hint="give its address and vni=, or the agent of its host",
+        )
+    return found
 
 
 def _first_half(sites: list[Site], question: Question) -> Explanation | None:
@@ -161,12 +186,7 @@ def _has_source(endpoints: LocalEndpoints, question: Question) -> bool:
     if who.ip is not None:
         return endpoints.at(vni, who.ip) is not None
     record = endpoints.named(who.name or "")
-    return record is not None and (who.spec is None or _is_same(record, who))
-
-
-def _is_same(record: Record, who: Who) -> bool:
-    spec = who.spec
-    return spec is not None and (record.spec.vni, record.spec.ip[0].ip) == (spec.vni, spec.ip[0].ip)
+    return record is not None and is_meant(record, who)
 
 
 def _vni(question: Question) -> int:

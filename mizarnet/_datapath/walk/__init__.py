@@ -15,7 +15,7 @@ import attrs
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._datapath.walk import receiving, sending, underlay
-from mizarnet._datapath.walk.flow import Flow, smallest
+from mizarnet._datapath.walk.flow import Flow, heads_of, smallest
 from mizarnet._datapath.walk.trail import Ended, Trail
 from mizarnet._kernel.netlink import list_addresses
 from mizarnet._model import codec
@@ -26,7 +26,7 @@ from mizarnet._model.question import Question, Upper, Who
 from mizarnet._model.specs import VIRTUAL_MAC, EndpointKey, EndpointSpec, Remote
 from mizarnet.errors import EndpointNotFoundError, InvalidValueError
 
-__all__ = ["Site", "arrival", "explain", "follow", "has_address"]
+__all__ = ["Site", "arrival", "explain", "follow", "has_address", "heads_of", "is_meant"]
 
 _ROUNDS = 3
 _TTL = 64
@@ -143,11 +143,26 @@ def _arrive(trail: Trail, question: Question, outer: IPAddress) -> None:
 # -- who is meant
 
 
+def is_meant(record: Record, who: Who) -> bool:
+    """Whether an endpoint of that name is the one of the handle; by its name alone it is.
+
+    Hosts name their endpoints each for itself.
+    """
+    spec = who.spec
+    return spec is None or (record.spec.vni, record.spec.ip[0].ip) == (spec.vni, spec.ip[0].ip)
+
+
 def _sender(trail: Trail, question: Question) -> Record:
     who = question.source
     assert who is not None  # the question was checked for it
     if who.ip is None:
         record = _named(trail, who, "source")
+        if not is_meant(record, who):
+            there = f"({record.spec.vni}, {record.spec.ip[0].ip})"
+            raise EndpointNotFoundError(
+                f"source: endpoint {who.name!r} of this host is another one, {there}",
+                hint="ask on the host that the handle is of, or explain_path() with the agents of both",
+            )
         if question.vni not in (None, record.spec.vni):
             raise InvalidValueError(
                 f"vni: endpoint {record.spec.name!r} is in VNI {record.spec.vni}, not {question.vni}",

@@ -17,6 +17,7 @@ from mizarnet._model.question import Upper
 
 _NUMBERS = {(Upper.ICMP, 4): 1, (Upper.ICMP, 6): 58, (Upper.TCP, 4): 6, (Upper.TCP, 6): 6}
 _UDP = 17
+_WITH_PORTS = (6, _UDP)
 _ASKING_PORT = 40000
 _SYN, _SYN_ACK = 0x02, 0x12
 # By the version of IP: the type of a ping, and that of its answer.
@@ -105,6 +106,18 @@ class Flow:
 def smallest(upper: Upper, version: int) -> int:
     """Bytes of the IP packet if the caller does not say it."""
     return max(upper.headers(version), _SMALL)
+
+
+def heads_of(frame: bytes) -> tuple[Addresses | None, int, bytes]:
+    """What tells a packet in a frame from others: its addresses, its protocol, and its ports or its ICMP type.
+
+    Without addresses the other two are 0 and empty.
+    """
+    found, packet = addresses_in(frame), frame[_ETHERNET:]
+    if found is None or frame[12:14] == _ARP.to_bytes(2, "big"):
+        return found, 0, b""
+    at, protocol = ((packet[0] & 0xF) * 4, packet[9]) if found.source.version == 4 else (40, packet[6])
+    return found, protocol, packet[at : at + (4 if protocol in _WITH_PORTS else 1)]
 
 
 class Addresses(NamedTuple):

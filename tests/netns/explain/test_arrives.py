@@ -37,7 +37,7 @@ ANSWERED, BY_GATEWAY = Verdict.NEIGHBOUR_ANSWERED, Verdict.GATEWAY_ANSWERED
 
 @pytest.fixture(scope="module")
 def more(healthy: Scene) -> dict[str, Container]:
-    """A container beside ``web``, and a router beside ``db``, with a network behind it."""
+    """A container beside ``web``, a router beside ``db`` with a network behind it, and another ``web`` in VNI 9."""
     world = healthy.world
     app = world.container(world.hosts[0], 7, "10.0.0.4/24", name="app")
     space = world.namespace("router")
@@ -54,7 +54,12 @@ def more(healthy: Scene) -> dict[str, Container]:
     other = world.namespace("other")
     quiet(other)
     world.add(world.hosts[0], other, vni=8, ip="10.0.0.7/24", name="other")
-    return {"app": app, "router": router}
+    twins: dict[str, Container] = {}
+    for host, name, ip in ((world.hosts[1], "web", "10.8.0.1/24"), (world.hosts[0], "beside", "10.8.0.2/24")):
+        own = world.namespace(f"{name}-9")
+        quiet(own)
+        twins[name] = world.add(host, own, vni=9, ip=ip, name=name)
+    return {"app": app, "router": router, "twin": twins["web"]}
 
 
 HEALTHY: list[tuple[str, dict[str, Any], Verdict]] = [
@@ -214,6 +219,46 @@ def test_each_half_says_what_it_can_and_both_are_joined(healthy: Scene) -> None:
         (step.at, step.looked_at) for step in (*halves.near.steps, *halves.far.steps)
     ]
     assert joined.ok
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"vni": 8},
+        {"outer": "192.0.2.3"},
+        {"source": "10.0.0.4"},
+        {"protocol": "tcp", "port": 80},
+        {"protocol": "udp"},
+    ],
+    ids=str,
+)
+def test_a_half_of_another_packet_is_not_joined(healthy: Scene, other: dict[str, Any]) -> None:
+    ask: dict[str, Any] = {"source": "10.0.0.1", "vni": 7, "outer": "192.0.2.1"}
+    source, right = ask["source"], _halves(healthy).far
+    ask |= other
+    wrong = healthy.agents[1].explain(ask.pop("source", source), "10.0.0.2", **ask)
+    found = mz.explain_path([healthy.agents[0], wrong], "web", "10.0.0.2")
+    assert found.steps[-1].ok is None
+    assert "is another packet" in found.steps[-1].matched
+    assert {step.at for step in found.steps} == {healthy.name(1)}
+    both = mz.explain_path([healthy.agents[0], wrong, right], "web", "10.0.0.2")
+    assert both.steps[-len(right.steps) :] == right.steps
+
+
+def test_of_endpoints_of_one_name_the_one_that_is_meant_is_walked(
+    healthy: Scene, more: dict[str, Container]
+) -> None:
+    (here, there, _), twin = healthy.agents, more["twin"]
+    with pytest.raises(mz.EndpointNotFoundError, match="source: endpoint 'web' of this host is another"):
+        here.explain(twin.endpoint, "10.8.0.2")
+    assert there.explain(twin.endpoint, "10.8.0.2", vni=9).at == healthy.name(2)
+    asked: list[dict[str, Any]] = [{}, {"vni": 9}]
+    for ask in asked:
+        found = mz.explain_path(healthy.agents, "beside", "web", **ask)
+        assert found.at == healthy.name(1)
+        assert "(9, 10.8.0.1)" in str(found)
+    assert mz.explain_path(healthy.agents, "web", "beside").at == healthy.name(2)
+    assert mz.explain_path(healthy.agents, "web", "db").steps[0].at == healthy.name(1)
 
 
 def test_a_host_that_is_not_given_is_said_to_be_unknown(healthy: Scene) -> None:
