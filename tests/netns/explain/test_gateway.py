@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -42,9 +43,9 @@ class Scene:
         """The gateway's host."""
         return self.world.spaces[1]
 
-    def explain(self) -> mz.Explanation:
+    def explain(self, to: str = OUTSIDE, **ask: Any) -> mz.Explanation:
         """What becomes of a packet to the outside."""
-        return mz.explain_path(self.agents, "web", OUTSIDE)
+        return mz.explain_path(self.agents, "web", to, **ask)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,28 @@ def test_a_way_out_that_is_whole(scene: Scene) -> None:
     found = scene.explain()
     assert found.ok, f"\n{found}"
     assert any(step.looked_at == "gateway" and "by out" in step.matched for step in found.steps)
+
+
+def test_the_host_itself_and_tunnels_are_not_let_out_to(scene: Scene) -> None:
+    host = scene.world.hosts[1]
+    gateway = mz.Gateway.open(host.agent, vni=7)
+    gateway.update(publish=[mz.Publish("tcp", 8080, "10.0.0.1", 80)])
+    own = scene.explain("203.0.113.1")
+    assert not ping(scene.web.namespace, "203.0.113.1", timeout=0.2)
+    assert (own.ok, own.at) == (False, scene.there.name)
+    assert "is an address of the host" in own.cause
+    published = scene.explain("203.0.113.1", protocol="tcp", port=8080)
+    assert published.ok, f"\n{published}"
+    assert any(step.ok is None and "is published" in step.matched for step in published.steps)
+    for port in (4789, 6081):
+        tunnel = scene.explain(protocol="udp", port=port)
+        assert f"no gateway lets out what is for UDP port {port}" in tunnel.cause
+    assert scene.explain(protocol="udp", port=53).ok
+    gateway.update(publish=[], host_access=True)
+    own = scene.explain("203.0.113.1")
+    assert_ping(scene.web.namespace, "203.0.113.1")
+    assert own.ok, f"\n{own}"
+    gateway.update(host_access=False)
 
 
 BROKEN: dict[str, tuple[Callable[[Scene], object], Callable[[Scene], object], str]] = {
