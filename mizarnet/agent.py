@@ -301,7 +301,7 @@ class TransitAgent(Described, Closing):
         Raises:
             InvalidValueError: An argument cannot be right, or does not fit to the others or to the endpoint.
             InvalidTypeError: An argument has the wrong type.
-            EndpointNotFoundError: No endpoint of this host has a name that was given.
+            EndpointNotFoundError: No endpoint of this host has a name that was given, or is that of the source.
         """
         question = Question.check(
             source,

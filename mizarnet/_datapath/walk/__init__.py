@@ -51,7 +51,7 @@ def explain(site: Site, question: Question) -> Explanation:
     """What becomes of a packet on its sender's host, or on another one that it arrives at.
 
     Raises:
-        EndpointNotFoundError: No endpoint of this host has a name that was given.
+        EndpointNotFoundError: No endpoint of this host has a name that was given, or is that of the source.
         InvalidValueError: The question does not fit to the endpoint or the tunnel.
     """
     if question.outer is not None and question.outer.version != site.datapath.local.version:
