@@ -28,10 +28,10 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 _RTNEXTHOP = struct.Struct("=HBBi")
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
 _RTA_METRICS, _RTA_MULTIPATH = 8, 9
-_RTA_VIA, _RTA_IP_PROTO, _RTA_DPORT = 18, 27, 29
+_RTA_VIA, _RTA_ENCAP, _RTA_IP_PROTO, _RTA_DPORT = 18, 22, 27, 29
 _RTAX_MTU = 2
 _RTN_LOCAL = 2
-_ROUTERS = {_RTA_GATEWAY, _RTA_VIA}
+_ROUTERS = {_RTA_GATEWAY, _RTA_VIA, _RTA_ENCAP}
 _WANTED = {_RTA_DST, _RTA_OIF, _RTA_MULTIPATH, *_ROUTERS}
 _NOWHERE = {int(socket.AF_INET): bytes(4), int(socket.AF_INET6): bytes(16)}
 _NETWORKS: Mapping[int, Callable[[tuple[bytes, int]], IPNetwork]] = {
@@ -49,8 +49,8 @@ class Route(NamedTuple):
         prefix_length: Length of that prefix, in bits.
         gateway: Next hop; None when the destination is on the link, or there are several next hops.
         through: Indexes of the links that it leaves through: one for each next hop.
-        on_link: Whether all hosts of the prefix are neighbours: no next hop is a router, of any family. False when a
-            route names its next hops by their ids alone.
+        on_link: Whether all hosts of the prefix are neighbours: no next hop is a router, of any family, and nothing is
+            put around the packets. False when a route names its next hops by their ids alone.
     """
 
     packed: bytes

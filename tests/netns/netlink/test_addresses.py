@@ -7,6 +7,7 @@ import errno
 import importlib
 import ipaddress
 import socket
+import struct
 import subprocess
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -29,8 +30,11 @@ from mizarnet._kernel.netlink import (
     write_sysctl,
 )
 from mizarnet._kernel.netlink.addresses import decode_address
-from mizarnet._kernel.rtnetlink import Rtm
+from mizarnet._kernel.netlink.routes import decode_route
+from mizarnet._kernel.rtnetlink import HEADER_BYTES, Rtm, attribute, number
 from mizarnet.errors import NetlinkError
+
+_DST, _OIF, _MULTIPATH, _ENCAP = 1, 4, 9, 22  # RTA_*
 
 
 @pytest.fixture
@@ -208,6 +212,22 @@ def test_what_is_behind_a_router_is_on_no_link(session: Session, link: Link) -> 
     # A host that names its next hops by their ids says no more of 203.0.113.0/24.
     write_sysctl(session, "ipv4/nexthop_compat_mode", "0")
     assert set(on_link_prefixes(session, link.ifindex)) == here | {ip_network("203.0.114.0/24")}
+
+
+def test_what_something_is_put_around_is_on_no_link() -> None:
+    def route(*members: bytes) -> bytes:
+        body = struct.pack("=BBBBBBBBI", socket.AF_INET, 16, 0, 0, 254, 4, 253, 1, 0)
+        return bytes(HEADER_BYTES) + body + attribute(_DST, bytes([10, 7, 0, 0])) + b"".join(members)
+
+    def hop(*members: bytes) -> bytes:
+        rest = b"".join(members)
+        return struct.pack("=HBBi", 8 + len(rest), 0, 0, 3) + rest
+
+    around = attribute(_ENCAP, b"")
+    assert decode_route(route(number(_OIF, 3))).on_link
+    assert not decode_route(route(number(_OIF, 3), around)).on_link
+    assert decode_route(route(attribute(_MULTIPATH, hop() + hop()))).on_link
+    assert not decode_route(route(attribute(_MULTIPATH, hop() + hop(around)))).on_link
 
 
 def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
