@@ -8,10 +8,11 @@ from typing import Any, Self, final
 
 import attrs
 
+from mizarnet._datapath import gateway_notes
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.gateways import gateway_findings, rules_findings
 from mizarnet._datapath.gateway_notes import Noted
-from mizarnet._datapath.gateways import Gateways
+from mizarnet._datapath.gateways import Gateways, remove_left
 from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPInterface
@@ -274,7 +275,15 @@ class Gateway(Described):
                 if noted is not None and (noted.note.key, noted.link.ifindex) == self._key:
                     gateways.remove(noted)
         except (StaleHandleError, AgentNotFoundError):
-            return  # detaching the agent deleted its gateways
+            self._delete_left()
+
+    def _delete_left(self) -> None:
+        """Delete what somebody left who took the tunnel or the programs away; detaching the agent leaves nothing."""
+        host = self._datapath.host
+        with host.locked():
+            for each in gateway_notes.read_all(host):
+                if (each.note.key, each.link.ifindex) == self._key:
+                    remove_left(host, each)
 
     @staticmethod
     @whole

@@ -377,11 +377,21 @@ def clear_ownerless(host: Host) -> None:
         tunnel = get_link(host, ifindex=each.note.tunnel)
         if tunnel is not None and tunnel.external:
             continue
-        note = attrs.evolve(each.note, state=State.DELETING)
-        gateway_notes.write(host, each.link.ifindex, note)
-        close_host(host, Noted(note, each.link))
-        delete_link(host, each.link.ifindex)  # and its peer; the namespace is swept as any private one
-        log.info("gateway of VNI %d removed: its tunnel is gone", note.vni)
+        remove_left(host, each)
+
+
+def remove_left(host: Host, noted: Noted) -> None:
+    """Remove a gateway by its note, where its tunnel or the programs are gone; the caller holds the host alone.
+
+    Its endpoint is in its namespace, and ends with it.
+    """
+    note = attrs.evolve(noted.note, state=State.DELETING)
+    gateway_notes.write(host, noted.link.ifindex, note)
+    close_host(host, Noted(note, noted.link))
+    take_back(host, note)
+    delete_netns(private_netns.name_of(note.instance))
+    delete_link(host, noted.link.ifindex)
+    log.info("gateway of VNI %d removed: its tunnel, or what ran there, is gone", note.vni)
 
 
 def _refuse_other(wanted: GatewaySpec, there: GatewaySpec) -> None:

@@ -12,6 +12,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import FindingKind as K
 from mizarnet._datapath import gateway_notes
+from mizarnet._kernel.bpf import Direction, TcxHook, uses_tcx, with_program
 from mizarnet._kernel.netlink import Session, set_link
 from mizarnet._model.enumerations import State
 from tests.support.icmp import assert_silence, echo
@@ -304,3 +305,36 @@ def test_a_gateway_outlives_its_tunnel_until_it_is_collected() -> None:
             report = seen.gc()
             assert report, str(report)
             assert_nothing_is_left(scene)
+
+
+def take_tunnel(way: Outside) -> None:
+    way.host.namespace.run("ip", "link", "delete", "tunnel0")
+
+
+def take_programs(way: Outside) -> None:
+    ifindex = way.host.tunnel.ifindex
+
+    def detach() -> None:
+        for direction in Direction:
+            hook = TcxHook(ifindex, direction)
+            for program_id in hook.query().program_ids:
+                with_program(program_id, hook.detach)
+
+    way.host.namespace.call(detach)
+
+
+@pytest.mark.parametrize("take", [take_tunnel, take_programs])
+def test_deleting_a_gateway_that_lost_its_tunnel_or_programs_leaves_nothing(
+    take: Callable[[Outside], None],
+) -> None:
+    if take is take_programs and not uses_tcx():
+        pytest.skip("the programs are filters of a clsact here")
+    with outside("vxlan", [VNI]) as made:
+        gateway = made.gateway(VNI)
+        with mz.Host.open(netns=made.host.namespace.name) as seen:
+            device = gateway_notes.device_name(made.host.tunnel.ifindex, VNI)
+            scene = Scene(made, seen, device, "")
+            take(made)
+            gateway.delete()
+            assert_nothing_is_left(scene)
+            gateway.delete()
