@@ -142,8 +142,8 @@ class Gateway(Described):
         Raises:
             ExistsError: The VNI has a gateway here that differs, or another way out; the address or the name is taken;
                 a port is a socket's, another gateway's or the tunnel's; without ``nat``, the host has such a route.
-            InvalidValueError: The egress device leads nowhere, the address is in no network, or a published port leads
-                out of the VNI, or to a UDP port of tunnels.
+            InvalidValueError: The egress device leads nowhere, an address is link-local, in no network or the second of
+                its IP version, or a published port leads out of the VNI, or to a UDP port of tunnels.
             UnderlayNotFoundError: There is no such egress device.
             UnsupportedError: The kernel has no nftables, the command ``nft`` is missing, or IPv6 cannot be forwarded
                 by one device alone, and the host does not forward it.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import attrs
@@ -104,6 +104,28 @@ def _to_name(value: str | None) -> str:
     return "" if value is None else arguments.check_endpoint_name(value)
 
 
+def _refuse_addresses(addresses: Sequence[IPInterface]) -> None:
+    """Raises ``InvalidValueError`` if a gateway cannot lead out by its addresses."""
+
+    def refuse(address: IPInterface, why: str, hint: str) -> InvalidValueError:
+        return InvalidValueError(f"ip {address} {why}", argument="ip", value=address, hint=hint)
+
+    seen: dict[int, IPInterface] = {}
+    for each in addresses:
+        if each.ip.is_link_local:
+            raise refuse(
+                each, "is link-local: nothing is sent on by it", "give an address of the VNI's network"
+            )
+        if not each.network.prefixlen:
+            raise refuse(
+                each, "has everything on its link, and nothing to lead to", "give the network's prefix"
+            )
+        if each.version in seen:
+            why = f"is the second of IPv{each.version}, after {seen[each.version].ip}"
+            raise refuse(each, why, "a gateway has one address of each IP version")
+        seen[each.version] = each
+
+
 @attrs.frozen(kw_only=True)
 class GatewaySpec:
     """What a gateway is to be.
@@ -111,8 +133,8 @@ class GatewaySpec:
     Attributes:
         vni: VNI that it leads out of.
         egress: Name of the host's device that it leads to.
-        ip: Own addresses in the VNI, with their on-link prefixes; one without its prefix is in the network that the
-            agent has of it.
+        ip: Own addresses in the VNI, one of each IP version, with their on-link prefixes; one without its prefix is in
+            the network that the agent has of it.
         publish: Published ports, sorted by protocol and port.
         nat: Whether what leaves gets an address of the host.
         host_access: Whether the tenant reaches the host's own services.
@@ -130,6 +152,7 @@ class GatewaySpec:
     def __attrs_post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", f"gateway/{self.vni}")
+        _refuse_addresses(self.ip)
         for each in self.publish:
             if each.ip.version not in self.versions:
                 raise InvalidValueError(

@@ -13,6 +13,7 @@ from mizarnet._datapath.gateway_notes import MOST, Note
 from mizarnet._datapath.gateways import ruleset
 from mizarnet._datapath.gateways.ruleset import Closed, Way
 from mizarnet._model.enumerations import State
+from mizarnet._model.gateways import GatewaySpec
 
 NOTE = Note(
     tunnel=12,
@@ -71,6 +72,22 @@ def test_nothing_is_translated_to_the_port_of_a_tunnel(port: int, others: tuple[
         frozenset(map(int, each.split(","))) for each in re.findall(r"udp [ds]port \{([^}]*)\} drop", rules)
     }
     assert closed == {frozenset({4789, 6081, port, *others})}
+
+
+@pytest.mark.parametrize(
+    ("ip", "named"),
+    [
+        (["fe80::1/64"], "link-local"),
+        (["169.254.1.1/16"], "link-local"),
+        (["10.0.0.1/0"], "10.0.0.1/0"),
+        (["fd00::1/0"], "fd00::1/0"),
+        (["10.0.0.1/24", "fd00::1/64", "10.0.0.2/24"], "second of IPv4"),
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused(ip: list[str], named: str) -> None:
+    with pytest.raises(mz.InvalidValueError, match=re.escape(named)) as refused:
+        GatewaySpec(vni=7, egress="eth0", ip=ip)
+    assert refused.value.argument == "ip"
 
 
 def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
