@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from mizarnet._datapath import age, forwarding, gateway_notes
 from mizarnet._datapath.endpoints import configuration
 from mizarnet._datapath.gateway_notes import Noted
-from mizarnet._datapath.gateways import Gateways, networks, rules, ruleset
+from mizarnet._datapath.gateways import Gateways, fitness, networks, routes, rules, ruleset
 from mizarnet._datapath.host import Host
 from mizarnet._kernel import nftables
 from mizarnet._kernel.netlink import Link, get_link, list_addresses
 from mizarnet._kernel.nftables import Item
+from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
@@ -45,8 +46,10 @@ def gateway_findings(gateways: Gateways, noted: Noted) -> Iterator[Finding]:
         yield _finding(noted, FindingKind.GATEWAY_LEFT, "an endpoint", None, text, tunnel=tunnel)
         return
     yield from _of_egress(gateways.host, noted, record, tunnel)
+    prefixes = fitness.prefixes(record.spec.ip, networks.of_vni(gateways.maps, noted.note.vni))
     yield from _of_pair(gateways.host, noted, record, tunnel)
-    yield from _of_namespace(gateways.host, noted, record, tunnel)
+    yield from _of_host_routes(gateways.host, noted, prefixes, tunnel)
+    yield from _of_namespace(gateways.host, noted, record, prefixes, tunnel)
     yield from _of_entries(gateways, noted, record)
 
 
@@ -133,7 +136,21 @@ def _of_pair(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterator[
             yield _finding(noted, FindingKind.ADDRESS_LOST, str(address), None, text, tunnel=tunnel)
 
 
-def _of_namespace(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterator[Finding]:
+def _of_host_routes(
+    host: Host, noted: Noted, prefixes: Sequence[IPNetwork], tunnel: str
+) -> Iterator[Finding]:
+    if noted.note.nat or not noted.link.up:
+        return
+    for prefix, other in routes.lacking_outside(host, noted.note, noted.link.ifindex, prefixes).items():
+        text, cure = f"the host has no route to {prefix} by it", Cure.REPAIR
+        if other is not None:
+            text, cure = f"{text}, and one to {other} elsewhere: no answer gets back to {prefix}", Cure.NONE
+        yield _finding(noted, FindingKind.ROUTE_LOST, prefix, other, text, tunnel=tunnel, cure=cure)
+
+
+def _of_namespace(
+    host: Host, noted: Noted, record: Record, prefixes: Sequence[IPNetwork], tunnel: str
+) -> Iterator[Finding]:
     try:
         inside = configuration.inside(record, host)
     except NetnsNotFoundError as gone:
@@ -143,6 +160,9 @@ def _of_namespace(host: Host, noted: Noted, record: Record, tunnel: str) -> Iter
         )
         return
     with inside, suppress(UnsupportedError):  # which is told once, for the host's rules
+        for prefix in routes.lacking_inside(inside, prefixes):
+            text = f"its namespace has no route to {prefix}"
+            yield _finding(noted, FindingKind.ROUTE_LOST, prefix, None, text, tunnel=tunnel)
         publish = rules.published(inside)
         if publish is None or rules.differ_inside(host, inside, noted.note, publish):
             text = "the rules in its namespace are not what it needs"

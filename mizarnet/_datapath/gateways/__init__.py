@@ -226,7 +226,7 @@ class Gateways:
         fitness.refuse_taken_ports(host, ways, spec.publish, port=meta.port, tunnel=self.datapath.name)
         fitness.refuse_closed_targets(host, spec.publish, port=meta.port)
         if not spec.nat:
-            within = fitness.prefixes(spec, networks.of_vni(self.maps, spec.vni))
+            within = fitness.prefixes(spec.ip, networks.of_vni(self.maps, spec.vni))
             fitness.refuse_routed(
                 host, within, spec.vni, but=None if instead is None else instead.link.ifindex
             )
@@ -305,7 +305,7 @@ class Gateways:
         targets = [each for each in wanted.publish if each not in spec.publish]
         fitness.refuse_closed_targets(self.host, targets, port=noted.note.port)
         if spec.nat and not wanted.nat:
-            fitness.refuse_routed(self.host, fitness.prefixes(spec, there), spec.vni)
+            fitness.refuse_routed(self.host, fitness.prefixes(spec.ip, there), spec.vni)
         making = Making(self.datapath, self.maps, wanted, noted.note)
         if changed:
             making.change()

@@ -50,13 +50,14 @@ def _with_prefix(address: IPInterface, vni: int, there: Mapping[IPNetwork, Netwo
     return ip_interface(f"{address.ip}/{longest.prefixlen}")
 
 
-def prefixes(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> list[IPNetwork]:
+def prefixes(addresses: Iterable[IPInterface], there: Mapping[IPNetwork, Network]) -> list[IPNetwork]:
     """The prefixes of a VNI that a gateway's tenants are in: its own, and those of networks without a next hop."""
-    own = [each.network for each in spec.ip]
+    own = [each.network for each in addresses]
+    versions = {each.version for each in own}
     others = [
         prefix
         for prefix, network in there.items()
-        if prefix.prefixlen and network.via is None and prefix.version in spec.versions
+        if prefix.prefixlen and network.via is None and prefix.version in versions
     ]
     return [*dict.fromkeys([*own, *others])]
 
@@ -134,7 +135,7 @@ def _refuse_taken(endpoints: LocalEndpoints, vni: int, ip: IPAddress, own: Recor
 
 def refuse_outside(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> None:
     """Raises ``InvalidValueError`` if a published port leads out of the VNI's prefixes, or to the gateway itself."""
-    within = prefixes(spec, there)
+    within = prefixes(spec.ip, there)
     for each in spec.publish:
         if not any(_contains(prefix, each.ip) for prefix in within):
             raise InvalidValueError(

@@ -11,7 +11,7 @@ from mizarnet._datapath import forwarding, gateway_notes, private_netns
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration
 from mizarnet._datapath.gateway_notes import Note
-from mizarnet._datapath.gateways import fitness, networks, rules
+from mizarnet._datapath.gateways import fitness, networks, routes, rules
 from mizarnet._datapath.gateways.ruleset import INSIDE, OUTSIDE
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
@@ -23,10 +23,8 @@ from mizarnet._kernel.netlink import (
     add_route,
     create_veth,
     delete_link,
-    delete_route,
     get_link,
     list_addresses,
-    list_routes,
     set_link,
     write_sysctl,
 )
@@ -90,6 +88,7 @@ class Making:
             if rules.differ_inside(self.host, inside, self.note, self.spec.publish):
                 self._prepare(inside)
             self._connect(inside, outside)
+            routes.complete_inside(inside, self._prefixes())
         self._open_host(outside)
         networks.change(self.maps, networks.wanted(self.spec.vni, self.spec.ip))
 
@@ -98,6 +97,7 @@ class Making:
         outside, record = self._outside(), self._record()
         with configuration.inside(record, self.host) as inside:
             rules.write_inside(self.host, inside, self._noted(), self.spec.publish)
+            routes.complete_inside(inside, self._prefixes())
             self._write(outside, nat=self.spec.nat, host_access=self.spec.host_access)
             rules.write_host(self.host)
         self._route(outside)
@@ -121,7 +121,7 @@ class Making:
         )
 
     def _prefixes(self) -> list[IPNetwork]:
-        return fitness.prefixes(self.spec, networks.of_vni(self.maps, self.spec.vni))
+        return fitness.prefixes(self.spec.ip, networks.of_vni(self.maps, self.spec.vni))
 
     def _prepare(self, inside: Session) -> None:
         """Make a router of the gateway's namespace, with its rules: there is no way through it yet, or rules are."""
@@ -173,13 +173,8 @@ class Making:
 
     def _route(self, outside: Link) -> None:
         """Routes of the host to the VNI's prefixes, where addresses are not translated."""
-        there = {route.destination for route in list_routes(self.host, ifindex=outside.ifindex)}
-        for prefix in self._prefixes():
-            gateway = self.note.address(prefix.version, inside=True).ip
-            if not self.spec.nat and prefix not in there:
-                add_route(self.host, prefix, gateway, ifindex=outside.ifindex)
-            elif self.spec.nat and prefix in there:
-                delete_route(self.host, prefix, gateway, ifindex=outside.ifindex)
+        wanted = [] if self.spec.nat else self._prefixes()
+        routes.follow_outside(self.host, self.note, outside.ifindex, wanted)
 
     def _write(self, outside: Link, **changes: object) -> None:
         self.note = attrs.evolve(self.note, **changes)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ MENDED = {
     FindingKind.FORWARDING_OFF,
     FindingKind.DEVICE_DOWN,
     FindingKind.ADDRESS_LOST,
+    FindingKind.ROUTE_LOST,
     FindingKind.ENTRY_DIFFERS,
 }
 """What is mended of a gateway."""

@@ -116,6 +116,43 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
 
 
+def test_a_network_that_comes_later_has_a_way_out(scene: Scene) -> None:
+    """It is told until the gateway is completed."""
+    agent, late = scene.way.host.agent, (VNI, "10.77.0.0/24")
+    agent.networks[late] = mz.Network(gateway="10.77.0.1")
+    (found,) = scene.check()
+    assert (found.kind, str(found.object), str(found.wanted)) == (K.ROUTE_LOST, GATEWAY, late[1])
+    assert scene.seen.repair()
+    assert scene.check() == []
+    space = new_namespace("late")
+    endpoint = mz.Endpoint.create(agent, vni=VNI, ip="10.77.0.5/24", gateway="10.77.0.1", netns=space.name)
+    assert echo(space, WORLD[4])
+    endpoint.delete()
+    space.delete()
+    del agent.networks[late]
+
+
+def test_the_host_keeps_its_own_routes_without_translation(scene: Scene) -> None:
+    """A network where the host has others is told; those that go, or are translated again, leave no route."""
+    agent, gateway = scene.way.host.agent, mz.Gateway.open(scene.way.host.agent, vni=VNI)
+    before = scene.here("ip", "route")
+    gateway.update(nat=False)
+    plain = scene.here("ip", "route")
+    agent.networks.update({(VNI, "192.0.2.0/25"): mz.Network(), (VNI, "10.77.0.0/24"): mz.Network()})
+    gateway.update(host_access=True)
+    assert "10.77.0.0/24" in scene.here("ip", "route")
+    assert "192.0.2.0/25" not in scene.here("ip", "route")
+    (found,) = scene.check()
+    assert (found.kind, found.repairable, str(found.found)) == (K.ROUTE_LOST, False, "192.0.2.0/24")
+    del agent.networks[VNI, "192.0.2.0/25"]
+    del agent.networks[VNI, "10.77.0.0/24"]
+    gateway.update(host_access=False)
+    assert scene.here("ip", "route") == plain
+    assert scene.check() == []
+    gateway.update(nat=True)
+    assert scene.here("ip", "route") == before
+
+
 def test_the_ports_of_all_tunnels_of_the_host_are_closed(scene: Scene) -> None:
     """Also those of tunnels that come later, by whatever process; once they are gone, the ports are open again."""
     netns = scene.way.host.namespace.name
