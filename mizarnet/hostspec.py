@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, Self, TypeAlias, TypeVar, cast
 
 import attrs
 
@@ -21,22 +21,27 @@ from mizarnet._model.fields import Errors, judged, read_list, read_table, unknow
 from mizarnet._model.gateways import GatewaySpec, Publish
 from mizarnet._model.public import public
 from mizarnet._model.specs import (
+    AddressLike,
     Encap,
     EndpointKey,
     EndpointSpec,
     Hook,
+    MacAddress,
     Network,
     NetworkKey,
+    PrefixLike,
     Remote,
     Route,
+    Shortcut,
     XdpMode,
     check_network,
     parse_member,
 )
 from mizarnet._plain import plain
-from mizarnet.errors import InvalidValueError, NotFoundError, SpecError
+from mizarnet.errors import InvalidTypeError, InvalidValueError, NotFoundError, SpecError
 
 PathLike: TypeAlias = str | os.PathLike[str]
+_P = TypeVar("_P")
 
 
 def _to_encap(value: Any) -> Encap:
@@ -45,6 +50,10 @@ def _to_encap(value: Any) -> Encap:
 
 def _to_hook(value: Any) -> Hook | None:
     return None if value in (None, "auto") else parse_member(Hook, value, argument="hook")
+
+
+def _to_shortcut(value: Any) -> Shortcut | None:
+    return None if value is None else parse_member(Shortcut, value, argument="shortcut")
 
 
 def _to_mode(value: Any) -> XdpMode | None:
@@ -118,11 +127,13 @@ class AgentPart(Described):
         hook: The one kind of hook that its programs stand on.
         max_endpoints: Room for endpoints, local and remote together.
         max_local: Room for endpoints of this host.
+        shortcut: Whether plain tunnel packets take the shortcut on the way in; changed in place.
     """
 
     hook: Hook | None = attrs.field(default=None, converter=_to_hook)
     max_endpoints: int | None = attrs.field(default=None, converter=_to_max_endpoints)
     max_local: int | None = attrs.field(default=None, converter=_to_max_local)
+    shortcut: Shortcut | None = attrs.field(default=None, converter=_to_shortcut)
 
 
 @public
@@ -141,13 +152,95 @@ class SwitchPart(Described):
 
 def _given_of(spec: EndpointSpec | GatewaySpec) -> frozenset[str]:
     """The fields of an endpoint or gateway that count as given: those that are not as they are by default."""
+    values = attrs.asdict(spec, recurse=False)
+    if not values.get("labels"):
+        values["labels"] = None  # as they are by default
     return frozenset(
         field.name
         for field in attrs.fields(type(spec))
-        if field.default is attrs.NOTHING
-        or (getattr(spec, field.name) or None) != (field.default or None)
-        or field.name == "name"
+        if values[field.name] != field.default or field.name == "name"
     )
+
+
+def _checked(value: _P | None, cls: type[_P], name: str) -> _P | None:
+    if value is not None and not isinstance(value, cls):
+        raise InvalidTypeError(
+            f"{name} must be a {cls.__name__}, not {type(value).__name__}",
+            argument=name,
+            hint="HostSpec.from_dict() takes tables",
+        )
+    return value
+
+
+def _to_tunnel(value: TunnelPart | None) -> TunnelPart | None:
+    return _checked(value, TunnelPart, "tunnel")
+
+
+def _to_agent(value: AgentPart | None) -> AgentPart | None:
+    return _checked(value, AgentPart, "agent")
+
+
+def _to_switch(value: SwitchPart | None) -> SwitchPart | None:
+    return _checked(value, SwitchPart, "switch")
+
+
+def _to_peers(value: Iterable[PrefixLike] | None) -> tuple[IPNetwork, ...] | None:
+    if value is None:
+        return None
+    given = arguments.check_items(value, argument="peers", what="prefixes")
+    return tuple(dict.fromkeys(arguments.check_prefix(each, argument="peers") for each in given))
+
+
+def _to_endpoints(value: Iterable[EndpointSpec] | None) -> tuple[EndpointSpec, ...] | None:
+    if value is None:
+        return None
+    given = arguments.check_items(value, argument="endpoints", what="EndpointSpec")
+    return tuple(arguments.check_all(given, EndpointSpec, argument="endpoints"))
+
+
+def _to_gateways(value: Iterable[GatewaySpec] | None) -> tuple[GatewaySpec, ...] | None:
+    if value is None:
+        return None
+    given = arguments.check_items(value, argument="gateways", what="GatewaySpec")
+    return tuple(arguments.check_all(given, GatewaySpec, argument="gateways"))
+
+
+def _to_networks(
+    value: Mapping[tuple[int, PrefixLike], Network] | None,
+) -> Mapping[NetworkKey, Network] | None:
+    if value is None:
+        return None
+    found: dict[NetworkKey, Network] = {}
+    for vni, prefix, network in _entries(value, Network, "networks"):
+        key = NetworkKey(arguments.check_vni(vni), arguments.check_prefix(prefix))
+        check_network(key, network)
+        found[key] = network
+    return found
+
+
+def _to_remotes(
+    value: Mapping[tuple[int, AddressLike], Remote] | None,
+) -> Mapping[EndpointKey, Remote] | None:
+    if value is None:
+        return None
+    return {
+        EndpointKey(arguments.check_vni(vni), arguments.check_address(ip)): remote
+        for vni, ip, remote in _entries(value, Remote, "remotes")
+    }
+
+
+def _entries(value: object, cls: type[_P], name: str) -> Iterator[tuple[Any, Any, _P]]:
+    """The entries of a table by its pairs; raises ``InvalidTypeError``."""
+    if not isinstance(value, Mapping):
+        raise InvalidTypeError(f"{name} must be a mapping, not {type(value).__name__}", argument=name)
+    for key, each in cast("Mapping[object, object]", value).items():
+        pair = cast("tuple[object, ...]", key)
+        if not isinstance(key, tuple) or len(pair) != 2 or not isinstance(each, cls):
+            raise InvalidTypeError(
+                f"{name} must have pairs and {cls.__name__} objects, not {key!r} and {type(each).__name__}",
+                argument=name,
+            )
+        yield pair[0], pair[1], each
 
 
 @public
@@ -169,17 +262,23 @@ class HostSpec(Described):
         given_gateways: The same of gateways, by their VNI.
 
     Raises:
-        SpecError: Two endpoints have one name or address, or an endpoint has the address of a remote.
+        InvalidTypeError: A section, or something in it, has the wrong type.
+        InvalidValueError: A prefix, an address or a VNI cannot be right.
+        SpecError: Two endpoints or gateways have one name, address or MAC, or one has the address of a remote.
     """
 
-    tunnel: TunnelPart | None = None
-    agent: AgentPart | None = None
-    switch: SwitchPart | None = None
-    networks: Mapping[NetworkKey, Network] | None = attrs.field(default=None, hash=False)
-    peers: tuple[IPNetwork, ...] | None = None
-    endpoints: tuple[EndpointSpec, ...] | None = None
-    remotes: Mapping[EndpointKey, Remote] | None = attrs.field(default=None, hash=False)
-    gateways: tuple[GatewaySpec, ...] | None = None
+    tunnel: TunnelPart | None = attrs.field(default=None, converter=_to_tunnel)
+    agent: AgentPart | None = attrs.field(default=None, converter=_to_agent)
+    switch: SwitchPart | None = attrs.field(default=None, converter=_to_switch)
+    networks: Mapping[NetworkKey, Network] | None = attrs.field(
+        default=None, converter=_to_networks, hash=False
+    )
+    peers: tuple[IPNetwork, ...] | None = attrs.field(default=None, converter=_to_peers)
+    endpoints: tuple[EndpointSpec, ...] | None = attrs.field(default=None, converter=_to_endpoints)
+    remotes: Mapping[EndpointKey, Remote] | None = attrs.field(
+        default=None, converter=_to_remotes, hash=False
+    )
+    gateways: tuple[GatewaySpec, ...] | None = attrs.field(default=None, converter=_to_gateways)
     given: Mapping[str, frozenset[str]] = attrs.field(factory=dict[str, frozenset[str]], hash=False, eq=False)
     given_gateways: Mapping[int, frozenset[str]] = attrs.field(
         factory=dict[int, frozenset[str]], hash=False, eq=False
@@ -196,8 +295,11 @@ class HostSpec(Described):
         object.__setattr__(self, "given_gateways", of_gateways)
         errors = Errors()
         homes: dict[tuple[str, object], str] = {}
-        for number, spec in enumerate(self.endpoints or ()):
-            _claim(spec, f"endpoints[{number}]", homes, errors)
+        vnis: dict[int, str] = {}
+        for path, spec in _homes(self.endpoints, self.gateways):
+            _claim(spec, path, homes, errors)
+            if isinstance(spec, GatewaySpec) and vnis.setdefault(spec.vni, path) != path:
+                errors.add(f"{path}.vni", f"VNI {spec.vni} has a gateway already, {vnis[spec.vni]}")
         for key in self.remotes or ():
             home = homes.get(("address", key))
             if home is not None:
@@ -212,11 +314,13 @@ class HostSpec(Described):
             path: Path of a TOML file, or of a JSON file, whose name ends with ``.json``.
 
         Raises:
+            InvalidTypeError: The path has the wrong type.
+            InvalidValueError: It cannot be a path.
             NotFoundError: There is no such file.
             SpecError: It has errors, all of which are told.
             KernelError: It cannot be read.
         """
-        where = os.fspath(path)
+        where = _checked_path(path)
         return cls._read(_document(where), where)
 
     @classmethod
@@ -244,11 +348,13 @@ class HostSpec(Described):
             path: Path of a TOML file, or of a JSON file, whose name ends with ``.json``.
 
         Raises:
+            InvalidTypeError: The path has the wrong type.
+            InvalidValueError: It cannot be a path.
             NotFoundError: There is no such file.
             SpecError: It has errors, all of which are told.
             KernelError: It cannot be read.
         """
-        where = os.fspath(path)
+        where = _checked_path(path)
         data, errors = _document(where), Errors()
         hosts = data.get("hosts")
         if not isinstance(hosts, Mapping) or not hosts:
@@ -292,6 +398,16 @@ class HostSpec(Described):
         return form
 
 
+def _homes(
+    endpoints: Iterable[EndpointSpec] | None, gateways: Iterable[GatewaySpec] | None
+) -> Iterator[tuple[str, EndpointSpec | GatewaySpec]]:
+    """What has addresses on a host, with the path of each."""
+    for number, endpoint in enumerate(endpoints or ()):
+        yield f"endpoints[{number}]", endpoint
+    for number, gateway in enumerate(gateways or ()):
+        yield f"gateways[{number}]", gateway
+
+
 def _names(spec: GatewaySpec) -> list[str]:
     return [field.name for field in attrs.fields(type(spec))]
 
@@ -304,6 +420,20 @@ def _refuse(errors: Errors, where: str) -> None:
     if errors.found:
         count = len(errors.found)
         raise SpecError(f"{where} has {count} error{'s' if count > 1 else ''}", errors=errors.found)
+
+
+def _checked_path(path: PathLike) -> str:
+    """A path as text; raises ``InvalidTypeError`` or ``InvalidValueError``."""
+    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
+    if not isinstance(where, str):
+        raise InvalidTypeError(f"path must be a str or a path, not {type(path).__name__}", argument="path")
+    try:
+        encoded = os.fsencode(where)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise InvalidValueError(f"{where!r} cannot be a path", argument="path", value=where)
+    return where
 
 
 def _document(where: str) -> Mapping[str, Any]:
@@ -321,6 +451,8 @@ def _document(where: str) -> Mapping[str, Any]:
     except ValueError as error:
         kind = "JSON" if where.endswith(".json") else "TOML"
         raise SpecError(f"{where} is no {kind}", errors={where: str(error)}) from None
+    except RecursionError:
+        raise SpecError(f"{where} is no specification", errors={where: "nests too deep"}) from None
     if not isinstance(found, dict):
         raise SpecError(f"{where} has no table", errors={where: "must be a table"})
     return cast("dict[str, Any]", found)
@@ -462,16 +594,43 @@ def _join_endpoints(
     }
 
 
-def _claim(spec: EndpointSpec, path: str, homes: dict[tuple[str, object], str], errors: Errors) -> None:
-    """Note whose a name and addresses are; an error for each that is another endpoint's already."""
-    claims = [("name", spec.name), *(("address", EndpointKey(spec.vni, each.ip)) for each in spec.ip)]
-    for number, claim in enumerate(claims):
-        what, value = claim
-        holder = homes.setdefault(claim, f"{path} ({spec.name})")
-        if holder != f"{path} ({spec.name})":
-            field = "name" if what == "name" else "ip" if len(spec.ip) == 1 else f"ip[{number - 1}]"
-            shown = repr(value) if what == "name" else f"({', '.join(map(str, cast('EndpointKey', value)))})"
-            errors.add(f"{path}.{field}", f"{shown} of {spec.name} is that of {holder} as well")
+def _claim(
+    spec: EndpointSpec | GatewaySpec,
+    path: str,
+    homes: dict[tuple[str, object], str],
+    errors: Errors,
+    *,
+    on_host: bool = True,
+) -> None:
+    """Note whose a name, MAC and addresses are; an error for each that is another's already.
+
+    Args:
+        spec: Whose they are.
+        path: Path of it.
+        homes: Whose is what, so far.
+        errors: Takes what is wrong.
+        on_host: Whether ``homes`` are those of one host; else MACs, and names of gateways, do not count.
+    """
+    claims: dict[str, tuple[str, object]] = {}
+    if on_host or isinstance(spec, EndpointSpec):
+        claims["name"] = ("name", spec.name)
+    if on_host:
+        given = spec.mac if isinstance(spec, EndpointSpec) else None
+        claims["mac"] = ("MAC", given or MacAddress.derive(spec.vni, spec.ip[0].ip))
+    for number, address in enumerate(spec.ip):
+        claims["ip" if len(spec.ip) == 1 else f"ip[{number}]"] = (
+            "address",
+            EndpointKey(spec.vni, address.ip),
+        )
+    own = f"{path} ({spec.name})"
+    taken = {field: claim for field, claim in claims.items() if homes.setdefault(claim, own) != own}
+    if len(taken) > 1:  # equal addresses alone make equal MACs
+        taken.pop("mac", None)
+    for field, (what, value) in taken.items():
+        shown = (
+            f"({', '.join(map(str, cast('EndpointKey', value)))})" if what == "address" else repr(str(value))
+        )
+        errors.add(f"{path}.{field}", f"{shown} of {spec.name} is that of {homes[what, value]} as well")
 
 
 def _read_published(value: object, path: str, errors: Errors) -> tuple[Publish, ...]:
@@ -524,8 +683,10 @@ def _add_others(found: Mapping[str, dict[str, Any]], errors: Errors) -> None:
             errors.add(path, "is missing: the other hosts' entries lead there")
         elif locals_.setdefault(tunnel.local, name) != name:
             errors.add(path, f"{tunnel.local} is the address of host {locals_[tunnel.local]} as well")
-        for number, spec in enumerate(cast("Sequence[EndpointSpec]", values.get("endpoints") or ())):
-            _claim(spec, f"hosts.{name}.endpoints[{number}]", homes, errors)
+        own: dict[tuple[str, object], str] = {}
+        for path, spec in _homes(values.get("endpoints"), values.get("gateways")):
+            _claim(spec, f"hosts.{name}.{path}", own, errors)
+            _claim(spec, f"hosts.{name}.{path}", homes, errors, on_host=False)
     if errors.found:
         return
     for name, values in found.items():

@@ -22,7 +22,7 @@ from mizarnet._kernel.netlink import get_link
 from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Subject
-from mizarnet._model.specs import TunnelSpec
+from mizarnet._model.specs import Shortcut, TunnelSpec
 from mizarnet._plain import text
 from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import ExistsError, MizarnetError
@@ -51,7 +51,8 @@ def compare(
     """
     usable = datapath is not None and datapath.maps.read_meta().state is State.LIVE
     found = [] if spec.tunnel is None else [*_tunnel(spec, device)]
-    found += _agent(spec, device, datapath if usable else None)
+    if spec.tunnel is not None or spec.agent is not None:
+        found += _agent(spec, device, datapath if usable else None)
     for step in found:
         others = [*kept.users(datapath if usable else None, spec, owner)] if step.plans_again else []
         if others:
@@ -188,6 +189,7 @@ def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | Non
         "hook": deciding_hook(datapath.maps.read_meta().layers),
         "max_endpoints": capacity.max_endpoints,
         "max_local": capacity.max_local,
+        "shortcut": datapath.maps.read_meta().shortcut,
     }
     wanted = {field: getattr(part, field) for field in there}
     differing = differences(wanted, there)
@@ -195,6 +197,10 @@ def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | Non
         values = {field: wanted[field] for field in differing}
         found = {field: there[field] for field in differing}
         reason = ", ".join(f"{field} {text(found[field])} -> {text(values[field])}" for field in values)
+        if [*values] == ["shortcut"]:
+            change = Change("update", subject, values, found, reason)
+            yield Step(change, Rank.AGENT, _update_agent(part.shortcut or Shortcut.OFF))
+            return
         reason += "; every endpoint is made again"
         change = Change("replace", subject, values, found, reason, True)
         yield Step(change, Rank.AGENT, _replace_agent(spec, datapath.meta_id), plans_again=True)
@@ -231,6 +237,14 @@ def _attach_agent(spec: HostSpec) -> Callable[[Place], object]:
     def run(place: Place) -> None:
         with place.opened() as tunnel:
             _attach(tunnel, spec, Kept.of(None, spec))
+
+    return run
+
+
+def _update_agent(shortcut: Shortcut) -> Callable[[Place], object]:
+    def run(place: Place) -> None:
+        with place.opened() as tunnel, TransitAgent.open(tunnel) as agent:
+            agent.update(shortcut=shortcut)
 
     return run
 

@@ -42,7 +42,7 @@ class Kept:
     def of(cls, datapath: DataPath | None, spec: HostSpec) -> Kept:
         """Read it; without a data path there is only what the specification says."""
         part = spec.agent or AgentPart()
-        wanted = AgentSpec(hook=part.hook, max_endpoints=part.max_endpoints, max_local=part.max_local)
+        wanted = AgentSpec(**attrs.asdict(part, recurse=False))
         if datapath is None:
             return cls(wanted, None, {})
         meta, capacity = datapath.maps.read_meta(), capacity_of(datapath.maps)
@@ -51,7 +51,7 @@ class Kept:
             hook=wanted.hook or hook,
             max_endpoints=wanted.max_endpoints or capacity.max_endpoints,
             max_local=wanted.max_local or capacity.max_local,
-            shortcut=meta.shortcut,
+            shortcut=wanted.shortcut or meta.shortcut,
         )
         standing = [] if spec.switch is not None else switches.own(datapath)
         switch = SwitchPart(underlay=standing[0].link.name, mode=standing[0].mode) if standing else None

@@ -240,7 +240,7 @@ def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None
     host, data = fleet.hosts[0], _both(fleet)[0]
     _apply(host, data)
     changes = {
-        "agent": {"max_local": 16, "max_endpoints": 1000, "hook": "clsact"},
+        "agent": {"max_local": 16, "max_endpoints": 1000, "hook": "clsact", "shortcut": "off"},
         "switch": {"mode": "generic", "underlay": UNDERLAY},
         "tunnel": {**data["tunnel"], "port": 4790, "name": TUNNEL},
     }
@@ -301,6 +301,16 @@ def test_what_is_left_open_and_what_others_wrote_outlives_a_replacement(fleet: F
         assert now.state().shortcut.wanted is mz.Shortcut.AUTO
         assert (now.capacity.max_endpoints, now.capacity.max_local) == (2000, 200)
         assert mz.TransitSwitch.open(now).mode is mz.XdpMode.GENERIC
+
+
+def test_the_shortcut_changes_in_place_and_an_agent_comes_only_where_asked_for(fleet: Fleet) -> None:
+    host = fleet.hosts[0]
+    with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=fleet.spaces[0].name):
+        assert not host.plan(mz.HostSpec()) and not host.plan(mz.HostSpec.from_dict({"remotes": []}))
+    assert _told(_apply(host, {"agent": {"shortcut": "off"}})) == [("create", f"agent {TUNNEL}")]
+    plan = host.plan(mz.HostSpec.from_dict({"agent": {"shortcut": "auto"}}), owner=OWNER)
+    assert _told(plan) == [("update", f"agent {TUNNEL}")] and plan.apply()
+    assert fleet.agent().state().shortcut.wanted is mz.Shortcut.AUTO
 
 
 def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet) -> None:

@@ -139,6 +139,89 @@ def test_an_error_is_told_with_its_path_and_a_remedy(data: Any, path: str, words
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
+SAME: list[tuple[dict[str, Any], str, str]] = [
+    (
+        {"endpoints": [WEB], "gateways": [{**OUT, "ip": "10.0.0.1/24"}]},
+        "gateways[0].ip",
+        "endpoints[0] (web)",
+    ),
+    ({"endpoints": [WEB], "gateways": [{**OUT, "name": "web"}]}, "gateways[0].name", "endpoints[0] (web)"),
+    ({"gateways": [OUT], "remotes": [{**FAR, "ip": "10.0.0.254"}]}, "remotes (7, 10.0.0.254)", "gateways[0]"),
+    (
+        {"endpoints": [{**each, "mac": "02:00:00:00:00:01"} for each in (WEB, APP)]},
+        "endpoints[1].mac",
+        "endpoints[0] (web)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("data", "path", "words"), SAME, ids=[each[1] for each in SAME])
+def test_endpoints_and_gateways_of_a_host_share_nothing(data: dict[str, Any], path: str, words: str) -> None:
+    with pytest.raises(mz.SpecError) as told:
+        mz.HostSpec.from_dict(data)
+    assert words in told.value.errors[path]
+
+
+def test_the_constructor_judges_and_converts() -> None:
+    made = mz.HostSpec(
+        peers=["192.0.2.0/24"],  # type: ignore[arg-type,list-item]
+        networks={(7, "10.0.0.0/24"): Network()},
+        remotes={(7, "10.0.0.9"): Remote("192.0.2.2")},
+        endpoints=[EndpointSpec(vni=7, ip="10.0.0.1/24", gateway=(), labels={})],  # type: ignore[arg-type]
+    )
+    (spec,) = made.endpoints or ()
+    assert made.given[spec.name] == {"vni", "ip", "gateway", "name"}
+    assert made == mz.HostSpec.from_dict(made.to_dict())
+    bad: list[dict[str, Any]] = [
+        *(
+            {each.name: 5}
+            for each in attrs.fields(mz.HostSpec)
+            if each.init and not each.name.startswith("given")
+        ),
+        {"tunnel": TUNNEL},
+        {"endpoints": [WEB]},
+        {"gateways": "x"},
+        {"networks": {(7, "10.0.0.0/24"): FAR}},
+        {"remotes": {7: Remote("192.0.2.2")}},
+        {"peers": [None]},
+    ]
+    for sections in bad:
+        with pytest.raises(mz.InvalidTypeError):
+            mz.HostSpec(**sections)
+
+
+@pytest.mark.parametrize("path", [5, None, b"x.toml", "a\0b", "\ud800"])
+def test_what_can_be_no_path_is_refused(path: Any) -> None:
+    for read in (mz.HostSpec.load, mz.HostSpec.fleet):
+        with pytest.raises((mz.InvalidTypeError, mz.InvalidValueError)) as told:
+            read(path)
+        assert told.value.argument == "path"
+
+
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml"])
+def test_a_file_that_nests_too_deep_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(("a = " if name.endswith("toml") else "") + "[" * 100_000)
+    with pytest.raises(mz.SpecError):
+        mz.HostSpec.load(tmp_path / name)
+
+
+def test_gateways_of_a_fleet_share_no_address_and_may_share_a_name(tmp_path: Path) -> None:
+    text = """
+        tunnel = {{ encap = "vxlan", underlay = "eth0" }}
+        hosts.a.tunnel.local = "192.0.2.1"
+        hosts.a.gateways = [{{ vni = 7, egress = "eth0", ip = "10.0.0.254/24" }}]
+        hosts.b.tunnel.local = "192.0.2.2"
+        hosts.b.gateways = [{{ vni = 7, egress = "eth0", ip = "{}/24" }}]
+        """
+    path = tmp_path / "fleet.toml"
+    path.write_text(text.format("10.0.0.253"))
+    assert len(mz.HostSpec.fleet(path)) == 2
+    path.write_text(text.format("10.0.0.254"))
+    with pytest.raises(mz.SpecError) as told:
+        mz.HostSpec.fleet(path)
+    assert "hosts.a.gateways[0]" in told.value.errors["hosts.b.gateways[0].ip"]
+
+
 def test_all_errors_are_told_at_once() -> None:
     merged: dict[str, Any] = {"tunnel": {"encap": "x", "underlay": 1}, "peers": [1, 2]}
     of_one = [data for data, path, _ in BAD if path.startswith("endpoints[0]")]
