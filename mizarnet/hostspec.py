@@ -381,18 +381,18 @@ class HostSpec(Described):
             form["peers"] = plain(self.peers)
         if self.endpoints is not None:
             form["endpoints"] = [
-                {name: value for name, value in each.to_dict().items() if name in self.given[each.name]}
+                _filled(value for value in each.to_dict().items() if value[0] in self.given[each.name])
                 for each in self.endpoints
             ]
         if self.remotes is not None:
             form["remotes"] = [{**key.to_dict(), **_without_none(of)} for key, of in self.remotes.items()]
         if self.gateways is not None:
             form["gateways"] = [
-                {
-                    name: plain(getattr(each, name))
+                _filled(
+                    (name, plain(getattr(each, name)))
                     for name in _names(each)
                     if name in self.given_gateways[each.vni]
-                }
+                )
                 for each in self.gateways
             ]
         return form
@@ -410,6 +410,17 @@ def _homes(
 
 def _names(spec: GatewaySpec) -> list[str]:
     return [field.name for field in attrs.fields(type(spec))]
+
+
+def _filled(items: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A table of a document, in which nothing stands for what is left open; so do the tables in it."""
+    found: dict[str, Any] = {}
+    for name, value in items:
+        if name in ("routes", "publish"):
+            found[name] = [_filled(each.items()) for each in value]
+        elif value is not None:
+            found[name] = value
+    return found
 
 
 def _without_none(value: Described) -> dict[str, Any]:

@@ -222,6 +222,14 @@ def test_gateways_of_a_fleet_share_no_address_and_may_share_a_name(tmp_path: Pat
     assert "hosts.a.gateways[0]" in told.value.errors["hosts.b.gateways[0].ip"]
 
 
+def test_what_is_written_has_no_nulls() -> None:
+    fields = {"netns": None, "mac": None, "gateway": None, "mtu": None, "labels": {}}
+    data = {"endpoints": [{**WEB, **fields, "routes": [{"prefix": "10.9.0.0/16"}]}], "gateways": [OUT]}
+    made = mz.HostSpec.from_dict(data)
+    assert "null" not in json.dumps(made.to_dict())
+    assert mz.HostSpec.from_dict(made.to_dict()) == made
+
+
 def test_all_errors_are_told_at_once() -> None:
     merged: dict[str, Any] = {"tunnel": {"encap": "x", "underlay": 1}, "peers": [1, 2]}
     of_one = [data for data, path, _ in BAD if path.startswith("endpoints[0]")]
