@@ -21,7 +21,15 @@ from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import EndpointSpec
 from mizarnet._plain import plain
-from mizarnet.errors import BulkError, InvalidTypeError, InvalidValueError, MizarnetError, StalePlanError
+from mizarnet.errors import (
+    BulkError,
+    ClosedError,
+    ForkedError,
+    InvalidTypeError,
+    InvalidValueError,
+    MizarnetError,
+    StalePlanError,
+)
 from mizarnet.hostspec import HostSpec
 from mizarnet.plan import entries
 from mizarnet.plan.comparison import Comparison, compare
@@ -48,6 +56,7 @@ class Plan(Described):
 
     Raises:
         ClosedError: In :meth:`apply`, after the host's handle was closed.
+        ForkedError: In :meth:`apply`, in a child of the process that made the host's handle.
     """
 
     _DESCRIBED = ("changes", "conflicts")
@@ -110,13 +119,21 @@ class Plan(Described):
 
         Raises:
             InvalidValueError: ``allow`` has an action that there is not; nothing was done.
+            InvalidTypeError: ``progress`` cannot be called; nothing was done.
             StalePlanError: Some objects are not as they were when the plan was made; nothing of these was done.
             BulkError: Some changes failed; ``report`` has what was done and what is left. Planning and applying again
                 finishes.
         """
         given = arguments.check_items(allow, argument="allow", what="actions")
         allowed = frozenset[Action](map(_action, given))
-        with Place(self._session, self._netns, self._found.tunnel, feed_of(self._owner)) as place:
+        if progress is not None and not callable(progress):
+            raise InvalidTypeError(
+                f"progress must be a function, not {type(progress).__name__}", argument="progress"
+            )
+        self._session.open_netns().close()  # of a handle that is closed, or of another process, nothing is done
+        with Place(
+            self._session, self._netns, self._found.tunnel, self._found.seen, feed_of(self._owner)
+        ) as place:
             run = _Run(place, allowed, progress, len(self._found.steps))
             run.all(self._found.steps)
             if run.plans_again:
@@ -151,6 +168,13 @@ def feed_of(owner: str | None) -> Feed:
             argument="owner",
             value=owner,
             hint='write it like "svc/": so no owner begins another',
+        )
+    if owner == "gateway/" or (owner[:-1].isascii() and owner[:-1].isdigit()):
+        raise InvalidValueError(
+            f"owner {owner!r} begins names that endpoints have by default",
+            argument="owner",
+            value=owner,
+            hint="choose one that is no VNI, and not 'gateway/'",
         )
     try:
         return Feed.of(f"plan:{owner}")
@@ -276,8 +300,13 @@ class _Run:
                 self._end(self.done, first.change)
         except Stale:
             self._end(self.stale, first.change)
+        except (ClosedError, ForkedError):
+            raise
         except MizarnetError as error:
             for each in steps:
+                if isinstance(error, self.place.seen):
+                    self._end(self.stale, each.change)
+                    continue
                 self.failed[each.change] = error
                 self._tell(each.change)
 

@@ -16,7 +16,13 @@ from mizarnet._model import codec
 from mizarnet._model.codec import feed_text
 from mizarnet._model.finding import Change
 from mizarnet._model.specs import EndpointKey
-from mizarnet.errors import InvalidValueError
+from mizarnet.errors import (
+    AgentNotFoundError,
+    InvalidValueError,
+    MizarnetError,
+    StaleHandleError,
+    TunnelNotFoundError,
+)
 from mizarnet.hostspec import HostSpec
 from mizarnet.plan import devices, endpoints, entries, gateways
 from mizarnet.plan.endpoints import Endpoints
@@ -31,11 +37,13 @@ class Comparison:
 
     Attributes:
         tunnel: Name of the tunnel.
+        seen: Errors that tell, while the plan is applied, that tunnel or agent were there and are gone.
         steps: Steps, in the order in which they are safe.
         conflicts: Entries and gateways of others that are in the way, and are left alone.
     """
 
     tunnel: str
+    seen: tuple[type[MizarnetError], ...]
     steps: list[AnyStep]
     conflicts: list[Change]
 
@@ -60,7 +68,10 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         steps += _tables(spec, datapath, feed, owner, conflicts)
         if spec.gateways is not None:
             steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
-    return Comparison(name, in_order(sorted(steps, key=lambda step: step.rank)), conflicts)
+    seen: list[type[MizarnetError]] = [] if device is None else [TunnelNotFoundError]
+    if datapath is not None:
+        seen += [AgentNotFoundError, StaleHandleError]
+    return Comparison(name, tuple(seen), in_order(sorted(steps, key=lambda step: step.rank)), conflicts)
 
 
 def _only(there: list[TunnelDevice]) -> str:
@@ -113,19 +124,21 @@ def _tables(
         remotes = differ(REMOTES, entries.packed_remotes(spec.remotes, feed), own)
         yield from remotes.steps
         if remotes.local:
-            of_endpoints = [*_inherited(of_endpoints, found, remotes.local, datapath, conflicts)]
+            of_endpoints = [*_inherited(of_endpoints, found, spec, remotes.local, datapath, conflicts)]
     yield from of_endpoints
 
 
 def _inherited(
     steps: list[AnyStep],
     found: Endpoints | None,
+    spec: HostSpec,
     local: dict[bytes, bytes],
     datapath: DataPath | None,
     conflicts: list[Change],
 ) -> Iterator[AnyStep]:
     """The steps of endpoints, with the entries that go over from one that leaves to another host."""
     left = dict(local)
+    wanted = {each.name: each for each in spec.endpoints or ()}
     for step in steps:
         heirs = _heirs(step, found, left)
         if not heirs or found is None or not isinstance(step, Step):
@@ -136,7 +149,7 @@ def _inherited(
             del left[key]
             have = found.records[name].pack_endpoints()[key]
             yield HeirStep(entries.heir_change(key, value, have, name), key, value, name)
-        yield endpoints.with_heirs(step, found, heirs)
+        yield endpoints.with_heirs(step, found, wanted.get(name), heirs)
     for key, value in left.items():
         there = None if datapath is None else datapath.maps.endpoints.lookup(key)
         if there is not None and codec.is_local(there):
@@ -144,13 +157,23 @@ def _inherited(
 
 
 def _heirs(step: AnyStep, found: Endpoints | None, left: dict[bytes, bytes]) -> dict[bytes, bytes]:
-    if found is None or not isinstance(step, Step) or step.change.action not in ("delete", "update"):
+    if (
+        found is None
+        or not isinstance(step, Step)
+        or step.change.action
+        not in (
+            "delete",
+            "update",
+            "replace",
+        )
+    ):
         return {}
     record = found.records.get(step.change.object.name)
     if record is None or step.change.object.kind != "endpoint":
         return {}
     keys = set(record.pack_endpoints())
-    if step.change.action == "update":
+    if step.change.action != "delete":
+        vni = step.change.wanted.get("vni", record.spec.vni)
         coming = step.change.wanted.get("ip", record.spec.ip)
-        keys -= {record.address_key(address) for address in coming}
+        keys -= {codec.pack_endpoint_key(EndpointKey(vni, address.ip)) for address in coming}
     return {key: value for key, value in left.items() if key in keys}

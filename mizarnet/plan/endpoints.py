@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import attrs
 
 from mizarnet._datapath.checks.endpoints import Tables, all_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.endpoints.comparison import leads_to
+from mizarnet._datapath.endpoints.comparison import is_its_namespace, leads_to
 from mizarnet._datapath.endpoints.options import OPTIONS
 from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.lock import SHARED_HOST, TABLES, Section, of_name
@@ -23,6 +24,7 @@ from mizarnet._model.finding import Change, Finding, FindingKind, Subject
 from mizarnet._model.layout import varied
 from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
+from mizarnet.errors import NetnsNotFoundError
 from mizarnet.plan import order
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
@@ -94,6 +96,17 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
         change = Change("create", _subject(name), spec, None, reason)
         yield Step(change, Rank.ENDPOINTS, _create(spec, record), takes=order.of_endpoint(spec))
         return
+    if "netns" in given and _was_made_anew(spec, record):
+        change = Change(
+            "replace",
+            _subject(name),
+            {"netns": spec.netns},
+            {},
+            f"namespace {spec.netns} was made anew",
+            True,
+        )
+        yield _claiming(Step(change, Rank.ENDPOINTS, _replace(spec, record)), record, spec)
+        return
     wanted, there = _fields(spec, record, given)
     fixed = [each for each in wanted if each not in IN_PLACE]
     if wanted:
@@ -108,6 +121,14 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
     for each in findings:
         if each.repairable:
             yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
+
+
+def _was_made_anew(spec: EndpointSpec, record: Record) -> bool:
+    """Whether the name of an endpoint's namespace leads to another one by now, while that one still lives."""
+    try:
+        return not is_its_namespace(spec, record)
+    except NetnsNotFoundError:
+        return False
 
 
 def _fields(spec: EndpointSpec, record: Record, given: frozenset[str]) -> tuple[Fields, Fields]:
@@ -166,16 +187,23 @@ def _part(change: Change, record: Record, after: EndpointSpec) -> tuple[Callable
     return begin, Step(attrs.evolve(change, action="replace"), Rank.ENDPOINTS, run)
 
 
-def with_heirs(step: Step, found: Endpoints, heirs: Mapping[bytes, bytes]) -> Step:
-    """The step of an endpoint that leaves addresses, which lead elsewhere before it does."""
+def with_heirs(
+    step: Step, found: Endpoints, wanted: EndpointSpec | None, heirs: Mapping[bytes, bytes]
+) -> Step:
+    """The step of an endpoint that leaves addresses, which lead elsewhere before it does.
+
+    Those of one that is made anew lead elsewhere right after it has gone.
+    """
     name = step.change.object.name
     record = found.records[name]
-    run = (
-        _delete(name, record, heirs)
-        if step.change.action == "delete"
-        else _update(name, record, step.change.wanted, heirs)
-    )
-    return attrs.evolve(step, run=run, rank=Rank.ENDPOINTS_GO)
+    if step.change.action == "delete":
+        run = _delete(name, record, heirs)
+    elif step.change.action == "update":
+        run = _update(name, record, step.change.wanted, heirs)
+    else:
+        assert wanted is not None  # a replaced endpoint is specified
+        run = _replace(wanted, record, heirs)
+    return attrs.evolve(step, run=run, rank=Rank.ENDPOINTS_GO, parted=None)
 
 
 def shown(spec: EndpointSpec) -> str:
@@ -214,16 +242,19 @@ def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object
     return run
 
 
-def _replace(spec: EndpointSpec, seen: Record) -> Callable[[Place], object]:
+def _replace(
+    spec: EndpointSpec, seen: Record, heirs: Mapping[bytes, bytes] = MappingProxyType({})
+) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
         datapath = place.datapath()
-        with datapath.writing(SHARED_HOST, of_name(spec.name)) as maps:
+        with datapath.writing(*_sections(spec.name, heirs)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             record = _refuse_stale(endpoints, spec.name, seen)
             Gateways(datapath, maps).refuse_change(seen, IN_PLACE)
             assert record is not None  # as it was seen
             endpoints.replace(record, spec)
+            _hand_over(place, datapath, endpoints, heirs)
 
     return run
 

@@ -15,6 +15,7 @@ from mizarnet._datapath.feeds import Feed, register
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model.finding import Change, Finding
+from mizarnet.errors import MizarnetError
 from mizarnet.tunnel import Tunnel
 
 
@@ -49,12 +50,14 @@ class Place(AbstractContextManager["Place"]):
         session: The host.
         netns: Its namespace, as the caller named it.
         tunnel: Name of the tunnel.
+        seen: What an error is of when something is gone that was there when the plan was made.
         feed: Writer of the entries.
     """
 
     session: Host
     netns: str | None
     tunnel: str
+    seen: tuple[type[MizarnetError], ...]
     feed: Feed
     _datapath: DataPath | None = attrs.field(default=None, init=False)
 

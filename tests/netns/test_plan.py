@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -400,7 +401,7 @@ def test_an_entry_of_another_feed_is_a_conflict_and_left_alone(fleet: Fleet) -> 
     assert host.plan(mz.HostSpec.from_dict({"remotes": [wish]}), owner=OWNER).conflicts == ()
 
 
-@pytest.mark.parametrize("owner", ["", "svc", "/", "a/b/", "/a", "x" * 40 + "/"])
+@pytest.mark.parametrize("owner", ["", "svc", "/", "a/b/", "/a", "x" * 40 + "/", "7/", "gateway/"])
 def test_what_can_be_no_owner_is_refused(fleet: Fleet, owner: str) -> None:
     with pytest.raises(mz.InvalidValueError) as told:
         fleet.hosts[0].plan(mz.HostSpec(), owner=owner)
@@ -420,7 +421,13 @@ def test_a_name_without_the_owner_and_a_missing_tunnel_are_refused(fleet: Fleet)
     plan = host.plan(mz.HostSpec.from_dict(fleet.spec()))
     with pytest.raises(mz.InvalidValueError, match="destroy"):
         plan.apply(allow=["create", "destroy"])  # type: ignore[list-item]
+    with pytest.raises(mz.InvalidTypeError, match="progress"):
+        plan.apply(progress=5)  # type: ignore[arg-type]
     assert host.tunnels() == []
+    with mz.Host.open(netns=fleet.spaces[1].name) as other:
+        plan = other.plan(mz.HostSpec.from_dict(fleet.spec(1)))
+    with pytest.raises(mz.ClosedError):
+        plan.apply()
 
 
 def test_a_plan_is_applied_at_the_first_try_while_another_feed_writes(fleet: Fleet) -> None:
@@ -541,6 +548,40 @@ def test_ports_and_addresses_of_gateways_change_hands(fleet: Fleet) -> None:
     del given["gateways"][0]
     _apply(host, given)
     _apply(host, data((8081, 8080)))
+
+
+def test_a_namespace_made_anew_and_an_address_left_by_a_replaced_endpoint_are_seen(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    web = data["endpoints"][0]
+    web["ip"] = ["10.0.0.1/24", "10.0.0.3/24"]
+    _apply(host, data)
+    web |= {"netns": fleet.inside["app"].name, "ip": "10.0.0.1/24"}
+    data["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[1]})
+    plan = _apply(host, data, allow=ALL)
+    assert _told(plan) == [("update", "remote 7/10.0.0.3"), ("replace", "endpoint svc/web")]
+    assert not plan.conflicts
+    name = Path(f"/run/netns/{fleet.spaces[0].name}-moving")
+    web["netns"] = name.name
+    try:
+        for target in ("db", "web"):
+            name.unlink(missing_ok=True)
+            name.symlink_to(f"/run/netns/{fleet.inside[target].name}")
+            assert _told(_apply(host, data, allow=ALL)) == [("replace", "endpoint svc/web")]
+    finally:
+        name.unlink(missing_ok=True)
+
+
+def test_a_tunnel_that_went_since_makes_the_plan_stale(fleet: Fleet) -> None:
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    _apply(host, data)
+    data["tunnel"]["mtu"] = 1350
+    data["endpoints"][0]["labels"] = {"a": "b"}
+    plan = host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
+    mz.Tunnel.delete(TUNNEL, force=True, netns=fleet.spaces[0].name)
+    with pytest.raises(mz.StalePlanError) as told:
+        plan.apply()
+    assert len(told.value.changed) == len(plan.changes) == 2
+    _apply(host, data)
 
 
 def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None:
