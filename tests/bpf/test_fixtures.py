@@ -11,6 +11,7 @@ import pytest
 from tests.fuzz.compare import Account
 from tests.fuzz.workers import Twins
 from tests.support.fixtures import Fixture, files, load, load_all
+from tests.support.needs import need_shortcut
 
 
 @pytest.fixture(scope="module")
@@ -34,5 +35,7 @@ def is_right(fixture: Fixture, twins: Twins) -> bool:
 @pytest.mark.vm
 @pytest.mark.parametrize("file", files(), ids=lambda file: file.stem)
 def test_the_programs_do_what_is_right(file: Path, twins: Twins) -> None:
+    if file.stem == "shortcut":
+        need_shortcut()
     wrong = [fixture.name for fixture in load(file) if not is_right(fixture, twins)]
     assert not wrong
