@@ -160,7 +160,7 @@ def _replace_tunnel(seen: TunnelDevice, part: TunnelPart, spec: HostSpec) -> Cal
             with _found(now) as datapath:
                 before = Kept.of(datapath, spec)
             refuse_unfit_spec(now, TunnelSpec(**_arguments(part)))
-            before.refuse_too_many()
+            before.refuse_too_many(spec)
             install.refuse_unfit(now, before.agent)
             now.delete(force=True)
         moved = before.switch if part.underlay == seen.underlay else before.switch and SwitchPart()
@@ -257,7 +257,7 @@ def _replace_agent(spec: HostSpec, seen: int) -> Callable[[Place], object]:
                 if place.datapath().meta_id != seen:
                     raise Stale
                 before = Kept.of(datapath_of(agent), spec)
-                before.refuse_too_many()
+                before.refuse_too_many(spec)
                 install.refuse_unfit(TunnelDevice.open(place.session, tunnel.name), before.agent)
                 agent.detach(force=True)
             _attach(tunnel, spec, before)

@@ -17,7 +17,8 @@ from mizarnet._datapath.gateways.networks import FEED as GATEWAYS
 from mizarnet._datapath.hooks import deciding_hook
 from mizarnet._datapath.loader import capacity_of
 from mizarnet._model.enumerations import Layer
-from mizarnet._model.specs import AgentSpec, Kind
+from mizarnet._model.gateways import GatewaySpec
+from mizarnet._model.specs import AgentSpec, EndpointSpec, Kind
 from mizarnet.errors import CapacityError
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart
 from mizarnet.plan import entries
@@ -57,16 +58,28 @@ class Kept:
         switch = SwitchPart(underlay=standing[0].link.name, mode=standing[0].mode) if standing else None
         return cls(agent, switch, _entries(datapath))
 
-    def refuse_too_many(self) -> None:
-        """Raises ``CapacityError`` if the entries do not fit into the new agent's table."""
-        count = sum(len(each) for (table, _), each in self.entries.items() if table == entries.REMOTES.name)
-        if self.agent.max_endpoints is not None and count > self.agent.max_endpoints:
-            raise CapacityError(
-                f"the agent has {count} entries, and would have room for {self.agent.max_endpoints}",
-                table=entries.REMOTES.name,
-                capacity=self.agent.max_endpoints,
-                used=count,
-            )
+    def refuse_too_many(self, spec: HostSpec) -> None:
+        """Raises ``CapacityError`` if entries and the specified endpoints do not fit into the new agent's tables."""
+        homes: list[EndpointSpec | GatewaySpec] = [*(spec.endpoints or ()), *(spec.gateways or ())]
+        remote = sum(len(each) for (table, _), each in self.entries.items() if table == entries.REMOTES.name)
+        needs = [
+            (
+                "endpoints",
+                "max_endpoints",
+                self.agent.max_endpoints,
+                remote + sum(len(each.ip) for each in homes),
+            ),
+            ("records", "max_local", self.agent.max_local, len(homes)),
+        ]
+        for table, argument, room, count in needs:
+            if room is not None and count > room:
+                raise CapacityError(
+                    f"the agent would have room for {room} in {table}, and needs {count}",
+                    table=table,
+                    capacity=room,
+                    used=count,
+                    hint=f"give it a larger {argument}",
+                )
 
     def put(self, datapath: DataPath, place: str) -> None:
         """Write the entries into the tables of a new agent."""

@@ -619,6 +619,8 @@ def test_what_cannot_be_replaced_stays(fleet: Fleet) -> None:
         {"tunnel": {**tunnel, "encap": "geneve", "local": "192.0.2.99"}},
         {"tunnel": {**tunnel, "port": 4790, "mtu": 9999}},
         {"switch": {"underlay": "nosuch"}},
+        {"agent": {"max_local": 2}},
+        {"agent": {"max_local": 8, "max_endpoints": 3}},
     ]
     there = [*mz.Endpoint.list(fleet.agent()), *mz.Gateway.list(fleet.agent())]
     for change in bad:
