@@ -87,8 +87,11 @@ static __always_inline struct dry_run *this_run(void)
 	return bpf_map_lookup_elem(&dry_run, &zero);
 }
 
-/* The same as a call, since each copy takes some of a program's stack: together with functions it may have 512 bytes. */
-static __noinline struct dry_run *shared_run(void)
+/*
+ * The same as a call, since each copy takes some of a program's stack: together with functions it may have 512 bytes. Not
+ * everybody who includes this calls it.
+ */
+static __noinline __attribute__((unused)) struct dry_run *shared_run(void)
 {
 	return this_run();
 }
