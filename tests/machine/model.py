@@ -63,11 +63,12 @@ class Known:
         return containers and self.spec.netns == other.spec.netns
 
     def shares_subnet(self, other: Known) -> bool:
-        """Whether it would have a subnet of its VNI in the namespace of a device that has it."""
+        """Whether it would have a subnet of its VNI in the namespace of a device that has it; both may not forward."""
         there = [each.network for each in other.addresses]
         own = [each.network for each in self.spec.ip]  # all of them have others on the link
         overlap = any(a.version == b.version and a.overlaps(b) for a in own for b in there)
-        return self.is_beside(other) and self.spec.vni == other.spec.vni and overlap
+        forward = self.spec.forwarding and other.spec.forwarding
+        return self.is_beside(other) and self.spec.vni == other.spec.vni and overlap and not forward
 
     def is_as(self, wanted: EndpointSpec) -> bool:
         """Whether it is what ``wanted`` asks for, in which a None leaves open."""

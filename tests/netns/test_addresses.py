@@ -263,6 +263,20 @@ def test_an_address_is_not_added_to_a_subnet_of_another_endpoint_of_the_namespac
     assert second.endpoint.update(ip=["10.1.0.1/24", "10.1.0.2/24"]) == ("ip",)
 
 
+def test_two_that_may_both_forward_answer_for_each_other(world: World) -> None:
+    first, second = world.hosts
+    client = world.container(second, 7, "10.0.0.9/24")
+    web = world.container(first, 7, "10.0.0.1/24", name="web", forwarding=True)
+    vip = world.tell(
+        world.add(first, web.namespace, vni=7, ip="10.0.0.100/24", ifname="vip0", name="vip", forwarding=True)
+    )
+    assert_ping(client.namespace, web.ip)
+    assert_ping(client.namespace, vip.ip)
+    with unchanged(first.agent), pytest.raises(mz.ExistsError) as caught:
+        vip.endpoint.update(forwarding=False)
+    assert caught.value.holder == "web"
+
+
 def test_subnets_of_other_kinds_do_not_stand_in_the_way(world: World) -> None:
     """Another VNI, another subnet, a link-local one, an address alone, and a VM, which has its own for itself."""
     host = world.hosts[0]

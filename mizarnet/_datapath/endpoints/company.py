@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints of one namespace: two of one subnet would answer for each other, by devices that are not theirs."""
+"""Endpoints of one namespace: two of one subnet answer for each other, by devices that are not theirs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from mizarnet.errors import ExistsError
 def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: Iterable[IPInterface]) -> None:
     """Raises ``ExistsError`` if a live endpoint of the VNI has one of the subnets in the same namespace.
 
-    What the kernel would send from one of them may leave through the device of the other, where it is refused.
+    What the kernel would send from one of them may leave through the device of the other, where it is refused. If both
+    may forward, it is not.
 
     Args:
         maps: Maps of the data path.
@@ -35,12 +36,19 @@ def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: I
         if not overlap or not _has_subnet(there.interface):
             continue
         holder = _endpoint_of(maps, target, there.ifindex)
-        if holder is not None and holder.spec.vni == record.spec.vni and holder.instance != record.instance:
+        if holder is not None and _hinder(holder, record):
             raise ExistsError(
                 f"endpoint {holder.spec.name!r} has {there.interface} in the same namespace",
                 holder=holder.spec.name,
                 hint="one endpoint takes all addresses of a subnet: ip=[...]",
             )
+
+
+def _hinder(one: Record, other: Record) -> bool:
+    """Whether two endpoints of one subnet are different ones, and not both may send what is the other's."""
+    if one.spec.vni != other.spec.vni or one.instance == other.instance:
+        return False
+    return not (one.spec.forwarding and other.spec.forwarding)
 
 
 def _has_subnet(address: IPInterface) -> bool:

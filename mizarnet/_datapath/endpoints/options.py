@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import attrs
 
 from mizarnet._datapath.datapath import DataPath
-from mizarnet._datapath.endpoints import configuration, device, entries
+from mizarnet._datapath.endpoints import company, configuration, device, entries
 from mizarnet._datapath.endpoints.making import largest_mtu, refuse_unfit_mtu
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import Link, Session, get_link, set_link
 from mizarnet._model.codec import Record
 from mizarnet._model.log import log
-from mizarnet.errors import ExistsError, NetlinkError, UnsupportedError
+from mizarnet.errors import ExistsError, NetlinkError, NetnsNotFoundError, UnsupportedError
 
 OPTIONS = ("mtu", "ifname", "forwarding", "trust_user_namespace", "labels")
 """Fields of a specification that are changed here."""
@@ -62,6 +63,9 @@ class Options:
             device.open_namespace(spec, self.datapath.host).close()
         if self._is_renamed(spec.ifname):
             self._refuse_taken(record, spec.ifname)
+        if record.spec.forwarding and not spec.forwarding:
+            with suppress(NetnsNotFoundError), configuration.inside(record, self.datapath.host) as session:
+                company.refuse_same_subnet(self.maps, session, attrs.evolve(record, spec=spec), spec.ip)
 
     def mtu(self, record: Record) -> int:
         """MTU that the endpoint shall have, in bytes."""
