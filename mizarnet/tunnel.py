@@ -34,7 +34,7 @@ from mizarnet._model.specs import (
     TunnelSpec,
     parse_member,
 )
-from mizarnet.errors import InvalidTypeError
+from mizarnet.errors import InvalidTypeError, MizarnetError
 
 
 @public
@@ -171,8 +171,12 @@ class Tunnel(Described, Closing):
             host = undo.enter_context(Host.open(where))
             with host.locked():
                 device, created = find_or_make(host, name, spec)
-                if created:
+                try:
                     _close_ports(host)
+                except BaseException as error:
+                    if created:
+                        _undo(device, error)
+                    raise
             undo.pop_all()
             return cls(device, netns=where, created=created)
 
@@ -354,6 +358,14 @@ class Tunnel(Described, Closing):
 
     def _caption(self) -> str:
         return f"Tunnel {place_of(self)}"
+
+
+def _undo(device: TunnelDevice, error: BaseException) -> None:
+    """Delete a tunnel that was just made, and whose port tenants of gateways may still reach."""
+    try:
+        device.delete(force=True)
+    except MizarnetError as refused:
+        error.add_note(f"Tunnel {device.name} is still there: {refused}")
 
 
 def _close_ports(host: Host) -> None:
