@@ -47,7 +47,8 @@ def echo(
     ``whole`` forbids fragments: a request that does not fit raises OSError with EMSGSIZE.
     """
     v6 = ":" in address
-    rest = u16(os.getpid() & 0xFFFF) + u16(next(_sequence) & 0xFFFF) + os.urandom(size)
+    # An id of its own: a tracked connection keeps the translation that it began with.
+    rest = os.urandom(2) + u16(next(_sequence) & 0xFFFF) + os.urandom(size)
     request = icmp(128 if v6 else 8, rest)  # for IPv6 the kernel makes the checksum
     with _raw_socket(source, address) as raw:
         if whole:
