@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import attrs
 
@@ -176,8 +177,8 @@ class Making:
         wanted = [] if self.spec.nat else self._prefixes()
         routes.follow_outside(self.host, self.note, outside.ifindex, wanted)
 
-    def _write(self, outside: Link, **changes: object) -> None:
-        self.note = attrs.evolve(self.note, **changes)  # type: ignore[arg-type]
+    def _write(self, outside: Link, **changes: Any) -> None:
+        self.note = attrs.evolve(self.note, **changes)
         gateway_notes.write(self.host, outside.ifindex, self.note)
 
     def _egress(self) -> Link:
