@@ -30,7 +30,6 @@ from mizarnet.errors import (
     AgentNotFoundError,
     ExistsError,
     LayoutError,
-    MizarnetError,
     NetnsNotFoundError,
     StaleHandleError,
 )
@@ -114,16 +113,16 @@ def _of_host(host: Host) -> str:
 
 
 def follow_tunnels(host: Host) -> None:
-    """Write all rules anew behind a tunnel that came or went; what is refused a check tells."""
+    """Write all rules anew behind a tunnel that came or went; raises ``KernelError``."""
     for each in gateway_notes.read_all(host):
-        with suppress(MizarnetError):
-            record = find_record(host, each.note)
-            if record is not None and each.note.state is State.LIVE:
-                with configuration.inside(record, host) as inside:
-                    publish = published(inside)
-                    if publish is not None:
-                        write_inside(host, inside, each.note, publish)
-            write_host(host)
+        record = find_record(host, each.note)
+        if record is None or each.note.state is not State.LIVE:
+            continue
+        with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:
+            publish = published(inside)
+            if publish is not None:
+                write_inside(host, inside, each.note, publish)
+    write_host(host)
 
 
 def _closed_in_table(host: Host) -> set[Closed]:
