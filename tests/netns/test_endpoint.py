@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet._kernel.netlink import Session, read_sysctl
+from mizarnet._kernel.netlink import Session, list_addresses, read_sysctl
 from tests.support.icmp import echo
 from tests.support.tables import unchanged
 from tests.support.traffic import assert_no_ping, assert_ping
@@ -51,6 +51,27 @@ def test_ipv6_comes_on_for_its_device_alone_where_new_devices_have_none(world: W
         assert found == {"eth0": "0", "lo": "1", "default": "1"}
     assert echo(spaces[0], "fd00::2")
     assert echo(spaces[0], "10.0.0.2")
+
+
+@pytest.mark.parametrize("disabled", [0, 1])
+def test_a_router_asks_for_its_neighbours_at_once(world: World, disabled: int) -> None:
+    """In the name of its link-local address: when it is made, and when it is set up again."""
+    space = world.namespace("router")
+    space.set(**{"ipv6/conf/default/disable_ipv6": disabled, "ipv6/conf/default/addr_gen_mode": 1})
+
+    def made() -> tuple[bool, dict[str, bool]]:
+        agent = world.hosts[0].agent
+        mac = "02:00:00:00:00:01"
+        mz.Endpoint.create(agent, vni=7, ip="fd00::1/64", netns=space.name, mac=mac, forwarding=True)
+        with Session.open(space.name) as session:
+            link = device(space, "eth0")
+            there = list_addresses(session, ifindex=link.ifindex)
+            return link.up, {str(each.interface): each.tentative for each in there}
+
+    usable = {"fd00::1/64": False, "fe80::ff:fe00:1/64": False}
+    assert made() == (True, usable)
+    space.run("ip", "link", "set", "eth0", "down")
+    assert made() == (True, usable)
 
 
 def test_creating_it_again_with_less_said_finds_it(web: Container) -> None:

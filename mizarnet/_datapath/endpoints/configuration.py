@@ -13,7 +13,7 @@ import errno
 from collections import defaultdict
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_interface
+from ipaddress import IPv4Network, IPv6Interface, IPv6Network, collapse_addresses, ip_interface
 
 import attrs
 
@@ -42,7 +42,7 @@ from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
 from mizarnet._model.log import log
-from mizarnet._model.specs import EndpointSpec, Kind, Route
+from mizarnet._model.specs import EndpointSpec, Kind, MacAddress, Route
 from mizarnet.errors import ExistsError, KernelError, NetlinkError, NetnsNotFoundError
 
 
@@ -309,6 +309,9 @@ def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | No
 
 def _configure(record: Record, session: Session, found: Configuration) -> None:
     if not found.link.up:
+        if routes_ipv6(record.spec):
+            with _unless_there():
+                give_link_local(session, found.link, record.mac)
         bring_up(session, found.link, record)
     for address in _lost_addresses(record, found):
         with _unless_there():
@@ -406,6 +409,30 @@ def _give_address(session: Session, link: Link, address: IPInterface) -> None:
             raise
         _switch_ipv6_on(session, link)
         add_address(session, link.ifindex, address, dad=False)
+
+
+def routes_ipv6(spec: EndpointSpec) -> bool:
+    """Whether an endpoint may pass on IPv6 packets of others."""
+    return spec.forwarding and any(each.version == 6 for each in spec.ip)
+
+
+def give_link_local(session: Session, link: Link, mac: MacAddress) -> None:
+    """Give a device that is down the IPv6 link-local address that the kernel would make of its MAC, without DAD.
+
+    The kernel asks for neighbours in that address's name for what the namespace only passes on, and in no name at all
+    while DAD is at it: a router's first packets would wait for two seconds, and be lost on a busy machine.
+
+    Raises:
+        KernelError: The kernel refused.
+    """
+    _give_address(session, link, _link_local(mac))
+
+
+def _link_local(mac: MacAddress) -> IPInterface:
+    """With modified EUI-64 (RFC 4291, appendix A)."""
+    octets = mac.packed
+    identifier = bytes([octets[0] ^ 0x02]) + octets[1:3] + b"\xff\xfe" + octets[3:]
+    return IPv6Interface((b"\xfe\x80" + bytes(6) + identifier, 64))
 
 
 def give_new_addresses(session: Session, link: Link, addresses: Iterable[IPInterface]) -> None:

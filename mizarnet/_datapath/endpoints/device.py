@@ -12,8 +12,10 @@ from mizarnet._datapath.datapath import CREATE_AGAIN
 from mizarnet._datapath.endpoints.configuration import (
     give_addresses,
     give_default_route,
+    give_link_local,
     give_route,
     in_order_of_making,
+    routes_ipv6,
 )
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
@@ -33,6 +35,7 @@ from mizarnet._kernel.netlink import (
     owner_is_initial,
     read_links,
     resolve,
+    set_link,
     silence,
     upper_links,
 )
@@ -196,17 +199,7 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record, owner_of: Owne
     deadline = time.monotonic() + _TEARDOWN
     while True:
         try:
-            return create_macvlan(
-                target,
-                record.spec.ifname,
-                parent_ifindex=tunnel.ifindex,
-                parent_nsid=parent_nsid,
-                mac=str(record.mac),
-                mtu=record.mtu,
-                kind=record.spec.kind.value,
-                up=record.spec.kind is Kind.MACVLAN,
-                alias=mark(record),
-            )
+            return _made(tunnel, target, record, parent_nsid)
         except NetlinkError as refused:
             if time.monotonic() > deadline:
                 raise _explain(refused, record, tunnel) from None
@@ -215,6 +208,25 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record, owner_of: Owne
                 if refused.errno != errno.EADDRINUSE:
                     raise _explain(refused, record, tunnel) from None
                 time.sleep(0.01)
+
+
+def _made(tunnel: TunnelHooks, target: Session, record: Record, parent_nsid: int | None) -> Link:
+    spec, prepared = record.spec, routes_ipv6(record.spec)
+    link = create_macvlan(
+        target,
+        spec.ifname,
+        parent_ifindex=tunnel.ifindex,
+        parent_nsid=parent_nsid,
+        mac=str(record.mac),
+        mtu=record.mtu,
+        kind=spec.kind.value,
+        up=spec.kind is Kind.MACVLAN and not prepared,
+        alias=mark(record),
+    )
+    if spec.kind is Kind.MACVLAN and prepared:
+        give_link_local(target, link, record.mac)
+        set_link(target, link.ifindex, up=True)
+    return link
 
 
 def _removed_orphans(
