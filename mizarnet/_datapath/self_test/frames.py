@@ -18,7 +18,7 @@ from mizarnet._model.arguments import IPAddress
 from mizarnet._model.enumerations import Program, Verdict
 from mizarnet._model.specs import VIRTUAL_MAC
 
-_TC_OK, _TC_SHOT, _TC_REDIRECT = 0, 2, 7
+_TC_NEXT, _TC_OK, _TC_SHOT, _TC_REDIRECT = 0xFFFFFFFF, 0, 2, 7  # TC_NEXT is -1, as the kernel returns it
 _XDP_PASS, _XDP_TX = 2, 3
 _EGRESS, _INGRESS = 0, 1  # flags of a redirect
 _IPV6_KEY, _ZERO_CHECKSUM = 1, 2  # BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX
@@ -74,6 +74,8 @@ def frames(host: Host) -> Iterator[Canned]:
     yield from _refused(host, IPV4)
     yield _bounced_by_guard(host, IPV4)
     yield from _switched(host, IPV4)
+    yield _taken_out(host, IPV4)
+    yield from _left_in(host, IPV4)
 
 
 # -- the agent ---------------------------------------------------------------------------------------------
@@ -298,6 +300,39 @@ def _passed(name: str, frame: bytes) -> Canned:
 def _at_switch(name: str, frame: bytes, wanted: Outcome) -> Canned:
     way = Facts(hop_ifindex=DEVICE, hop_destination_mac=_NEXT_HOP, hop_source_mac=_NIC)
     return Canned(name=name, program=Program.SWITCH, frame=frame, facts=way, wanted=wanted)
+
+
+# -- the shortcut ------------------------------------------------------------------------------------------
+
+
+def _taken_out(host: Host, inner: Addresses) -> Canned:
+    """A plain tunnel packet, whose frame an endpoint may receive."""
+    packet = _packet(inner.remote, inner.db)
+    frame, delivered = ethernet(_VIRTUAL, _REMOTE, packet), ethernet(_DB, _VIRTUAL, packet)
+    asked = _counted(Program.SHORTCUT, Verdict.ACCEPTED, frame, receiver=known.DB_NUMBER, redirect=_INGRESS)
+    wanted = Outcome(_TC_REDIRECT, delivered, Context(mark=known.MARK_LOCAL), asked)
+    return _at_shortcut("taken out of its tunnel", _plain(host, frame), wanted)
+
+
+def _left_in(host: Host, inner: Addresses) -> Iterator[Canned]:
+    """Packets that go the kernel's way, as they came."""
+    here = ethernet(_VIRTUAL, _REMOTE, _packet(inner.remote, inner.db))
+    away = ethernet(_VIRTUAL, _REMOTE, _packet(inner.switched, inner.remote))
+    for name, frame, has_tunnel in (
+        ("left in its tunnel, which is gone", _plain(host, here), False),
+        ("left in its tunnel, for another host", _plain(host, away), True),
+    ):
+        asked = _counted(Program.SHORTCUT, Verdict.PASSED, frame)
+        left = _at_shortcut(name, frame, Outcome(_TC_NEXT, frame, NO_CONTEXT, asked))
+        yield attrs.evolve(left, has_tunnel=has_tunnel)
+
+
+def _plain(host: Host, frame: bytes) -> bytes:
+    return ethernet(_NIC, _ROUTER, ip(host.second, host.local, _tunnelled(host, frame)))
+
+
+def _at_shortcut(name: str, frame: bytes, wanted: Outcome) -> Canned:
+    return Canned(name=name, program=Program.SHORTCUT, frame=frame, wanted=wanted)
 
 
 # -- facts and recorded calls -------------------------------------------------------------------------------
