@@ -12,6 +12,7 @@ from mizarnet._datapath import forwarding, switches
 from mizarnet._datapath.checks.agent import switch_findings
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.gateways import rules
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._datapath.tunnel_device import no_underlay
@@ -27,6 +28,7 @@ from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     AgentNotFoundError,
     InvalidTypeError,
+    MizarnetError,
     StaleHandleError,
     SwitchNotFoundError,
 )
@@ -124,6 +126,7 @@ class TransitSwitch(Described):
             if device is None:
                 raise no_underlay(datapath.host, name or agent.tunnel.underlay)
             used = switches.attach(datapath, maps, device, wanted)
+            _tell_gateways(datapath.host)
         return cls(agent, device, mode=used, created=True)
 
     @classmethod
@@ -185,6 +188,7 @@ class TransitSwitch(Described):
         with self._datapath.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
             # Detaching the agent detached the switch.
             switches.clear(self._datapath)
+            _tell_gateways(self._datapath.host)
 
     def __repr__(self) -> str:
         return f"<TransitSwitch on {self.underlay}: {self.mode.value} XDP>"
@@ -218,3 +222,10 @@ def _detach_from(name: str, netns: NetnsLike | None) -> None:
             raise no_underlay(host, name)
         for each in switches.find(host, links=[link]):
             each.remove()
+        _tell_gateways(host)
+
+
+def _tell_gateways(host: Host) -> None:
+    """Let the rules of a host's gateways follow; the switch has rules of its own, so a check tells of a failure."""
+    with suppress(MizarnetError):
+        rules.follow_switch(host)

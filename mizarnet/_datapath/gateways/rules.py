@@ -125,6 +125,16 @@ def follow_tunnels(host: Host) -> None:
     write_host(host)
 
 
+def follow_switch(host: Host) -> None:
+    """Write the host's rules anew behind a transit switch that came, moved or went: they close its device, too.
+
+    Raises:
+        KernelError: The kernel refused them.
+    """
+    if gateway_notes.read_all(host):
+        write_host(host)
+
+
 def _closed_in_table(host: Host) -> set[Closed]:
     found = (ruleset.closed_of(each) for each in _comments(nftables.read(host, "table", FAMILY, TABLE)))
     return {each for each in found if each is not None}

@@ -80,6 +80,27 @@ def test_the_last_one_puts_it_back(host: Host, coming: tuple[str, ...]) -> None:
         assert not host.namespace.run("nft", "list", "ruleset")
 
 
+def test_the_switch_of_another_device_comes_and_goes(host: Host) -> None:
+    """The rules of gateways close its device as well, as long as it is there."""
+    run, before = host.namespace.run, settings(host.namespace)
+    run("ip", "link", "add", "eth8", "type", "veth", "peer", "name", "eth9")
+    run("ip", "link", "set", "eth8", "up")
+    seven = those_who_need(host)["seven"]
+    seven.come()
+    with mz.Host.open(netns=host.namespace.name) as seen:
+        for detach in (
+            lambda: mz.TransitSwitch.open(host.agent).detach(),
+            lambda: mz.TransitSwitch.detach("eth8", netns=host.namespace.name),
+        ):
+            mz.TransitSwitch.attach(host.agent, underlay="eth8", mode="generic")
+            assert findings(seen) == []
+            detach()
+            assert findings(seen) == []
+    seven.go()
+    run("ip", "link", "delete", "eth8")
+    assert settings(host.namespace) == before
+
+
 def test_a_switch_makes_no_router_of_its_host() -> None:
     """What comes in by its device for others goes on only where it would have without the switch."""
     need_nftables()
