@@ -3,27 +3,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
 
 import pytest
 
 import mizarnet as mz
-from tests.frames import datagram, mac
 from tests.support.icmp import assert_silence, echo, family_of
 from tests.support.namespace import Namespace
+from tests.support.outgoing import COUNT, MARK, PORTS, nothing_arrives, send_many
 from tests.support.outside import SUBNETS, VNIS, WORLD, Outside, host_address, outside
 from tests.support.services import DATAGRAMS, HTTP, fetch_page
 from tests.support.traffic import Capture
-from tests.world import UNDERLAY, EncapName, Host
-
-COUNT = int(os.environ.get("MIZARNET_TEST_FRAMES", "20000")) // 20
-"""Of each kind: a thousand, and fewer in emulation."""
-PORTS = (4789, 6081)
-MARK = b"a frame that nobody may get"
-LAST = b"the last datagram of this test"
+from tests.world import EncapName, Host
 
 
 @pytest.fixture(scope="module")
@@ -38,58 +30,9 @@ def way(encap: EncapName) -> Iterator[Outside]:
         gateway.delete()
 
 
-@contextmanager
-def nothing_arrives(*spaces: Namespace) -> Iterator[None]:
-    """No frame with the mark is seen on the underlay of some hosts, but for those of the VNI's own tunnel packets."""
-    with ExitStack() as open_ones:
-        captures = [open_ones.enter_context(Capture(space, UNDERLAY)) for space in spaces]
-        yield
-        for capture, space in zip(captures, spaces, strict=True):
-            end_with(space)
-            for frame in capture.until(lambda frame: LAST in frame):
-                assert MARK not in frame or is_of_the_vni(frame), f"{space.name} got {frame[:64].hex()}"
-
-
-def is_of_the_vni(frame: bytes) -> bool:
-    """Whether a frame is a tunnel packet of the tenants' own VNI, in which they may send what they want."""
-    to_tunnel = frame[12:14] == b"\x08\0" and frame[23] == socket.IPPROTO_UDP
-    return to_tunnel and int.from_bytes(frame[36:38]) in PORTS and int.from_bytes(frame[46:49]) == VNIS[0]
-
-
-def end_with(space: Namespace) -> None:
-    """Send the last datagram out of a namespace, where a capture sees it, too."""
-    with space.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        sender.sendto(LAST, ("192.0.2.255", 9))
-
-
 def others(way: Outside) -> list[Namespace]:
     """The hosts behind the one that leads out."""
     return [host.namespace for host in way.world.hosts[1:]]
-
-
-def payloads(size: int = 0) -> list[bytes]:
-    """What a tunnel would take for frames of another VNI, for either kind of tunnel."""
-    inner = datagram(
-        mac("02:00:00:00:00:01"),
-        "10.1.0.5",
-        "10.1.0.6",
-        destination_mac=mac("02:00:00:00:00:02"),
-        payload=MARK * (1 + size // len(MARK)),
-    )
-    return [bytes.fromhex("0800000000000800") + inner, bytes.fromhex("0000655800000800") + inner]
-
-
-def send_many(sender: Namespace, target: str, ports: Sequence[int], *, size: int = 0, own: int = 0) -> None:
-    """Frames to ports of an address, as datagrams of a socket."""
-    with sender.socket(family_of(target), socket.SOCK_DGRAM) as made:
-        made.bind(("::" if ":" in target else "0.0.0.0", own))
-        each = [(payload, (target, port)) for payload in payloads(size) for port in ports]
-        for number in range(COUNT):
-            try:
-                made.sendto(*each[number % len(each)])
-            except OSError as refused:  # told by the router, which is as good
-                assert refused.errno in (1, 101, 111, 113)
 
 
 @pytest.mark.vm
