@@ -276,7 +276,8 @@ class Tunnel(Described, Closing):
         """Change the tunnel while it is in use: another address, another NIC or a bridge before it, another MTU.
 
         Every endpoint stays, with its device. Programs are replaced as by :meth:`TransitAgent.upgrade`; the transit
-        switch moves to the new underlay. Nobody else is told: other hosts need the new address in their tables and
+        switch moves to the new underlay. Before that gateways whose ``egress`` was the old underlay do, unless the host
+        still leads out by that. Nobody else is told: other hosts need the new address in their tables and
         among their peers, and this one's peers stay as they are.
 
         Endpoints whose MTU is larger get the tunnel's, and so do those with a smaller one that nobody asked for. One
@@ -300,6 +301,8 @@ class Tunnel(Described, Closing):
             InvalidValueError: ``local`` is of the other IP version; nothing was changed.
             MtuError: The MTU does not fit the underlay, or is too small for an endpoint with IPv6; nothing was changed.
             ExistsError: The transit switch would move to a device with an XDP program of others; nothing was changed.
+            UnsupportedError: A gateway with an IPv6 address would move, the host forwards no IPv6, and the kernel
+                cannot forward that of one device alone; nothing was changed.
             AgentNotFoundError: The transit agent is being attached or detached; nothing was changed.
             LayoutError: Another version of this package attached the agent; nothing was changed.
             PrivilegeError: A capability is missing.

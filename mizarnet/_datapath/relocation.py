@@ -4,7 +4,8 @@
 ``meta`` is written first and says what the tunnel shall be. What follows compares with it and changes what differs:
 devices of endpoints before the agent where the MTU shrinks, and after it where it grows. So the same call finishes what
 one that was killed has begun, and programs that were left behind are a finding. On an error ``meta`` is put back, and
-all of it is done once more, towards what was before. The caller holds the host's lock.
+all of it is done once more, towards what was before. Gateways go to the new underlay even before ``meta``, each whole
+by itself: their tenants get out, and to no tunnel, whatever is done of the rest. The caller holds the host's lock.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import attrs
 from mizarnet._datapath import shortcuts, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, entries
+from mizarnet._datapath.gateways import Gateways, following, rules
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice, fitting_mtu, note_of, own_address, underlay_of
 from mizarnet._datapath.upgrade import upgrade
-from mizarnet._kernel.netlink import Link, set_link
+from mizarnet._kernel.netlink import Link, get_link, set_link
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import FIRST, Meta, Record
 from mizarnet._model.log import log
@@ -66,6 +68,7 @@ def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevi
         InvalidValueError: The address is of the other family.
         MtuError: The MTU does not fit the underlay, or is too small for endpoints with IPv6 addresses.
         ExistsError: The switch would move to a device that has another XDP program.
+        UnsupportedError: The kernel cannot forward IPv6 of the new underlay alone, for a gateway that goes there.
         AgentNotFoundError: The tunnel's agent is unfinished.
         LayoutError: Another version of this package attached it.
     """
@@ -146,11 +149,17 @@ def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Targe
         underlay_ifindex=target.underlay.ifindex,
         tunnel=tunnel.name,
     )
-    touched: list[Record] = []
+    gateways, touched = Gateways.of(datapath), list[Record]()
+    moving = following.followers(gateways, before.underlay_ifindex, target.underlay)
+    moved: list[int] = []
     try:
+        for noted in moving:
+            moved.append(noted.note.vni)
+            following.move(gateways, noted, target.underlay)
         _go_to(tunnel, datapath, wanted, target.underlay, touched)
     except BaseException as error:
         _go_back(tunnel, datapath, before, touched, error)
+        _lead_back(gateways, moved, before.underlay_ifindex, error)
         raise
 
 
@@ -167,6 +176,7 @@ def _go_to(
         tunnel.set_mtu(wanted.mtu)
     upgrade(datapath)
     switches.move(datapath, maps, underlay)
+    rules.follow_switch(datapath.host)
     shortcuts.settle(datapath.host, maps)
     tunnel.set_mtu(wanted.mtu)
     for record in _with_other_mtu(datapath, wanted.mtu, larger=False):
@@ -193,6 +203,19 @@ def _go_back(
         tunnel.set_mtu(before.mtu)
     except MizarnetError as left:
         error.add_note(f"{tunnel.name} was changed in part; Host.check() tells what: {left}")
+
+
+def _lead_back(gateways: Gateways, moved: list[int], before: int, error: BaseException) -> None:
+    """Let gateways lead out by the tunnel's former underlay again, if that is there still."""
+    underlay = get_link(gateways.host, ifindex=before)
+    try:
+        rules.follow_switch(gateways.host)
+        for vni in moved if underlay is not None else ():
+            noted = gateways.find(vni)
+            if noted is not None and underlay is not None:
+                following.move(gateways, noted, underlay)
+    except MizarnetError as left:
+        error.add_note(f"gateways were changed in part; Host.check() tells what: {left}")
 
 
 def _write_meta(maps: Maps, wanted: Meta) -> None:

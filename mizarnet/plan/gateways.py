@@ -68,7 +68,7 @@ def _compare(
             yield _claiming(step, found, attrs.evolve(found, **wanted))
         else:
             change = Change("replace", _subject(spec.vni), wanted, there, reason, True)
-            yield _claiming(Step(change, Rank.GATEWAYS, _replace(spec, found)), found, spec)
+            yield _claiming(Step(change, Rank.GATEWAYS, _replace(spec, found, given)), found, spec)
             return
     yield from _repairs(gateway_findings(gateways, noted))
 
@@ -152,12 +152,16 @@ def _update(vni: int, seen: GatewaySpec, given: Fields) -> Callable[[Place], obj
     return run
 
 
-def _replace(spec: GatewaySpec, seen: GatewaySpec) -> Callable[[Place], object]:
+def _replace(spec: GatewaySpec, seen: GatewaySpec, given: frozenset[str]) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
         datapath = place.datapath()
         with datapath.writing() as maps:
             gateways = Gateways(datapath, maps)
+            noted = gateways.find(spec.vni)
+            there = None if noted is None else gateways.spec(noted)
+            if there is not None and not _fields(spec, there, given)[0]:
+                return  # it went there with its tunnel, a step before
             noted = _seen(gateways, spec.vni, seen)
             assert noted is not None  # as it was seen
             gateways.replace(noted, seen, spec)

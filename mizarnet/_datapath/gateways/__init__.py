@@ -361,12 +361,18 @@ def close_host(host: Host, noted: Noted) -> None:
     note = noted.note
     set_link(host, noted.link.ifindex, up=False)  # the rules that keep tenants from the host go before it
     if note.forwarding:
-        taken = any(each.take_over(note.egress, note.forwarding) for each in switches.find(host))
-        if not taken:
-            forwarding.restore(host, note.egress, note.forwarding)
+        put_back(host, note)
         note = attrs.evolve(note, forwarding=0)
         gateway_notes.write(host, noted.link.ifindex, note)
     rules.write_host(host)
+
+
+def put_back(host: Host, note: Note) -> None:
+    """Put back what a gateway changed of its egress device, or hand it on to a transit switch or gateway there."""
+    if note.forwarding and not any(
+        each.take_over(note.egress, note.forwarding) for each in switches.find(host)
+    ):
+        forwarding.restore(host, note.egress, note.forwarding)
 
 
 def clear_ownerless(host: Host) -> None:

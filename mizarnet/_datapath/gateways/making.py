@@ -103,6 +103,14 @@ class Making:
             rules.write_host(self.host)
         self._route(outside)
 
+    def fit(self, mtu: int) -> None:
+        """Give both ends of the pair another MTU, in bytes: that of the egress device."""
+        with configuration.inside(self._record(), self.host) as inside:
+            link = get_link(inside, OUTSIDE)
+            for session, end in ((self.host, self._outside()), (inside, link)):
+                if end is not None and end.mtu != mtu:
+                    set_link(session, end.ifindex, mtu=mtu)
+
     def _noted(self) -> Note:
         return attrs.evolve(self.note, nat=self.spec.nat, host_access=self.spec.host_access)
 
