@@ -144,12 +144,13 @@ def unnoted(session: Session) -> list[Link]:
     return [link for link in named if Note.parse(link.alias) is None]
 
 
-def write(session: Session, ifindex: int, note: Note) -> None:
+def write(session: Session, ifindex: int, note: Note, *, up: bool | None = None) -> None:
     """Write the note of a gateway.
 
     Args:
         session: Session of the host.
         ifindex: Index of the device that has the note.
         note: The note.
+        up: Whether the device goes up or down with it, in the same message; None: it stays as it is.
     """
-    set_link(session, ifindex, alias=note.text())
+    set_link(session, ifindex, alias=note.text(), up=up)

@@ -24,7 +24,7 @@ from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Way
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Session, delete_link, delete_netns, get_link, read_sysctl, set_link
+from mizarnet._kernel.netlink import Session, delete_link, delete_netns, get_link, read_sysctl
 from mizarnet._model.codec import Record, record_key
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import State
@@ -327,8 +327,9 @@ class Gateways:
     def remove(self, noted: Noted) -> None:
         """Remove a gateway, however far it has come; parts that are gone already are no error.
 
-        The note ends with the pair that it is on, and the pair with a namespace that has one end of it. So both ends
-        are on the host when the namespace goes, and the pair goes last.
+        The pair is down from the moment that the note says so: the rules that keep tenants from the host go before the
+        pair. The note ends with that, and the pair with a namespace that has one end of it. So both ends are on the
+        host when the namespace goes, and the pair goes last.
         """
         record = self.record(noted)
         if record is not None and not record.private and record.instance != noted.note.instance:
@@ -338,7 +339,7 @@ class Gateways:
             state=State.DELETING,
             instance=noted.note.instance if record is None else record.instance,
         )
-        gateway_notes.write(self.host, noted.link.ifindex, note)
+        gateway_notes.write(self.host, noted.link.ifindex, note, up=False)
         networks.change(self.maps, {}, networks.keys(note.vni))
         close_host(self.host, Noted(note, noted.link))
         if record is not None:
@@ -359,7 +360,6 @@ class Gateways:
 def close_host(host: Host, noted: Noted) -> None:
     """Put back what a gateway that has begun to end changed of the host, unless others need it."""
     note = noted.note
-    set_link(host, noted.link.ifindex, up=False)  # the rules that keep tenants from the host go before it
     if note.forwarding:
         put_back(host, note)
         note = attrs.evolve(note, forwarding=0)
@@ -392,7 +392,7 @@ def remove_left(host: Host, noted: Noted) -> None:
     Its endpoint is in its namespace, and ends with it.
     """
     note = attrs.evolve(noted.note, state=State.DELETING)
-    gateway_notes.write(host, noted.link.ifindex, note)
+    gateway_notes.write(host, noted.link.ifindex, note, up=False)
     close_host(host, Noted(note, noted.link))
     take_back(host, note)
     delete_netns(private_netns.name_of(note.instance))

@@ -60,15 +60,21 @@ def published(inside: Session) -> tuple[Publish, ...] | None:
 
 
 def ways(host: Host) -> list[Way]:
-    """What the host's rules need to know of each gateway that has not begun to end.
+    """What the host's rules need to know of each gateway that tenants may get to the host by.
 
-    Tenants may get to the host by what is left of a gateway, too: it publishes nothing, and has its rules.
+    What is left of a gateway counts, too: it publishes nothing, and has its rules until its device is down.
     """
-    noted = (each.note for each in gateway_notes.read_all(host))
-    return [Way(note, _published_by(host, note)) for note in noted if note.state is not State.DELETING]
+    noted = gateway_notes.read_all(host)
+    return [
+        Way(each.note, _published_by(host, each.note))
+        for each in noted
+        if each.note.state is not State.DELETING or each.link.up
+    ]
 
 
 def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
+    if note.state is State.DELETING:
+        return ()
     record = find_record(host, note)
     if record is not None and record.may_have_device:
         with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:

@@ -11,7 +11,8 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import FindingKind as K
-from mizarnet._datapath import gateway_notes
+from mizarnet._datapath import age, gateway_notes
+from mizarnet._datapath.gateways import networks
 from mizarnet._kernel.bpf import Direction, TcxHook, uses_tcx, with_program
 from mizarnet._kernel.netlink import Session, set_link
 from mizarnet._model.enumerations import State
@@ -266,6 +267,60 @@ def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K)
     report = scene.seen.gc()
     assert report, str(report)
     assert scene.check() == []
+    assert_nothing_is_left(scene)
+
+
+@pytest.mark.parametrize("finish", ["delete_many", "create", "gc"])
+def test_a_deletion_that_died_at_once_leaves_nothing_open(
+    scene: Scene, finish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes the host's rules meanwhile takes away those of a device that is down already."""
+    near, host = scene.way.tenants[VNI][0].namespace, scene.way.host
+    with monkeypatch.context() as dying:
+        dying.setattr(networks, "change", die)
+        with pytest.raises(Died):
+            mz.Gateway.delete_many(host.agent, [VNI])
+    assert "state DOWN" in scene.here("ip", "link", "show", scene.device)
+    other = mz.Gateway.create(host.agent, vni=VNIS[1], egress=UNDERLAY, ip="10.1.0.9/24")
+    listed = scene.here("nft", "list", "table", *_TABLE)
+    assert scene.device not in listed
+    assert "dnat ip to" not in listed
+    assert_silence(near, host.address)
+    assert_silence(near, WORLD[4])
+    if finish == "delete_many":
+        mz.Gateway.delete_many(host.agent, [VNI])
+    elif finish == "create":
+        scene.way.gateway(VNI).delete()
+    else:
+        monkeypatch.setattr(age, "ABANDONED", 0.0)
+        assert {each.kind for each in scene.check()} == {K.ENDING}
+        assert scene.seen.gc()
+    assert scene.check() == []
+    other.delete()
+    assert_nothing_is_left(scene)
+
+
+class Died(BaseException):
+    """The process ended here."""
+
+
+def die(*_: object) -> None:
+    raise Died
+
+
+def test_what_is_ending_has_its_rules_until_its_device_is_down(scene: Scene) -> None:
+    """As another version leaves it, or whoever turns the device on again: it publishes nothing, and is closed."""
+    near, host = scene.way.tenants[VNI][0].namespace, scene.way.host
+    begin(scene, State.DELETING)
+    other = mz.Gateway.create(host.agent, vni=VNIS[1], egress=UNDERLAY, ip="10.1.0.9/24")
+    listed = scene.here("nft", "list", "table", *_TABLE)
+    assert "dnat ip to" not in listed
+    for chain in ("early", "services", "forwarded"):
+        assert f'iifname "{scene.device}"' in scene.here("nft", "list", "chain", *_TABLE, chain)
+    assert_silence(near, host.address)
+    assert scene.seen.gc()
+    assert scene.device not in scene.here("nft", "list", "table", *_TABLE)
+    other.delete()
     assert_nothing_is_left(scene)
 
 
