@@ -15,7 +15,8 @@ OWN = ("mizarnet", "shortcut")
 """Peers that are this library itself: each has a table."""
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGE, PLOT = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "benchmarks.svg"
-BEGIN, END = "<!-- made by tests/bench/suite.py: begin -->", "<!-- end -->"
+MEASURED, EMULATED = (f"<!-- made by tests/bench/{name}.py: begin -->" for name in ("suite", "suite_vm"))
+END = "<!-- end -->"
 
 
 @attrs.frozen
@@ -128,8 +129,12 @@ def write(
     """Put tables and plot into the page; what was written beside them stays."""
     rounds = len({result.round for result in results if result.row == rows[0]})
     peers = "\n".join(f"- **{name}**: {what}" for name, what in says.items())
-    text = f"{BEGIN}\n{machine}; {rounds} rounds.\n\n{peers}\n\n{made}\n\n![ratios](benchmarks.svg)\n{END}"
-    page = PAGE.read_text()
-    head, rest = page.split(BEGIN)
-    PAGE.write_text(head + text + rest.split(END)[1])
+    replace(MEASURED, f"{machine}; {rounds} rounds.\n\n{peers}\n\n{made}\n\n![ratios](benchmarks.svg)")
     PLOT.write_text(plot(rows, results))
+
+
+def replace(begin: str, text: str) -> None:
+    """Put a text between a mark of the page and the end that follows it."""
+    head, rest = PAGE.read_text().split(begin)
+    _, end, tail = rest.partition(END)
+    PAGE.write_text(f"{head}{begin}\n{text}\n{end}{tail}")

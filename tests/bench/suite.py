@@ -26,6 +26,7 @@ import attrs
 
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX, Session, set_link
 from tests.bench import peers, report
+from tests.bench.peers import Peer
 from tests.bench.timing import Timer
 from tests.support.isolation import isolate
 
@@ -68,13 +69,21 @@ ROWS = (
 )
 
 
-def measure(directory: Path, mtu: int, rounds: int, seconds: float) -> Iterator[report.Result]:
-    """The results of all rows with an MTU."""
-    programs = peers.compile_programs(directory)
-    timer = Timer(peers.compile_timer(directory), PRIORITY)
-    rows = [row for row in ROWS if row.mtu == mtu]
+def measure(
+    tools: Path, rows: Sequence[Row], kinds: Sequence[type[Peer]], rounds: int, seconds: float
+) -> Iterator[report.Result]:
+    """The results of rows with the same MTU.
+
+    Args:
+        tools: Directory with the compiled programs and the timer.
+        rows: What is measured.
+        kinds: Peers that have a turn.
+        rounds: How often each has one.
+        seconds: Length of a turn.
+    """
+    timer = Timer(tools / "timer", PRIORITY)
     with ExitStack() as stack:
-        alive = [stack.enter_context(kind(programs, mtu=mtu)) for kind in peers.PEERS]
+        alive = [stack.enter_context(kind(tools / "peers.bpf.o", mtu=rows[0].mtu)) for kind in kinds]
         for _ in range(rounds):
             number = time.time_ns()
             for row in rows:
@@ -100,8 +109,12 @@ def main(argv: Sequence[str]) -> int:
         with Session.open() as session:
             set_link(session, LOOPBACK_IFINDEX, up=True)
         with tempfile.TemporaryDirectory() as directory, arguments.results.open("a") as kept:
+            tools = Path(directory)
+            peers.compile_programs(tools)
+            peers.compile_timer(tools)
             for mtu in arguments.mtu or (1500, 9000):
-                for result in measure(Path(directory), mtu, arguments.rounds, arguments.seconds):
+                rows = [row for row in ROWS if row.mtu == mtu]
+                for result in measure(tools, rows, peers.PEERS, arguments.rounds, arguments.seconds):
                     kept.write(json.dumps(attrs.asdict(result)) + "\n")
     results = [report.Result(**json.loads(line)) for line in arguments.results.read_text().splitlines()]
     tables = report.tables([row.name for row in ROWS], [kind.name for kind in peers.PEERS], results)

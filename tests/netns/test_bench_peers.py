@@ -12,13 +12,11 @@ import pytest
 
 import mizarnet as mz
 from tests.bench import peers
-from tests.bench.peers import Peer, Way
-from tests.bench.peers.base import GUEST, VNI
+from tests.bench.peers import Peer
+from tests.bench.peers.base import GUEST
+from tests.bench.peers.evidence import SECONDS, kinds, on_the_wire, sent_by, sent_during
 from tests.bench.timing import Timer
-from tests.support.namespace import Namespace
-from tests.world import UNDERLAY, links
-
-SECONDS = 0.05
+from tests.world import links
 
 
 @pytest.fixture(scope="module")
@@ -43,52 +41,6 @@ def build(tools: Path) -> Iterator[Build]:
 @pytest.fixture
 def timer(tools: Path) -> Timer:
     return Timer(tools / "timer")
-
-
-def on_the_wire(peer: Peer, timer: Timer, way: Way | None) -> tuple[int, int]:
-    """Round trips of a moment, while nothing else is sent: how many frames of VXLAN, and how many others of IPv4."""
-    assert way is not None
-    with peer.hosts[0].packet_socket(UNDERLAY, 3) as listener:
-        assert timer.run("rr", way, seconds=SECONDS)["rate"] > 0
-        listener.setblocking(False)
-        frames = [frame for frame in _received(listener.recv) if frame[12:14] == b"\x08\x00"]
-    inside = [frame for frame in frames if is_vxlan(frame)]
-    return len(inside), len(frames) - len(inside)
-
-
-def sent_during(peer: Peer, timer: Timer, way: Way | None) -> int:
-    """Packets that the first host sends during round trips of a moment, once all that is to be learned is known."""
-    assert way is not None
-    timer.run("rr", way, seconds=SECONDS)
-    before = sent_by(peer.hosts[0], UNDERLAY)
-    assert timer.run("rr", way, seconds=SECONDS)["rate"] > 0
-    return sent_by(peer.hosts[0], UNDERLAY) - before
-
-
-def _received(receive: Callable[[int], bytes]) -> Iterator[bytes]:
-    while True:
-        try:
-            yield receive(128)
-        except BlockingIOError:
-            return
-
-
-def is_vxlan(frame: bytes) -> bool:
-    return (
-        frame[23] == 17
-        and frame[36:38] == (4789).to_bytes(2, "big")
-        and int.from_bytes(frame[46:49], "big") == VNI
-    )
-
-
-def kinds(namespace: Namespace) -> set[str]:
-    found = json.loads(namespace.run("ip", "-d", "-j", "link"))
-    return {each.get("linkinfo", {}).get("info_kind", "") for each in found}
-
-
-def sent_by(namespace: Namespace, name: str) -> int:
-    (found,) = json.loads(namespace.run("ip", "-s", "-j", "link", "show", name))
-    return int(found["stats64"]["tx"]["packets"])
 
 
 OVERLAYS = [each for each in peers.PEERS if each not in (peers.Native, peers.Macvlan)]

@@ -15,6 +15,9 @@ from tests.bench.peers.cilium import Cilium as Cilium
 from tests.bench.peers.cilium import CiliumInPlace as CiliumInPlace
 from tests.bench.peers.macvlan import Macvlan as Macvlan
 from tests.bench.peers.native import Native as Native
+from tests.bench.peers.netkit import Netkit as Netkit
+from tests.bench.peers.ovs import Ovs as Ovs
+from tests.bench.peers.own import Geneve as Geneve
 from tests.bench.peers.own import Mizarnet as Mizarnet
 from tests.bench.peers.own import WithShortcut as WithShortcut
 from tests.bench.peers.wiring import OldWiring as OldWiring
@@ -31,6 +34,19 @@ PEERS: tuple[type[Peer], ...] = (
     OldWiring,
     Macvlan,
 )
+"""Those of this machine's kernel."""
+EMULATED: tuple[type[Peer], ...] = (
+    Mizarnet,
+    WithShortcut,
+    Geneve,
+    Native,
+    Bridge,
+    Cilium,
+    CiliumInPlace,
+    Netkit,
+    Ovs,
+)
+"""Those of Debian's kernel 6.12."""
 _HERE = Path(__file__).parent
 
 

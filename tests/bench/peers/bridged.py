@@ -43,5 +43,9 @@ class BridgeNetfilter(Bridge):
 
 def has_netfilter(peer: Peer) -> bool:
     """Whether the kernel lets iptables look at what crosses a bridge, where that is asked for."""
-    found = peer.hosts[0].run("find", "/proc/sys/net/bridge", "-name", "bridge-nf-call-iptables").strip()
+    found = (
+        peer.hosts[0]
+        .run("find", "/proc/sys/net", "-maxdepth", "2", "-name", "bridge-nf-call-iptables")
+        .strip()
+    )
     return bool(found)

@@ -24,11 +24,15 @@ class Cilium(Peer):
         for number, host in enumerate(self.hosts):
             self.make_tunnel(host)
             loaded = self.load(number, guests, tunnel=device(host, self.tunnel).ifindex)
-            attach(host, self.tunnel, loaded.programs[self.way_in])
+            attach(host, device(host, self.tunnel).ifindex, loaded.programs[self.way_in])
             for near in ("q0", "q1"):
-                attach(host, near, loaded.programs[self.way_out])
+                self.attach_way_out(host, device(host, near).ifindex, loaded.programs[self.way_out])
         self.introduce(guests)
         self.ways(guests)
+
+    def attach_way_out(self, host: Namespace, near: int, program: Program) -> None:
+        """Attach the program for what a guest sends to the device that the host has of it."""
+        attach(host, near, program)
 
     def make_tunnel(self, host: Namespace) -> None:
         """The device that ``way_in`` is on."""
@@ -50,7 +54,7 @@ class CiliumInPlace(Cilium):
         """The NIC is there."""
 
 
-def attach(host: Namespace, name: str, program: Program) -> None:
+def attach(host: Namespace, ifindex: int, program: Program) -> None:
     """Attach a program to the ingress of a device."""
-    hook = TcxHook(device(host, name).ifindex, Direction.INGRESS)
+    hook = TcxHook(ifindex, Direction.INGRESS)
     host.call(lambda: hook.attach(program, revision=hook.query().revision))

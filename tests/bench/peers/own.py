@@ -15,6 +15,7 @@ class Mizarnet(Peer):
 
     name = "mizarnet"
     says = "all checks and counters on, by the kernel's way in"
+    encap: ClassVar[Literal["vxlan", "geneve"]] = "vxlan"
     shortcut: ClassVar[Literal["off", "auto"]] = "off"
 
     def build(self) -> None:
@@ -29,7 +30,7 @@ class Mizarnet(Peer):
         self.ways(guests)
 
     def _agent(self, host: int) -> mz.TransitAgent:
-        tunnel = mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=self.hosts[host].name)
+        tunnel = mz.Tunnel.create(TUNNEL, encap=self.encap, underlay=UNDERLAY, netns=self.hosts[host].name)
         self._undo.callback(tunnel.close)
         self._undo.callback(tunnel.delete, force=True)
         agent = mz.TransitAgent.attach(tunnel, peers=["192.0.2.0/24"], shortcut=self.shortcut)
@@ -43,3 +44,11 @@ class WithShortcut(Mizarnet):
     name = "shortcut"
     says = 'mizarnet with shortcut="auto": the same checks, in a program on the underlay'
     shortcut = "auto"
+
+
+class Geneve(Mizarnet):
+    """In the other encapsulation."""
+
+    name = "geneve"
+    says = "mizarnet with Geneve in place of VXLAN"
+    encap = "geneve"

@@ -3,6 +3,7 @@
  * The data paths of the peers, each as small as it can be: no policy, no identity, no counters. Real ones do more for
  * each packet, so these are the hardest to compare with.
  */
+#include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/in.h>
@@ -115,7 +116,7 @@ static __always_inline int is_ours(const struct outer *outer, const struct setti
 
 /* -- Cilium's style: the host's end of a veth pair, ingress; and ingress of a VXLAN device in metadata mode ------- */
 
-SEC("tc") int style_from(struct __sk_buff *skb)
+static __always_inline int style(struct __sk_buff *skb, bool is_netkit)
 {
 	struct spot *to = find((void *)(long)skb->data, (void *)(long)skb->data_end);
 	struct bpf_tunnel_key key = { .tunnel_ttl = TTL };
@@ -123,13 +124,23 @@ SEC("tc") int style_from(struct __sk_buff *skb)
 
 	if (!to || !own || bpf_skb_store_bytes(skb, 0, to->mac, ETH_ALEN, 0))
 		return TC_ACT_SHOT;
-	if (!to->host)
-		return bpf_redirect_peer(to->ifindex, 0);
+	if (!to->host) /* what sends into a netkit device comes out of its peer */
+		return is_netkit ? bpf_redirect(to->ifindex, 0) : bpf_redirect_peer(to->ifindex, 0);
 	key.tunnel_id = own->vni;
 	key.remote_ipv4 = to->host;
 	if (bpf_skb_set_tunnel_key(skb, &key, sizeof(key), BPF_F_ZERO_CSUM_TX))
 		return TC_ACT_SHOT;
 	return bpf_redirect(own->tunnel, 0);
+}
+
+SEC("tc") int style_from(struct __sk_buff *skb)
+{
+	return style(skb, false);
+}
+
+SEC("tc") int netkit_from(struct __sk_buff *skb)
+{
+	return style(skb, true);
 }
 
 SEC("tc") int style_to(struct __sk_buff *skb)
