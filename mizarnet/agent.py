@@ -336,7 +336,7 @@ class TransitAgent(Described, Closing):
         """
         datapath = self._datapath
         beside = (*switches.own(datapath), *shortcuts.own(datapath.host, datapath.meta_id))
-        return bool(datapath.outdated()) or any(each.outdated() for each in beside)
+        return bool(datapath.outdated()) or any(each.outdated(datapath.name) for each in beside)
 
     @whole
     def update(

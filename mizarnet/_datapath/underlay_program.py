@@ -39,23 +39,27 @@ class UnderlayProgram(ABC):
     def remove(self) -> None:
         """Detach the program, and undo what was changed for it; one that is gone is no error."""
 
-    def outdated(self) -> list[Finding]:
-        """A finding if the program is of another build than this package; else none."""
+    def outdated(self, tunnel: str) -> list[Finding]:
+        """A finding about its tunnel's program if that is of another build than this package; else none."""
         build, wanted = build_text(self.standing.build), build_text(installed_build())
         if build == wanted:
             return []
-        subject, text = Subject(self.KIND, self.link.name), f"its program is of build {build}"
-        remedy = "TransitAgent.upgrade() replaces it"
-        return [Finding(FindingKind.PROGRAM_OUTDATED, subject, wanted, build, text, remedy)]
+        text, remedy = f"its program is of build {build}", "TransitAgent.upgrade() replaces it"
+        return [self._finding(FindingKind.PROGRAM_OUTDATED, wanted, build, text, tunnel, remedy)]
 
-    def astray(self, wanted: bytes) -> list[Finding]:
-        """A finding if the program has other constants than are ``wanted``; else none."""
+    def astray(self, wanted: bytes, tunnel: str) -> list[Finding]:
+        """A finding about its tunnel's program if that has other constants than are ``wanted``; else none."""
         if self.standing.constants == wanted:
             return []
-        subject = Subject(self.KIND, self.link.name)
         there, here = codec.whereabouts(wanted), codec.whereabouts(self.standing.constants)
         text = f"its program works for {here}, and the tunnel is at {there} by now"
-        return [Finding(FindingKind.CONSTANTS_DIFFER, subject, there, here, text)]
+        return [self._finding(FindingKind.CONSTANTS_DIFFER, there, here, text, tunnel)]
+
+    def _finding(
+        self, kind: FindingKind, wanted: str, found: str, text: str, tunnel: str, remedy: str = ""
+    ) -> Finding:
+        subject = Subject(self.KIND, self.link.name)
+        return Finding(kind, subject, wanted, found, text, remedy, tunnel, self.standing.meta_id)
 
     def has_owner(self) -> bool:
         """Whether its tunnel is on this host, with programs of the same data path."""

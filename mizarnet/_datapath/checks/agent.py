@@ -84,8 +84,8 @@ def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findi
         elif not _forwards(datapath, link.name):
             text = f"{link.name} does not forward, so that every packet takes the slow way through the guard"
             yield _of_switch(datapath, FindingKind.FORWARDING_OFF, link.name, True, False, text)
-        yield from each.outdated()
-        yield from each.astray(constants(datapath.maps))
+        yield from each.outdated(datapath.name)
+        yield from each.astray(constants(datapath.maps), datapath.name)
 
 
 def _forwards(datapath: DataPath, device: str) -> bool:

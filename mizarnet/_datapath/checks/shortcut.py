@@ -37,8 +37,8 @@ def shortcut_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Fin
         remedy = 'agent.update(shortcut="off") lets all of them take the kernel\'s way'
         yield _finding(datapath, FindingKind.SHORTCUT_PAST, seen.right.link, None, "on", text, remedy)
     for each in seen.standing:
-        yield from each.outdated()
-        yield from each.astray(constants(datapath.maps))
+        yield from each.outdated(datapath.name)
+        yield from each.astray(constants(datapath.maps), datapath.name)
 
 
 def _unwanted(datapath: DataPath, seen: Situation, each: StandingShortcut) -> Finding:

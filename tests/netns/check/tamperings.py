@@ -280,6 +280,15 @@ def _shrink_on_paper(scene: Scene) -> None:
     scene.maps.meta.update(FIRST, attrs.evolve(meta, mtu=meta.mtu - 10).pack())
 
 
+def _with_meta(scene: Scene, make: Callable[[], object], **before: object) -> None:
+    """Make a program with the constants of another time: a process died before it replaced that one."""
+    now = scene.maps.read_meta()
+    scene.maps.meta.update(FIRST, attrs.evolve(now, **before).pack())
+    make()
+    meta = attrs.evolve(scene.maps.read_meta(), **{name: getattr(now, name) for name in before})
+    scene.maps.meta.update(FIRST, meta.pack())
+
+
 def _state(scene: Scene, state: State) -> None:
     meta = attrs.evolve(scene.maps.read_meta(), state=state)
     packed = layouts.Meta.unpack(meta.pack())._replace(changed=1)
@@ -412,6 +421,9 @@ SWITCHES: dict[str, Tampering] = {
             s.ip("link", "set", UNDERLAY, "xdpgeneric", "off"),
         ],
         {(K.SWITCH_GONE, f"switch {UNDERLAY}")},
+    ),
+    "left behind by a change of the tunnel": Tampering(
+        lambda s: _with_meta(s, lambda: _switch(s), mtu=1300), {(K.CONSTANTS_DIFFER, f"switch {UNDERLAY}")}
     ),
     "its tunnel deleted by hand": Tampering(
         lambda s: [_switch(s), s.ip("link", "delete", s.tunnel)],
