@@ -729,8 +729,11 @@ class Record:
         }
 
     def is_endpoint(self, data: bytes) -> bool:
-        """Whether a packed ``mzn_endpoint`` is of this endpoint: of its MAC and index."""
-        return is_local(data) and unpack_endpoint(data) == self._local()
+        """Whether a packed ``mzn_endpoint`` is of this endpoint, whatever rights it gives: of its MAC and index."""
+        if not is_local(data):
+            return False
+        found = unpack_endpoint(data)
+        return isinstance(found, Local) and (found.mac, found.slot) == (self.mac, self.slot)
 
     def _local(self) -> Local:
         return Local(self.mac, self.slot, self.spec.forwarding, self.spec.kind is Kind.MACVTAP)
