@@ -131,6 +131,7 @@ class Attempt(Closing):
         try:
             assert self._receive(1), f"{verb.name} cannot be prepared"
             self._tracer = fault and self._undo.enter_context(ground.injector.following(self.process, fault))
+            self._undo.callback(self._end)  # first of all: who follows a process waits for its end
         except BaseException:
             self._end()
             raise

@@ -482,6 +482,7 @@ def _gateway_verbs() -> Iterator[Verb]:
             "before": _some_gateway,
             "undo": _no_gateway,
             "rolls_back": False,
+            "keeps_part": name == "update",  # its ports are open, and the host's services are not yet
             "sparse": 4,
         }
         yield _of_agent(f"Gateway.{name}", call, **more)
