@@ -115,6 +115,7 @@ class Gateway(Described):
         nat: bool = True,
         host_access: bool = False,
         name: str | None = None,
+        forward_all_ipv6: bool = False,
     ) -> Self:
         """Create the gateway of a VNI, with the entries that lead its packets there on this host.
 
@@ -135,6 +136,9 @@ class Gateway(Described):
             host_access: Whether tenants reach the services of the host itself, and link-local addresses by it, such
                 as those of a cloud's metadata service.
             name: Name of its endpoint; None: ``"gateway/<vni>"``.
+            forward_all_ipv6: Whether IPv6 forwarding may be turned on for the whole host, where a gateway with an IPv6
+                address needs it: before kernel 6.17. Devices that live on router advertisements go on accepting them,
+                and what is no gateway's is dropped as before; the last gateway puts all of it back.
 
         Returns:
             The gateway; the existing one of the VNI, with ``created`` False, if it is as asked for.
@@ -146,11 +150,18 @@ class Gateway(Described):
                 its IP version, or a published port leads out of the VNI, or to a UDP port of tunnels.
             UnderlayNotFoundError: There is no such egress device.
             UnsupportedError: The kernel has no nftables, the command ``nft`` is missing, or IPv6 cannot be forwarded
-                by one device alone, and the host does not forward it.
+                by one device alone, the host does not forward it, and ``forward_all_ipv6`` is not given.
             CapacityError: A table is full.
         """
         wanted = GatewaySpec(
-            vni=vni, egress=egress, ip=ip, publish=publish, nat=nat, host_access=host_access, name=name
+            vni=vni,
+            egress=egress,
+            ip=ip,
+            publish=publish,
+            nat=nat,
+            host_access=host_access,
+            name=name,
+            forward_all_ipv6=forward_all_ipv6,
         )
         datapath = datapath_of(agent)
         with datapath.writing() as maps:

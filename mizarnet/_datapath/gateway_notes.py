@@ -31,7 +31,35 @@ _NOTE = re.compile(
     r"mizarnet gateway tunnel=(?P<tunnel>\d+) vni=(?P<vni>\d+) state=(?P<state>\d) egress=(?P<egress>\d+) "
     r"port=(?P<port>\d+) nat=(?P<nat>[01]) access=(?P<host_access>[01]) forward=(?P<forwarding>\d+) "
     r"number=(?P<number>\d+) changed=(?P<changed>\d+) endpoint=(?P<key>[0-9a-f]{32}) space=(?P<instance>[0-9a-f]+)"
+    r"(?P<whole> ra=[0-9.]* on=[0-9.]*)?"
 )
+_LONGEST = 254
+_ROOM = 6
+"""For what a note gets later: a later time, and other bits."""
+
+
+@attrs.frozen
+class Whole:
+    """What was changed of a whole host, so that it forwards IPv6.
+
+    Attributes:
+        advertised: Indexes of devices that live on router advertisements, which a router takes only if told so.
+        routers: Indexes of devices that forwarded IPv6 before; 0: those to come.
+    """
+
+    advertised: frozenset[int] = frozenset()
+    routers: frozenset[int] = frozenset()
+
+    def text(self) -> str:
+        """What stands in a note."""
+        ra, on = (".".join(map(str, sorted(each))) for each in (self.advertised, self.routers))
+        return f" ra={ra} on={on}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What a note tells."""
+        ra, on = ((int(each) for each in part.split("=")[1].split(".") if each) for part in text.split())
+        return cls(frozenset(ra), frozenset(on))
 
 
 @attrs.frozen
@@ -51,6 +79,7 @@ class Note:
         changed: Time at which the state was written, in nanoseconds of the boot clock.
         key: Key of the endpoint's record.
         instance: Random id of the endpoint, after which its namespace is named; 0: there is none yet.
+        whole: What is to be put back of the whole host; None: nothing.
     """
 
     tunnel: int
@@ -65,6 +94,7 @@ class Note:
     key: bytes
     instance: int = 0
     changed: int = attrs.field(default=0, eq=False)
+    whole: Whole | None = None
 
     @property
     def device(self) -> str:
@@ -91,8 +121,13 @@ class Note:
             f"mizarnet gateway tunnel={self.tunnel} vni={self.vni} state={int(self.state)} egress={self.egress} "
             f"port={self.port} nat={self.nat:d} access={self.host_access:d} forward={self.forwarding} "
             f"number={self.number} changed={time.clock_gettime_ns(time.CLOCK_BOOTTIME)} endpoint={self.key.hex()} "
-            f"space={self.instance:x}"
+            f"space={self.instance:x}{'' if self.whole is None else self.whole.text()}"
         )
+
+    @property
+    def fits(self) -> bool:
+        """Whether the kernel keeps an alias of that length, also with an endpoint's id."""
+        return len(attrs.evolve(self, instance=(1 << 64) - 1).text()) <= _LONGEST - _ROOM
 
     @classmethod
     def parse(cls, alias: str) -> Self | None:
@@ -102,10 +137,19 @@ class Note:
             return None
         texts = found.groupdict()
         key, instance = bytes.fromhex(texts.pop("key")), int(texts.pop("instance"), 16)
+        whole = texts.pop("whole")
         numbers = {name: int(value) for name, value in texts.items()}
         nat, access = bool(numbers.pop("nat")), bool(numbers.pop("host_access"))
         state = State(numbers.pop("state"))
-        return cls(**numbers, state=state, nat=nat, host_access=access, key=key, instance=instance)
+        return cls(
+            **numbers,
+            state=state,
+            nat=nat,
+            host_access=access,
+            key=key,
+            instance=instance,
+            whole=Whole.parse(whole) if whole else None,
+        )
 
 
 def device_name(tunnel: int, vni: int) -> str:

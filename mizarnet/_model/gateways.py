@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -100,6 +100,10 @@ def _to_host_access(value: bool) -> bool:
     return arguments.check_bool(value, argument="host_access")
 
 
+def _to_forward_all_ipv6(value: bool) -> bool:
+    return arguments.check_bool(value, argument="forward_all_ipv6")
+
+
 def _to_name(value: str | None) -> str:
     return "" if value is None else arguments.check_endpoint_name(value)
 
@@ -139,6 +143,7 @@ class GatewaySpec:
         nat: Whether what leaves gets an address of the host.
         host_access: Whether the tenant reaches the host's own services.
         name: Name of its endpoint.
+        forward_all_ipv6: Whether IPv6 may be forwarded for the whole host: a permission, which compares with nothing.
     """
 
     vni: int = attrs.field(converter=arguments.check_vni)
@@ -148,6 +153,7 @@ class GatewaySpec:
     nat: bool = attrs.field(default=True, converter=_to_nat)
     host_access: bool = attrs.field(default=False, converter=_to_host_access)
     name: str = attrs.field(default=None, converter=_to_name)
+    forward_all_ipv6: bool = attrs.field(default=False, converter=_to_forward_all_ipv6, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if not self.name:
@@ -160,6 +166,10 @@ class GatewaySpec:
                     argument="publish",
                     value=each,
                 )
+
+    def compared(self) -> dict[str, Any]:
+        """The fields by which two gateways differ."""
+        return {each.name: getattr(self, each.name) for each in attrs.fields(GatewaySpec) if each.eq}
 
     @property
     def versions(self) -> tuple[int, ...]:

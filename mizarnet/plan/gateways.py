@@ -96,9 +96,7 @@ def _repairs(findings: Iterable[Finding]) -> Iterator[RepairStep]:
 
 def _fields(spec: GatewaySpec, found: GatewaySpec, given: frozenset[str]) -> tuple[Fields, Fields]:
     """The given fields that differ; an address without its prefix is in whatever network there is."""
-    wanted = {
-        field.name: getattr(spec, field.name) for field in attrs.fields(GatewaySpec) if field.name in given
-    }
+    wanted = {name: value for name, value in spec.compared().items() if name in given}
     there = {name: getattr(found, name) for name in wanted}
     bare = [each.network.prefixlen == each.max_prefixlen for each in spec.ip]
     if all(bare) and [each.ip for each in spec.ip] == [each.ip for each in found.ip]:

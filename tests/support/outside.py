@@ -107,8 +107,14 @@ class Outside:
 
 
 @contextmanager
-def outside(encap: EncapName, vnis: Sequence[int] = VNIS) -> Iterator[Outside]:
-    """Three hosts, tenants of some VNIs, and no gateway yet."""
+def outside(encap: EncapName, vnis: Sequence[int] = VNIS, *, forwards: bool = True) -> Iterator[Outside]:
+    """Three hosts, tenants of some VNIs, and no gateway yet.
+
+    Args:
+        encap: Encapsulation.
+        vnis: VNIs of the tenants.
+        forwards: Whether the first host forwards IPv6, where the kernel does so for whole hosts alone.
+    """
     need_nftables()
     with World(encap, hosts=3) as world:
         for host in world.hosts:
@@ -121,7 +127,7 @@ def outside(encap: EncapName, vnis: Sequence[int] = VNIS) -> Iterator[Outside]:
             # Servers that wait on every address answer from this one.
             back = host_address(first, version)
             last.namespace.run("ip", f"-{version}", "route", "add", back, "dev", UNDERLAY, "src", address)
-        if not Path("/proc/sys/net/ipv6/conf/all/force_forwarding").exists():
+        if forwards and not Path("/proc/sys/net/ipv6/conf/all/force_forwarding").exists():
             first.namespace.run("sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
         world.serve(last.namespace)
         tenants: dict[int, tuple[Container, Container]] = {}

@@ -74,6 +74,7 @@ CASES: list[tuple[str, type[Exception], str, BadCall]] = [
     ("egress None", Type, "egress", lambda: gateway(egress=None)),
     ("nat as a number", Type, "nat", lambda: gateway(nat=1)),
     ("host_access None", Type, "host_access", lambda: gateway(host_access=None)),
+    ("forward_all_ipv6 as a number", Type, "forward_all_ipv6", lambda: gateway(forward_all_ipv6=1)),
     ("gateway's name empty", Value, "name", lambda: gateway(name="")),
     ("publish as text", Type, "publish", lambda: gateway(publish="tcp")),
     ("publish of pairs", Type, "publish", lambda: gateway(publish=[(80, 80)])),

@@ -9,9 +9,9 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet._datapath.gateway_notes import MOST, Note
+from mizarnet._datapath.gateway_notes import MOST, Note, Whole
 from mizarnet._datapath.gateways import ruleset
-from mizarnet._datapath.gateways.ruleset import Closed, Way
+from mizarnet._datapath.gateways.ruleset import EVERY, Closed, Way
 from mizarnet._model.enumerations import State
 from mizarnet._model.gateways import GatewaySpec
 
@@ -37,11 +37,27 @@ PORTS = (
 )
 
 
-@pytest.mark.parametrize("note", [NOTE, LARGEST, attrs.evolve(NOTE, nat=False, host_access=True)])
+@pytest.mark.parametrize(
+    "note",
+    [
+        NOTE,
+        LARGEST,
+        attrs.evolve(NOTE, nat=False, host_access=True),
+        attrs.evolve(NOTE, whole=Whole()),
+        attrs.evolve(LARGEST, whole=Whole(frozenset({2, 13}), frozenset({0, 3, 17}))),
+    ],
+)
 def test_a_note_is_read_as_it_was_written(note: Note) -> None:
     assert Note.parse(note.text()) == note
     assert len(note.text()) < 255
     assert len(note.device) <= 15
+
+
+def test_a_note_has_room_for_so_many_devices() -> None:
+    whole = Whole(frozenset(range(10, 20)), frozenset(range(10)))
+    assert attrs.evolve(NOTE, whole=whole).fits
+    assert not attrs.evolve(NOTE, whole=Whole(frozenset(range(100)))).fits
+    assert len(attrs.evolve(LARGEST, whole=Whole()).text()) < 255
 
 
 @pytest.mark.parametrize("alias", ["", "eth0", NOTE.text() + " ", NOTE.text().replace("state=1", "state=x")])
@@ -99,7 +115,10 @@ def test_published_ports_are_read_from_the_comments_of_their_rules() -> None:
 
 
 def test_without_gateways_the_table_of_the_host_goes() -> None:
-    assert "chain" not in ruleset.of_host([], [Closed(3, 4)], ())
-    rules = ruleset.of_host([Way(NOTE, PORTS)], [Closed(3, 4)], ())
-    assert "iif 3 meta nfproto ipv4 drop" in rules
-    assert [ruleset.closed_of(each) for each in re.findall(r'comment "([^"]*)"', rules)] == [Closed(3, 4)]
+    assert "chain" not in ruleset.of_host([], [], ())
+    for ways in ([Way(NOTE, PORTS)], []):  # one that has begun to end leaves no device open
+        rules = ruleset.of_host(ways, [Closed(3, 4), EVERY], ())
+        assert "iif 3 meta nfproto ipv4 drop" in rules
+        assert "    meta nfproto ipv6 drop" in rules
+        closed = [ruleset.closed_of(each) for each in re.findall(r'comment "([^"]*)"', rules)]
+        assert closed == [EVERY, Closed(3, 4)]

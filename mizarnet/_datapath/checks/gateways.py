@@ -120,7 +120,7 @@ def _forwards(host: Host, device: str, version: int) -> bool:
     try:
         return not forwarding.needed_by_router(host, device, version)
     except UnsupportedError:
-        return False
+        return False  # nor does the whole host
 
 
 def _of_pair(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterator[Finding]:

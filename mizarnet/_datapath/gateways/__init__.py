@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import age, forwarding, gateway_notes, private_netns, switches
+from mizarnet._datapath import age, forwarding, gateway_notes, private_netns, switches, whole_host
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration
 from mizarnet._datapath.gateway_notes import Note, Noted
@@ -115,6 +115,7 @@ class Gateways:
                 nat=noted.note.nat,
                 host_access=noted.note.host_access,
                 name=record.spec.name,
+                forward_all_ipv6=noted.note.whole is not None,
             )
         return None
 
@@ -243,8 +244,7 @@ class Gateways:
             key=record_key(spec.name),
         )
         rules.refuse_unable(host, Way(note, spec.publish))
-        for version in spec.versions:
-            forwarding.needed_by_router(host, egress.name, version)
+        fitness.refuse_unforwarded(host, spec, egress, note)
         holder = self.endpoints.named(spec.name)
         if holder is None or own is None or holder.instance != own.instance:
             self.endpoints.evict(holder, f"the name {spec.name!r}")
@@ -360,6 +360,10 @@ class Gateways:
 def close_host(host: Host, noted: Noted) -> None:
     """Put back what a gateway that has begun to end changed of the host, unless others need it."""
     note = noted.note
+    if note.whole is not None:
+        whole_host.give_up(host, note.whole)
+        note = attrs.evolve(note, whole=None)
+        gateway_notes.write(host, noted.link.ifindex, note)
     if note.forwarding:
         put_back(host, note)
         note = attrs.evolve(note, forwarding=0)
@@ -403,8 +407,8 @@ def remove_left(host: Host, noted: Noted) -> None:
 def _refuse_other(wanted: GatewaySpec, there: GatewaySpec) -> None:
     refuse_differences(
         f"the gateway of VNI {wanted.vni}",
-        attrs.asdict(wanted, recurse=False),
-        attrs.asdict(there, recurse=False),
+        wanted.compared(),
+        there.compared(),
         holder=there.name,
         hint="update() changes publish, nat and host_access; for all else delete it first",
     )

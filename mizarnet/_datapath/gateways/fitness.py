@@ -8,8 +8,9 @@ from ipaddress import ip_interface
 
 import attrs
 
-from mizarnet._datapath import gateway_notes
+from mizarnet._datapath import forwarding, gateway_notes, whole_host
 from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.gateway_notes import Note
 from mizarnet._datapath.gateways import networks, rules, ruleset
 from mizarnet._datapath.gateways.ruleset import Way
 from mizarnet._datapath.host import Host
@@ -19,7 +20,13 @@ from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.gateways import GatewaySpec, Publish
 from mizarnet._model.specs import EndpointKey, Network
-from mizarnet.errors import CapacityError, ExistsError, InvalidValueError, UnderlayNotFoundError
+from mizarnet.errors import (
+    CapacityError,
+    ExistsError,
+    InvalidValueError,
+    UnderlayNotFoundError,
+    UnsupportedError,
+)
 
 
 def with_prefixes(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> GatewaySpec:
@@ -232,6 +239,30 @@ def refuse_routed(host: Host, wanted: Iterable[IPNetwork], vni: int, *, but: int
                     holder=str(other),
                     hint="without translation the host must reach the VNI by its addresses: give nat=True",
                 )
+
+
+def refuse_unforwarded(host: Host, spec: GatewaySpec, egress: Link, note: Note) -> None:
+    """Raises ``UnsupportedError`` if what comes in by an egress device cannot be forwarded.
+
+    Args:
+        host: The host.
+        spec: What the gateway shall be.
+        egress: Device that it leads to.
+        note: Its note.
+    """
+    for version in spec.versions:
+        forwarding.needed_by_router(host, egress.name, version, whole=spec.forward_all_ipv6)
+    if 6 not in spec.versions or not forwarding.takes_whole_host(host, egress.name):
+        return
+    whole = whole_host.survey(host)
+    if not attrs.evolve(note, whole=whole).fits:
+        count = len(whole.advertised | whole.routers)
+        raise UnsupportedError(
+            f"{count} devices of this host live on router advertisements, or forward IPv6: too many to be put back",
+            feature="force_forwarding",
+            hint="turn it on for the host: net.ipv6.conf.all.forwarding=1, after accept_ra=2 on each device that has "
+            "its addresses from advertisements",
+        )
 
 
 def free_number(host: Host) -> int:

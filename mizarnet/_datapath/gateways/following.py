@@ -40,7 +40,9 @@ def followers(gateways: Gateways, before: int, after: Link) -> list[Noted]:
         begun = noted.note.egress == after.ifindex
         if begun or (noted.note.egress == before and not _stays(gateways.host, spec, before, after.ifindex)):
             for version in spec.versions:
-                forwarding.needed_by_router(gateways.host, after.name, version)
+                forwarding.needed_by_router(
+                    gateways.host, after.name, version, whole=noted.note.whole is not None
+                )
             found.append(noted)
     return found
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from mizarnet._datapath import forwarding, gateway_notes, private_netns
+from mizarnet._datapath import forwarding, gateway_notes, private_netns, whole_host
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration
-from mizarnet._datapath.gateway_notes import Note
+from mizarnet._datapath.gateway_notes import Note, Whole
 from mizarnet._datapath.gateways import fitness, networks, routes, rules
 from mizarnet._datapath.gateways.ruleset import INSIDE, OUTSIDE
 from mizarnet._datapath.host import Host
@@ -69,6 +69,7 @@ class Making:
     def run(self) -> None:
         """Make everything of a gateway of which nothing is there."""
         delete_link(self.host, name=self.note.device)  # a maker that died before it wrote the note
+        rules.put_back_unnoted(self.host)  # so that this one turns it on, and has a note of that
         peer = _peer_of(self.note)
         outside = create_veth(self.host, self.note.device, peer=peer, mtu=self._egress().mtu)
         gateway_notes.write(self.host, outside.ifindex, self.note)
@@ -171,14 +172,29 @@ class Making:
         egress = self._egress()
         needed = self.note.forwarding
         for version in self.spec.versions:
-            needed |= forwarding.needed_by_router(self.host, egress.name, version)
-        self._write(outside, forwarding=needed)
+            needed |= forwarding.needed_by_router(self.host, egress.name, version, whole=self._may_open_host)
+        whole = self._whole(egress)
+        self._write(outside, forwarding=needed, whole=whole)
         rules.write_host(self.host)
+        if whole is not None:
+            whole_host.turn_on(self.host, whole)
         for version in self.spec.versions:
             own = forwarding.needed_by_router(self.host, outside.name, version)
             forwarding.enable(self.host, outside.name, own)
         forwarding.enable(self.host, egress.name, needed)
         self._route(outside)
+
+    @property
+    def _may_open_host(self) -> bool:
+        return self.spec.forward_all_ipv6 or self.note.whole is not None
+
+    def _whole(self, egress: Link) -> Whole | None:
+        """What is to be noted of the whole host before it forwards IPv6."""
+        before = self.note.whole
+        if 6 not in self.spec.versions or not forwarding.takes_whole_host(self.host, egress.name):
+            return before
+        now = whole_host.survey(self.host)
+        return now if before is None else attrs.evolve(before, advertised=before.advertised | now.advertised)
 
     def _route(self, outside: Link) -> None:
         """Routes of the host to the VNI's prefixes, where addresses are not translated."""

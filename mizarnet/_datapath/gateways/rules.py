@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
-from mizarnet._datapath import forwarding, gateway_notes, switches
+from mizarnet._datapath import forwarding, gateway_notes, switches, whole_host
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import configuration, items
-from mizarnet._datapath.gateway_notes import Note
+from mizarnet._datapath.gateway_notes import Note, Whole
 from mizarnet._datapath.gateways import ruleset
-from mizarnet._datapath.gateways.ruleset import FAMILY, TABLE, Closed, Way
+from mizarnet._datapath.gateways.ruleset import EVERY, FAMILY, TABLE, Closed, Way
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel import nftables
@@ -90,14 +90,23 @@ def tunnel_ports(host: Host) -> set[int]:
 
 def closed(host: Host) -> set[Closed]:
     """The devices that were no routers before gateways came, or transit switches."""
-    noted = [(each.note.egress, each.note.forwarding) for each in gateway_notes.read_all(host)]
-    noted += [(each.link.ifindex, each.changes()) for each in switches.find(host)]
-    return {
-        Closed(ifindex, version)
-        for ifindex, changes in noted
-        for change, version in forwarding.VERSIONS.items()
-        if changes & change
-    }
+    found = _closed_for_gateways(host)
+    for each in switches.find(host):
+        found |= _closed_by(each.link.ifindex, each.changes())
+    return found
+
+
+def _closed_for_gateways(host: Host) -> set[Closed]:
+    """The devices that were no routers before gateways came, also of gateways that have begun to end."""
+    found: set[Closed] = set()
+    for each in gateway_notes.read_all(host):
+        found |= _closed_by(each.note.egress, each.note.forwarding)
+        found |= {EVERY} if each.note.whole is not None else set()
+    return found
+
+
+def _closed_by(ifindex: int, changes: int) -> set[Closed]:
+    return {Closed(ifindex, version) for change, version in forwarding.VERSIONS.items() if changes & change}
 
 
 def write_host(host: Host) -> None:
@@ -106,16 +115,24 @@ def write_host(host: Host) -> None:
     A device that the table closes and no note tells of, since somebody deleted the device that had the note, gets its
     forwarding back first.
     """
-    known = closed(host)
-    for each in _closed_in_table(host) - known:
-        for change, version in forwarding.VERSIONS.items():
-            if version == each.version:
-                forwarding.restore(host, each.ifindex, change)
+    put_back_unnoted(host)
     nftables.apply(host, _of_host(host), "write the host's rules for gateways")
 
 
+def put_back_unnoted(host: Host) -> None:
+    """Put back the forwarding of what the host's table closes and no note tells of."""
+    for each in _closed_in_table(host) - closed(host):
+        if each == EVERY:
+            whole_host.turn_off(host, Whole())
+            continue
+        for change, version in forwarding.VERSIONS.items():
+            if version == each.version:
+                forwarding.restore(host, each.ifindex, change)
+
+
 def _of_host(host: Host) -> str:
-    return ruleset.of_host(ways(host), closed(host), tunnel_ports(host))
+    found = ways(host)
+    return ruleset.of_host(found, closed(host) if found else _closed_for_gateways(host), tunnel_ports(host))
 
 
 def follow_tunnels(host: Host) -> None:

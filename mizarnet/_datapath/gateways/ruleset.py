@@ -53,12 +53,16 @@ class Closed:
     """A device whose forwarding was turned on for gateways: what is neither theirs nor an answer is dropped.
 
     Attributes:
-        ifindex: Index of the device.
+        ifindex: Index of the device; 0: every device.
         version: IP version.
     """
 
     ifindex: int
     version: int
+
+
+EVERY = Closed(0, 6)
+"""All devices, where IPv6 forwarding was turned on for the whole host."""
 
 
 def tunnel_ports(ports: Iterable[int]) -> set[int]:
@@ -67,15 +71,16 @@ def tunnel_ports(ports: Iterable[int]) -> set[int]:
 
 
 def of_host(ways: Sequence[Way], closed: Iterable[Closed], ports: Iterable[int]) -> str:
-    """The commands that make the host's table what gateways need; without gateways, that remove it.
+    """The commands that make the host's table what gateways need; without gateways only what closes devices is left.
 
     Args:
         ways: Its gateways.
         closed: Devices that were no routers before.
         ports: UDP ports of the host's tunnels.
     """
+    last = [*_closing(closed)]
     if not ways:
-        return _clean()
+        return _clean() + (_table([_chain("forwarded", "filter", "forward", _AHEAD, last)]) if last else "")
     ports = {*ports, *(way.note.port for way in ways)}
     chains = [
         _chain("early", "filter", "prerouting", _BEFORE_CONNECTIONS, _early(ways, ports)),
@@ -84,7 +89,7 @@ def of_host(ways: Sequence[Way], closed: Iterable[Closed], ports: Iterable[int])
         _chain("own", "nat", "output", -100, _published(ways, arriving=False)),
         _chain("translated", "nat", "postrouting", 100, _translated(ways, ports)),
         _chain("services", "filter", "input", _AHEAD, _services(ways)),
-        _chain("forwarded", "filter", "forward", _AHEAD, [*_forwarded(ways, ports), *_closing(closed)]),
+        _chain("forwarded", "filter", "forward", _AHEAD, [*_forwarded(ways, ports), *last]),
     ]
     return _clean() + _table(chains)
 
@@ -222,7 +227,8 @@ def _forwarded(ways: Sequence[Way], ports: Set[int]) -> list[str]:
 
 def _closing(closed: Iterable[Closed]) -> list[str]:
     return [
-        f'iif {each.ifindex} meta nfproto ipv{each.version} drop comment "{CLOSED} {each.version} {each.ifindex}"'
+        f"{f'iif {each.ifindex} ' if each.ifindex else ''}meta nfproto ipv{each.version} drop "
+        f'comment "{CLOSED} {each.version} {each.ifindex}"'
         for each in sorted(closed, key=lambda each: (each.ifindex, each.version))
     ]
 

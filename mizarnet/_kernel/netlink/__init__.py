@@ -14,6 +14,7 @@ from mizarnet._kernel.netlink.addresses import (
     primary_address,
     wait_for_address,
 )
+from mizarnet._kernel.netlink.advertised import advertised_links
 from mizarnet._kernel.netlink.chains import HOOKS, Chain, Expression, list_chains
 from mizarnet._kernel.netlink.create import (
     UNFINISHED,
@@ -102,6 +103,7 @@ __all__ = [
     "Way",
     "add_address",
     "add_route",
+    "advertised_links",
     "anonymous_netns",
     "create_bridge",
     "create_macvlan",
