@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mizarnet as mz
 from mizarnet._kernel.closing import Closing
+from mizarnet._kernel.netlink import Session, create_veth
 from tests.crash.state import Reader, State
 from tests.support.flow import Delivery, Probe
 from tests.support.injector import Injector
@@ -17,6 +18,8 @@ from tests.world import BLUE, TUNNEL, World, calm
 
 OTHER, PORT = "tunnel1", 7777
 """The tunnel that is made and deleted; the bystanders' own stays."""
+NICS = "nic0", "nic1"
+"""Two ends of a cable, of which a tunnel with a gateway goes from one to the other."""
 LABELS = ("e1", "e2", "e3")
 _EVERY = 0.005  # seconds between two datagrams of a bystander
 _OF_OTHERS = ("near ", "next ", f"host device {TUNNEL} ", "host address ", "host hook ", f"{TUNNEL} ")
@@ -61,6 +64,9 @@ class Ground(Closing):
         seen = {"near": near.namespace.name, "next": beside.namespace.name, **self.spaces}
         self._reader = Reader(self.host, seen, rules=self._rules)
         self._undo.callback(self._reader.close)
+        if self._rules:
+            with Session.open(self.host) as session:
+                create_veth(session, NICS[0], peer=NICS[1])
         if self._rules:  # the name of the feed that gateways write for stays in the table of names
             self.agent.networks.apply({(1, "0.0.0.0/0"): mz.Network()}, feed="gateway")
             self.agent.networks.apply({}, [(1, "0.0.0.0/0")], feed="gateway")

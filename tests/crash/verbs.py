@@ -12,8 +12,15 @@ import attrs
 
 import mizarnet as mz
 from mizarnet._datapath import loader
-from mizarnet._kernel.netlink import Session, delete_address, get_link
-from tests.crash.ground import OTHER, PORT, Ground
+from mizarnet._kernel.netlink import (
+    Session,
+    add_address,
+    delete_address,
+    get_link,
+    list_addresses,
+    set_link,
+)
+from tests.crash.ground import NICS, OTHER, PORT, Ground
 from tests.support.builds import installed
 from tests.world import UNDERLAY
 
@@ -486,6 +493,64 @@ def _gateway_verbs() -> Iterator[Verb]:
             "sparse": 4,
         }
         yield _of_agent(f"Gateway.{name}", call, **more)
+    yield Verb(
+        "Gateway.follow",
+        before=_gateway_on_nic,
+        prepare=_open_tunnel,
+        call=_to_other_nic,
+        again={"by handle": _follow},
+        undo=_no_nics,
+        rolls_back=False,
+        keeps_part=True,
+        sparse=4,
+    )
+
+
+def _gateway_on_nic(ground: Ground) -> None:
+    """A gateway that leads out by its tunnel's NIC, whose address has gone to another one."""
+    _give_address(ground, NICS[0])
+    tunnel = mz.Tunnel.create(OTHER, encap="vxlan", underlay=NICS[0], port=PORT, netns=ground.host)
+    with tunnel, mz.TransitAgent.attach(tunnel) as agent:
+        mz.Gateway.create(agent, vni=VNI, egress=NICS[0], ip="10.7.0.1/24", publish=_PORTS[0])
+    _give_address(ground, NICS[1])
+
+
+def _give_address(ground: Ground, name: str) -> None:
+    """Give the address to one end of the cable, and take it from the other."""
+    with Session.open(ground.host) as session:
+        for each in NICS:
+            link = get_link(session, each)
+            assert link is not None
+            set_link(session, link.ifindex, up=True)
+            there = list_addresses(session, ifindex=link.ifindex)
+            if each != name and any(address.interface == _ON_NIC for address in there):
+                delete_address(session, link.ifindex, _ON_NIC)
+        link = get_link(session, name)
+        assert link is not None
+        add_address(session, link.ifindex, _ON_NIC)
+
+
+_ON_NIC = ip_interface("198.51.100.1/24")
+
+
+def _to_other_nic(tunnel: mz.Tunnel) -> object:
+    return tunnel.update(underlay=NICS[1])
+
+
+def _follow(ground: Ground) -> None:
+    with _open_tunnel(ground) as tunnel:
+        _to_other_nic(tunnel)
+
+
+def _no_nics(ground: Ground) -> None:
+    mz.Tunnel.delete(OTHER, netns=ground.host, force=True)
+    with Session.open(ground.host) as session:
+        for each in NICS:
+            link = get_link(session, each)
+            assert link is not None
+            for address in list_addresses(session, ifindex=link.ifindex):
+                delete_address(session, link.ifindex, address.interface)
+            set_link(session, link.ifindex, up=False)
 
 
 # -- tables ------------------------------------------------------------------------------------------------
