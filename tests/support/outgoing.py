@@ -48,8 +48,8 @@ def end_with(space: Namespace) -> None:
         sender.sendto(LAST, ("192.0.2.255", 9))
 
 
-def payloads(size: int = 0) -> list[bytes]:
-    """What a tunnel would take for frames of another VNI, for either kind of tunnel."""
+def payloads(size: int = 0) -> dict[int, bytes]:
+    """What a tunnel would take for frames of another VNI, by the port of either kind of tunnel."""
     inner = datagram(
         mac("02:00:00:00:00:01"),
         "10.1.0.5",
@@ -57,15 +57,19 @@ def payloads(size: int = 0) -> list[bytes]:
         destination_mac=mac("02:00:00:00:00:02"),
         payload=MARK * (1 + size // len(MARK)),
     )
-    return [bytes.fromhex("0800000000000800") + inner, bytes.fromhex("0000655800000800") + inner]
+    return {4789: bytes.fromhex("0800000000000800") + inner, 6081: bytes.fromhex("0000655800000800") + inner}
 
 
-def send_many(sender: Namespace, target: str, ports: Sequence[int], *, size: int = 0, own: int = 0) -> None:
-    """Frames to ports of an address, as datagrams of a socket."""
+def send_many(sender: Namespace, target: str, ports: Sequence[int], *, size: int = 0) -> None:
+    """So many frames of each kind to ports of an address, as datagrams of a socket: to a tunnel those of its kind."""
     with sender.socket(family_of(target), socket.SOCK_DGRAM) as made:
-        made.bind(("::" if ":" in target else "0.0.0.0", own))
-        each = [(payload, (target, port)) for payload in payloads(size) for port in ports]
-        for number in range(COUNT):
+        each = [
+            (payload, (target, port))
+            for own_port, payload in payloads(size).items()
+            for port in ports
+            if port == own_port or port not in PORTS
+        ]
+        for number in range(COUNT * len(each)):
             try:
                 made.sendto(*each[number % len(each)])
             except OSError as refused:  # told by the router, which is as good
