@@ -18,6 +18,7 @@ from tests.support.outgoing import PORTS, nothing_arrives, send_many
 from tests.support.outside import VNIS, WORLD, Outside, findings, outside, private_spaces
 from tests.support.services import HTTP, fetch_page
 from tests.world import TUNNEL, UNDERLAY
+from tests.world.spaces import mac_of
 
 VNI = VNIS[0]
 PORT = 8080
@@ -95,7 +96,6 @@ def moving() -> Iterator[Moving]:
         assert not private_spaces(way.host.namespace)
 
 
-@pytest.mark.vm
 def test_another_address(moving: Moving) -> None:
     moving.works(moving.way.host.address)
     host = moving.way.host
@@ -118,7 +118,7 @@ def into_bridge(moving: Moving) -> dict[str, str]:
     """The NIC becomes a port of a bridge, which has its addresses from then on; the settings of that."""
     run, own = moving.space.run, str(moving.way.host.tunnel.local)
     v6 = f"fd00:ee::{moving.way.host.address.rpartition('.')[2]}"
-    mac = run("cat", f"/sys/class/net/{UNDERLAY}/address").strip()
+    mac = mac_of(moving.space, UNDERLAY).hex(":")
     run("ip", "link", "add", "br0", "address", mac, "type", "bridge")
     run("ip", "link", "set", UNDERLAY, "master", "br0")
     run("ip", "link", "set", "br0", "up", "mtu", "1400")
