@@ -77,6 +77,11 @@ const char *bpf_map__name(const struct bpf_map *map);
 int bpf_map__fd(const struct bpf_map *map);
 bool bpf_map__is_internal(const struct bpf_map *map);
 int bpf_map__set_max_entries(struct bpf_map *map, __u32 max_entries);
+__u32 bpf_map__type(const struct bpf_map *map);
+__u32 bpf_map__key_size(const struct bpf_map *map);
+__u32 bpf_map__value_size(const struct bpf_map *map);
+__u32 bpf_map__max_entries(const struct bpf_map *map);
+__u32 bpf_map__map_flags(const struct bpf_map *map);
 int bpf_map__reuse_fd(struct bpf_map *map, int fd);
 const void *bpf_map__initial_value(struct bpf_map *map, size_t *size);
 int bpf_map__set_initial_value(struct bpf_map *map, const void *data, size_t size);
@@ -96,11 +101,16 @@ struct bpf_map_info {
 	__u32 key_size;
 	__u32 value_size;
 	__u32 max_entries;
+	__u32 map_flags;
 	char name[16];
+	__u32 btf_id;
+	__u32 btf_key_type_id;
+	__u32 btf_value_type_id;
 	...;
 };
 
 int bpf_map_get_fd_by_id(__u32 id);
+int bpf_map_freeze(int fd);
 int bpf_map_lookup_elem(int fd, const void *key, void *value);
 int bpf_map_update_elem(int fd, const void *key, const void *value, __u64 flags);
 int bpf_map_delete_elem(int fd, const void *key);
@@ -143,6 +153,13 @@ struct bpf_test_run_opts {
 	...;
 };
 
+struct bpf_btf_info {
+	__u64 btf; /* the address of a buffer to fill in */
+	__u32 btf_size;
+	...;
+};
+
+int bpf_btf_get_fd_by_id(__u32 id);
 int bpf_obj_get_info_by_fd(int fd, void *info, __u32 *size);
 int bpf_prog_get_fd_by_id(__u32 id);
 int bpf_prog_bind_map(int prog_fd, int map_fd, const void *opts);

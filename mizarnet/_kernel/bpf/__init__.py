@@ -25,7 +25,9 @@ from mizarnet._kernel.bpf.frame_runner import FrameRunner as FrameRunner
 from mizarnet._kernel.bpf.hook import Direction as Direction
 from mizarnet._kernel.bpf.hook import device_exists as device_exists
 from mizarnet._kernel.bpf.map import Map as Map
+from mizarnet._kernel.bpf.map import MapShape as MapShape
 from mizarnet._kernel.bpf.map import MapType as MapType
+from mizarnet._kernel.bpf.map import MapTypes as MapTypes
 from mizarnet._kernel.bpf.map import UpdateMode as UpdateMode
 from mizarnet._kernel.bpf.object import Object as Object
 from mizarnet._kernel.bpf.object import ObjectSpec as ObjectSpec

@@ -102,6 +102,18 @@ class Btf:
             }
         )
 
+    def type_name(self, type_id: int) -> str:
+        """The C type of that id as written, such as ``"__u32"`` or ``"struct mzn_address"``."""
+        item = self._types[type_id]
+        if item.kind == _ARRAY:
+            return self._array_name(item)
+        if item.kind == _PTR:
+            return f"{self.type_name(item.word)} *"
+        if item.kind in _MODIFIERS:
+            return self.type_name(item.word)
+        prefix = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum ", _FWD: "struct "}
+        return f"{prefix.get(item.kind, '')}{item.name}".strip()
+
     def _parse(self, raw: bytes) -> Iterator[_Type]:
         at = 0
         while at < len(raw):
@@ -125,7 +137,7 @@ class Btf:
             if not name and inner.kind in (_STRUCT, _UNION):
                 yield from self._members(inner, offset)
             else:
-                yield Member(name, offset, self._size(type_id), self._type_name(type_id))
+                yield Member(name, offset, self._size(type_id), self.type_name(type_id))
 
     def _enumerators(self, owner: _Type) -> dict[str, int]:
         # Compilers before clang 15 leave the sign flag of 32-bit enumerations unset, whatever the values.
@@ -141,21 +153,10 @@ class Btf:
             return self._size(element) * count
         return self._size(item.word) if item.kind in (*_MODIFIERS, _TYPEDEF, _VAR) else item.word
 
-    def _type_name(self, type_id: int) -> str:
-        item = self._types[type_id]
-        if item.kind == _ARRAY:
-            return self._array_name(item)
-        if item.kind == _PTR:
-            return f"{self._type_name(item.word)} *"
-        if item.kind in _MODIFIERS:
-            return self._type_name(item.word)
-        prefix = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum ", _ENUM64: "enum ", _FWD: "struct "}
-        return f"{prefix.get(item.kind, '')}{item.name}".strip()
-
     def _array_name(self, item: _Type) -> str:
         """``element[outer][inner]``: an array of arrays names its own length first, as C does."""
         element, _, count = item.tail[0]
-        base, bracket, inner = self._type_name(element).partition("[")
+        base, bracket, inner = self.type_name(element).partition("[")
         return f"{base}[{count}]{bracket}{inner}"
 
 

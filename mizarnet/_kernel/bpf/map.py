@@ -6,13 +6,17 @@ from __future__ import annotations
 import enum
 import errno as _errno
 import functools
+import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from operator import add
 from typing import Self
 
+import attrs
+
 from mizarnet._kernel.bpf import _batch
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
+from mizarnet._kernel.bpf.btf import Btf, StructLayout
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.refusals import explained
 from mizarnet.errors import CapacityError, EntryNotFoundError, ExistsError, InvalidValueError
@@ -46,7 +50,49 @@ class UpdateMode(enum.IntEnum):
 
 
 _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
+_OF_DEVMAP = 1 << 7  # BPF_F_RDONLY_PROG, which the kernel adds by itself
 _ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+
+
+@attrs.frozen
+class MapShape:
+    """What a program and a map must agree on.
+
+    Attributes:
+        number: Kind of map, as the kernel numbers it.
+        key_size: Bytes of a key.
+        value_size: Bytes of a value, on one CPU.
+        max_entries: Capacity in entries.
+        flags: Flags that the map is made with.
+    """
+
+    number: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+    @property
+    def type(self) -> MapType:
+        """Kind of map."""
+        return MapType(self.number)
+
+
+@attrs.frozen
+class MapTypes:
+    """The C types of a map, as the object that it was made for has them.
+
+    Attributes:
+        key: Type of a key, such as ``"struct mzn_mac"``.
+        value: Type of a value, such as ``"__u64"``.
+        layouts: Structures of the object, by name.
+        enums: Enumerations of the object, by name.
+    """
+
+    key: str
+    value: str
+    layouts: Mapping[str, StructLayout]
+    enums: Mapping[str, Mapping[str, int]]
 
 
 class Map(Fd):
@@ -62,6 +108,7 @@ class Map(Fd):
         value_size: Bytes of a value, on one CPU.
         slot_size: Bytes that the kernel reads and writes for one key; ``value_size`` unless per-CPU.
         max_entries: Capacity in entries; in bytes for a ring buffer.
+        shape: What a program that uses the map must have been compiled for.
     """
 
     def __init__(self, number: int, *, what: str) -> None:
@@ -76,6 +123,12 @@ class Map(Fd):
         self.key_size: int = int(info.key_size)
         self.value_size: int = int(info.value_size)
         self.max_entries: int = int(info.max_entries)
+        own = _OF_DEVMAP if self.type is MapType.DEVMAP else 0
+        self.shape: MapShape = MapShape(
+            int(info.type), self.key_size, self.value_size, self.max_entries, int(info.map_flags) & ~own
+        )
+        self._btf_id = int(info.btf_id)
+        self._type_ids = int(info.btf_key_type_id), int(info.btf_value_type_id)
         self._stride = (self.value_size + 7) // 8 * 8
         self._cpus = _possible_cpus() if self.type in _PER_CPU else 1
         self.slot_size: int = self._stride * self._cpus if self.type in _PER_CPU else self.value_size
@@ -92,6 +145,26 @@ class Map(Fd):
             return None
         check(fd, f"open BPF map {map_id}", needs=("CAP_SYS_ADMIN",))
         return cls(fd, what=f"map {map_id}")
+
+    def types(self) -> MapTypes | None:
+        """The C types of the map; None if the kernel was not told them, as for some kinds of map.
+
+        Raises:
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
+        """
+        if not self._btf_id or not self._type_ids[1]:
+            return None
+        btf = _read_btf(self._btf_id)
+        key, value = map(btf.type_name, self._type_ids)
+        return MapTypes(key, value, btf.layouts(), btf.enums())
+
+    def freeze(self) -> None:
+        """Let user space write the map no more, for good; programs write on.
+
+        Raises:
+            BpfError: ``EBUSY``: a system call is writing it just now.
+        """
+        check(lib.bpf_map_freeze(self.fileno()), f"freeze map {self.name!r}", needs=("CAP_SYS_ADMIN",))
 
     @property
     def memory(self) -> int:
@@ -117,9 +190,15 @@ class Map(Fd):
     def lookup_per_cpu(self, key: bytes) -> list[bytes] | None:
         """The values at ``key`` of all possible CPUs, in order, without padding; for per-CPU maps."""
         slot = self.lookup(key)
-        if slot is None:
-            return None
+        return None if slot is None else self.split(slot)
+
+    def split(self, slot: bytes) -> list[bytes]:
+        """The values of all possible CPUs in a slot, in order, without padding; for per-CPU maps."""
         return [slot[at : at + self.value_size] for at in range(0, len(slot), self._stride)]
+
+    def join(self, values: Iterable[bytes]) -> bytes:
+        """The slot with a value for each possible CPU; the reverse of :meth:`split`."""
+        return b"".join(value.ljust(self._stride, b"\0") for value in values)
 
     def update(self, key: bytes, value: bytes, *, mode: UpdateMode = UpdateMode.ANY) -> None:
         """Write one entry; ``value`` has ``slot_size`` bytes.
@@ -285,6 +364,29 @@ class Map(Fd):
 
 def _cut(packed: bytes, size: int, count: int) -> list[bytes]:
     return [packed[at : at + size] for at in range(0, size * count, size)]
+
+
+@functools.lru_cache(maxsize=2)  # the maps of one object have the same
+def _read_btf(btf_id: int) -> Btf:
+    operation = f"read BTF {btf_id}"
+    fd = check(lib.bpf_btf_get_fd_by_id(btf_id), operation, needs=("CAP_SYS_ADMIN",))
+    try:
+        return Btf(_raw_btf(fd, operation))
+    finally:
+        os.close(fd)
+
+
+def _raw_btf(fd: int, operation: str) -> bytes:
+    """The types behind a descriptor. The kernel says first how many bytes they have."""
+    info = ffi.new("struct bpf_btf_info *")
+    size = ffi.new("__u32 *", ffi.sizeof("struct bpf_btf_info"))
+    check(lib.bpf_obj_get_info_by_fd(fd, info, size), operation)
+    raw = ffi.new("char[]", info.btf_size)
+    filled = ffi.new(
+        "struct bpf_btf_info *", {"btf": int(ffi.cast("uintptr_t", raw)), "btf_size": info.btf_size}
+    )
+    check(lib.bpf_obj_get_info_by_fd(fd, filled, size), operation)
+    return bytes(ffi.buffer(raw))
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from mizarnet._kernel.bpf._log import listening
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
 from mizarnet._kernel.bpf.fd import require_descriptors
 from mizarnet._kernel.bpf.features import has_btf
-from mizarnet._kernel.bpf.map import Map
+from mizarnet._kernel.bpf.map import Map, MapShape
 from mizarnet._kernel.bpf.program import Program
 from mizarnet._kernel.closing import Closing, Owner
 from mizarnet.errors import ClosedError, InvalidValueError, NotFoundError, UnsupportedError, VerifierError
@@ -130,6 +130,21 @@ class ObjectSpec(Owner):
         if entries < 1:
             raise InvalidValueError("a map holds at least one entry", argument="entries", value=entries)
         check(lib.bpf_map__set_max_entries(self._map(name), entries), f"set the capacity of map {name!r}")
+
+    def shape(self, name: str) -> MapShape:
+        """Kind, sizes and flags of map ``name`` as it will be made.
+
+        Raises:
+            InvalidValueError: No such map.
+        """
+        item = self._map(name)
+        return MapShape(
+            int(lib.bpf_map__type(item)),
+            int(lib.bpf_map__key_size(item)),
+            int(lib.bpf_map__value_size(item)),
+            int(lib.bpf_map__max_entries(item)),
+            int(lib.bpf_map__map_flags(item)),
+        )
 
     def reuse_map(self, name: str, existing: Map) -> None:
         """Use an ``existing`` map in place of map ``name``, so that new programs keep old data.

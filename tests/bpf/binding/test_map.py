@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import threading
 from collections.abc import Iterator
@@ -230,3 +231,30 @@ def test_closed(sample: Object) -> None:
         sample.maps["table"].lookup(key(1))
     with pytest.raises(ClosedError):
         sample.maps["table"].lookup_all()
+
+
+def test_the_kernel_knows_types_and_shape(spec: ObjectSpec) -> None:
+    wanted = spec.shape("prefixes")
+    assert wanted.type is MapType.LPM_TRIE
+    with spec.load() as loaded:
+        assert loaded.maps["prefixes"].shape == wanted
+        types = loaded.maps["table"].types()
+        assert types is not None
+        assert types.value == "struct sample_value"
+        assert types.layouts["sample_value"] == spec.layouts["sample_value"]
+        assert loaded.maps["events"].types() is None
+
+
+def test_a_frozen_map_is_written_by_nobody(sample: Object) -> None:
+    table = sample.maps["table"]
+    table.update(key(1), value(1))
+    table.freeze()
+    for write in (
+        lambda: table.update(key(1), value(2)),
+        lambda: table.delete(key(1)),
+        lambda: table.take(key(1)),
+    ):
+        with pytest.raises(BpfError) as refused:
+            write()
+        assert refused.value.errno == errno.EPERM
+    assert table.lookup(key(1)) == value(1)
