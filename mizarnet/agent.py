@@ -16,7 +16,7 @@ from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.checks.losses import Watch, read_losses
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
-from mizarnet._datapath.loader import Capacity, build_text, capacity_of
+from mizarnet._datapath.loader import Capacity, build_text
 from mizarnet._datapath.lock import SHARED_HOST
 from mizarnet._datapath.shortcuts import Situation
 from mizarnet._datapath.tunnel_device import TunnelDevice
@@ -133,7 +133,7 @@ class TransitAgent(Described, Closing):
         self._datapath = datapath
         self._watch = Watch(datapath.host)
         self.hook: Hook = _hook(datapath)
-        self.capacity: Capacity = capacity_of(datapath.maps)
+        self.capacity: Capacity = datapath.capacity
         place = place_of(tunnel)
         self.endpoints: EndpointTable = EndpointTable(datapath, place)
         self.networks: NetworkTable = NetworkTable(datapath, place)
@@ -206,6 +206,9 @@ class TransitAgent(Described, Closing):
     def open(cls, tunnel: Tunnel | str, *, netns: NetnsLike | None = None) -> Self:
         """Make a handle of the agent that is attached to a tunnel; nothing in the kernel is changed.
 
+        If an older version of this package attached the agent, with tables of another schema, there is a warning, and
+        the handle raises ``LayoutError`` until :meth:`upgrade`.
+
         Args:
             tunnel: Handle of the tunnel, or its name.
             netns: Host namespace of a tunnel given by name; None: the calling thread's.
@@ -213,7 +216,7 @@ class TransitAgent(Described, Closing):
         Raises:
             AgentNotFoundError: No agent is attached, attaching or detaching it is unfinished, or the tunnel was moved
                 here from another network namespace.
-            LayoutError: Another version of this package attached it.
+            LayoutError: A newer version of this package attached it, or one whose tables cannot be converted.
             PrivilegeError: ``CAP_SYS_ADMIN`` is missing, without which the kernel opens no program by id.
             TunnelNotFoundError: There is no such tunnel.
         """
@@ -335,6 +338,8 @@ class TransitAgent(Described, Closing):
         The programs of transit switch and shortcut count as well.
         """
         datapath = self._datapath
+        if datapath.is_older:
+            return True
         beside = (*switches.own(datapath), *shortcuts.own(datapath.host, datapath.meta_id))
         return bool(datapath.outdated()) or any(each.outdated(datapath.name) for each in beside)
 
@@ -363,19 +368,27 @@ class TransitAgent(Described, Closing):
 
     @whole
     def upgrade(self) -> None:
-        """Replace the programs that run by this package's, with no packet lost and no table changed.
+        """Replace the programs that run by this package's, with no packet lost and no entry changed.
 
         Before that the new programs pass a self-test on maps of its own. The programs of transit switch and shortcut
-        are replaced as well. The older package downgrades with the same call. Does nothing where nothing is outdated.
+        are replaced as well. Tables of an older schema are moved to this package's, and counters go on. Handles of the
+        older package raise ``StaleHandleError`` then. Within a schema the older package downgrades with the same call.
+        Does nothing where nothing is outdated.
 
         Raises:
             SelfTestError: A program of this package fails its self-test on this kernel; nothing was changed.
             VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
-            LayoutError: The tables are of another schema than this package's; nothing was changed.
+            LayoutError: The tables are of a newer schema, or cannot be converted; nothing was changed.
             StaleHandleError: Another process changed a hook meanwhile; programs that were replaced are attached again.
         """
-        from mizarnet._datapath.upgrade import upgrade  # with the self-test
+        from mizarnet._datapath.migration import migrate  # with the self-test
+        from mizarnet._datapath.upgrade import upgrade
 
+        if self._datapath.is_older:
+            with device_of(self.tunnel).host.locked():
+                migrate(self._datapath.hooks)
+                self._go_on(self.tunnel)
+            return
         with self._datapath.writing():
             upgrade(self._datapath)
 
@@ -434,6 +447,8 @@ class TransitAgent(Described, Closing):
                 self._go_on(successor_of(self.tunnel))
 
     def _is_stale(self) -> bool:
+        if self._datapath.is_older:
+            return True  # unless another process has upgraded it meanwhile, that changes nothing
         try:
             _ = self._datapath.maps
         except (StaleHandleError, AgentNotFoundError):
@@ -444,7 +459,7 @@ class TransitAgent(Described, Closing):
         with ExitStack() as undo:
             found = undo.enter_context(closing(DataPath.open(device_of(tunnel).hooks)))
             found.warn_if_outdated()
-            hook, capacity = _hook(found), capacity_of(found.maps)
+            hook, capacity = _hook(found), found.capacity
             undo.pop_all()
         self._datapath.become(found)
         self.tunnel = tunnel
@@ -513,7 +528,7 @@ def site_of(agent: TransitAgent) -> Site:
 
 
 def _hook(datapath: DataPath) -> Hook:
-    return deciding_hook(datapath.maps.read_meta().layers)
+    return deciding_hook(datapath.layers)
 
 
 def _room(entries: int | None, *, argument: str, most: int) -> int | None:

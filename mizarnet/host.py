@@ -108,7 +108,8 @@ class Host(Described, Closing):
                     agent = self._kept[tunnel] = TransitAgent.open(tunnel)
                 else:
                     agent.reopen()
-                found.append(agent)
+                if not datapath_of(agent).is_older:
+                    found.append(agent)
         return found
 
     def gateways(self) -> list[Gateway]:

@@ -7,6 +7,7 @@ programs that are missing there are attached again.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,22 +20,24 @@ from mizarnet._datapath.dry_run.facts import Facts
 from mizarnet._datapath.dry_run.standby import Standby
 from mizarnet._datapath.hooks import PLACES
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import build_text, constants, installed_build
+from mizarnet._datapath.loader import Capacity, build_text, capacity_of, constants, installed_build
 from mizarnet._datapath.lock import SHARED_TABLES, Section
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.survey import Standing, Survey, refuse_other_schema, survey
+from mizarnet._datapath.older import Older
+from mizarnet._datapath.survey import Standing, Survey, other_schema, refuse_newer, refuse_older, survey
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
-from mizarnet._model.enumerations import Program, State
+from mizarnet._model.enumerations import Limit, Program, State
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject, messages, of_kind
 from mizarnet._model.log import log
 from mizarnet.errors import (
     AgentNotFoundError,
     ClosedError,
+    KernelError,
     MizarnetError,
     NotFoundError,
     StaleHandleError,
@@ -63,7 +66,7 @@ class _Opened:
     Attributes:
         hooks: Hooks of the tunnel.
         meta_id: Id of the map ``meta``.
-        maps: Maps of the data path.
+        maps: Maps of the data path; of an older schema they can only be upgraded.
         local: Underlay address of the tunnel, as its programs know it.
         known: Programs that were recognised, by id.
         lost: Why the data path cannot be used any more; None: it can.
@@ -72,7 +75,7 @@ class _Opened:
 
     hooks: TunnelHooks
     meta_id: int
-    maps: Maps
+    maps: Maps | Older
     local: IPAddress
     known: dict[int, Standing]
     lost: type[MizarnetError] | None = None
@@ -101,7 +104,7 @@ class DataPath:
         AgentNotFoundError: In the same methods: another program took agent and guard off every hook.
     """
 
-    def __init__(self, hooks: TunnelHooks, found: Survey, standing: Standing, maps: Maps) -> None:
+    def __init__(self, hooks: TunnelHooks, found: Survey, standing: Standing, maps: Maps | Older) -> None:
         """Not for users: see :meth:`find` and :meth:`open`."""
         self.host: Host = hooks.host
         self.name: str = hooks.name
@@ -116,10 +119,14 @@ class DataPath:
         """The data path on a tunnel, finished or not; None if no program of ours is on the hooks.
 
         Raises:
-            LayoutError: Another version of this package attached it.
+            LayoutError: Another version of this package attached it, or did not finish an upgrade.
             ExistsError: Programs of two data paths are on the hooks.
             PrivilegeError: ``CAP_SYS_ADMIN`` is missing, without which the kernel opens no program by id.
         """
+        return cls._find(hooks, older=False)
+
+    @classmethod
+    def _find(cls, hooks: TunnelHooks, *, older: bool) -> Self | None:
         for _ in range(_ATTEMPTS):
             try:
                 found = hooks.survey()
@@ -128,8 +135,11 @@ class DataPath:
             standing = found.any
             if standing is None:
                 return None
-            refuse_other_schema(standing)
-            maps = Maps.open(standing.map_ids)
+            refuse_newer(found)
+            if not older:
+                refuse_older(found)
+            old = standing.head.schema != Limit.SCHEMA
+            maps = Older.open(standing) if old else Maps.open(standing.map_ids)
             if maps is not None:
                 return cls(hooks, found, standing, maps)
         return None
@@ -138,21 +148,30 @@ class DataPath:
     def open(cls, hooks: TunnelHooks) -> Self:
         """The data path on a tunnel, if it is finished and of this host.
 
+        One of an older schema refuses everything but to be upgraded.
+
         Raises:
             AgentNotFoundError: There is none, it is unfinished, or the tunnel was moved from another namespace.
-            LayoutError: As for :meth:`find`.
+            LayoutError: A newer version of this package attached it, or one whose tables cannot be converted.
             ExistsError: As for :meth:`find`.
             PrivilegeError: As for :meth:`find`.
         """
-        opened = cls.find(hooks)
+        opened = cls._find(hooks, older=True)
         if opened is None:
             raise AgentNotFoundError(f"no transit agent is attached to {hooks.name}", hint=_ATTACH)
         try:
-            opened.refuse(opened.findings())
+            opened.refuse([*opened._of_meta(opened._opened.maps.read_meta())])
+            if not opened.is_older:
+                opened.refuse(opened.findings())
         except BaseException:
             opened.close()
             raise
         return opened
+
+    @property
+    def is_older(self) -> bool:
+        """Whether an older version of this package attached it, so that it can only be upgraded."""
+        return isinstance(self._opened.maps, Older)
 
     def become(self, other: DataPath) -> None:
         """Go on as another data path of the same host, which is not to be used or closed any more.
@@ -164,7 +183,7 @@ class DataPath:
         before.standby.close()
         if self._closed:  # by another thread meanwhile
             self._opened.standby.close()
-            self._maps.close()
+            self._opened.maps.close()
         else:
             before.maps.retire()
 
@@ -173,7 +192,7 @@ class DataPath:
         if not self._closed:
             self._closed = True
             self._opened.standby.close()
-            self._maps.close()
+            self._opened.maps.close()
 
     @property
     def closed(self) -> bool:
@@ -196,8 +215,19 @@ class DataPath:
         return self._opened.local
 
     @property
+    def layers(self) -> int:
+        """Layers of the data path when it was opened, as bits of ``Layer``."""
+        return self._opened.maps.read_meta().layers
+
+    @property
+    def capacity(self) -> Capacity:
+        """Sizes of its tables."""
+        maps = self._opened.maps
+        return maps.capacity if isinstance(maps, Older) else capacity_of(maps)
+
+    @property
     def _maps(self) -> Maps:
-        return self._opened.maps
+        return _current_schema(self._opened)
 
     @property
     def _lost(self) -> type[MizarnetError] | None:
@@ -206,7 +236,7 @@ class DataPath:
     @property
     def maps(self) -> Maps:
         """Maps of the data path, for reading, after a check that they are still the tunnel's."""
-        return self._current().maps
+        return _current_schema(self._current())
 
     def _current(self) -> _Opened:
         self._refuse_unusable()
@@ -225,6 +255,7 @@ class DataPath:
         standing = found.any
         if standing is None:
             raise _lose(opened, self._absence(opened))
+        refuse_newer(found)
         if standing.meta_id != opened.meta_id or opened.lost:
             raise _lose(
                 opened, StaleHandleError("the transit agent behind this handle was replaced", hint=_REOPEN)
@@ -259,6 +290,10 @@ class DataPath:
             self._maps.stamp()
             try:
                 yield self._maps
+            except KernelError as refused:
+                if refused.errno == errno.EPERM:
+                    self.survey()  # says so if the tables were frozen, and others have their place by now
+                raise
             finally:
                 if self._lost is None:
                     self._stamp_again()
@@ -286,7 +321,7 @@ class DataPath:
             PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
         """
         opened = self._current()
-        with opened.standby.on(opened.maps) as dry_run:
+        with opened.standby.on(_current_schema(opened)) as dry_run:
             return dry_run.run(program, frame, context, facts)
 
     def _stamp_again(self) -> None:
@@ -408,7 +443,7 @@ class DataPath:
 
     def warn_if_outdated(self) -> None:
         """Warn if an attached program is of another build than this package."""
-        builds = self.survey().builds
+        builds = (self.hooks if self.is_older else self).survey().builds
         if builds - {installed_build()}:
             warn_outdated(builds)
 
@@ -420,6 +455,7 @@ class DataPath:
                 "the transit agent's handle is closed", hint="open another with TransitAgent.open()"
             )
         refuse_forked(self._pid, "handle")
+        _current_schema(self._opened)
 
     def _stands(self) -> bool:
         """Whether a known program of this data path is on tcx: a quick test, run inside the host's namespace."""
@@ -447,6 +483,13 @@ class DataPath:
                 hint=_MAKE_AGAIN,
             )
         return StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
+
+
+def _current_schema(opened: _Opened) -> Maps:
+    """The maps; raises ``LayoutError`` if they are of an older schema."""
+    if isinstance(opened.maps, Older):
+        raise other_schema(opened.maps.standing, "agent.upgrade() moves it to this version")
+    return opened.maps
 
 
 def _lose(opened: _Opened, error: MizarnetError) -> MizarnetError:

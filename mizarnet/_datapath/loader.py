@@ -3,23 +3,23 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from hashlib import blake2b
 from pathlib import Path
 
 import attrs
 
+from mizarnet._datapath.conversion import leaves
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel import objects
-from mizarnet._kernel.bpf import Object, ObjectSpec, StructLayout
+from mizarnet._kernel.bpf import Object, ObjectSpec
 from mizarnet._kernel.objects import has_route_identity
 from mizarnet._kernel.refusals import explained
 from mizarnet._model import codec, enumerations
 from mizarnet._model.codec import FIRST
 from mizarnet._model.described import Described
-from mizarnet._model.layout import Layout, Leaf, check_numbers, u64
+from mizarnet._model.layout import Layout, check_numbers, u64
 from mizarnet._model.layouts import LAYOUTS
 from mizarnet._model.public import public
 from mizarnet.errors import NotFoundError
@@ -112,12 +112,44 @@ def load(
         for layout in layouts:
             _check_layout(spec, layout)
         spec.set_variable("config", config)
-        spec.set_max_entries("endpoints", capacity.max_endpoints)
-        for name in ("addresses", "items"):
-            spec.set_max_entries(name, max(ADDRESSES_EACH * capacity.max_local, ADDRESSES_AT_LEAST))
-        for name in ("senders", "records", "traffic", "slots"):
-            spec.set_max_entries(name, capacity.max_local)
+        _give_room(spec, capacity)
         return _bound(spec.load())
+
+
+def load_maps(config: bytes, capacity: Capacity, adapt: Callable[[ObjectSpec], None]) -> Maps:
+    """Make the maps of a data path, and no program.
+
+    Args:
+        config: Constants of the programs to come.
+        capacity: Sizes of the tables.
+        adapt: What is called before they are made: it may have some of them larger, or use others in place of them.
+
+    Raises:
+        LayoutError: The object was built from another header than this package.
+        PrivilegeError: ``CAP_BPF``, ``CAP_NET_ADMIN`` or ``CAP_PERFMON`` is missing.
+    """
+    with _open(object_path(), ()) as spec:
+        spec.set_variable("config", config)
+        _give_room(spec, capacity)
+        adapt(spec)
+        loaded = spec.load()
+    with ExitStack() as undo:
+        undo.callback(loaded.close)
+        maps = Maps.of(loaded)
+        kept = {each.id for each in maps.all()}
+        for each in loaded.maps.values():
+            if each.id not in kept:
+                each.close()
+        undo.pop_all()
+        return maps
+
+
+def _give_room(spec: ObjectSpec, capacity: Capacity) -> None:
+    spec.set_max_entries("endpoints", capacity.max_endpoints)
+    for name in ("addresses", "items"):
+        spec.set_max_entries(name, max(ADDRESSES_EACH * capacity.max_local, ADDRESSES_AT_LEAST))
+    for name in ("senders", "records", "traffic", "slots"):
+        spec.set_max_entries(name, capacity.max_local)
 
 
 def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
@@ -195,17 +227,4 @@ def check_object(spec: ObjectSpec) -> None:
 
 def _check_layout(spec: ObjectSpec, layout: Layout) -> None:
     found = spec.layouts.get(layout.name)
-    layout.check(list(_leaves(spec, found)) if found else [], found.size if found else 0)
-
-
-def _leaves(spec: ObjectSpec, layout: StructLayout, prefix: str = "", base: int = 0) -> Iterator[Leaf]:
-    for member in layout.members:
-        path, offset = prefix + member.name, base + member.offset
-        match = re.fullmatch(r"struct (\w+)(?:\[(\d+)\])?", member.type)
-        if match is None:
-            yield Leaf(path, offset, member.size)
-            continue
-        inner, count = spec.layouts[match[1]], match[2]
-        for index in range(int(count or 1)):
-            dotted = f"{path}[{index}]." if count else f"{path}."
-            yield from _leaves(spec, inner, dotted, offset + index * inner.size)
+    layout.check([*leaves(spec.layouts, layout.name)] if found else [], found.size if found else 0)

@@ -46,6 +46,8 @@ class Standing:
 class Survey:
     """The programs of ours on a tunnel at one moment, all of one data path.
 
+    While an upgrade moves it to another schema, or if the process that did it died, they have two sets of maps.
+
     Attributes:
         hooks: All programs on the hooks, ours and others'.
         standing: Programs of ours, by place.
@@ -56,8 +58,13 @@ class Survey:
 
     @property
     def any(self) -> Standing | None:
-        """One of our programs; None if there is none."""
-        return next(iter(self.standing.values()), None)
+        """One of our programs, of the oldest schema: the one whose tables are written; None if there is none."""
+        return min(self.standing.values(), key=_schema, default=None)
+
+    @property
+    def newest(self) -> Standing | None:
+        """One of our programs, of the newest schema; None if there is none."""
+        return max(self.standing.values(), key=_schema, default=None)
 
     @property
     def builds(self) -> set[int]:
@@ -133,7 +140,7 @@ def survey(ifindex: int, known: Mapping[int, Standing] | None = None) -> Survey:
 
 
 def _refuse_two(ifindex: int, standing: Mapping[Place, Standing]) -> None:
-    if len({each.meta_id for each in standing.values()}) > 1:
+    if len({each.head.instance for each in standing.values()}) > 1:
         listed = ", ".join(f"{place}: program {each.program_id}" for place, each in standing.items())
         raise ExistsError(
             f"programs of two transit agents are attached to interface {ifindex} ({listed})",
@@ -142,13 +149,28 @@ def _refuse_two(ifindex: int, standing: Mapping[Place, Standing]) -> None:
         )
 
 
-def refuse_other_schema(found: Standing) -> None:
-    """Raises ``LayoutError`` if another version of this package attached the data path."""
-    if found.head.schema != Limit.SCHEMA:
-        raise LayoutError(
-            f"another version of mizarnet attached the transit agent (schema {found.head.schema}, "
-            f"this one has {Limit.SCHEMA})",
-            struct="mzn_meta",
-            differences=[f"schema {found.head.schema}"],
-            hint="use that version, or delete the tunnel with force=True",
-        )
+def _schema(standing: Standing) -> int:
+    return standing.head.schema
+
+
+def refuse_newer(found: Survey) -> None:
+    """Raises ``LayoutError`` if a newer version of this package attached the data path, or is upgrading it."""
+    if found.newest is not None and found.newest.head.schema > Limit.SCHEMA:
+        raise other_schema(found.newest, "use that version, or delete the tunnel with force=True")
+
+
+def refuse_older(found: Survey) -> None:
+    """Raises ``LayoutError`` if an older version of this package attached the data path, in part or whole."""
+    if found.any is not None and found.any.head.schema < Limit.SCHEMA:
+        raise other_schema(found.any, "TransitAgent.open() and its upgrade() move it to this version")
+
+
+def other_schema(found: Standing, hint: str) -> LayoutError:
+    """The error for a data path of another schema, with what to do about it."""
+    schema = found.head.schema
+    return LayoutError(
+        f"another version of mizarnet attached the transit agent (schema {schema}, this one has {Limit.SCHEMA})",
+        struct="mzn_meta",
+        differences=[f"schema {schema}"],
+        hint=hint,
+    )

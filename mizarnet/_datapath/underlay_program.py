@@ -65,5 +65,5 @@ class UnderlayProgram(ABC):
         """Whether its tunnel is on this host, with programs of the same data path."""
         with suppress(NotFoundError, ExistsError):
             there = self.host.run(survey, self.standing.head.ifindex).any
-            return there is not None and there.meta_id == self.standing.meta_id
+            return there is not None and there.head.instance == self.standing.head.instance
         return False

@@ -2,9 +2,9 @@
 """Replacing the programs that run by this package's; every packet meets an old or a new one.
 
 The new programs are loaded on the maps in use, with their secrets and the constants that ``meta`` tells. So a packet
-that is between agent and guard meets the other's program with the same marks. The guard's places change first, then the
-agent's, one by one, so both mixed pairs run for a moment. A process that dies in between leaves old and new programs,
-all of which work, and the next call replaces the rest. The caller holds the host's lock.
+that is between agent and guard meets the other's program with the same marks. A place of the guard's changes first, the
+agent's last, one by one, so both mixed pairs run for a moment. A process that dies in between leaves old and new
+programs, all of which work, and the next call replaces the rest. The caller holds the host's lock.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from mizarnet._datapath.hooks import Place, wanted_places
 from mizarnet._datapath.loader import AGENT, GUARD, SHORTCUT, SWITCH, constants, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.shortcuts import StandingShortcut
-from mizarnet._datapath.survey import Standing
+from mizarnet._datapath.survey import Standing, Survey
 from mizarnet._datapath.switches import StandingSwitch
+from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
 from mizarnet._model.log import log
@@ -36,28 +37,50 @@ def upgrade(datapath: DataPath) -> None:
         StaleHandleError: Another process changed a hook meanwhile; replaced programs are attached again.
         VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
     """
-    maps = datapath.maps
-    current = _Current(installed_build(), constants(maps))
-    old_switches = [each for each in switches.own(datapath) if not current.fits(each.standing)]
-    old_shortcuts = [
-        each for each in shortcuts.own(datapath.host, datapath.meta_id) if not current.fits(each.standing)
-    ]
-    beside = (each.standing for each in (*old_switches, *old_shortcuts))
-    standing = [*datapath.survey().standing.values(), *beside]
+    beside = Beside(tuple(switches.own(datapath)), tuple(shortcuts.own(datapath.host, datapath.meta_id)))
+    replace_programs(datapath.hooks, datapath.maps, datapath.survey(), beside)
+
+
+@attrs.frozen
+class Beside:
+    """Programs of a data path that do not stand on its tunnel."""
+
+    switches: tuple[StandingSwitch, ...]
+    shortcuts: tuple[StandingShortcut, ...]
+
+
+def replace_programs(hooks: TunnelHooks, maps: Maps, seen: Survey, beside: Beside) -> None:
+    """Replace every program that does not read these maps, or is of another build, or has other constants.
+
+    The first of the tunnel's places changes first, and its last one last. So whatever else is new, the tunnel's hooks
+    tell that programs of both kinds are there. Raises as :func:`upgrade` does.
+
+    Args:
+        hooks: Hooks of the tunnel.
+        maps: Maps that all programs shall read.
+        seen: Programs on the hooks, one at each place.
+        beside: Programs elsewhere.
+    """
+    current = _Current(maps.meta.id, installed_build(), constants(maps))
+    old_switches = [each for each in beside.switches if not current.fits(each.standing)]
+    old_shortcuts = [each for each in beside.shortcuts if not current.fits(each.standing)]
+    standing = [*seen.standing.values(), *(each.standing for each in (*old_switches, *old_shortcuts))]
     if all(map(current.fits, standing)):
         return
     if any(each.build != current.build for each in standing):
         self_test.check()
     names = [GUARD, AGENT, *([SWITCH] if old_switches else []), *([SHORTCUT] if old_shortcuts else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
-        swap = _Swap(datapath, current, loaded, opened, roll_back)
+        swap = _Swap(hooks, maps, current, loaded, opened, roll_back)
         maps.count_replacement()
-        for place in wanted_places(maps.read_meta().layers):
-            swap.at(place)
+        first, *others = (each for each in wanted_places(maps.read_meta().layers) if each in seen.standing)
+        swap.at(first)
         for switch in old_switches:
             swap.switch(switch)
         for shortcut in old_shortcuts:
             swap.shortcut(shortcut)
+        for place in others:
+            swap.at(place)
         _note_build(maps, current.build)
         roll_back.pop_all()
 
@@ -73,16 +96,18 @@ class _Current:
     """What a program is to be.
 
     Attributes:
+        meta_id: Id of the map ``meta`` that it is to have.
         build: Digest of the object that it is loaded from.
         constants: Its constants, packed.
     """
 
+    meta_id: int
     build: int
     constants: bytes
 
     def fits(self, standing: Standing) -> bool:
         """Whether a program is so already."""
-        return (standing.build, standing.constants) == (self.build, self.constants)
+        return (standing.meta_id, standing.build, standing.constants) == attrs.astuple(self)
 
 
 @attrs.frozen
@@ -90,14 +115,16 @@ class _Swap:
     """One replacement of all programs.
 
     Attributes:
-        datapath: Data path whose programs are replaced.
+        hooks: Hooks of the tunnel whose programs are replaced.
+        maps: Maps that the new programs read.
         current: What the programs are to be.
         loaded: Object with the new programs.
         opened: Stack that closes the handles of the old programs.
         roll_back: Stack that attaches the old programs again, unless it is emptied.
     """
 
-    datapath: DataPath
+    hooks: TunnelHooks
+    maps: Maps
     current: _Current
     loaded: Object
     opened: ExitStack
@@ -105,37 +132,37 @@ class _Swap:
 
     def at(self, place: Place) -> None:
         """Replace the program at one place, unless it is as it is to be."""
-        standing = self.datapath.survey().standing.get(place)
+        standing = self.hooks.survey().standing.get(place)
         if standing is not None and self.current.fits(standing):
             return
         old, new = self._open(standing), self.loaded.programs[place.program]
         if old is None:
-            raise StaleHandleError(f"another program took {place} off {self.datapath.name} meanwhile")
+            raise StaleHandleError(f"another program took {place} off {self.hooks.name} meanwhile")
         self.roll_back.callback(self._put_back, place, old, new)  # first: it may fail with the place changed
-        self.datapath.hooks.replace(place, new, expected=old)
-        there = self.datapath.survey().standing.get(place)
+        self.hooks.replace(place, new, expected=old)
+        there = self.hooks.survey().standing.get(place)
         if there is None or there.program_id != new.id:
             raise StaleHandleError(
-                f"{place} of {self.datapath.name} does not hold the program that was just attached"
+                f"{place} of {self.hooks.name} does not hold the program that was just attached"
             )
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
         with _rolling_back(str(place)):
-            self.datapath.hooks.replace(place, old, expected=new)
+            self.hooks.replace(place, old, expected=new)
 
     def switch(self, switch: StandingSwitch) -> None:
         """Replace the program of a transit switch; one that was detached meanwhile is no error."""
         old, new = self._open(switch.standing), self.loaded.programs[SWITCH]
         if old is None:
             return
-        host, hook = self.datapath.host, XdpHook(switch.link.ifindex)
+        hook = XdpHook(switch.link.ifindex)
         mode = switch.mode
         self.roll_back.callback(self._put_switch_back, switch, old, new)
-        host.run(hook.replace, new, expected=old, mode=mode)
+        switch.host.run(hook.replace, new, expected=old, mode=mode)
         log.info("transit switch on %s: program %d in place of %d", switch.link.name, new.id, old.id)
-        noted = self.datapath.maps.read_switching()
+        noted = self.maps.read_switching()
         again = attrs.evolve(noted, generation=noted.generation + 1)
-        self.datapath.maps.switching.update(FIRST, again.pack())
+        self.maps.switching.update(FIRST, again.pack())
 
     def _put_switch_back(self, switch: StandingSwitch, old: Program, new: Program) -> None:
         with _rolling_back(f"the switch on {switch.link.name}"):

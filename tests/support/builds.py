@@ -30,11 +30,15 @@ def compile_second(into: Path) -> Path:
     shutil.copytree(ROOT / "csrc", tree)
     for where, before, after in CHANGES:
         change(tree, where, before, after)
+    return compile_tree(tree, into / "second.bpf.o")
+
+
+def compile_tree(tree: Path, target: Path, *, source: str = "transit.bpf.c") -> Path:
+    """The object ``target`` of a tree of C sources, for this kernel."""
     flags = () if has_route_identity() else ("-DMZN_NO_ROUTE_IDENTITY",)
     include = ("-I", tree / "include", "-idirafter", f"/usr/include/{sysconfig.get_config_var('MULTIARCH')}")
-    target = into / "second.bpf.o"
-    source = tree / "bpf" / "transit.bpf.c"
-    subprocess.run(["clang", *FLAGS, *flags, *include, "-c", source, "-o", target], check=True, timeout=120)
+    made = tree / "bpf" / source
+    subprocess.run(["clang", *FLAGS, *flags, *include, "-c", made, "-o", target], check=True, timeout=120)
     subprocess.run(["llvm-strip", "-g", target], check=True, timeout=60)
     return target
 
