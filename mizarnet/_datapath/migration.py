@@ -67,7 +67,8 @@ def migrate(hooks: TunnelHooks) -> None:
         move = _Move(older, maps)
         copied = move.copy(counters=not _is_begun(seen))
         replace_programs(hooks, maps, seen, _beside(hooks, seen.any.head.instance))
-        hooks.put_back(maps, copied.meta.layers)
+        if seen.missing(copied.meta.layers):
+            hooks.put_back(maps, copied.meta.layers)
         log.info("%s moved from schema %d to %d", hooks.name, seen.any.head.schema, Limit.SCHEMA)
         move.settle(copied)
 

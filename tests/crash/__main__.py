@@ -28,6 +28,7 @@ from tests.crash.verbs import VERBS, Verb
 from tests.support.builds import compile_second
 from tests.support.injector import Injector
 from tests.support.isolation import isolate
+from tests.support.schemas import compile_older
 
 JOBS = 2 * (os.cpu_count() or 1)  # many trials wait
 
@@ -62,6 +63,7 @@ def _arguments() -> argparse.Namespace:
 def _tools(directory: Path) -> Path:
     Injector.build(directory)
     compile_second(directory)
+    compile_older(directory)
     return directory
 
 

@@ -12,6 +12,7 @@ from mizarnet._kernel.netlink import Session, create_veth
 from tests.crash.state import Reader, State
 from tests.support.flow import Delivery, Probe
 from tests.support.injector import Injector
+from tests.support.schemas import OLDER
 from tests.support.standing import data_paths
 from tests.support.wait import wait_until
 from tests.world import BLUE, TUNNEL, World, calm
@@ -32,6 +33,7 @@ class Ground(Closing):
     Attributes:
         injector: Lets faults happen.
         second: The object of a second build.
+        older: The object of an older schema, in the same directory.
         host: Name of the host's namespace.
         spaces: Names of the namespaces for endpoints, by label.
         agent: The bystanders' agent, by a handle that stays open.
@@ -42,7 +44,7 @@ class Ground(Closing):
     def __init__(self, injector: Injector, second: Path, *, rules: bool = False) -> None:
         """Make it, and let the bystanders talk; ``rules``: whether those of nftables are of its state."""
         self._rules = rules
-        self.injector, self.second = injector, second
+        self.injector, self.second, self.older = injector, second, second.with_name(OLDER)
         self._undo = ExitStack()
         try:
             self._make(self._undo.enter_context(_Abandoned()).world)

@@ -311,8 +311,9 @@ _AS_BEFORE = {
     mz.FindingKind.PROGRAM_OUTDATED,
     mz.FindingKind.NEXT_HOP_UNUSABLE,
     mz.FindingKind.SHORTCUT_PAST,
+    mz.FindingKind.OTHER_VERSION,
 }
-"""What a verb may leave on purpose: other programs, networks whose next hops are not there, and a shortcut."""
+"""What a verb may leave on purpose: other programs and tables, networks without next hops, and a shortcut."""
 
 
 def _wrong(host: mz.Host) -> list[mz.Finding]:

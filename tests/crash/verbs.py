@@ -22,6 +22,7 @@ from mizarnet._kernel.netlink import (
 )
 from tests.crash.ground import NICS, OTHER, PORT, Ground
 from tests.support.builds import installed
+from tests.support.schemas import older
 from tests.world import UNDERLAY
 
 Step = Callable[[Ground], object]
@@ -191,6 +192,20 @@ def _prepare_second(ground: Ground) -> mz.TransitAgent:
     return ground.open()
 
 
+def _populate_by_older(ground: Ground) -> None:
+    """All programs and both kinds of endpoints, made by a package of an older schema."""
+    with older(ground.older):
+        _populate(ground)
+        with ground.open_other() as agent:
+            agent.update(shortcut="auto")
+            agent.networks.update(NETWORKS)
+
+
+def _move_tables(ground: Ground) -> None:
+    with ground.open_other() as agent:
+        agent.upgrade()
+
+
 def _attach_switch(ground: Ground) -> None:
     with ground.open() as agent:
         mz.TransitSwitch.attach(agent)
@@ -233,6 +248,17 @@ def _switch_verbs() -> Iterator[Verb]:
         call=mz.TransitAgent.upgrade,
         again={"by handle": _upgrade_to_second},
         undo=_back_to_first,
+        sparse=3,
+    )
+    yield Verb(
+        "TransitAgent.upgrade of tables",
+        keeps_part=True,
+        before=_populate_by_older,
+        prepare=Ground.open_other,
+        call=mz.TransitAgent.upgrade,
+        again={"by handle": _move_tables},
+        undo=Ground.delete_other,
+        rolls_back=False,
         sparse=3,
     )
     for value, other in (("auto", "off"), ("off", "auto")):

@@ -17,7 +17,7 @@ from tests.support.builds import ROOT, compile_tree, installed
 from tests.support.process import HEAD
 from tests.support.sources import change
 
-SCHEMA = "MZN_LIMIT_SCHEMA"
+SCHEMA, OLDER = "MZN_LIMIT_SCHEMA", "older.bpf.o"
 SMALLER = {"networks": 2048, "routers": 2048, "peers": 1024, "drops": 1024}
 """Sizes of some tables in the older package: they cannot be shared."""
 
@@ -30,7 +30,7 @@ def compile_older(into: Path) -> Path:
     maps = tree / "bpf" / "lib" / "maps.h"
     for name in SMALLER:
         maps.write_text(_with_entries(maps.read_text(), name, SMALLER[name]))
-    return compile_tree(tree, into / "older.bpf.o")
+    return compile_tree(tree, into / OLDER)
 
 
 def _with_entries(source: str, name: str, entries: int) -> str:
