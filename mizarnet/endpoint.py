@@ -397,8 +397,7 @@ class Endpoint(Described):
         Raises:
             EndpointNotFoundError: The endpoint was deleted.
         """
-        self._current()
-        return counters.read(self._datapath.maps, self._record.slot, self._record.instance)
+        return counters.read(self._datapath.maps, self._current())
 
     @staticmethod
     def stats_all(agent: TransitAgent) -> Mapping[str, EndpointStats]:

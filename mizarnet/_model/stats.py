@@ -178,6 +178,7 @@ class EndpointStats(Described):
         undelivered: Frames for the endpoint that the guard refused, when it had read for whom they were.
         reasons: Verdicts of the frames in ``dropped`` and ``undelivered`` that were counted for the endpoint, as far
             as they are known: ``unexplained`` are those that are not.
+        labels: Labels of the endpoint.
     """
 
     sent: Counter
@@ -185,6 +186,7 @@ class EndpointStats(Described):
     dropped: Counter
     undelivered: Counter = Counter()
     reasons: Mapping[Verdict, Counter] = attrs.field(factory=dict[Verdict, Counter])
+    labels: Mapping[str, str] = attrs.field(factory=dict[str, str], kw_only=True)
 
     @property
     def drops(self) -> Mapping[Verdict, Counter]:
@@ -216,7 +218,9 @@ _WORDS = layouts.TRAFFIC.size // 8
 _VERDICTS = {int(verdict): verdict for verdict in Verdict}
 
 
-def unpack_endpoint_stats(slices: Iterable[bytes], reasons: Mapping[Verdict, Counter]) -> EndpointStats:
+def unpack_endpoint_stats(
+    slices: Iterable[bytes], reasons: Mapping[Verdict, Counter], labels: Mapping[str, str]
+) -> EndpointStats:
     """From the map ``traffic``: one packed value per CPU."""
     cpus = [layouts.Traffic.unpack(data) for data in slices]
     return EndpointStats(
@@ -225,14 +229,17 @@ def unpack_endpoint_stats(slices: Iterable[bytes], reasons: Mapping[Verdict, Cou
         dropped=_sum(cpu.dropped for cpu in cpus),
         undelivered=_sum(cpu.undelivered for cpu in cpus),
         reasons=reasons,
+        labels=labels,
     )
 
 
-def endpoint_stats_at(slot: int, words: Sequence[int], reasons: Mapping[Verdict, Counter]) -> EndpointStats:
+def endpoint_stats_at(
+    slot: int, words: Sequence[int], reasons: Mapping[Verdict, Counter], labels: Mapping[str, str]
+) -> EndpointStats:
     """From the whole map ``traffic``, summed over the CPUs: that of one index."""
     counters = words[slot * _WORDS + NOT_SUMMED : (slot + 1) * _WORDS]
     sent, received, dropped, undelivered = map(Counter, counters[::2], counters[1::2])
-    return EndpointStats(sent, received, dropped, undelivered, reasons)
+    return EndpointStats(sent, received, dropped, undelivered, reasons, labels=labels)
 
 
 def unpack_reason(data: bytes) -> Counter:

@@ -98,6 +98,8 @@ def test_labels_are_shown(world: World) -> None:
     (listed,) = mz.Endpoint.list(agent)
     assert listed.labels == LABELS
     assert listed.to_dict()["spec"]["labels"] == LABELS
+    every = mz.Endpoint.stats_all(world.hosts[0].agent)["web"]
+    assert container.endpoint.stats().labels == every.labels == every.to_dict()["labels"] == LABELS
     assert "app web" in mz.Endpoint.list(agent)._repr_html_()  # type: ignore[attr-defined]
     prometheus = pytest.importorskip("prometheus_client")
     from mizarnet.metrics import Collector
@@ -106,6 +108,8 @@ def test_labels_are_shown(world: World) -> None:
     registry.register(Collector(agent))
     text = prometheus.generate_latest(registry).decode()
     assert 'label_app="web"' in text
+    mz.Endpoint.open(world.hosts[0].agent, "web").update(labels={"a": "c"})
+    assert container.endpoint.stats().labels == {"a": "c"}, "as they are now"
 
 
 def test_a_device_that_its_container_renamed_hinders_no_change(web: Container) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mizarnet._datapath.maps import Maps
-from mizarnet._model.codec import NO_SLOT, Counted, drop_key, u32
+from mizarnet._model.codec import NO_SLOT, Counted, Record, drop_key, u32
 from mizarnet._model.enumerations import Verdict
 from mizarnet._model.stats import (
     NOT_SUMMED,
@@ -25,10 +25,10 @@ from mizarnet._model.stats import (
 _DROPS = [verdict for verdict in Verdict if verdict.dropped]
 
 
-def read(maps: Maps, slot: int, instance: int) -> EndpointStats:
+def read(maps: Maps, record: Record) -> EndpointStats:
     """The counters of one endpoint."""
-    slices = maps.traffic.lookup_per_cpu(u32(slot)) or []
-    return unpack_endpoint_stats(slices, dict(_reasons(maps, instance)))
+    slices = maps.traffic.lookup_per_cpu(u32(record.slot)) or []
+    return unpack_endpoint_stats(slices, dict(_reasons(maps, record.instance)), record.spec.labels)
 
 
 def _reasons(maps: Maps, instance: int) -> Iterator[tuple[Verdict, Counter]]:
@@ -46,4 +46,5 @@ def read_all(maps: Maps) -> Iterator[tuple[Counted, EndpointStats]]:
     reasons = unpack_reasons(keys, values)
     for each in endpoints:
         if each.slot != NO_SLOT:
-            yield each, endpoint_stats_at(each.slot, words, reasons.get(each.instance, {}))
+            of_each = reasons.get(each.instance, {})
+            yield each, endpoint_stats_at(each.slot, words, of_each, each.labels)
