@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -369,3 +370,50 @@ def test_the_schema_in_the_package_has_the_fields_of_the_classes() -> None:
         assert part["properties"].keys() == {each.name for each in fields} | keys, name
         assert set(part.get("required", ())) == needed, name
         assert part["additionalProperties"] is False
+
+
+# A whole item of each kind, and where it stands in a specification.
+_ENDPOINT = {"vni": 1, "ip": "10.0.0.1/24", "netns": "web"}
+_GATEWAY = {"vni": 1, "egress": "eth0", "ip": "10.0.0.1/24"}
+PARTS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    "tunnel": ({"encap": "vxlan", "underlay": "eth0"}, lambda item: {"tunnel": item}),
+    "agent": ({}, lambda item: {"agent": item}),
+    "switch": ({}, lambda item: {"switch": item}),
+    "network": ({"vni": 1, "prefix": "10.0.0.0/8"}, lambda item: {"networks": [item]}),
+    "endpoint": (_ENDPOINT, lambda item: {"endpoints": [item]}),
+    "route": ({"prefix": "10.1.0.0/16"}, lambda item: {"endpoints": [{**_ENDPOINT, "routes": [item]}]}),
+    "remote": ({"vni": 1, "ip": "10.0.0.1", "host": "192.0.2.1"}, lambda item: {"remotes": [item]}),
+    "gateway": (_GATEWAY, lambda item: {"gateways": [item]}),
+    "publish": (
+        {"protocol": "tcp", "port": 1, "ip": "10.0.0.2", "to_port": 1},
+        lambda item: {"gateways": [{**_GATEWAY, "publish": [item]}]},
+    ),
+}
+
+
+def test_the_schema_takes_null_where_a_specification_does() -> None:
+    schema = json.loads(files("mizarnet").joinpath("host.schema.json").read_text())
+    assert PARTS.keys() == schema["$defs"].keys()
+    for name, (whole, place) in PARTS.items():
+        mz.HostSpec.from_dict(place(whole))
+        for field, kind in schema["$defs"][name]["properties"].items():
+            assert _takes(place({**whole, field: None})) == _has_null(kind), f"{name}.{field}"
+    for name, section in schema["properties"].items():
+        assert _takes({name: None}) == _has_null(section), name
+
+
+def _takes(data: dict[str, Any]) -> bool:
+    try:
+        mz.HostSpec.from_dict(data)
+    except mz.SpecError:
+        return False
+    return True
+
+
+def _has_null(schema: dict[str, Any]) -> bool:
+    kinds = schema.get("type", [])
+    return (
+        "null" in ([kinds] if isinstance(kinds, str) else kinds)
+        or None in schema.get("enum", ())
+        or any(map(_has_null, schema.get("anyOf", ())))
+    )
