@@ -93,6 +93,8 @@ class FindingKind(enum.Enum):
     """The device of an endpoint is not where its record says."""
     NAMESPACE_GONE = "namespace gone"
     """The namespace of an endpoint has ended, as with a container that ended without a word."""
+    NAMESPACE_REPLACED = "namespace replaced"
+    """Another namespace has the name of an endpoint's by now, and the endpoint lives on in the one that had it."""
     DEVICE_DOWN = "device down"
     """The device of an endpoint is down."""
     MAC_DIFFERS = "MAC differs"
@@ -206,6 +208,7 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.LOSS: (_S.WARNING, Cure.NONE),
     _K.DEVICE_GONE: (_S.ERROR, Cure.EITHER),
     _K.NAMESPACE_GONE: (_S.WARNING, Cure.COLLECT),
+    _K.NAMESPACE_REPLACED: (_S.WARNING, Cure.NONE),
     _K.DEVICE_DOWN: (_S.ERROR, Cure.REPAIR),
     _K.MAC_DIFFERS: (_S.ERROR, Cure.REPAIR),
     _K.MODE_DIFFERS: (_S.CRITICAL, Cure.REPAIR),

@@ -12,7 +12,7 @@ import attrs
 from mizarnet._datapath.checks.endpoints import Tables, all_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
-from mizarnet._datapath.endpoints.comparison import is_its_namespace, leads_to
+from mizarnet._datapath.endpoints.comparison import is_replaced, leads_to
 from mizarnet._datapath.endpoints.options import OPTIONS
 from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.lock import SHARED_HOST, TABLES, Section, of_name
@@ -24,7 +24,6 @@ from mizarnet._model.finding import Change, Finding, FindingKind, Subject
 from mizarnet._model.layout import varied
 from mizarnet._model.specs import EndpointSpec, Kind
 from mizarnet._plain import text
-from mizarnet.errors import NetnsNotFoundError
 from mizarnet.plan import order
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
@@ -96,7 +95,7 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
         change = Change("create", _subject(name), spec, None, reason)
         yield Step(change, Rank.ENDPOINTS, _create(spec, record), takes=order.of_endpoint(spec))
         return
-    if "netns" in given and _was_made_anew(spec, record):
+    if "netns" in given and spec.netns == record.spec.netns and is_replaced(record):
         change = Change(
             "replace",
             _subject(name),
@@ -121,14 +120,6 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
     for each in findings:
         if each.repairable:
             yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
-
-
-def _was_made_anew(spec: EndpointSpec, record: Record) -> bool:
-    """Whether the name of an endpoint's namespace leads to another one by now, while that one still lives."""
-    try:
-        return not is_its_namespace(spec, record)
-    except NetnsNotFoundError:
-        return False
 
 
 def _fields(spec: EndpointSpec, record: Record, given: frozenset[str]) -> tuple[Fields, Fields]:

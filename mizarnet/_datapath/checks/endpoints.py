@@ -14,6 +14,7 @@ import attrs
 
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device, entries
+from mizarnet._datapath.endpoints.comparison import is_replaced
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX, Link, get_link, read_links, upper_links
@@ -106,6 +107,8 @@ def _of_records(
             yield _without_device(endpoints, record)
             continue
         yield from _of_link(endpoints, record, own[record.instance])
+        if is_replaced(record):
+            yield _in_replaced_namespace(endpoints, record)
         if record.instance in found:
             yield from configuration.findings(record, found[record.instance], tunnel=tunnel)
 
@@ -133,6 +136,14 @@ def _of_link(endpoints: LocalEndpoints, record: Record, link: Link) -> Iterator[
 
 
 _PRIVATE = "private"
+
+
+def _in_replaced_namespace(endpoints: LocalEndpoints, record: Record) -> Finding:
+    where = str(record.spec.netns)
+    text = f"another namespace has the name {where} by now, and it lives on in the one that had it"
+    remedy = "delete it and create it again, which is a replace in a plan"
+    kind = FindingKind.NAMESPACE_REPLACED
+    return endpoints.finding(record, kind, where, f"net:[{record.netns_id[1]}]", text, remedy)
 
 
 def _without_device(endpoints: LocalEndpoints, record: Record) -> Finding:

@@ -11,7 +11,7 @@ from mizarnet._kernel.netlink import resolve
 from mizarnet._model.codec import Record
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.specs import EndpointSpec
-from mizarnet.errors import NetnsNotFoundError
+from mizarnet.errors import KernelError, NetnsNotFoundError, PrivilegeError
 
 _HOST = "the host's own"
 
@@ -21,6 +21,15 @@ def is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
     if wanted.netns is None or wanted.netns != existing.spec.netns:
         return True  # left open, or compared by refuse_other()
     return _lives_in(wanted.netns, existing)
+
+
+def is_replaced(existing: Record) -> bool:
+    """Whether the name of the endpoint's namespace leads to another one by now; False also if it leads nowhere."""
+    if existing.spec.netns is None:
+        return False
+    with suppress(NetnsNotFoundError, PrivilegeError, KernelError):
+        return not _lives_in(existing.spec.netns, existing)
+    return False
 
 
 def _lives_in(netns: str, existing: Record) -> bool:

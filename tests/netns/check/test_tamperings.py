@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 import mizarnet as mz
+from mizarnet._kernel.netlink import create_netns
 from tests.netns.check.conftest import Scene
 from tests.netns.check.tamperings import TAMPERINGS, Found, Tampering
 
@@ -71,3 +74,20 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
         )
         if "web" in left:
             scene.assert_works()
+
+
+def test_a_namespace_made_anew_under_the_name_of_an_endpoints_is_told(scene: Scene) -> None:
+    """A socket keeps the old one, as a process of the container would that did not end."""
+    space = scene.web.namespace
+    with space.socket(socket.AF_INET, socket.SOCK_DGRAM):
+        space.delete()
+        create_netns(space.name)
+        found = scene.check()
+        assert told(found, set()) == {(mz.FindingKind.NAMESPACE_REPLACED, "endpoint web")}
+        assert found == scene.web.endpoint.check()
+        assert "create it again" in found[0].message
+        assert not scene.seen.repair(found)
+        scene.seen.gc()
+        assert scene.check() == found
+    scene.web.endpoint.delete()
+    assert scene.check() == []
