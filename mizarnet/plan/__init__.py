@@ -233,7 +233,7 @@ class _Run:
             if isinstance(step, (EntryStep, RepairStep)):
                 together = _alike(steps, at)
             at += len(together)
-            if self.plans_again and step.rank > Rank.AGENT:
+            if self.plans_again:
                 continue  # found anew
             if isinstance(step, HeirStep):
                 continue  # told with the endpoint that leaves

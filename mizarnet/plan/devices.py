@@ -148,6 +148,7 @@ def _move_tunnel(seen: TunnelDevice, given: Fields) -> Callable[[Place], object]
     def run(place: Place) -> None:
         with place.session.locked():
             relocate(_refuse_stale(place, seen), given)
+            place.moved |= "underlay" in given
 
     return run
 
@@ -304,7 +305,8 @@ def _replace_switch(part: SwitchPart, seen: int, before: SwitchPart) -> Callable
     def run(place: Place) -> None:
         datapath = place.datapath()
         with datapath.writing():
-            if [each.standing.program_id for each in switches.own(datapath)] != [seen]:
+            standing = [each.standing.program_id for each in switches.own(datapath)]
+            if standing != [seen] and not place.moved:
                 raise Stale
             switches.clear(datapath)
         try:

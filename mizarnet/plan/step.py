@@ -52,6 +52,7 @@ class Place(AbstractContextManager["Place"]):
         tunnel: Name of the tunnel.
         seen: What an error is of when something is gone that was there when the plan was made.
         feed: Writer of the entries.
+        moved: Whether a step has given the tunnel another underlay, which takes the switch along.
     """
 
     session: Host
@@ -59,6 +60,7 @@ class Place(AbstractContextManager["Place"]):
     tunnel: str
     seen: tuple[type[MizarnetError], ...]
     feed: Feed
+    moved: bool = attrs.field(default=False, init=False)
     _datapath: DataPath | None = attrs.field(default=None, init=False)
 
     def __exit__(self, *_: object) -> None:

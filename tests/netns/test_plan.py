@@ -14,9 +14,11 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import FindingKind, hostspec
-from mizarnet._model.specs import EndpointSpec
+from mizarnet._kernel.bpf import has_tcx
+from mizarnet._model.gateways import GatewaySpec
+from mizarnet._model.specs import EndpointSpec, Network, Remote
 from mizarnet.plan.endpoints import IN_PLACE
-from tests.support.depth import depth
+from tests.support.depth import depth, some
 from tests.support.flow import Probe
 from tests.support.namespace import Namespace
 from tests.support.outside import need_nftables
@@ -235,6 +237,122 @@ def test_whatever_is_changed_by_hand_is_shown_and_undone(fleet: Fleet) -> None:
         again = host.plan(spec, owner=OWNER)
         assert not again, (name, str(again))
     assert_ping(fleet.inside["web"], "10.0.0.254")
+
+
+def _make_tunnel(f: Fleet, **other: Any) -> None:
+    """The tunnel again, with other arguments."""
+    host = f.spaces[0].name
+    mz.Tunnel.delete(TUNNEL, force=True, netns=host)
+    given = {"encap": "vxlan", "underlay": UNDERLAY, "local": ADDRESSES[0], **other}
+    with mz.Tunnel.create(TUNNEL, netns=host, **given) as tunnel:
+        mz.TransitAgent.attach(tunnel, **_AGENT).close()
+
+
+def _attach(f: Fleet, **other: Any) -> None:
+    """The agent again, with other arguments."""
+    agent = f.agent()
+    agent.detach(force=True)
+    mz.TransitAgent.attach(agent.tunnel, **{**_AGENT, **other}).close()
+
+
+def _attach_switch(f: Fleet, **other: Any) -> None:
+    mz.TransitSwitch.open(f.agent()).detach()
+    mz.TransitSwitch.attach(f.agent(), **other)
+
+
+def _set_network(f: Fleet, network: mz.Network) -> None:
+    f.agent().networks.apply({(7, "10.3.0.0/16"): network}, feed="plan:svc/")
+
+
+def _make_gateway(f: Fleet, **other: Any) -> None:
+    mz.Gateway.delete_many(f.agent(), [7])
+    mz.Gateway.create(f.agent(), **{**_GATEWAY, "publish": [mz.Publish(**_PORT)], **other})
+
+
+def _publish(f: Fleet, **other: Any) -> None:
+    mz.Gateway.open(f.agent(), vni=7).update(publish=[mz.Publish(**{**_PORT, **other})])
+
+
+_AGENT: dict[str, Any] = {"hook": "tcx", "max_endpoints": 200, "max_local": 20, "shortcut": "off"}
+_PORT: dict[str, Any] = {"protocol": "tcp", "port": 8080, "ip": "10.0.0.1", "to_port": 80}
+_GATEWAY: dict[str, Any] = {"vni": 7, "egress": "wan0", "ip": "10.0.0.254/24", "name": "svc/out"}
+_NAMES = {"tunnel.name", "tunnel.netns", "gateway.vni"}
+"""Fields that an object is known by: another one is another object."""
+FIELDS: dict[str, tuple[str, Callable[[Fleet], object]]] = {
+    "tunnel.encap": ("replace", lambda f: _make_tunnel(f, encap="geneve")),
+    "tunnel.underlay": ("update", lambda f: f.agent().tunnel.update(underlay="nic2")),
+    "tunnel.local": ("update", lambda f: f.agent().tunnel.update(local="192.0.2.7")),
+    "tunnel.port": ("replace", lambda f: _make_tunnel(f, port=4799)),
+    "tunnel.mtu": ("update", lambda f: f.agent().tunnel.update(mtu=1300)),
+    "agent.hook": ("replace", lambda f: _attach(f, hook="clsact")),
+    "agent.max_endpoints": ("replace", lambda f: _attach(f, max_endpoints=100)),
+    "agent.max_local": ("replace", lambda f: _attach(f, max_local=10)),
+    "agent.shortcut": ("update", lambda f: f.agent().update(shortcut="auto")),
+    "switch.underlay": ("replace", lambda f: _attach_switch(f, underlay="nic2")),
+    "switch.mode": ("replace", lambda f: _attach_switch(f, mode="native")),
+    "network.gateway": ("update", lambda f: _set_network(f, mz.Network("10.3.0.2"))),
+    "network.switches": ("update", lambda f: _set_network(f, mz.Network(switches=["192.0.2.9"]))),
+    "network.via": ("update", lambda f: _set_network(f, mz.Network(via="10.0.0.2"))),
+    "remote.host": ("update", BY_HAND["remote"]),
+    "gateway.egress": ("replace", lambda f: _make_gateway(f, egress="wan1")),
+    "gateway.ip": ("replace", lambda f: _make_gateway(f, ip="10.0.0.253/24")),
+    "gateway.publish": ("update", lambda f: mz.Gateway.open(f.agent(), vni=7).update(publish=[])),
+    "gateway.nat": ("update", lambda f: _make_gateway(f, nat=False, publish=[])),
+    "gateway.host_access": ("update", lambda f: _make_gateway(f, host_access=True)),
+    "gateway.name": ("replace", lambda f: _make_gateway(f, name="svc/exit")),
+    "publish.protocol": ("update", lambda f: _publish(f, protocol="udp")),
+    "publish.port": ("update", lambda f: _publish(f, port=8081)),
+    "publish.ip": ("update", lambda f: _publish(f, ip="10.0.0.9")),
+    "publish.to_port": ("update", lambda f: _publish(f, to_port=81)),
+}
+"""Another value of each field of what is no endpoint, by hand, and what a plan does about it."""
+
+
+@pytest.mark.skipif(
+    not has_tcx(), reason="this kernel has no tcx, and so no choice of hooks, and no shortcut"
+)
+def test_each_field_of_everything_else_that_differs_is_shown_and_undone(fleet: Fleet) -> None:
+    need_nftables()
+    classes = {
+        "tunnel": hostspec.TunnelPart,
+        "agent": hostspec.AgentPart,
+        "switch": hostspec.SwitchPart,
+        "network": Network,
+        "remote": Remote,
+        "gateway": GatewaySpec,
+        "publish": mz.Publish,
+    }
+    all_fields = {f"{name}.{field}" for name, cls in classes.items() for field in attrs.fields_dict(cls)}
+    assert all_fields - _NAMES == FIELDS.keys()
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    fleet.spaces[0].run("ip", "address", "add", "192.0.2.7/24", "dev", UNDERLAY)
+    for one, other in (("nic2", "nic3"), ("wan0", "wan1")):
+        fleet.spaces[0].run("ip", "link", "add", one, "type", "veth", "peer", "name", other)
+    for number, name in enumerate(("nic2", "nic3", "wan0", "wan1")):
+        fleet.spaces[0].run("ip", "address", "add", f"203.0.{number}.1/24", "dev", name)
+        fleet.spaces[0].run("ip", "link", "set", name, "up")
+    data["tunnel"] |= {"port": 4789, "mtu": 1450}
+    data["agent"] = _AGENT
+    data["switch"] = {"mode": "generic", "underlay": UNDERLAY}
+    data["networks"].append({"vni": 7, "prefix": "10.3.0.0/16", "gateway": "10.3.0.1", "switches": []})
+    data["gateways"] = [{**_GATEWAY, "publish": [_PORT], "nat": True, "host_access": False}]
+    _apply(host, data)
+    spec = mz.HostSpec.from_dict(data)
+    for name in some([*FIELDS], 3):
+        action, deed = FIELDS[name]
+        if name == "tunnel.encap" and not mz.probe().geneve:
+            continue
+        deed(fleet)
+        section, _, field = name.partition(".")
+        plan = host.plan(spec, owner=OWNER)
+        of_it = {
+            each for each in plan.changes if each.object.kind == {"publish": "gateway"}.get(section, section)
+        }
+        assert action in {each.action for each in of_it}, (name, str(plan))
+        assert field in str(plan) or section == "publish", (name, str(plan))
+        assert plan.apply(allow=ALL), name
+        again = host.plan(spec, owner=OWNER)
+        assert not again, (name, str(again))
 
 
 def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None:
