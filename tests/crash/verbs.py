@@ -713,28 +713,57 @@ def _wish(ground: Ground) -> mz.HostSpec:
     )
 
 
-def _converge(ground: Ground) -> None:
-    with mz.Host.open(netns=ground.host) as host:
-        _plan_and_apply((host, ground))
+def _other_wish(ground: Ground) -> mz.HostSpec:
+    """Something of each kind changes in place, comes and goes; an address turns from local to remote."""
+    data = _wish(ground).to_dict()
+    first, _ = data["endpoints"]
+    first |= {"labels": {"a": "b"}, "mtu": 1300, "ip": ["10.0.0.5/24", "10.0.0.9/24"]}
+    third = {"name": "svc/e3", "vni": VNI, "ip": "10.0.0.7/24", "netns": ground.spaces["e3"]}
+    data["tunnel"]["mtu"] = 1350
+    data["switch"] = {"mode": "generic"}
+    data["networks"][0]["gateway"] = "10.0.0.253"
+    data["peers"] = ["192.0.2.0/24", PEER]
+    data["endpoints"] = [first, third]
+    data["remotes"] = [{"vni": VNI, "ip": "10.0.0.6", "host": "192.0.2.2"}]
+    return mz.HostSpec.from_dict(data)
 
 
-def _plan_and_apply(handle: tuple[mz.Host, Ground]) -> object:
-    host, ground = handle
-    return host.plan(_wish(ground), owner="svc/").apply()
+def _converge(wish: Callable[[Ground], mz.HostSpec]) -> Step:
+    def converge(ground: Ground) -> None:
+        with mz.Host.open(netns=ground.host) as host:
+            _plan_and_apply(wish)((host, ground))
+
+    return converge
+
+
+def _plan_and_apply(wish: Callable[[Ground], mz.HostSpec]) -> Callable[[tuple[mz.Host, Ground]], object]:
+    def call(handle: tuple[mz.Host, Ground]) -> object:
+        host, ground = handle
+        return host.plan(wish(ground), owner="svc/").apply(allow=_EVERYTHING)
+
+    return call
+
+
+_EVERYTHING = ("create", "update", "replace", "delete")
 
 
 def _plan_verbs() -> Iterator[Verb]:
-    yield Verb(
-        "Plan.apply",
-        before=_nothing,
-        prepare=lambda ground: (mz.Host.open(netns=ground.host), ground),
-        call=_plan_and_apply,
-        again={"by name": _converge},
-        undo=Ground.delete_other,
-        rolls_back=False,
-        bulk=True,
-        keeps_part=True,
-    )
+    for name, before, wish, sparse in (
+        ("Plan.apply", _nothing, _wish, 1),
+        ("Plan.apply of changes", _converge(_wish), _other_wish, 4),
+    ):
+        yield Verb(
+            name,
+            before=before,
+            prepare=lambda ground: (mz.Host.open(netns=ground.host), ground),
+            call=_plan_and_apply(wish),
+            again={"by name": _converge(wish)},
+            undo=Ground.delete_other,
+            rolls_back=False,
+            bulk=True,
+            keeps_part=True,
+            sparse=sparse,
+        )
 
 
 VERBS = {

@@ -83,7 +83,8 @@ class Injector:
     def following(self, process: int, fault: Fault) -> Generator[subprocess.Popen[str], None, None]:
         """Follow a process until it ends; what comes out says which call it was, or all of them."""
         command = [str(self.path), str(process), *fault.arguments()]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tracer:
+        # Nobody reads before the process has ended: a verb of very many calls must not fill the pipe.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, pipesize=1 << 20) as tracer:
             assert tracer.stdout is not None
             assert tracer.stdout.readline() == "ready\n"
             yield tracer
