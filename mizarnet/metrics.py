@@ -26,6 +26,7 @@ from mizarnet.agent import TransitAgent, datapath_of
 from mizarnet.errors import (
     AgentNotFoundError,
     InvalidValueError,
+    LayoutError,
     MissingLibraryError,
     MizarnetError,
     StaleHandleError,
@@ -71,9 +72,9 @@ class Collector:
     ``tunnel`` is the tunnel's name, behind its namespace and a slash if it was opened by that. Verdicts and kinds are
     in lower case. Counters start over when an agent is attached again, those of an endpoint when it is made again.
 
-    A handle that went stale, since its agent was replaced, is reopened: give the collector one of its own if others
-    shall notice. An agent that cannot be read, or was closed, is 0 in ``mizarnet_up``, and has no other metric: a
-    scrape raises no error of this library. Scrapes may run in several threads.
+    A handle that went stale, since its agent was replaced or upgraded, is reopened: give the collector one of its own
+    if others shall notice. An agent that cannot be read, or was closed, is 0 in ``mizarnet_up``, and has no other
+    metric: a scrape raises no error of this library. Scrapes may run in several threads.
     """
 
     def __init__(self, *agents: TransitAgent) -> None:
@@ -113,7 +114,7 @@ class Collector:
         try:
             try:
                 found = _read(agent)
-            except (StaleHandleError, AgentNotFoundError):
+            except (StaleHandleError, AgentNotFoundError, LayoutError):
                 agent.reopen()
                 found = _read(agent)
         except MizarnetError as error:

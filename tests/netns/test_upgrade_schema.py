@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,8 +60,10 @@ def made(before: Path) -> Iterator[tuple[World, Container, Container, Container]
             first.agent.peers.add("198.51.100.0/24")
             try_everything(one, near, far)
         yield world, one, near, far
-        for host in world.hosts:  # what the tests leave, the world's own checks read with this package
-            host.agent.upgrade() if host.agent.outdated else None
+        for host in world.hosts:  # the world's own checks read with this package
+            with warnings.catch_warnings(action="ignore"), mz.TransitAgent.open(host.tunnel) as agent:
+                agent.upgrade()
+            host.agent.reopen()
 
 
 def try_everything(one: Container, near: Container, far: Container) -> None:
@@ -183,6 +187,25 @@ def test_switch_and_shortcut_move_as_well(
     mz.TransitSwitch.detach("eth0", netns=host.namespace.name)
 
 
+def test_a_collector_of_metrics_goes_on_with_an_agent_that_others_upgrade(
+    made: tuple[World, Container, Container, Container],
+) -> None:
+    host = made[0].hosts[0]
+    pytest.importorskip("prometheus_client")
+    from mizarnet.metrics import Collector
+
+    with pytest.warns(mz.OutdatedWarning), mz.TransitAgent.open(host.tunnel) as agent:
+        collector = Collector(agent)
+        assert _up(collector) == 0
+        upgrade(host)
+        assert _up(collector) == 1
+
+
+def _up(collector: Any) -> float:
+    (family,) = (each for each in collector.collect() if each.name == "mizarnet_up")
+    return float(family.samples[0].value)
+
+
 # -- a newer package ---------------------------------------------------------------------------------------
 
 NEWER = """
@@ -224,6 +247,7 @@ def test_ten_thousand_entries_of_other_layouts_move_and_no_datagram_is_lost(
         status, output = finish(start_newer(newer, NEWER, host.namespace.name))
         found = [each.result() for each in (probe, away)]
     assert status == 0, output
+    print(f"\n{MANY:,} entries of another layout moved: {found}")
     assert [each.lost for each in found] == [0, 0], found
     assert json.loads(output) == wanted
     try_everything(one, near, far)
