@@ -119,6 +119,8 @@ class TransitAgent(Described, Closing):
         StaleHandleError: In each method but :meth:`detach`: the agent was detached or replaced, or the tunnel is gone;
             :meth:`reopen` mends the handle.
         AgentNotFoundError: In each method but :meth:`detach`: another program took agent and guard off every hook.
+        LayoutError: In each method but :meth:`upgrade` and :meth:`reopen`: an older version of this package attached
+            the agent, with tables of another schema, or a newer one has moved them to its own.
         LockTimeoutError: In :meth:`attach`, :meth:`update`, :meth:`upgrade`, :meth:`reopen` and :meth:`detach`:
             another process held the host's lock for 10 s.
         PrivilegeError: In each method that attaches, replaces or detaches programs: a capability is missing.
@@ -372,8 +374,8 @@ class TransitAgent(Described, Closing):
 
         Before that the new programs pass a self-test on maps of its own. The programs of transit switch and shortcut
         are replaced as well. Tables of an older schema are moved to this package's, and counters go on. Handles of the
-        older package raise ``StaleHandleError`` then. Within a schema the older package downgrades with the same call.
-        Does nothing where nothing is outdated.
+        older package raise ``LayoutError`` from then on. Within a schema the older package downgrades with the same
+        call. Does nothing where nothing is outdated.
 
         Raises:
             SelfTestError: A program of this package fails its self-test on this kernel; nothing was changed.
