@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing
 import attrs
 
 from mizarnet._datapath import shortcuts, switches
-from mizarnet._datapath.loader import BUILD, CONFIG, COUNTERS, installed_build, load_maps
+from mizarnet._datapath.loader import BUILD, CONFIG, installed_build, load_maps
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.older import Older
 from mizarnet._datapath.survey import Survey, refuse_newer
@@ -39,6 +39,8 @@ from mizarnet.errors import BpfError, NotFoundError, StaleHandleError
 Entries = Mapping[bytes, bytes]
 _APART = ("meta", BUILD, CONFIG)
 """Maps that each set has its own of: what tells the sets apart, and constants, which no one can write."""
+_COUNTERS = ("verdicts", "traffic", "drops")
+"""Maps that programs count in, old and new ones at the same time."""
 _ATTEMPTS = 16
 _PAUSE = 0.001
 """Time between two attempts, in seconds."""
@@ -141,7 +143,7 @@ class _Move:
             stamp = self.older.stamp()
             copied = self._read()
             for name, entries in copied.tables.items():
-                if counters or name not in COUNTERS:
+                if counters or name not in _COUNTERS:
                     self._fill(self.maps.by_name()[name], entries)
             self._write_meta(copied.meta)
             if self.older.stamp() == stamp:
@@ -155,7 +157,7 @@ class _Move:
         now = self._read()
         for name, entries in now.tables.items():
             target, before = self.maps.by_name()[name], copied.tables[name]
-            if name in COUNTERS:
+            if name in _COUNTERS:
                 self._add(target, before, entries)
                 continue
             changed = {key: value for key, value in entries.items() if before.get(key) != value}

@@ -76,7 +76,8 @@ def newer_package(into: Path) -> Path:
     header.write_text(text)
     maps = into / "csrc" / "bpf" / "lib" / "maps.h"
     source = maps.read_text()
-    more = source[source.index("/* A stamp that never") : source.index("/* The tunnel's device.")]
+    end = 'changes SEC(".maps");\n'
+    more = source[source.index("/* A stamp that never") : source.index(end) + len(end)]
     maps.write_text(source.replace(more, more + more.replace("changes SEC", "flows SEC")))
     python = into / "mizarnet" / "_datapath" / "maps.py"
     text = python.read_text().replace("    changes: Map\n", "    changes: Map\n    flows: Map\n")
