@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import zlib
 from collections import defaultdict
@@ -14,7 +15,7 @@ import attrs
 
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, device, entries
-from mizarnet._datapath.endpoints.comparison import is_replaced
+from mizarnet._datapath.endpoints.comparison import identity_at, is_replaced
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX, Link, get_link, read_links, upper_links
@@ -99,7 +100,7 @@ def _of_records(
         and device.is_above(link, record, endpoints.datapath.hooks)
     }
     found = configuration.read_all(settled, own, endpoints.datapath.hooks)
-    tunnel = endpoints.datapath.name
+    tunnel, identity = endpoints.datapath.name, functools.cache(identity_at)
     for record in settled:
         yield from entries.findings(endpoints.maps, record, tunnel=tunnel, read=read)
         yield from _unsettled(endpoints, record)
@@ -107,7 +108,7 @@ def _of_records(
             yield _without_device(endpoints, record)
             continue
         yield from _of_link(endpoints, record, own[record.instance])
-        if is_replaced(record):
+        if is_replaced(record, identity):
             yield _in_replaced_namespace(endpoints, record)
         if record.instance in found:
             yield from configuration.findings(record, found[record.instance], tunnel=tunnel)

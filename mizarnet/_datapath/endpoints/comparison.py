@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import attrs
@@ -23,13 +24,22 @@ def is_its_namespace(wanted: EndpointSpec, existing: Record) -> bool:
     return _lives_in(wanted.netns, existing)
 
 
-def is_replaced(existing: Record) -> bool:
-    """Whether the name of the endpoint's namespace leads to another one by now; False also if it leads nowhere."""
-    if existing.spec.netns is None:
-        return False
-    with suppress(NetnsNotFoundError, PrivilegeError, KernelError):
-        return not _lives_in(existing.spec.netns, existing)
-    return False
+def identity_at(netns: str) -> tuple[int, int] | None:
+    """Identity of the namespace that a name or path leads to; None if it leads to none that can be entered."""
+    with suppress(NetnsNotFoundError, PrivilegeError, KernelError), resolve(netns) as found:
+        return found.netns.identity
+    return None
+
+
+def is_replaced(existing: Record, identity: Callable[[str], tuple[int, int] | None] = identity_at) -> bool:
+    """Whether the name of the endpoint's namespace leads to another one by now; False also if it leads nowhere.
+
+    Args:
+        existing: The endpoint.
+        identity: Finds the identity of a namespace; many endpoints may have one.
+    """
+    found = None if existing.spec.netns is None else identity(existing.spec.netns)
+    return found is not None and found != existing.netns_id
 
 
 def _lives_in(netns: str, existing: Record) -> bool:
