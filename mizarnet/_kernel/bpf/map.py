@@ -35,6 +35,7 @@ class MapType(enum.IntEnum):
     LPM_TRIE = lib.BPF_MAP_TYPE_LPM_TRIE
     RINGBUF = lib.BPF_MAP_TYPE_RINGBUF
     DEVMAP = lib.BPF_MAP_TYPE_DEVMAP
+    ARRAY_OF_MAPS = lib.BPF_MAP_TYPE_ARRAY_OF_MAPS
 
     @classmethod
     def _missing_(cls, value: object) -> MapType:
@@ -51,7 +52,7 @@ class UpdateMode(enum.IntEnum):
 
 _PER_CPU = (MapType.PERCPU_HASH, MapType.PERCPU_ARRAY, MapType.LRU_PERCPU_HASH)
 _OF_DEVMAP = 1 << 7  # BPF_F_RDONLY_PROG, which the kernel adds by itself
-_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY)
+_ARRAYS = (MapType.ARRAY, MapType.PERCPU_ARRAY, MapType.ARRAY_OF_MAPS)
 
 
 @attrs.frozen
@@ -165,6 +166,18 @@ class Map(Fd):
             BpfError: ``EBUSY``: a system call is writing it just now.
         """
         check(lib.bpf_map_freeze(self.fileno()), f"freeze map {self.name!r}", needs=("CAP_SYS_ADMIN",))
+
+    @classmethod
+    def create_ring(cls, name: str, size: int) -> Self:
+        """Make a ring buffer of ``size`` bytes: a power of two, whole pages.
+
+        Raises:
+            PrivilegeError: ``CAP_BPF`` is missing.
+            BpfError: The kernel refused, for instance for lack of memory.
+        """
+        fd = lib.bpf_map_create(MapType.RINGBUF, name.encode(), 0, 0, size, ffi.NULL)
+        check(fd, f"make the ring buffer {name!r}")
+        return cls(fd, what=f"ring buffer {name!r}")
 
     @property
     def memory(self) -> int:

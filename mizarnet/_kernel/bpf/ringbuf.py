@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno as _errno
+import select
 
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf._log import listening
@@ -56,6 +57,16 @@ class RingBuffer(Owner):
     def fileno(self) -> int:
         """A descriptor that is readable while there are records."""
         return lib.ring_buffer__epoll_fd(self._open())
+
+    def has_records(self) -> bool:
+        """Whether there are records, also those of programs that wake nobody. Other threads may ask that.
+
+        Raises:
+            ClosedError: It was closed.
+        """
+        asked = select.poll()
+        asked.register(self._fd.fileno(), select.POLLIN)
+        return bool(asked.poll(0))
 
     def consume(self) -> list[bytes]:
         """The records that are there, without waiting.

@@ -8,11 +8,12 @@ import struct
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mizarnet._kernel.bpf import Object, RingBuffer
-from mizarnet.errors import ClosedError, InvalidValueError
+from mizarnet._kernel.bpf import Map, MapType, Object, RingBuffer
+from mizarnet.errors import BpfError, ClosedError, InvalidValueError
 
 
 def send(sample: Object, *lengths: int) -> None:
@@ -99,3 +100,22 @@ def test_errors_in_between_are_not_lost(sample: Object, monkeypatch: pytest.Monk
             with pytest.raises(KeyboardInterrupt):
                 ring.consume()
         assert ring.consume() == records(70)
+
+
+def test_a_ring_can_be_made_and_others_see_what_is_in_it(sample: Object) -> None:
+    with Map.create_ring("made", 1 << 16) as made, RingBuffer(made) as ring:
+        assert (made.type, made.max_entries, made.name) == (MapType.RINGBUF, 1 << 16, "made")
+        assert not ring.has_records()
+    with RingBuffer(sample.maps["events"]) as ring:
+        send(sample, 60)
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(ring.has_records).result()
+        assert ring.consume() == records(60)
+        assert not ring.has_records()
+    with pytest.raises(ClosedError):
+        ring.has_records()
+
+
+def test_a_ring_of_no_power_of_two_is_refused() -> None:
+    with pytest.raises(BpfError, match="make the ring buffer 'odd'"):
+        Map.create_ring("odd", 5000)
