@@ -55,6 +55,8 @@ GROUPS = {
     "switch_flag": Group(
         "SwitchFlag", "How a transit switch was attached, and what that changed on its device.", ("SWITCH",)
     ),
+    "wish": Group("Wish", "Which frames a reader of events wants, as recorded.", ("WISH",)),
+    "event_flag": Group("EventFlag", "What is special about an event.", ("EVENT",)),
     "encap": Group("EncapNumber", "The encapsulation of a tunnel, as recorded.", ("ENCAP",)),
 }
 HEAD = '''# SPDX-License-Identifier: Apache-2.0

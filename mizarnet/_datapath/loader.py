@@ -159,19 +159,19 @@ def load_onto(maps: Maps, programs: Sequence[str]) -> Object:
         return _bound(spec.load())
 
 
-COUNTERS = ("verdicts", "traffic", "drops")
-"""Maps that agent and guard write."""
+WRITTEN = ("verdicts", "traffic", "drops", "readers", "rings", "heard", ".data.attention")
+"""Maps that agent and guard write: counters, and what readers of events get."""
 
 
 def load_beside(maps: Maps, programs: Sequence[str], *, path: Path, layouts: Iterable[Layout] = ()) -> Object:
-    """Load programs on the tables and constants of a data path, with counters of their own, which count nobody.
+    """Load programs on the tables and constants of a data path, with counters that count nobody, and without readers.
 
     Arguments and errors are as for :func:`load`.
     """
     with _open(path, programs) as spec:
         for layout in layouts:
             _check_layout(spec, layout)
-        _share(spec, maps, but=COUNTERS)
+        _share(spec, maps, but=WRITTEN)
         spec.set_max_entries("traffic", maps.traffic.max_entries)
         return spec.load()
 

@@ -49,6 +49,10 @@ _SHAPES = {
     "meta": (MapType.ARRAY, _NUMBER, layouts.META.size),
     "switching": (MapType.ARRAY, _NUMBER, layouts.SWITCHING.size),
     "changes": (MapType.ARRAY, _NUMBER, _STAMP),
+    "readers": (MapType.ARRAY, _NUMBER, layouts.READER.size),
+    "rings": (MapType.ARRAY_OF_MAPS, _NUMBER, _NUMBER),
+    "heard": (MapType.PERCPU_ARRAY, _NUMBER, layouts.HEARD.size),
+    ".data.attention": (MapType.ARRAY, _NUMBER, layouts.ATTENTION.size),
     "lifeline": (MapType.DEVMAP, _NUMBER, _NUMBER),
     "landing": (MapType.DEVMAP, _NUMBER, _NUMBER),
     ".rodata.config": (MapType.ARRAY, _NUMBER, layouts.CONFIG.size),
@@ -80,6 +84,10 @@ class Maps:
     meta: Map
     switching: Map
     changes: Map
+    readers: Map
+    rings: Map
+    heard: Map
+    attention: Map
     lifeline: Map
     landing: Map
     config: Map
@@ -332,7 +340,7 @@ def take_own(table: Map, key: bytes, is_own: Callable[[bytes], bool]) -> bytes |
 
 
 def _attribute(name: str) -> str:
-    return "config" if name == ".rodata.config" else name
+    return name.rpartition(".")[2]  # of a section: what it holds
 
 
 def _differences(found: Mapping[str, Map]) -> Iterable[str]:

@@ -29,7 +29,7 @@ class VerdictKind(enum.Enum):
 class Limit:
     """Sizes and bounds that programs and user space share."""
 
-    SCHEMA: Final = 4
+    SCHEMA: Final = 5
     """Version of the layouts in this file."""
     VNI_MAX: Final = 0xFFFFFF
     """Highest VNI; zero is not one."""
@@ -57,6 +57,12 @@ class Limit:
     """Room for verdicts of one program in the map ``verdicts``."""
     PROGRAMS: Final = 4
     """Programs that count verdicts."""
+    READERS: Final = 4
+    """Readers of events at one time."""
+    EVENT_BYTES: Final = 128
+    """First bytes of a frame in an event."""
+    EVENT_BUDGET: Final = 10000
+    """Events that a reader gets of each CPU in a second."""
     DROPS: Final = 16384
     """Room for reasons of endpoints' drops in the map ``drops``."""
     FIRST_DROP: Final = 64
@@ -319,6 +325,22 @@ class Layer(enum.IntEnum):
     """Agent and guard stand on tcx."""
     CLSACT = 2
     """They stand as filters of a clsact."""
+
+
+class Wish(enum.IntEnum):
+    """Which frames a reader of events wants, as recorded."""
+
+    DROPS = 1
+    """Frames that were dropped."""
+    PASSES = 2
+    """Frames that went on."""
+
+
+class EventFlag(enum.IntEnum):
+    """What is special about an event."""
+
+    CLAIMED = 1
+    """Nobody proved the VNI."""
 
 
 _MEANINGS: Final[Mapping[Verdict, _Meaning]] = {
@@ -606,6 +628,9 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
         "MZN_LIMIT_GROUPS": Limit.GROUPS,
         "MZN_LIMIT_VERDICTS": Limit.VERDICTS,
         "MZN_LIMIT_PROGRAMS": Limit.PROGRAMS,
+        "MZN_LIMIT_READERS": Limit.READERS,
+        "MZN_LIMIT_EVENT_BYTES": Limit.EVENT_BYTES,
+        "MZN_LIMIT_EVENT_BUDGET": Limit.EVENT_BUDGET,
         "MZN_LIMIT_DROPS": Limit.DROPS,
         "MZN_LIMIT_FIRST_DROP": Limit.FIRST_DROP,
     },
@@ -716,6 +741,13 @@ ENUMERATIONS: Final[Mapping[str, Mapping[str, int]]] = {
     "mzn_layer": {
         "MZN_LAYER_TCX": Layer.TCX,
         "MZN_LAYER_CLSACT": Layer.CLSACT,
+    },
+    "mzn_wish": {
+        "MZN_WISH_DROPS": Wish.DROPS,
+        "MZN_WISH_PASSES": Wish.PASSES,
+    },
+    "mzn_event_flag": {
+        "MZN_EVENT_CLAIMED": EventFlag.CLAIMED,
     },
 }
 """The members of each C enumeration under their C names."""

@@ -692,6 +692,148 @@ class Switching(NamedTuple):
         return SWITCHING.pack(*self)
 
 
+READER: Final = Layout(
+    "mzn_reader",
+    ("until", "Q"),
+    ("owner", "Q"),
+    ("endpoint", "Q"),
+    ("slot", "I"),
+    ("wishes", "I"),
+    ("vni", "I"),
+    ("sample", "I"),
+    ("ip", IP),
+    ("pad", "4x"),
+)
+
+
+class Reader(NamedTuple):
+    """The members of ``mzn_reader``."""
+
+    until: int
+    owner: int
+    endpoint: int
+    slot: int
+    wishes: int
+    vni: int
+    sample: int
+    ip: Ip
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Reader:
+        """Of the bytes in a map."""
+        until, owner, endpoint, slot, wishes, vni, sample, ip_family, ip_words = READER.unpack(data)
+        return new(
+            Reader, (until, owner, endpoint, slot, wishes, vni, sample, new(Ip, (ip_family, ip_words)))
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return READER.pack(
+            self.until, self.owner, self.endpoint, self.slot, self.wishes, self.vni, self.sample, *self.ip
+        )
+
+
+ATTENTION: Final = Layout("mzn_attention", ("drops", "Q"), ("passes", "Q"))
+
+
+class Attention(NamedTuple):
+    """The members of ``mzn_attention``."""
+
+    drops: int
+    passes: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Attention:
+        """Of the bytes in a map."""
+        return new(cls, ATTENTION.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return ATTENTION.pack(*self)
+
+
+HEARD: Final = Layout("mzn_heard", ("found", "Q"), ("lost", "Q"), ("second", "Q"), ("spent", "Q"))
+
+
+class Heard(NamedTuple):
+    """The members of ``mzn_heard``."""
+
+    found: int
+    lost: int
+    second: int
+    spent: int
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Heard:
+        """Of the bytes in a map."""
+        return new(cls, HEARD.unpack(data))
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return HEARD.pack(*self)
+
+
+EVENT: Final = Layout(
+    "mzn_event",
+    ("time", "Q"),
+    ("endpoint", "Q"),
+    ("slot", "I"),
+    ("program", "I"),
+    ("verdict", "I"),
+    ("vni", "I"),
+    ("flags", "I"),
+    ("length", "I"),
+    ("captured", "I"),
+    ("ethertype", "I"),
+    ("protocol", "I"),
+    ("payload", "I"),
+    ("source", IP),
+    ("destination", IP),
+    ("data", f"{Limit.EVENT_BYTES}s"),
+)
+
+
+class Event(NamedTuple):
+    """The members of ``mzn_event``."""
+
+    time: int
+    endpoint: int
+    slot: int
+    program: int
+    verdict: int
+    vni: int
+    flags: int
+    length: int
+    captured: int
+    ethertype: int
+    protocol: int
+    payload: int
+    source: Ip
+    destination: Ip
+    data: bytes
+
+    @classmethod
+    def unpack(cls, data: Packed) -> Event:
+        """Of the bytes in a map."""
+        (
+            time, endpoint, slot, program, verdict, vni, flags, length, captured, ethertype, protocol,
+            payload, source_family, source_words, destination_family, destination_words, data
+        ) = EVENT.unpack(data)
+        return new(
+            Event, (time, endpoint, slot, program, verdict, vni, flags, length, captured, ethertype, protocol,
+            payload, new(Ip, (source_family, source_words)), new(Ip, (destination_family, destination_words)),
+            data)
+        )
+
+    def pack(self) -> Packed:
+        """The bytes in a map."""
+        return EVENT.pack(
+            self.time, self.endpoint, self.slot, self.program, self.verdict, self.vni, self.flags,
+            self.length, self.captured, self.ethertype, self.protocol, self.payload, *self.source,
+            *self.destination, self.data
+        )
+
+
 CONFIG: Final = Layout(
     "mzn_config",
     ("mark_local", "I"),
@@ -744,7 +886,7 @@ LAYOUTS: Final[Mapping[str, Layout]] = {
     for layout in (
         IP, MAC, ENDPOINT_KEY, ENDPOINT, NETWORK_KEY, NETWORK, ROUTER_KEY, ROUTER, PEER_KEY, PEER,
         OWN_ADDRESS, SENDER, COUNTER, TRAFFIC, DROP_KEY, RECORD_KEY, RECORD, ITEM_KEY, ITEM, ADDRESS, SLOT,
-        HEAD, META, SWITCHING, CONFIG,
+        HEAD, META, SWITCHING, READER, ATTENTION, HEARD, EVENT, CONFIG,
     )
 }
 """By the name of the structure."""

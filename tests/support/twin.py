@@ -16,6 +16,7 @@ from mizarnet import Counter, Verdict
 from mizarnet._datapath.dry_run import DEVICE, Context, DryRun, object_path
 from mizarnet._datapath.dry_run import Outcome as Ran
 from mizarnet._datapath.dry_run.facts import NO_MAC, Asked, Facts, Key, Origin
+from mizarnet._datapath.maps import Maps
 from mizarnet._model import codec, layouts
 from mizarnet._model.codec import FIRST, u32
 from mizarnet._model.enumerations import Limit, Program
@@ -63,6 +64,11 @@ class Twin:
         path = path or object_path(route_identity=config.route_identity)
         return cls(DryRun.load(pack_config(config), path), config)
 
+    @property
+    def maps(self) -> Maps:
+        """The tables, and what the programs write."""
+        return self._dry_run.maps
+
     def fill(self, state: State) -> None:
         """Replace what stands in the tables; the counters start over."""
         if state.config != self._config:
@@ -79,7 +85,7 @@ class Twin:
         zero, cpus = bytes(verdicts.slot_size), traffic.slot_size // traffic.value_size
         verdicts.update_many((u32(key), zero) for key in range(verdicts.max_entries))
         traffic.update_many(
-            (u32(slot), cpus * codec.no_traffic(_instance(slot))) for slot in range(traffic.max_entries)
+            (u32(slot), cpus * codec.no_traffic(instance(slot))) for slot in range(traffic.max_entries)
         )
         self._told = {known.number: known.told_in << 8 | known.told for known in state.senders.values()}
         for number in self._told:
@@ -95,7 +101,7 @@ class Twin:
         """What was dropped since then, by the number of the endpoint that it was counted for."""
         keys, values, _ = self._maps["drops"].lookup_all()
         found = unpack_reasons(keys, values)
-        return {number: found[_instance(number)] for number in map(_number, found)}
+        return {number: found[instance(number)] for number in map(_number, found)}
 
     def run(self, case: Case) -> Outcome:
         """Run a program on a frame; raises `BpfError` if the kernel refused it before the program saw it."""
@@ -136,7 +142,7 @@ class Twin:
         self.close()
 
 
-def _instance(slot: int) -> int:
+def instance(slot: int) -> int:
     """As random as those of endpoints are, and as long."""
     return slot * _ODD % (1 << 64)
 

@@ -18,6 +18,8 @@ const volatile struct {
 	enum mzn_layer layer;
 	enum mzn_encap encap;
 	enum mzn_switch_flag switch_flag;
+	enum mzn_wish wish;
+	enum mzn_event_flag event_flag;
 } enumerations;
 
 #endif

@@ -145,6 +145,37 @@ struct {
 	__type(value, __u64);
 } changes SEC(".maps");
 
+/* Readers of events. An index has one owner, which writes its whole value. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MZN_LIMIT_READERS);
+	__type(key, __u32);
+	__type(value, struct mzn_reader);
+} readers SEC(".maps");
+
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096); /* of the pattern; each reader brings its own */
+};
+
+/* The ring of each reader. A map of maps keeps them whoever dies, as opposed to a PROG_ARRAY. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MZN_LIMIT_READERS);
+	__type(key, __u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, MZN_LIMIT_READERS);
+	__type(key, __u32);
+	__type(value, struct mzn_heard);
+} heard SEC(".maps");
+
+/* A section of its own, which programs read where it lies: one load where nobody reads. */
+SEC(".data.attention") struct mzn_attention attention = {};
+
 /* The tunnel's device. The kernel takes it out when the device ends or leaves the namespace; nothing is sent by it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);

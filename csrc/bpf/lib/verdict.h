@@ -7,6 +7,7 @@
 
 #include "bounce.h"
 #include "count.h"
+#include "events.h"
 #include "fate.h"
 #include "packet.h"
 
@@ -93,15 +94,67 @@ static __always_inline bool is_received(enum mzn_program program, int verdict)
 	       ((program == MZN_PROGRAM_GUARD || program == MZN_PROGRAM_SHORTCUT) && verdict == MZN_PASS_ACCEPTED);
 }
 
-/* What the kernel is told. `program` is a constant, so that each program has its own part of this alone. */
-static __always_inline int conclude(void *context, enum mzn_program program, const struct packet *packet,
+/* The endpoint of this host that it goes to; NO_SLOT: to none. */
+static __always_inline __u32 receiver(const struct packet *packet)
+{
+	return packet->to && packet->to->place == MZN_PLACE_LOCAL ? packet->to->slot : NO_SLOT;
+}
+
+static __always_inline struct sight sight_of(enum mzn_program program, const struct packet *packet, int verdict)
+{
+	struct sight sight = {
+		.program = program,
+		.verdict = verdict,
+		.bytes = packet->bytes,
+		.vni = packet->vni,
+		.slot = packet->sender ? packet->sender->slot : NO_SLOT,
+		.other = receiver(packet),
+	};
+
+	if (program != MZN_PROGRAM_AGENT)
+		sight.slot = sight.other;
+	return sight;
+}
+
+/*
+ * Tells those who want to know. Not inline, for the same reason as count_refused; and one for each type of context, as
+ * before 6.8 the verifier judges functions of a program that it never calls.
+ */
+static __noinline void report_frame(struct __sk_buff *skb, enum mzn_program program, struct packet *packet,
 				    int verdict)
+{
+	struct sight sight = sight_of(program, packet, verdict);
+
+	packet->frame = (struct frame){}; /* it may have been changed since it was parsed, or never was */
+	tell_frame(skb, &packet->frame, &sight);
+}
+
+static __noinline void report_packet(struct xdp_md *ctx, struct packet *packet, int verdict)
+{
+	struct sight sight = sight_of(MZN_PROGRAM_SWITCH, packet, verdict);
+
+	packet->frame = (struct frame){};
+	tell_packet(ctx, &packet->frame, &sight);
+}
+
+static __always_inline void report(void *context, enum mzn_program program, struct packet *packet, int verdict)
+{
+	if (program == MZN_PROGRAM_SWITCH)
+		report_packet(context, packet, verdict);
+	else
+		report_frame(context, program, packet, verdict);
+}
+
+/* What the kernel is told. `program` is a constant, so that each program has its own part of this alone. */
+static __always_inline int conclude(void *context, enum mzn_program program, struct packet *packet, int verdict)
 {
 	count_verdict(program, verdict, packet->bytes);
 	if (program == MZN_PROGRAM_AGENT && packet->sender)
 		count_sent(packet->sender->slot, verdict, packet->bytes);
 	if (is_received(program, verdict) && packet->to)
 		count_received(packet->to->slot, packet->bytes);
+	if (is_wanted(verdict))
+		report(context, program, packet, verdict);
 	return act(context, program, packet, verdict);
 }
 

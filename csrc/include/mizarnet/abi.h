@@ -14,7 +14,7 @@
 #include <linux/types.h>
 
 enum mzn_limit {
-	MZN_LIMIT_SCHEMA = 4, /* Version of the layouts in this file. */
+	MZN_LIMIT_SCHEMA = 5, /* Version of the layouts in this file. */
 	MZN_LIMIT_VNI_MAX = 0xffffff, /* Highest VNI; zero is not one. */
 	MZN_LIMIT_ADDRESSES = 2, /* Own addresses in a sender's entry: the first of IPv4 and of IPv6. */
 	MZN_LIMIT_SWITCHES = 16, /* Transit switches of a network. */
@@ -28,6 +28,9 @@ enum mzn_limit {
 	MZN_LIMIT_GROUPS = 8, /* Groups of maps that may be added to the first one. */
 	MZN_LIMIT_VERDICTS = 256, /* Room for verdicts of one program in the map `verdicts`. */
 	MZN_LIMIT_PROGRAMS = 4, /* Programs that count verdicts. */
+	MZN_LIMIT_READERS = 4, /* Readers of events at one time. */
+	MZN_LIMIT_EVENT_BYTES = 128, /* First bytes of a frame in an event. */
+	MZN_LIMIT_EVENT_BUDGET = 10000, /* Events that a reader gets of each CPU in a second. */
 	MZN_LIMIT_DROPS = 16384, /* Room for reasons of endpoints' drops in the map `drops`. */
 	MZN_LIMIT_FIRST_DROP = 64, /* Verdicts from this number on are drop reasons; below it, frames went on. */
 };
@@ -586,6 +589,61 @@ struct mzn_switching {
 	__u32 ifindex; /* of its device; 0: none */
 	__u32 flags; /* enum mzn_switch_flag */
 	__u32 generation; /* how often a program was put there */
+};
+
+enum mzn_wish {
+	MZN_WISH_DROPS = 1, /* Frames that were dropped. */
+	MZN_WISH_PASSES = 2, /* Frames that went on. */
+};
+
+/* Who reads events, and which. Its ring in `rings` has the same index. */
+struct mzn_reader {
+	__u64 until; /* lease: it counts before this moment of the kernel's monotonic clock, in nanoseconds; 0: never */
+	__u64 owner; /* random: tells two readers apart */
+	__u64 endpoint; /* instance of the one endpoint whose frames are wanted, on either side; 0: of any, and of none */
+	__u32 slot; /* of that endpoint */
+	__u32 wishes; /* enum mzn_wish */
+	__u32 vni; /* the one that is wanted; 0: any */
+	__u32 sample; /* of so many frames on a CPU one is told */
+	struct mzn_ip ip; /* the one that is wanted, on either side; none: any */
+	__u32 pad;
+};
+
+/* The latest lease of those who want frames of each kind. While it is zero nobody reads, and programs look no further. */
+struct mzn_attention {
+	__u64 drops;
+	__u64 passes;
+};
+
+/* What one CPU did for a reader. */
+struct mzn_heard {
+	__u64 found; /* frames that were wanted */
+	__u64 lost; /* of those to be told: beyond the budget, or without room in the ring */
+	__u64 second; /* of the budget */
+	__u64 spent; /* of it, in that second */
+};
+
+enum mzn_event_flag {
+	MZN_EVENT_CLAIMED = 1, /* Nobody proved the VNI. */
+};
+
+/* What became of one frame, as the program left it. */
+struct mzn_event {
+	__u64 time; /* nanoseconds of the kernel's monotonic clock */
+	__u64 endpoint; /* instance of the endpoint that it counts for; 0: none */
+	__u32 slot; /* of that endpoint */
+	__u32 program; /* enum mzn_program */
+	__u32 verdict; /* enum mzn_verdict */
+	__u32 vni; /* 0: none is known */
+	__u32 flags; /* enum mzn_event_flag */
+	__u32 length; /* in bytes, as it is counted */
+	__u32 captured; /* bytes of it in `data` */
+	__u32 ethertype; /* in the host's order; 0: there is none */
+	__u32 protocol; /* of the upper layer; 256: none */
+	__u32 payload; /* offset of the upper layer's header in the frame; 0: there is none */
+	struct mzn_ip source; /* none: not known */
+	struct mzn_ip destination;
+	__u8 data[MZN_LIMIT_EVENT_BYTES]; /* zeros behind what was captured */
 };
 
 /* Constants of one attached agent, written before the programs are loaded. */
