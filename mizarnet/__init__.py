@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
     from mizarnet._model.enumerations import VerdictKind as VerdictKind
+    from mizarnet._model.event import Event as Event
     from mizarnet._model.explanation import Crossing as Crossing
     from mizarnet._model.explanation import Explanation as Explanation
     from mizarnet._model.explanation import Step as Step
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
     from mizarnet.errors import UnsupportedError as UnsupportedError
     from mizarnet.errors import UntrustedNamespaceError as UntrustedNamespaceError
     from mizarnet.errors import VerifierError as VerifierError
+    from mizarnet.events import Events as Events
     from mizarnet.explain import explain_path as explain_path
     from mizarnet.features import Feature as Feature
     from mizarnet.features import Features as Features
@@ -137,6 +139,8 @@ __all__ = [
     "EndpointStats",
     "EndpointTable",
     "EntryNotFoundError",
+    "Event",
+    "Events",
     "ExistsError",
     "Explanation",
     "Feature",
@@ -220,6 +224,7 @@ __all__ = [
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
+    "mizarnet._model.event": "Event",
     "mizarnet._model.explanation": "Crossing Explanation Step",
     "mizarnet._model.finding": "Change Cure Finding FindingKind Health Report Severity Subject",
     "mizarnet._model.gateways": "Publish",
@@ -229,6 +234,7 @@ _HOMES = {
     "mizarnet.agent": "AgentState ShortcutState TransitAgent",
     "mizarnet.deletion": "deleting",
     "mizarnet.endpoint": "Endpoint EndpointState",
+    "mizarnet.events": "Events",
     "mizarnet.explain": "explain_path",
     "mizarnet.features": "Feature Features probe",
     "mizarnet.gateway": "Gateway GatewayState",

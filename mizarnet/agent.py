@@ -26,6 +26,7 @@ from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.described import Described
+from mizarnet._model.event import Interest, name_of
 from mizarnet._model.explanation import Explanation
 from mizarnet._model.finding import Finding, Health, worst_first
 from mizarnet._model.html import table
@@ -49,6 +50,7 @@ from mizarnet.tunnel import Tunnel, device_of, place_of, successor_of
 
 if TYPE_CHECKING:
     from mizarnet._datapath.walk import Site
+    from mizarnet.events import Events
 
 MOST_ENDPOINTS = 1 << 24
 MOST_LOCAL = 1 << 16
@@ -322,6 +324,46 @@ class TransitAgent(Described, Closing):
 
         return explain(site_of(self), question)
 
+    @whole
+    def events(
+        self,
+        *,
+        drops: bool = True,
+        passes: bool = False,
+        vni: int | None = None,
+        endpoint: OfEndpoint | str | None = None,
+        address: AddressLike | None = None,
+        sample: int = 1,
+    ) -> Events:
+        """Begin to read what becomes of frames, while it happens.
+
+        The programs choose the frames: what is not asked for costs nothing but a look. All that is given must fit. What
+        programs and tables count does not depend on whether anybody reads.
+
+        Args:
+            drops: Whether frames that were dropped are wanted.
+            passes: Whether frames that went on are wanted, each once for every program that it passes.
+            vni: VNI of the frames; None: any. Frames whose VNI nobody proved are of none.
+            endpoint: Endpoint of this host, or its name, that sends or receives the frames; None: any.
+            address: Source or destination of the frames; None: any.
+            sample: Of so many frames on each CPU one is wanted, 1 to 4,294,967,295.
+
+        Returns:
+            A reader; close it, or use it in a ``with``.
+
+        Raises:
+            InvalidValueError: An argument cannot be right, or neither drops nor passes are wanted.
+            InvalidTypeError: An argument has the wrong type.
+            EndpointNotFoundError: No endpoint of this host has that name.
+            CapacityError: Four others read events of this agent.
+            BpfError: There is no memory for the reader's events.
+        """
+        interest = Interest.check(drops=drops, passes=passes, vni=vni, address=address, sample=sample)
+        name = None if endpoint is None else name_of(endpoint, argument="endpoint")
+        from mizarnet.events import read_events  # with asyncio, which only those shall pay who read
+
+        return read_events(self._datapath, interest, endpoint=name, at=_at(self.tunnel))
+
     def health(self) -> Health:
         """Whether agent and tunnel work, for a probe: what :meth:`Host.health` says of them alone."""
         device = device_of(self.tunnel)
@@ -525,8 +567,12 @@ def site_of(agent: TransitAgent) -> Site:
     from mizarnet._datapath.walk import Site
 
     datapath = datapath_of(agent)
-    at = agent.tunnel.netns or os.uname().nodename
-    return Site(device_of(agent.tunnel), datapath, at)
+    return Site(device_of(agent.tunnel), datapath, _at(agent.tunnel))
+
+
+def _at(tunnel: Tunnel) -> str:
+    """The host of a tunnel, as people call it."""
+    return tunnel.netns or os.uname().nodename
 
 
 def _hook(datapath: DataPath) -> Hook:

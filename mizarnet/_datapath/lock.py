@@ -64,6 +64,8 @@ HOST = Section(1, queue=1 << 60)
 SHARED_HOST = attrs.evolve(HOST, shared=True)
 TABLES = Section(3, queue=HOST.queue + _QUEUE_BYTES)
 """Of the tables that users write: endpoints of other hosts, networks, peers."""
+READERS = Section(4)
+"""Of the places of those who read events."""
 SHARED_TABLES = attrs.evolve(TABLES, shared=True)
 TABLE_WRITER = (SHARED_HOST, TABLES)
 _FIRST_NAME = 1 << 32

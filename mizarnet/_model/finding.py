@@ -129,6 +129,8 @@ class FindingKind(enum.Enum):
     """The program of a shortcut is on a device where it shall not be, or must not."""
     SHORTCUT_PAST = "shortcut past"
     """A shortcut works, and what the host does with packets on the kernel's way does not happen."""
+    READER_LEFT = "reader left"
+    """A reader of events is gone without a word, and the memory of its events is still there."""
     FORWARDING_OFF = "forwarding off"
     """A device does not forward: past a transit switch every packet takes the way through the guard, and nothing gets
     through a gateway."""
@@ -151,7 +153,7 @@ class Subject(Described):
     Attributes:
         kind: ``"tunnel"``, ``"agent"``, ``"switch"``, ``"shortcut"``, ``"endpoint"``, ``"underlay"``,
             ``"host"`` (another one, by its address), ``"network"``, ``"table"``, ``"device"``, ``"namespace"``,
-            ``"gateway"`` (by its VNI), ``"rules"`` or ``"kernel"``.
+            ``"gateway"`` (by its VNI), ``"reader"`` (by its place), ``"rules"`` or ``"kernel"``.
         name: Name of it.
     """
 
@@ -226,6 +228,7 @@ _TRAITS: dict[FindingKind, tuple[Severity, Cure]] = {
     _K.SHORTCUT_GONE: (_S.NOTICE, Cure.REPAIR),
     _K.SHORTCUT_UNWANTED: (_S.WARNING, Cure.REPAIR),
     _K.SHORTCUT_PAST: (_S.NOTICE, Cure.NONE),
+    _K.READER_LEFT: (_S.NOTICE, Cure.COLLECT),
     _K.FORWARDING_OFF: (_S.WARNING, Cure.REPAIR),
     _K.GATEWAY_LEFT: (_S.WARNING, Cure.COLLECT),
     _K.RULES_DIFFER: (_S.CRITICAL, Cure.REPAIR),

@@ -87,7 +87,7 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
     before, memory, programs = contents(agent), agent.state().memory, agent.state().programs
     assert not agent.outdated
     assert outer_ttl(world, one, far) == TTL
-    with installed(second):
+    with installed(second), agent.events(endpoint=one.endpoint) as events:
         assert agent.outdated
         upgrade(world.hosts[0])
         assert outer_ttl(world, one, far) == OTHER_TTL
@@ -98,6 +98,8 @@ def test_the_other_builds_programs_take_over_and_nothing_else_changes(
         assert (contents(agent), state.memory) == (before, memory)
         send_frame(one.namespace, one.endpoint.ifname, frame)
         assert one.endpoint.stats().reasons == {Verdict.NO_DESTINATION: mz.Counter(2, 2 * len(frame))}
+        told = iter(lambda: events.read(timeout=1), None)
+        assert Verdict.NO_DESTINATION in {each.verdict for each in told}, "a reader goes on"
     assert agent.outdated, "for the first package the second one's programs are"
     upgrade(world.hosts[0])
     assert outer_ttl(world, one, far) == TTL

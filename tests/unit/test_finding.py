@@ -37,7 +37,7 @@ def test_what_can_be_mended_has_a_mender(kind: FindingKind) -> None:
 
 
 def test_what_can_be_collected_has_a_collector() -> None:
-    kinds = {"gateway", "endpoint", "table", "device", "namespace", "agent", "switch", "shortcut"}
+    kinds = {"gateway", "endpoint", "table", "device", "namespace", "agent", "switch", "shortcut", "reader"}
     assert set(collection.RANK) == kinds
 
 

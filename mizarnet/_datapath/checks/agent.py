@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mizarnet._datapath import forwarding, switches
+from mizarnet._datapath import forwarding, readers, switches
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.checks.shortcut import shortcut_findings
 from mizarnet._datapath.datapath import DataPath
@@ -31,6 +31,23 @@ def agent_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findin
     yield from datapath.astray()
     yield from switch_findings(datapath, near=near)
     yield from shortcut_findings(datapath, near=near)
+    yield from reader_findings(datapath)
+
+
+def reader_findings(datapath: DataPath) -> Iterator[Finding]:
+    """Findings for readers of events that are gone."""
+    for each in readers.left(datapath.maps):
+        text = "whoever read events here is gone without a word"
+        subject = Subject("reader", str(each.index))
+        yield Finding(
+            FindingKind.READER_LEFT,
+            subject,
+            None,
+            each.index,
+            text,
+            tunnel=datapath.name,
+            instance=each.owner,
+        )
 
 
 def is_being_changed(datapath: DataPath) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from mizarnet._datapath import install, private_netns, shortcuts, switches
+from mizarnet._datapath import install, private_netns, readers, shortcuts, switches
 from mizarnet._datapath.checks import found_datapath
 from mizarnet._datapath.checks.agent import agent_findings
 from mizarnet._datapath.checks.endpoints import devices_above, endpoint_findings, identity_of, strangers
@@ -123,6 +123,12 @@ def _table(host: Host, finding: Finding) -> None:
                 entries.drop_left(found.maps, table, bytes.fromhex(str(finding.found)))
 
 
+def _reader(host: Host, finding: Finding) -> None:
+    with found_datapath(TunnelDevice.open(host, finding.tunnel)) as found:
+        if isinstance(found, DataPath):
+            readers.collect(found, finding.instance)
+
+
 _COLLECTORS: Mapping[str, Callable[[Host, Finding], None]] = {
     "gateway": collect_gateway,
     "endpoint": _endpoint,
@@ -132,6 +138,7 @@ _COLLECTORS: Mapping[str, Callable[[Host, Finding], None]] = {
     "agent": _agent,
     "switch": _switch,
     "shortcut": _shortcut,
+    "reader": _reader,
 }
 """How each kind of object is removed, in the order in which that is done."""
 RANK = {kind: rank for rank, kind in enumerate(_COLLECTORS)}

@@ -433,6 +433,17 @@ SWITCHES: dict[str, Tampering] = {
 }
 
 
+def _kill_reader(scene: Scene) -> None:
+    """As a reader of events leaves its place that was killed long ago."""
+    nothing = layouts.Reader.unpack(bytes(layouts.READER.size))
+    scene.maps.readers.update(FIRST, nothing._replace(until=1, owner=1).pack())
+
+
+READERS: dict[str, Tampering] = {
+    "killed": Tampering(_kill_reader, {(K.READER_LEFT, "reader 0")}, cure="gc"),
+}
+
+
 def _switched_off_halfway(scene: Scene) -> None:
     """As a process leaves it that died right after it wrote that there shall be none."""
     scene.agent.update(shortcut="auto")
@@ -458,6 +469,7 @@ TAMPERINGS = {
         ("underlay", UNDERLAYS),
         ("switch", SWITCHES),
         ("shortcut", SHORTCUTS),
+        ("reader", READERS),
     )
     for name, each in cases.items()
 }

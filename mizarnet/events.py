@@ -1,0 +1,383 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events of an agent: what becomes of frames, while it happens."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Self, final
+
+from mizarnet._datapath.datapath import DataPath
+from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._datapath.readers import LEASE, ReaderPlace, new_owner
+from mizarnet._kernel.closing import Owner, refuse_forked
+from mizarnet._kernel.refusals import explained
+from mizarnet._kernel.threads import start
+from mizarnet._model import arguments, pcapng
+from mizarnet._model.arguments import IPAddress
+from mizarnet._model.codec import Counted, u32
+from mizarnet._model.described import Described
+from mizarnet._model.enumerations import Limit, Program
+from mizarnet._model.event import Event, Interest, Whose, reader, unpack_event
+from mizarnet._model.layouts import SLOT, Slot
+from mizarnet._model.public import public
+from mizarnet.errors import (
+    ClosedError,
+    EndpointNotFoundError,
+    InvalidTypeError,
+    InvalidValueError,
+    LockTimeoutError,
+    MizarnetError,
+    StaleHandleError,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+_TICK = 0.05
+"""Time in seconds after which events are noticed, at most: programs wake nobody."""
+_RENEWAL = LEASE / 1e9 / 4
+"""Time in seconds after which a lease is renewed."""
+_MOST_KNOWN = 4096  # endpoints whose names are kept
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+@public
+@final
+class Events(Described, Owner):
+    """What becomes of frames on one host, told by the programs as it happens. Made by :meth:`TransitAgent.events`.
+
+    It is for one thread at a time, and needs its agent's handle to stay open. Up to four readers of an agent get events
+    at a time, each those that it asked for. Frames do not wait for readers: an event for which there is no room is
+    counted in :attr:`lost`. A thread of this library says twice a second that the reader is still there; a process that
+    is killed or stopped counts for two seconds more.
+
+    Attributes:
+        drops: Whether it is told of frames that were dropped.
+        passes: Whether it is told of frames that went on.
+        vni: VNI of the frames; None: any.
+        endpoint: Name of the endpoint that the frames are from or to; None: any.
+        address: Address that the frames are from or to; None: any.
+        sample: Of so many frames on each CPU it is told of one.
+
+    Raises:
+        ClosedError: In each method but :meth:`close`, after :meth:`close` or after the agent's handle was closed.
+        ForkedError: In the same methods, in a child of the process that made it.
+        StaleHandleError: In the same methods: the agent was detached or replaced, or this process was stopped for so
+            long that another reader has the place.
+        AgentNotFoundError: In the same methods: another program took agent and guard off every hook.
+    """
+
+    _DESCRIBED = ("drops", "passes", "vni", "endpoint", "address", "sample", "closed")
+
+    def __init__(
+        self, datapath: DataPath, place: ReaderPlace, interest: Interest, *, endpoint: str | None, at: str
+    ) -> None:
+        """Not for users: see :meth:`TransitAgent.events`."""
+        self.drops: bool = interest.drops
+        self.passes: bool = interest.passes
+        self.vni: int | None = interest.vni
+        self.endpoint: str | None = endpoint
+        self.address: IPAddress | None = interest.address
+        self.sample: int = interest.sample
+        self._datapath = datapath
+        self._place = place
+        self._at = at
+        self._pid = os.getpid()
+        self._pending: deque[Event] = deque()
+        self._known: dict[int, Whose] = {}
+        self._fresh: set[int] = set()
+        self._waiting: asyncio.Future[None] | None = None
+        self._lost = 0
+        with explained("make an event descriptor"):
+            self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._keeper = _Keeper(datapath, place, self._signal)
+        try:
+            self._keeper.start()
+        except BaseException:
+            os.close(self._signal)
+            raise
+        self._closed = False
+
+    def read(self, timeout: float | None = None) -> Event | None:
+        """Wait for an event, and take it.
+
+        Args:
+            timeout: Time to wait, in seconds; 0: not at all; None: until there is one.
+
+        Returns:
+            The event; None if none came in that time.
+
+        Raises:
+            InvalidValueError: ``timeout`` is negative or no number of seconds.
+            InvalidTypeError: ``timeout`` is no number.
+        """
+        limit = None if timeout is None else time.monotonic() + _seconds(timeout, argument="timeout")
+        while (event := self._take()) is None:
+            left = None if limit is None else limit - time.monotonic()
+            if left is not None and left <= 0:
+                return None
+            self._wait(left)
+        return event
+
+    def __iter__(self) -> Self:
+        """Events as they come, without an end but :meth:`close`."""
+        return self
+
+    def __next__(self) -> Event:
+        event = None if self._closed else self.read()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def __aiter__(self) -> Self:
+        """Events as they come, for ``async for``, without an end but :meth:`close`."""
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._closed:
+            event = self._take()
+            if event is not None:
+                return event
+            await self._come()
+        raise StopAsyncIteration
+
+    def fileno(self) -> int:
+        """Descriptor that becomes readable within 0.05 s after an event, and stays so until all of them are read."""
+        self._refuse_unusable()
+        return self._signal
+
+    @property
+    def lost(self) -> int:
+        """Number of frames that it should have been told of, and was not; read from the kernel until it is closed.
+
+        There was no room for them, or more than 10,000 came on one CPU in a second. Frames that ``sample`` leaves out
+        are not among them.
+        """
+        if not self._closed:
+            self._lost = self._place.lost()
+        return self._lost
+
+    def write_pcapng(
+        self, path: str | os.PathLike[str], *, seconds: float | None = None, count: int | None = None
+    ) -> int:
+        """Write events into a capture file in the format pcapng, with verdict, VNI and endpoint as comments.
+
+        The frames have at most their first 128 bytes. Whatever ends the call, what the file has by then can be read.
+
+        Args:
+            path: Path of the file; one that exists is overwritten.
+            seconds: Time after which the file is complete; None: as long as it takes.
+            count: Number of events after which it is complete; None: any. Without both it ends with an exception.
+
+        Returns:
+            Number of events that were written.
+
+        Raises:
+            InvalidValueError: ``seconds`` or ``count`` is not positive.
+            InvalidTypeError: An argument has the wrong type.
+            KernelError: The file cannot be written.
+        """
+        limit = None if seconds is None else time.monotonic() + _seconds(seconds, argument="seconds")
+        if count is not None:
+            arguments.check_int(count, argument="count", low=1, high=2**63 - 1)
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidTypeError(f"path must be a path, not {type(path).__name__}", argument="path")
+        self._refuse_unusable()
+        written = 0
+        with explained(f"write {os.fspath(path)!r}"), open(path, "wb") as file:
+            file.write(_beginning(self._at))
+            file.flush()
+            while written != count:
+                event = self.read(None if limit is None else max(limit - time.monotonic(), 0))
+                if event is None:
+                    break
+                file.write(_block(event))
+                written += 1
+                if not self._pending:
+                    file.flush()
+        return written
+
+    # -- inside
+
+    def _refuse_unusable(self) -> None:
+        if self._closed:
+            raise ClosedError("this reader of events is closed", hint="agent.events() makes another one")
+        refuse_forked(self._pid, "reader of events")
+
+    def _take(self) -> Event | None:
+        """The next event that is there; raises what ended the reader when there is none."""
+        self._refuse_unusable()
+        if not self._pending:
+            self._drain()
+        event = self._pending.popleft() if self._pending else None
+        if event is None and self._keeper.failure is not None:
+            raise self._keeper.failure
+        if not self._pending and not self._place.ring.has_records():
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._signal)
+        return event
+
+    def _drain(self) -> None:
+        self._fresh.clear()
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        date = self._place.clock.dates()
+        self._pending.extend(
+            unpack_event(each, at=self._at, date=date, whose=self._whose)
+            for each in self._place.ring.consume()
+        )
+        if self._pending:
+            os.eventfd_write(self._signal, 1)
+
+    def _whose(self, slot: int, instance: int) -> Whose | None:
+        """An endpoint, read once for all events that are taken together; one that is gone, as it was known."""
+        if instance not in self._fresh:
+            self._fresh.add(instance)
+            with suppress(MizarnetError):
+                maps = self._datapath.maps
+                claim = Slot.unpack(maps.slots.lookup(u32(slot)) or bytes(SLOT.size))
+                record = maps.records.lookup(claim.record) if claim.instance == instance else None
+                if record is not None:
+                    found = Counted.unpack(record)
+                    self._known[instance] = Whose(found.name, found.labels)
+        return self._known.get(instance)
+
+    def _wait(self, seconds: float | None) -> None:
+        waiting = select.poll()
+        waiting.register(self._signal, select.POLLIN)
+        waiting.poll(None if seconds is None else max(1, seconds * 1000))
+
+    async def _come(self) -> None:
+        """Wait until there is something to read, or the reader is closed."""
+        import asyncio  # takes its time, which only those shall pay who use it
+
+        loop = asyncio.get_running_loop()
+        self._waiting = came = loop.create_future()
+        loop.add_reader(self._signal, _set, came)
+        try:
+            await came
+        finally:
+            if not self._closed:
+                loop.remove_reader(self._signal)
+            self._waiting = None
+
+    def _release(self) -> None:
+        with suppress(MizarnetError):
+            self._lost = self._place.lost()
+        if self._waiting is not None and not self._waiting.done():
+            loop = self._waiting.get_loop()
+            loop.remove_reader(self._signal)
+            loop.call_soon(_set, self._waiting)
+        self._release_forgotten()
+        self._keeper.join()
+
+    def _release_forgotten(self) -> None:
+        self._keeper.end()
+
+    def _caption(self) -> str:
+        return f"Events of {self._datapath.name}"
+
+    def __repr__(self) -> str:
+        kinds = " and ".join(name for name in ("drops", "passes") if getattr(self, name))
+        return f"<Events of {self._datapath.name}: {kinds}{', closed' if self._closed else ''}>"
+
+
+def read_events(datapath: DataPath, interest: Interest, *, endpoint: str | None, at: str) -> Events:
+    """Begin to read; raises as :meth:`TransitAgent.events` does."""
+    slot = instance = 0
+    if endpoint is not None:
+        record = LocalEndpoints.of(datapath).named(endpoint)
+        if record is None:
+            raise EndpointNotFoundError(f"no endpoint of this host is called {endpoint!r}")
+        slot, instance = record.slot, record.instance
+    place = ReaderPlace(datapath, reader(interest, owner=new_owner(), slot=slot, endpoint=instance))
+    try:
+        return Events(datapath, place, interest, endpoint=endpoint, at=at)
+    except BaseException:
+        place.close()
+        raise
+
+
+class _Keeper:
+    """The thread that renews a lease, and says when there are events. It owns the place, which it gives up at its end.
+
+    Attributes:
+        failure: What ended the reader; None: it goes on.
+    """
+
+    def __init__(self, datapath: DataPath, place: ReaderPlace, signal: int) -> None:
+        self.failure: MizarnetError | None = None
+        self._datapath = datapath
+        self._place = place
+        self._signal = signal
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="mizarnet-events", daemon=True)
+
+    def start(self) -> None:
+        """Begin; raises ``KernelError`` (EAGAIN) if there are too many threads."""
+        start(self._thread)
+
+    def end(self) -> None:
+        """Have it end soon."""
+        self._ending.set()
+
+    def join(self) -> None:
+        """Wait for its end."""
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._keep()
+        except MizarnetError as error:
+            self.failure = error
+            os.eventfd_write(self._signal, 1)
+            self._ending.wait()
+        finally:
+            self._place.close()
+            os.close(self._signal)
+
+    def _keep(self) -> None:
+        due = time.monotonic() + _RENEWAL
+        while not self._ending.wait(_TICK):
+            if time.monotonic() >= due:
+                self._renew()
+                due = time.monotonic() + _RENEWAL
+            if self._place.ring.has_records():
+                os.eventfd_write(self._signal, 1)
+
+    def _renew(self) -> None:
+        _ = self._datapath.maps  # raises if they are no longer the tunnel's
+        if self._datapath.meta_id != self._place.meta_id:
+            raise StaleHandleError("the agent of this reader was replaced", hint="agent.events() again")
+        with suppress(LockTimeoutError):  # the next attempt comes soon
+            self._place.renew()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _seconds(value: float, *, argument: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{argument} must be a number, not {type(value).__name__}", argument=argument)
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        raise InvalidValueError(f"{argument} must be 0 or more seconds", argument=argument, value=value)
+    return value
+
+
+def _beginning(at: str) -> bytes:
+    places = (pcapng.interface(f"{at} {each.name.lower()}", most=Limit.EVENT_BYTES) for each in Program)
+    return pcapng.section("mizarnet") + b"".join(places)
+
+
+def _block(event: Event) -> bytes:
+    moment = (event.time - _EPOCH) // timedelta(microseconds=1) * 1000
+    return pcapng.packet(event.program, moment, event.data, length=event.length, comment=event.comment)

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events in an event loop, which leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import mizarnet as mz
+from tests.netns.events.senders import SOON, frame_of, send
+from tests.world import Container
+
+
+async def first(events: mz.Events, count: int) -> list[mz.Event]:
+    found: list[mz.Event] = []
+    async for event in events:
+        found.append(event)
+        if len(found) == count:
+            break
+    return found
+
+
+def test_they_come_to_a_loop_as_they_do_to_a_thread(one: Container) -> None:
+    async def main() -> None:
+        with await mz.aio.call(one.host.agent.events) as events:
+            send(one, frame_of(one))
+            reading = asyncio.create_task(first(events, 3))
+            await asyncio.sleep(0.2)
+            assert not reading.done(), "two of three are to come"
+            for _ in range(2):
+                send(one, frame_of(one))
+            found = await asyncio.wait_for(reading, SOON)
+            assert [each.endpoint for each in found] == ["one"] * 3
+
+    asyncio.run(main())
+
+
+def test_a_task_that_waits_ends_when_the_reader_is_closed(one: Container) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            reading = asyncio.create_task(first(events, 1))
+            await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(reading, SOON) == []
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_leaves_a_reader_that_works(one: Container) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            reading = asyncio.create_task(first(events, 1))
+            await asyncio.sleep(0.1)
+            reading.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            send(one, frame_of(one))
+            assert len(await asyncio.wait_for(first(events, 1), SOON)) == 1
+
+    asyncio.run(main())
+
+
+def test_what_ends_a_reader_ends_its_task(one: Container) -> None:
+    async def main() -> None:
+        agent = mz.TransitAgent.open(one.host.tunnel)
+        with agent.events() as events:
+            reading = asyncio.create_task(first(events, 1))
+            await asyncio.sleep(0.1)
+            agent.close()
+            with pytest.raises(mz.ClosedError):
+                await asyncio.wait_for(reading, SOON)
+
+    asyncio.run(main())

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events in a capture file, read back by other software."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scapy.utils import RawPcapNgReader
+
+import mizarnet as mz
+from tests.netns.events.senders import frame_of, send
+from tests.world import BLUE, Container
+
+
+def test_frames_are_read_back_with_what_is_said_of_them(one: Container, tmp_path: Path) -> None:
+    path, frames = tmp_path / "drops.pcapng", [frame_of(one, payload=bytes(size)) for size in (1, 2, 3, 500)]
+    with one.host.agent.events() as events:
+        for frame in frames:
+            send(one, frame)
+        assert events.write_pcapng(path, count=len(frames)) == len(frames)
+        assert events.write_pcapng(tmp_path / "none.pcapng", seconds=0) == 0
+    with RawPcapNgReader(str(path)) as reader:
+        read = [*reader]
+    assert [data for data, _ in read] == [frame[:128] for frame in frames]
+    for (_, facts), frame in zip(read, frames, strict=True):
+        assert (facts.wirelen, facts.linktype, facts.ifname) == (
+            len(frame),
+            1,
+            f"{events_at(one)} agent".encode(),
+        )
+        (comment,) = facts.comments
+        assert comment.decode().startswith(f"agent: NO_DESTINATION, VNI {BLUE}, endpoint one. ")
+    with RawPcapNgReader(str(tmp_path / "none.pcapng")) as empty:
+        assert [*empty] == []
+
+
+def events_at(one: Container) -> str:
+    return one.host.agent.tunnel.netns or ""
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_tree(one: Container, tmp_path: Path) -> None:
+    with one.host.agent.events() as events:
+        with pytest.raises(mz.KernelError, match="write"):
+            events.write_pcapng(tmp_path / "there is none" / "x", seconds=0)
+        with pytest.raises(mz.InvalidValueError, match="count"):
+            events.write_pcapng(tmp_path / "x", count=0)
+        with pytest.raises(mz.InvalidTypeError, match="path"):
+            events.write_pcapng(7, seconds=0)
+    assert [*tmp_path.iterdir()] == []

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events: what becomes of frames is told to those who asked, as it happens, and the frames do not notice."""
+
+from __future__ import annotations
+
+import select
+from contextlib import ExitStack
+
+import pytest
+
+import mizarnet as mz
+from mizarnet import Program, Verdict
+from mizarnet._datapath.readers import LEASE
+from mizarnet._model import layouts
+from tests.frames import BROADCAST, arp, ethernet
+from tests.netns.events.senders import NOBODY, SOON, frame_of, send
+from tests.support.process import heard, start_python
+from tests.support.traffic import assert_ping, send_raw
+from tests.support.wait import wait_until
+from tests.world import BLUE, GREEN, Container, Host
+
+FLOOD = 12_000
+"""Frames of which no ring has room for all events."""
+
+
+def taken(events: mz.Events) -> list[mz.Event]:
+    """All that comes until nothing does for a moment."""
+    found: list[mz.Event] = []
+    while (event := events.read(timeout=0.2)) is not None:
+        found.append(event)
+    return found
+
+
+def places(host: Host) -> list[layouts.Reader]:
+    readers = host.agent._datapath.maps.readers
+    return [layouts.Reader.unpack(value) for _, value in readers.items()]
+
+
+# -- what is told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.vm
+def test_a_drop_is_told_with_all_that_is_known_of_it(one: Container) -> None:
+    with one.host.agent.events() as events:
+        frame = frame_of(one, payload=b"x" * 300)
+        send(one, frame)
+        event = events.read(timeout=SOON)
+        assert event is not None
+        assert (event.program, event.verdict) == (Program.AGENT, Verdict.NO_DESTINATION)
+        assert (event.vni, event.endpoint, event.claimed) == (BLUE, "one", False)
+        assert (str(event.source), str(event.destination)) == (one.ip, NOBODY)
+        assert (event.protocol, event.source_port, event.destination_port) == ("udp", 9, 9)
+        assert (event.length, event.data) == (len(frame), frame[:128])
+        assert event.at == one.host.agent.tunnel.netns
+        assert event.to_dict()["data"] == frame[:128].hex()
+        assert str(event).endswith(
+            f"agent NO_DESTINATION VNI {BLUE} one {one.ip} -> {NOBODY} udp port 9 342 bytes"
+        )
+        assert events.read(timeout=0) is None
+        assert events.lost == 0
+
+
+def test_a_question_is_told_with_who_is_asked_for(one: Container) -> None:
+    with one.host.agent.events(address=NOBODY) as events:
+        send(one, frame_of(one, to="10.0.0.98"))
+        send(one, ethernet(BROADCAST, one.mac, 0x0806, arp(one.mac, one.ip, NOBODY)))
+        (event,) = taken(events)
+    assert (event.verdict, event.protocol) == (Verdict.NEIGHBOUR_UNKNOWN, "arp")
+    assert (str(event.source), str(event.destination), event.destination_port) == (one.ip, NOBODY, None)
+
+
+def test_a_record_holds_nothing_of_another_tenants_frame(one: Container, other: Container) -> None:
+    """Short frames after long ones, more of them than a ring has room for."""
+    with one.host.agent.events(vni=GREEN) as green, one.host.agent.events() as all_of_them:
+        long, short = frame_of(one, payload=b"\xee" * 1400), frame_of(other, payload=b"")
+        for _ in range(3):
+            flood(one, long, FLOOD // 3)
+            taken(all_of_them)
+        send(other, short)
+        (event,) = taken(green)
+        assert (event.data, event.length) == (short, len(short))
+        assert taken(all_of_them)[-1].data == short
+
+
+@pytest.mark.vm
+def test_passes_are_told_by_each_program_on_the_way(one: Container, far: Container) -> None:
+    with (
+        one.host.agent.events(drops=False, passes=True, endpoint=one.endpoint) as sent,
+        far.host.agent.events(drops=False, passes=True, endpoint="far") as received,
+    ):
+        assert_ping(one.namespace, far.ip)
+        there = {(each.program, each.verdict) for each in taken(sent)}
+        assert there >= {(Program.AGENT, Verdict.ENCAPSULATED), (Program.GUARD, Verdict.ACCEPTED)}
+        (arrived, *_) = [each for each in taken(received) if each.program is Program.GUARD]
+        assert (arrived.verdict, arrived.endpoint, arrived.vni) == (Verdict.ACCEPTED, "far", BLUE)
+        assert (arrived.protocol, str(arrived.source)) == ("icmp", one.ip)
+
+
+def test_what_stays_on_a_host_is_told_twice(one: Container, near: Container) -> None:
+    with one.host.agent.events(drops=False, passes=True, endpoint=near.endpoint) as events:
+        send(one, frame_of(one, to=near.ip))
+        found = [(each.verdict, each.endpoint, each.vni) for each in taken(events) if each.protocol == "udp"]
+    assert found == [
+        (Verdict.DELIVERED_LOCALLY, "one", BLUE),
+        (Verdict.ACCEPTED_LOCALLY, "near", BLUE),
+    ]
+
+
+def test_a_vni_that_nobody_proved_is_said_to_be_claimed(one: Container) -> None:
+    with one.host.agent.events() as events, one.host.agent.events(vni=BLUE) as blue:
+        send(one, ethernet(one.mac, one.mac, 0x88CC, b"of a protocol that is none"))
+        send(one, ethernet(one.mac, b"\2\0\0\0\0\x77", 0x0800, b"too short"))
+        known, unknown = taken(events)
+        assert (known.verdict, known.vni, known.claimed) == (Verdict.UNKNOWN_ETHERTYPE, BLUE, True)
+        assert (unknown.verdict, unknown.vni, unknown.endpoint) == (Verdict.TRUNCATED, None, None)
+        assert taken(blue) == []
+
+
+# -- who is told, and what is lost -------------------------------------------------------------------------
+
+
+def flood(sender: Container, frame: bytes, times: int) -> None:
+    with sender.packet_socket() as raw:
+        for _ in range(times):
+            send_raw(raw, frame)
+
+
+@pytest.mark.vm
+def test_a_reader_that_does_not_read_loses_what_has_no_room(one: Container, other: Container) -> None:
+    agent = one.host.agent
+    with agent.events() as asleep, agent.events(endpoint="other") as awake:
+        before = one.endpoint.stats().dropped
+        flood(one, frame_of(one), FLOOD)
+        send(other, frame_of(other))
+        assert (one.endpoint.stats().dropped - before).packets == FLOOD
+        (event,) = taken(awake)
+        assert (event.endpoint, awake.lost) == ("other", 0)
+        assert asleep.lost > 0
+        assert len(taken(asleep)) + asleep.lost == FLOOD + 1
+
+
+def test_what_one_wants_besides_costs_the_other_nothing(one: Container, far: Container) -> None:
+    agent = one.host.agent
+    with agent.events() as drops, agent.events(drops=False, passes=True) as passes:
+        flood(one, frame_of(one, to=far.ip), FLOOD)
+        send(one, frame_of(one))
+        assert [each.verdict for each in taken(drops)] == [Verdict.NO_DESTINATION]
+        assert drops.lost == 0
+        assert len(taken(passes)) + passes.lost >= FLOOD
+
+
+def test_four_may_read_and_the_fifth_is_told_so(one: Container) -> None:
+    agent = one.host.agent
+    with ExitStack() as stack:
+        four = [stack.enter_context(agent.events()) for _ in range(4)]
+        with pytest.raises(mz.CapacityError, match="4 others read events") as refused:
+            agent.events()
+        assert (refused.value.table, refused.value.capacity, refused.value.used) == ("readers", 4, 4)
+        send(one, frame_of(one))
+        assert [len(taken(each)) for each in four] == [1] * 4
+        four[2].close()
+        with agent.events() as again:
+            send(one, frame_of(one))
+            assert len(taken(again)) == 1
+    assert all(each.until == each.owner == 0 for each in places(one.host))
+
+
+READ = """
+agent = mz.TransitAgent.open(sys.argv[1], netns=sys.argv[2])
+events = agent.events(passes=True)
+print("reads", flush=True)
+signal.pause()
+"""
+
+
+def test_a_killed_reader_gives_up_its_place(one: Container) -> None:
+    agent, machine = one.host.agent, mz.Host.open(netns=one.host.namespace.name)
+    reader = start_python(READ, agent.tunnel.name, one.host.namespace.name)
+    with machine, ExitStack() as stack:
+        assert heard(reader) == "reads"
+        for _ in range(3):
+            stack.enter_context(agent.events())
+        with pytest.raises(mz.CapacityError):
+            agent.events()
+        reader.kill()
+        reader.communicate()
+        wait_until(lambda: left_readers(machine), "the lease is over")
+        assert all(each.collectable and not each.repairable for each in machine.check())
+        memory = agent._datapath.maps.rings.items
+        assert len([*memory()]) == 4
+        report = machine.gc()
+        assert report and [each.kind for each in report.done] == [mz.FindingKind.READER_LEFT]
+        assert len([*memory()]) == 3
+        assert machine.check() == []
+        with agent.events() as events:
+            send(one, frame_of(one))
+            assert len(taken(events)) == 1
+
+
+def left_readers(machine: mz.Host) -> list[mz.Finding]:
+    return [each for each in machine.check() if each.kind is mz.FindingKind.READER_LEFT]
+
+
+def test_a_lease_is_renewed_as_long_as_its_reader_lives(one: Container) -> None:
+    with one.host.agent.events() as events:
+        first = places(one.host)[0].until
+        wait_until(lambda: places(one.host)[0].until > first + LEASE, "the first lease is long over")
+        send(one, frame_of(one))
+        assert len(taken(events)) == 1
+
+
+def test_whose_place_another_one_has_learns_it(one: Container) -> None:
+    """As that of a process which was stopped for too long."""
+    readers = one.host.agent._datapath.maps.readers
+    with one.host.agent.events() as events:
+        key = next(key for key, value in readers.items() if layouts.Reader.unpack(value).owner)
+        readers.update(
+            key, layouts.Reader.unpack(readers.lookup(key) or b"")._replace(owner=9, until=2**62).pack()
+        )
+        with pytest.raises(mz.StaleHandleError, match="another one has its place"):
+            events.read(timeout=SOON)
+    assert layouts.Reader.unpack(readers.lookup(key) or b"").owner == 9, "it is left to whom it belongs"
+    readers.update(key, bytes(layouts.READER.size))
+
+
+# -- the handle --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error", "argument"),
+    [
+        ({"drops": False}, mz.InvalidValueError, "drops"),
+        ({"drops": 1}, mz.InvalidTypeError, "drops"),
+        ({"sample": 0}, mz.InvalidValueError, "sample"),
+        ({"vni": 0}, mz.InvalidValueError, "vni"),
+        ({"address": "10.0.0.0/24"}, mz.InvalidValueError, "address"),
+        ({"endpoint": 7}, mz.InvalidTypeError, "endpoint"),
+        ({"endpoint": "nobody"}, mz.EndpointNotFoundError, None),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_made(
+    one: Container, wanted: dict[str, object], error: type[mz.MizarnetError], argument: str | None
+) -> None:
+    before = places(one.host)
+    with pytest.raises(error) as refused:
+        one.host.agent.events(**wanted)
+    assert getattr(refused.value, "argument", None) == argument
+    assert places(one.host) == before
+
+
+def test_its_descriptor_is_readable_while_there_is_something_to_read(one: Container) -> None:
+    with one.host.agent.events() as events:
+        assert not select.select([events], [], [], 0)[0]
+        for _ in range(2):
+            send(one, frame_of(one))
+        for _ in range(2):
+            assert select.select([events], [], [], SOON)[0]
+            assert events.read(timeout=0) is not None
+        assert not select.select([events], [], [], 0)[0]
+
+
+def test_it_is_gone_through_until_it_is_closed(one: Container) -> None:
+    events = one.host.agent.events()
+    send(one, frame_of(one))
+    for event in events:
+        assert event.endpoint == "one"
+        events.close()
+    with pytest.raises(mz.ClosedError):
+        events.read()
+    assert events.lost == 0
+
+
+@pytest.mark.parametrize(("timeout", "error"), [(-1, mz.InvalidValueError), ("1", mz.InvalidTypeError)])
+def test_a_time_that_is_none_is_refused(
+    one: Container, timeout: float, error: type[mz.MizarnetError]
+) -> None:
+    with one.host.agent.events() as events, pytest.raises(error, match="timeout"):
+        events.read(timeout=timeout)
+
+
+def test_a_reader_of_an_agent_that_goes_is_told(host: Host) -> None:
+    with host.agent.events() as events:
+        host.agent.detach()
+        with pytest.raises(mz.StaleHandleError):
+            events.read(timeout=SOON)
+
+
+def test_a_reader_whose_agents_handle_is_closed_is_told(one: Container) -> None:
+    with mz.TransitAgent.open(one.host.tunnel) as agent, agent.events() as events:
+        agent.close()
+        with pytest.raises(mz.ClosedError):
+            events.read(timeout=SOON)
