@@ -51,6 +51,7 @@ SEEN = {
         "orchestrator-h3: 0 changes",
         "changes, then 0; a container of the first host reaches one of the third",
     ),
+    "event_stream.py": ("ok  web asks for 10.0.0.99: neighbour_unknown", "all as expected"),
     "vm.py": (
         "ok  the VM pings near",
         "ok  near pings the VM",
