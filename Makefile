@@ -94,6 +94,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python -m tests.bench.crowd
 	$(BIN)/python -m tests.bench.tables
 	$(BIN)/python -m tests.bench.storm
+	$(BIN)/python -m tests.bench.events
 	$(BIN)/python -m tests.bench.explain
 	$(BIN)/python -m tests.bench.suite --report
 
