@@ -109,10 +109,18 @@ class ReaderPlace(Closing):
 
     def _settle(self, ring: Map) -> None:
         """Take the place over: what still runs for an earlier owner ends before anything of this one begins."""
-        self._readers.update(self._key, self._wanted.pack())
-        self._rings.update(self._key, u32(ring.fileno()))  # the kernel waits for the programs that run
-        self._heard.update(self._key, bytes(self._heard.slot_size))
-        self._extend()
+        with ExitStack() as undo:
+            undo.callback(self._vacate)
+            self._readers.update(self._key, self._wanted.pack())
+            self._rings.update(self._key, u32(ring.fileno()))  # the kernel waits for the programs that run
+            self._heard.update(self._key, bytes(self._heard.slot_size))
+            self._extend()
+            undo.pop_all()
+
+    def _vacate(self) -> None:
+        """Free the place, if it can be: else its lease ends by itself, or never began."""
+        with suppress(MizarnetError):
+            _clear(self._readers, self._rings, self._key)
 
     def renew(self) -> None:
         """Let the lease begin anew.
@@ -157,7 +165,7 @@ class ReaderPlace(Closing):
             self._host.locked(SHARED_HOST, READERS, timeout=_PATIENCE),
         ):
             self._refuse_lost()
-            _clear(self._readers, self._rings, self._key)
+            self._vacate()
 
 
 def _places(readers: Map) -> Iterator[tuple[int, Reader]]:

@@ -14,7 +14,7 @@ from mizarnet._datapath.readers import LEASE
 from mizarnet._model import layouts
 from tests.frames import BROADCAST, arp, ethernet
 from tests.netns.events.senders import NOBODY, SOON, frame_of, send
-from tests.support.process import heard, start_python
+from tests.support.process import heard, run_python, start_python
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
 from tests.world import BLUE, GREEN, Container, Host
@@ -221,6 +221,30 @@ def test_whose_place_another_one_has_learns_it(one: Container) -> None:
             events.read(timeout=SOON)
     assert layouts.Reader.unpack(readers.lookup(key) or b"").owner == 9, "it is left to whom it belongs"
     readers.update(key, bytes(layouts.READER.size))
+
+
+STARVE = """
+import resource, threading
+agent = mz.TransitAgent.open(sys.argv[1], netns=sys.argv[2])
+agent.events().close()
+readers, used = agent._datapath.maps.readers, len(os.listdir("/proc/self/fd"))
+most, failed, threads = resource.getrlimit(resource.RLIMIT_NOFILE)[1], 0, threading.active_count()
+while True:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + failed, most))
+    try:
+        agent.events().close()
+    except mz.KernelError:
+        failed += 1
+    else:
+        break
+    assert not any(any(value) for _, value in readers.items()), failed
+    assert threading.active_count() == threads
+print(failed)
+"""
+
+
+def test_a_reader_for_which_there_are_too_few_descriptors_leaves_nothing(one: Container) -> None:
+    assert int(run_python(STARVE, one.host.agent.tunnel.name, one.host.namespace.name)) > 4
 
 
 # -- the handle --------------------------------------------------------------------------------------------
