@@ -15,6 +15,7 @@ VM_PACKAGES := qemu-system-x86 qemu-system-common busybox-static kmod
 LINT_PACKAGES := clang-format
 WHEEL_PACKAGES := mmdebstrap util-linux
 GIT_PACKAGES := git
+FULL_PACKAGES := tshark
 
 SOURCES := $(shell find csrc -name '*.[ch]') csrc/binding/build_ext.py setup.py
 C_FILES := $(filter csrc/%.c csrc/%.h,$(SOURCES)) $(shell find tests -name '*.c')
@@ -25,7 +26,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: demo test test-unit test-bpf test-netns test-crash test-mutants test-sanitized test-vm test-full
 .PHONY: crash fuzz mutants bench bench-vm wheel clean
 .PHONY: lint lint-format lint-types lint-imports lint-c lint-commits format
-.PHONY: root build-packages netns-packages vm-packages lint-packages wheel-packages git-packages
+.PHONY: root build-packages netns-packages vm-packages lint-packages wheel-packages git-packages full-packages
 
 demo: root $(VENV)/built netns-packages
 	$(BIN)/python examples/two_hosts.py
@@ -62,7 +63,7 @@ test-vm: root $(VENV)/built netns-packages vm-packages
 	$(BIN)/python tests/vm/suite.py
 
 # Each tier at its full depth. A tier that passed at this commit is not run again.
-test-full: root $(VENV)/built $(VENV)/wheel-tools netns-packages vm-packages git-packages wheel-packages
+test-full: root $(VENV)/built $(VENV)/wheel-tools netns-packages vm-packages git-packages wheel-packages full-packages
 	$(BIN)/python tools/full.py
 
 # Tests the binding under the compiler's sanitizers, in a copy of the package below build/.
@@ -167,6 +168,9 @@ wheel-packages:
 
 git-packages:
 	@$(APT) $(GIT_PACKAGES)
+
+full-packages:
+	@$(APT) $(FULL_PACKAGES)
 
 # pip knows dependency groups since 25.1; Debian 12 brings 23.0.
 $(VENV)/tools: pyproject.toml | build-packages

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from scapy.utils import RawPcapNgReader
 
 import mizarnet as mz
-from tests.netns.events.senders import frame_of, send
+from tests.netns.events.senders import NOBODY, frame_of, send
+from tests.support.depth import FULL
 from tests.world import BLUE, Container
 
 
@@ -33,6 +35,20 @@ def test_frames_are_read_back_with_what_is_said_of_them(one: Container, tmp_path
         assert comment.decode().startswith(f"agent: NO_DESTINATION, VNI {BLUE}, endpoint one. ")
     with RawPcapNgReader(str(tmp_path / "none.pcapng")) as empty:
         assert [*empty] == []
+
+
+@pytest.mark.skipif(not FULL, reason="tshark is a large download, for make test-full")
+def test_tshark_reads_them_as_well(one: Container, tmp_path: Path) -> None:
+    path, frame = tmp_path / "drops.pcapng", frame_of(one, payload=bytes(500))
+    with one.host.agent.events() as events:
+        send(one, frame)
+        events.write_pcapng(path, count=1)
+    fields = ("frame.comment", "frame.interface_name", "frame.len", "frame.cap_len", "ip.dst")
+    asked = ["tshark", "-r", path, "-T", "fields", "-E", "separator=|", *(f"-e{each}" for each in fields)]
+    done = subprocess.run(asked, check=True, timeout=60, stdout=subprocess.PIPE, text=True)
+    comment, *facts = done.stdout.strip().split("|")
+    assert comment.startswith(f"agent: NO_DESTINATION, VNI {BLUE}, endpoint one. ")
+    assert facts == [f"{events_at(one)} agent", str(len(frame)), "128", NOBODY]
 
 
 def events_at(one: Container) -> str:
