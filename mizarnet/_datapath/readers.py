@@ -47,7 +47,7 @@ class Attention:
 
     def call(self, wishes: int, until: int) -> None:
         """Have programs look for readers until a moment of the kernel's clock, and no longer than others have them."""
-        for index, wish in enumerate((Wish.DROPS, Wish.PASSES)):  # as in ``struct mzn_attention``
+        for index, wish in ((1, Wish.DROPS), (2, Wish.PASSES), (0, wishes)):  # as in ``struct mzn_attention``
             if wishes & wish and self._words[index] < until:
                 self._words[index] = until
 

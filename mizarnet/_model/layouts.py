@@ -733,12 +733,13 @@ class Reader(NamedTuple):
         )
 
 
-ATTENTION: Final = Layout("mzn_attention", ("drops", "Q"), ("passes", "Q"))
+ATTENTION: Final = Layout("mzn_attention", ("any", "Q"), ("drops", "Q"), ("passes", "Q"))
 
 
 class Attention(NamedTuple):
     """The members of ``mzn_attention``."""
 
+    any: int
     drops: int
     passes: int
 

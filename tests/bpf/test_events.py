@@ -218,11 +218,14 @@ def test_what_one_reader_wants_costs_another_none(ear: Ear) -> None:
 def test_when_the_last_lease_is_over_nobody_looks_any_more(ear: Ear) -> None:
     twin, case = ear.of(DROPPED)
     listener, attention = ear.listen(twin), twin.maps.attention
-    attention.update(FIRST, layouts.Attention(drops=10, passes=20).pack())
-    for clock, left in ((9, 10), (10, 0)):
+    attention.update(FIRST, layouts.Attention(any=20, drops=10, passes=20).pack())
+    for clock, left in ((9, (20, 10, 20)), (10, (20, 0, 20)), (20, (20, 0, 20))):
         twin.run(attrs.evolve(case, clock=clock))
-        assert layouts.Attention.unpack(attention.lookup(FIRST) or b"") == (left, 20)
+        assert layouts.Attention.unpack(attention.lookup(FIRST) or b"") == left
     assert len(listener.take()) == 1
+    attention.update(FIRST, layouts.Attention(any=20, drops=20, passes=20).pack())
+    twin.run(attrs.evolve(case, clock=20))
+    assert layouts.Attention.unpack(attention.lookup(FIRST) or b"") == (0, 0, 20)
 
 
 @contextmanager

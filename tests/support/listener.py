@@ -36,7 +36,7 @@ class Listener:
 
     def _come(self) -> None:
         self._maps.readers.update(self._key, self._wanted.pack())
-        self._maps.attention.update(FIRST, layouts.Attention(FOREVER, FOREVER).pack())
+        self._maps.attention.update(FIRST, layouts.Attention(FOREVER, FOREVER, FOREVER).pack())
 
     @contextmanager
     def away(self) -> Iterator[None]:

@@ -32,20 +32,36 @@ static __always_inline __u64 *latest_lease(__u32 verdict)
 	return verdict < MZN_LIMIT_FIRST_DROP ? &attention.passes : &attention.drops;
 }
 
-/* A frame that is none of the overlay's is nobody's business. */
-static __always_inline bool is_wanted(__u32 verdict)
+static __always_inline __u64 read_word(const __u64 *word)
 {
-	return *(volatile __u64 *)latest_lease(verdict) && verdict != MZN_PASS_PASSED;
+	return *(const volatile __u64 *)word;
 }
 
-/* The last lease is over: from the next frame on, nobody looks any further. A new reader may have come meanwhile. */
-static __always_inline bool is_anybody_there(__u32 verdict, __u64 now)
+/* One load where nobody reads. A frame that is none of the overlay's is nobody's business. */
+static __always_inline bool is_wanted(__u32 verdict)
 {
-	__u64 *latest = latest_lease(verdict), until = *(volatile __u64 *)latest;
+	if (!read_word(&attention.any))
+		return false;
+	return read_word(latest_lease(verdict)) && verdict != MZN_PASS_PASSED;
+}
+
+/* Zero from now on, if it is over. A new reader may have come meanwhile. */
+static __always_inline bool is_over(__u64 *lease, __u64 now)
+{
+	__u64 until = read_word(lease);
 
 	if (now < until)
+		return false;
+	__sync_val_compare_and_swap(lease, until, 0);
+	return true;
+}
+
+/* The last lease of all ends with the last one of some kind: whatever frame notices that, nobody looks any further. */
+static __always_inline bool is_anybody_there(__u32 verdict, __u64 now)
+{
+	if (!is_over(latest_lease(verdict), now))
 		return true;
-	__sync_val_compare_and_swap(latest, until, 0);
+	is_over(&attention.any, now);
 	return false;
 }
 

@@ -609,8 +609,9 @@ struct mzn_reader {
 	__u32 pad;
 };
 
-/* The latest lease of those who want frames of each kind. While it is zero nobody reads, and programs look no further. */
+/* The latest lease of all readers, and of those who want frames of a kind. At zero nobody reads: programs look no further. */
 struct mzn_attention {
+	__u64 any;
 	__u64 drops;
 	__u64 passes;
 };
