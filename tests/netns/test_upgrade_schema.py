@@ -127,6 +127,7 @@ def test_an_older_agent_is_named_and_can_only_be_upgraded(
             agent.stats,
             agent.state,
             agent.detach,
+            agent.events,
             lambda: agent.endpoints.update({(BLUE, "10.0.0.9"): FAR}),
             lambda: dict(agent.endpoints),
             lambda: mz.Endpoint.list(agent),
