@@ -268,7 +268,7 @@ def _keys(rng: random.Random, of: Directory, vni: int, options: list[bytes]) -> 
     size = len(config.local)
     peers = [inside(rng, prefix) for prefix in sorted(of.state.peers) if len(prefix[0]) == size]
     other = 20 - size
-    strangers = [rng.randbytes(size), config.local, *(flipped(rng, ip) for ip in peers)]
+    strangers = [rng.randbytes(size), config.local, *(flipped(rng, ip) for ip in peers), *of.hosts()]
 
     def key(remote: Ip, local: Ip) -> TunnelKey:
         return TunnelKey(

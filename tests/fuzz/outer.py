@@ -12,7 +12,7 @@ from tests.fuzz.options import option_fields
 from tests.fuzz.pools import PICK, mostly, pool
 from tests.fuzz.speakers import Directory, flipped
 from tests.fuzz.states import inside
-from tests.model.state import Ip, Remote
+from tests.model.state import Ip
 
 _IPV4, _IPV6, _UDP = IPV4_HEADER.pack, IPV6_HEADER.pack, UDP_HEADER.pack
 
@@ -54,10 +54,9 @@ class OuterFrames:
             inside(rng, prefix) for prefix in sorted(of.state.peers) if len(prefix[0]) == len(config.local)
         ]
         strangers = [rng.randbytes(len(config.local)), config.local, *(flipped(rng, ip) for ip in peers)]
-        strangers += NOBODYS[len(config.local)]
+        strangers += NOBODYS[len(config.local)] + of.hosts()
         self._from = pool(rng, (58, peers or strangers), (6, strangers))
-        hosts = [place.host for place in of.state.endpoints.values() if isinstance(place, Remote)]
-        hosts += [ip for network in of.state.networks.values() for ip in network.switches]
+        hosts = of.hosts() + [ip for network in of.state.networks.values() for ip in network.switches]
         self._hosts = pool(rng, (64, hosts or [config.local]))
         self._macs = [rng.randbytes(12) for _ in range(64)]
         self._options = option_fields(rng)

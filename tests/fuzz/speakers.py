@@ -12,7 +12,7 @@ from tests.frames import link_local
 from tests.fuzz.pools import pool
 from tests.fuzz.states import inside
 from tests.model.case import RoutedBy, SentBy
-from tests.model.state import Ip, Local, Mac, Network, SenderRecord, State
+from tests.model.state import Ip, Local, Mac, Network, Remote, SenderRecord, State
 
 Origin: TypeAlias = RoutedBy | SentBy | None
 
@@ -73,6 +73,10 @@ class Directory:
     def local(self, vni: int, size: int) -> list[Ip]:
         """Endpoints of this host."""
         return [ip for (of, ip), place in self._endpoints(vni, size) if isinstance(place, Local)]
+
+    def hosts(self) -> list[Ip]:
+        """Of endpoints of others, whether those hosts are peers or not."""
+        return [place.host for place in self.state.endpoints.values() if isinstance(place, Remote)]
 
     def remote(self, vni: int, size: int) -> list[Ip]:
         """Endpoints of others."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import mizarnet as mz
 from mizarnet import Verdict
-from tests.frames import geneve, geneve_option, patched, vxlan
-from tests.support.wire import HOST, OTHER_ADDRESSES, Kind, Packet, Wire
+from tests.frames import datagram, geneve, geneve_option, patched, vxlan
+from tests.support.wire import HOST, OTHER_ADDRESSES, STRANGER, Kind, Packet, Wire
 from tests.world import BLUE
 
 CONTROL, CRITICAL = 0x80, 0x40
@@ -24,6 +25,15 @@ def hosts_that_are_no_peers(wire: Wire) -> Iterator[Packet]:
     for number in range(256):
         for network in ("203.0.113", "192.0.3", "10.0.0", "193.0.2"):
             yield wire.packet(Verdict.FOREIGN_PEER, inner, source=f"{network}.{number}")
+
+
+def a_host_that_an_entry_names(wire: Wire) -> Iterator[Packet]:
+    """In its endpoint's name: to those of the attacked host, and to one that a peer's frame would be sent on to."""
+    net, host, ip = wire.net, "203.0.113.60", "10.0.0.60"
+    net.first.agent.endpoints[BLUE, ip] = mz.Remote(host)
+    for to in (net.blue1, net.blue2, net.blue3):
+        inner = datagram(STRANGER, ip, to.ip, destination_mac=to.mac)
+        yield wire.packet(Verdict.FOREIGN_PEER, inner, source=host)
 
 
 def hosts_that_cannot_be(wire: Wire) -> Iterator[Packet]:
@@ -90,6 +100,7 @@ def geneve_headers(inner: bytes) -> Iterator[tuple[Verdict | None, bytes]]:
 
 KINDS: dict[str, Kind] = {
     "from hosts that are no peers": hosts_that_are_no_peers,
+    "from a host that only an entry names": a_host_that_an_entry_names,
     "from hosts that cannot be": hosts_that_cannot_be,
     "to another address of the host": another_address_of_the_host,
     "to an address of another host": an_address_of_another_host,
