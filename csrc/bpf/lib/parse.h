@@ -138,39 +138,54 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame
 	return is_extension(ip->nexthdr) ? skip_extensions(skb, frame) : 0;
 }
 
-/* Zero, or the reason why the frame cannot be understood. ARP bodies are left to arp.h. */
-__noinline int parse(struct __sk_buff *skb, struct frame *frame)
+/* Zero, or the reason why a frame that is not IPv4 cannot be understood. ARP bodies are left to arp.h. */
+__noinline int parse_other(struct __sk_buff *skb, struct frame *frame)
 {
-	int refused = pull(skb, HEADERS);
-	void *end = (void *)(long)skb->data_end;
 	const struct ethernet *eth = (void *)(long)skb->data;
+	const void *end = (void *)(long)skb->data_end;
 
-	if (!frame || refused)
+	if (!frame)
 		return MZN_DROP_UNREADABLE;
+	if (frame->ethertype == ETHERTYPE_IPV6)
+		return parse_ipv6(skb, frame, eth + 1, end);
+	return frame->ethertype == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
+}
+
+/* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
+static __always_inline bool is_tagged(struct __sk_buff *skb, __be16 ethertype)
+{
+	return skb->vlan_present || ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD) ||
+	       ethertype == bpf_htons(ETH_P_QINQ1);
+}
+
+/* Zero, or the reason why the frame cannot be understood. Most are IPv4: that takes no call. */
+static __always_inline int parse(struct __sk_buff *skb, struct frame *frame)
+{
+	const struct ethernet *eth = (void *)(long)skb->data;
+	const void *end = (void *)(long)skb->data_end;
+	int refused;
+
 	if ((void *)(eth + 1) > end)
 		return MZN_DROP_TRUNCATED;
 	set_mac(&frame->destination_mac, eth->destination);
 	set_mac(&frame->source_mac, eth->source);
 	frame->ethertype = eth->protocol;
-	/* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
-	if (skb->vlan_present || eth->protocol == bpf_htons(ETH_P_8021Q) ||
-	    eth->protocol == bpf_htons(ETH_P_8021AD) || eth->protocol == bpf_htons(ETH_P_QINQ1))
+	if (is_tagged(skb, frame->ethertype))
 		return MZN_DROP_VLAN_TAGGED;
-	if (eth->protocol == ETHERTYPE_IPV4)
+	if (frame->ethertype == ETHERTYPE_IPV4)
 		return parse_ipv4(skb, frame, eth + 1, end);
-	if (eth->protocol == ETHERTYPE_IPV6)
-		return parse_ipv6(skb, frame, eth + 1, end);
-	return eth->protocol == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
+	refused = parse_other(skb, frame);
+	/* Whatever is refused is dropped: of a number from a function that it judges by itself the verifier knows nothing. */
+	return refused && refused < MZN_LIMIT_FIRST_DROP ? MZN_DROP_UNREADABLE : refused;
 }
 
-/* Whatever is refused is dropped: of a number from a function that it judges by itself the verifier knows nothing. */
 static __always_inline int understand(struct __sk_buff *skb, struct packet *packet)
 {
 	int refused;
 
 	packet->frame = (struct frame){}; /* here, since not every packet is parsed */
-	refused = parse(skb, &packet->frame);
-	return refused && refused < MZN_LIMIT_FIRST_DROP ? MZN_DROP_UNREADABLE : refused;
+	refused = pull(skb, HEADERS);
+	return refused ? refused : parse(skb, &packet->frame);
 }
 
 #endif
