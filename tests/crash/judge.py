@@ -217,7 +217,7 @@ class Case:
         expected = found.interrupted and mode == "interrupt"
         if not found.typed and not expected:
             yield Complaint.OUTSIDE, found.text
-        if found.error is None and self.left != "new":
+        if found.error is None and after != self._reference.full:
             yield Complaint.UNTRUE, _shown(difference(self._reference.full, after))
         if found.leaked:
             yield Complaint.LEAKS, ", ".join(found.leaked)

@@ -28,10 +28,15 @@ _LEFT_OUT_TABLES = {
     "traffic",
     "drops",
     "changes",
+    "readers",
+    "rings",
+    "heard",
+    ".data.attention",
     ".rodata.config",
     ".rodata.build",
     "transit.rodata",
 }
+"""Counters and constants, and what readers of events have for a time."""
 
 
 def dump(map_ids: Mapping[str, int]) -> Dump:

@@ -20,6 +20,7 @@ from mizarnet._kernel.netlink import (
     list_addresses,
     set_link,
 )
+from mizarnet.agent import datapath_of
 from tests.crash.ground import NICS, OTHER, PORT, Ground
 from tests.support.builds import installed
 from tests.support.schemas import older
@@ -81,6 +82,17 @@ def _populate(ground: Ground) -> None:
         _create(agent, ground, space="e2")
         _create_vm(agent)
         mz.TransitSwitch.attach(agent, mode="generic")
+
+
+def _read_events(agent: mz.TransitAgent) -> None:
+    agent.events().close()
+
+
+def _end_leases(ground: Ground) -> None:
+    """As time does it."""
+    readers = datapath_of(ground.agent).maps.readers
+    for place, _ in readers.items():
+        readers.update(place, bytes(readers.value_size))
 
 
 def _open_tunnel(ground: Ground) -> mz.Tunnel:
@@ -260,6 +272,14 @@ def _switch_verbs() -> Iterator[Verb]:
         undo=Ground.delete_other,
         rolls_back=False,
         sparse=3,
+    )
+    yield Verb(
+        "TransitAgent.events",
+        before=_nothing,
+        prepare=Ground.open,
+        call=_read_events,
+        again={"by handle": lambda ground: _read_events(ground.agent)},
+        undo=_end_leases,
     )
     for value, other in (("auto", "off"), ("off", "auto")):
         yield Verb(
