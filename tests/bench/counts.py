@@ -44,7 +44,7 @@ Counts = Mapping[str, int]
 
 def counted(injector: Injector) -> dict[str, Counts]:
     """Counts of verbs and programs, by their names, on a host that is made for it."""
-    with Ground(injector, Path()) as ground:
+    with Ground(injector, Path("none")) as ground:
         return {**dict(_of_verbs(ground)), **dict(_of_programs(ground))}
 
 
