@@ -15,8 +15,9 @@ from pathlib import Path
 from mizarnet._datapath.dry_run import DryRun, Outcome, object_path
 from mizarnet._datapath.self_test.frames import Canned, frames
 from mizarnet._datapath.self_test.host import HOSTS, Host
+from mizarnet._kernel.bpf import uses_tcx
 from mizarnet._kernel.objects import has_route_identity
-from mizarnet._model.enumerations import Verdict
+from mizarnet._model.enumerations import Program, Verdict
 from mizarnet.errors import SelfTestError
 
 __all__ = ["check", "failures"]
@@ -51,8 +52,15 @@ def failures(
         with DryRun.load(host.config.pack(), path or object_path(route_identity=known)) as dry_run:
             host.fill(dry_run.maps)
             for canned in frames(host):
-                if known or not canned.needs_route_identity:
+                if _can_be(canned, known):
                     yield from _compare(host, canned, dry_run)
+
+
+def _can_be(canned: Canned, route_identity: bool) -> bool:
+    """Whether this kernel has what a frame takes: without tcx there is no shortcut, nor all that its helpers need."""
+    if canned.program is Program.SHORTCUT and not uses_tcx():
+        return False
+    return route_identity or not canned.needs_route_identity
 
 
 def _compare(host: Host, canned: Canned, dry_run: DryRun) -> Iterator[SelfTestError]:
