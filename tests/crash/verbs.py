@@ -271,7 +271,7 @@ def _switch_verbs() -> Iterator[Verb]:
         again={"by handle": _move_tables},
         undo=Ground.delete_other,
         rolls_back=False,
-        sparse=3,
+        sparse=10,
     )
     yield Verb(
         "TransitAgent.events",
