@@ -74,6 +74,14 @@ TIERS = (
         )
         for part in range(1, 5)
     ),
+    *(
+        Tier(
+            f"vm-crash-{series}",
+            f"killed or refused at calls of a gateway's verbs inside Linux {series}, a part that the day chooses",
+            ("tests/vm/crash.py", "--kernel", series),
+        )
+        for series in ("6.1", "6.12")
+    ),
 )
 
 
