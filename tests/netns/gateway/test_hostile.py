@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -100,14 +101,32 @@ def test_the_services_of_the_host(way: Outside, version: int) -> None:
     for tenant in (near, far):
         closed(tenant.namespace, own)
         closed(tenant.namespace, LINK[version])
+        assert not is_heard(way, tenant.namespace, own, COUNT)
     assert gateway(way).update(host_access=True) == ("host_access",)
     for tenant in (near, far):
         fetch_page(tenant.namespace, own)
+        assert is_heard(way, tenant.namespace, own, 1)
     with nothing_arrives(*others(way)):
         send_many(near.namespace, own, PORTS)
     assert gateway(way).update(host_access=False) == ("host_access",)
     closed(near.namespace, own)
     assert echo(way.host.namespace, WORLD[version])
+
+
+def is_heard(way: Outside, tenant: Namespace, address: str, count: int) -> bool:
+    """Whether a service of the host gets one of so many datagrams."""
+    family = family_of(address)
+    with (
+        way.host.namespace.socket(family, socket.SOCK_DGRAM) as service,
+        tenant.socket(family, socket.SOCK_DGRAM) as asking,
+    ):
+        service.bind(("", 7003))
+        service.settimeout(0.5)
+        for _ in range(count):
+            asking.sendto(MARK, (address, 7003))
+        with suppress(TimeoutError):
+            return service.recv(100) == MARK
+    return False
 
 
 LINK = {4: "169.254.96.0", 6: "fd00:6d7a:6774::"}
