@@ -201,11 +201,11 @@ class Gateways:
         making = self._fitting(spec)
         try:
             making.run()
+            made = self.find(spec.vni)
         except BaseException as error:
             self._undo(spec.vni, error)
             raise
         log.info("gateway of VNI %d created: %s by %s", spec.vni, ", ".join(map(str, spec.ip)), spec.egress)
-        made = self.find(spec.vni)
         if made is None:
             raise ExistsError(
                 f"another process deleted the gateway of VNI {spec.vni} meanwhile", holder=making.note.device
