@@ -171,6 +171,7 @@ class DataPath:
     @property
     def is_older(self) -> bool:
         """Whether an older version of this package attached it, so that it can only be upgraded."""
+        self._refuse_closed()
         return isinstance(self._opened.maps, Older)
 
     def become(self, other: DataPath) -> None:
@@ -450,12 +451,15 @@ class DataPath:
     # -- inside
 
     def _refuse_unusable(self) -> None:
+        self._refuse_closed()
+        _current_schema(self._opened)
+
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise ClosedError(
                 "the transit agent's handle is closed", hint="open another with TransitAgent.open()"
             )
         refuse_forked(self._pid, "handle")
-        _current_schema(self._opened)
 
     def _stands(self) -> bool:
         """Whether a known program of this data path is on tcx: a quick test, run inside the host's namespace."""

@@ -135,6 +135,9 @@ def test_an_older_agent_is_named_and_can_only_be_upgraded(
         for each in calls:
             with pytest.raises(mz.LayoutError, match=schemas):
                 each()
+    for closed in (agent.stats, agent.upgrade, agent.reopen, lambda: agent.outdated):
+        with pytest.raises(mz.ClosedError):
+            closed()
     with mz.Host.open(netns=host.namespace.name) as everything:
         with pytest.warns(mz.OutdatedWarning):
             assert everything.agents() == []
