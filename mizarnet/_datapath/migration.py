@@ -205,6 +205,8 @@ def _freeze(old: Map) -> None:
             old.freeze()
             return
         except BpfError as refused:
+            if refused.errno == errno.EPERM:
+                return  # another process that went on with the same maps has frozen it
             if refused.errno != errno.EBUSY:
                 raise
             time.sleep(_PAUSE)

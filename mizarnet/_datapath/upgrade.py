@@ -71,7 +71,8 @@ def replace_programs(hooks: TunnelHooks, maps: Maps, seen: Survey, beside: Besid
         self_test.check()
     names = [GUARD, AGENT, *([SWITCH] if old_switches else []), *([SHORTCUT] if old_shortcuts else [])]
     with load_onto(maps, names) as loaded, ExitStack() as opened, ExitStack() as roll_back:
-        swap = _Swap(hooks, maps, current, loaded, opened, roll_back)
+        own = {maps.meta.id, *(each.meta_id for each in seen.standing.values())}
+        swap = _Swap(hooks, maps, frozenset(own), current, loaded, opened, roll_back)
         maps.count_replacement()
         first, *others = (each for each in wanted_places(maps.read_meta().layers) if each in seen.standing)
         swap.at(first)
@@ -117,6 +118,7 @@ class _Swap:
     Attributes:
         hooks: Hooks of the tunnel whose programs are replaced.
         maps: Maps that the new programs read.
+        own: Ids of the maps ``meta`` of programs that may be replaced: others are of a process that was faster.
         current: What the programs are to be.
         loaded: Object with the new programs.
         opened: Stack that closes the handles of the old programs.
@@ -125,6 +127,7 @@ class _Swap:
 
     hooks: TunnelHooks
     maps: Maps
+    own: frozenset[int]
     current: _Current
     loaded: Object
     opened: ExitStack
@@ -136,8 +139,10 @@ class _Swap:
         if standing is not None and self.current.fits(standing):
             return
         old, new = self._open(standing), self.loaded.programs[place.program]
-        if old is None:
+        if standing is None or old is None:
             raise StaleHandleError(f"another program took {place} off {self.hooks.name} meanwhile")
+        if standing.meta_id not in self.own:
+            raise StaleHandleError(f"another process moved {self.hooks.name} to tables of its own meanwhile")
         self.roll_back.callback(self._put_back, place, old, new)  # first: it may fail with the place changed
         self.hooks.replace(place, new, expected=old)
         there = self.hooks.survey().standing.get(place)
@@ -148,7 +153,16 @@ class _Swap:
 
     def _put_back(self, place: Place, old: Program, new: Program) -> None:
         with _rolling_back(str(place)):
-            self.hooks.replace(place, old, expected=new)
+            if not self._is_overtaken():
+                self.hooks.replace(place, old, expected=new)
+
+    def _is_overtaken(self) -> bool:
+        """Whether another process went on with new maps of this one, so that the old ones may be out of use."""
+        ours = {each.id for each in self.loaded.programs.values()}
+        return self.own != {self.maps.meta.id} and any(
+            each.meta_id == self.maps.meta.id and each.program_id not in ours
+            for each in self.hooks.survey().standing.values()
+        )
 
     def switch(self, switch: StandingSwitch) -> None:
         """Replace the program of a transit switch; one that was detached meanwhile is no error."""
@@ -166,8 +180,9 @@ class _Swap:
 
     def _put_switch_back(self, switch: StandingSwitch, old: Program, new: Program) -> None:
         with _rolling_back(f"the switch on {switch.link.name}"):
-            hook = XdpHook(switch.link.ifindex)
-            switch.host.run(hook.replace, old, expected=new, mode=switch.mode)
+            if not self._is_overtaken():
+                hook = XdpHook(switch.link.ifindex)
+                switch.host.run(hook.replace, old, expected=new, mode=switch.mode)
 
     def shortcut(self, shortcut: StandingShortcut) -> None:
         """Replace the program of a shortcut; one that was detached meanwhile is no error."""
@@ -179,7 +194,8 @@ class _Swap:
 
     def _put_shortcut_back(self, shortcut: StandingShortcut, old: Program, new: Program) -> None:
         with _rolling_back(f"the shortcut on {shortcut.link.name}"):
-            shortcut.replace(old, expected=new)
+            if not self._is_overtaken():
+                shortcut.replace(old, expected=new)
 
     def _open(self, standing: Standing | None) -> Program | None:
         program = None if standing is None else Program.open_id(standing.program_id)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -361,6 +362,41 @@ def test_what_was_replaced_is_put_back_when_a_place_is_not_as_it_was(
             agent.upgrade()
     assert (contents(host.agent), host.agent.state().programs) == (entries, programs)
     host.agent.networks[BLUE, "10.7.0.0/16"] = mz.Network(gateway="10.7.0.1")
+
+
+@pytest.mark.parametrize(
+    ("module", "step", "number"), [(migration, "replace_programs", 1), (hooks, "replace", 2)]
+)
+def test_of_two_who_do_not_see_each_other_the_faster_one_is_not_undone(
+    made: tuple[World, Container, Container, Container],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    module: ModuleType,
+    step: str,
+    number: int,
+) -> None:
+    """Before the first place has changed, or between two places."""
+    host = made[0].hosts[0]
+    real, seen, left = getattr(module, step), lock.DIRECTORY, [number]
+
+    def overtaken(*args: object, **kwargs: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            monkeypatch.setattr(lock, "DIRECTORY", tmp_path / "run")
+            upgrade(host)
+            host.agent.reopen()
+            monkeypatch.setattr(lock, "DIRECTORY", seen)
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(module, step, overtaken)
+    with (
+        pytest.warns(mz.OutdatedWarning),
+        mz.TransitAgent.open(host.tunnel) as agent,
+        pytest.raises(mz.StaleHandleError),
+    ):
+        agent.upgrade()
+    assert not host.agent.outdated
+    host.agent.networks.update(NETWORKS)
 
 
 # -- a writer that does not see the lock -------------------------------------------------------------------

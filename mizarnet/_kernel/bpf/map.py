@@ -163,7 +163,8 @@ class Map(Fd):
         """Let user space write the map no more, for good; programs write on.
 
         Raises:
-            BpfError: ``EBUSY``: a system call is writing it just now.
+            BpfError: ``EBUSY``: a system call is writing it just now. ``EPERM``: it is frozen already.
+            PrivilegeError: ``CAP_SYS_ADMIN`` is missing.
         """
         check(lib.bpf_map_freeze(self.fileno()), f"freeze map {self.name!r}", needs=("CAP_SYS_ADMIN",))
 
