@@ -424,6 +424,7 @@ class TransitAgent(Described, Closing):
             VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
             LayoutError: The tables are of a newer schema, or cannot be converted; nothing was changed.
             StaleHandleError: Another process changed a hook meanwhile; programs that were replaced are attached again.
+            ExistsError: A program had been taken off, and a filter of another program has its place.
         """
         from mizarnet._datapath.migration import migrate  # with the self-test
         from mizarnet._datapath.upgrade import upgrade

@@ -50,6 +50,7 @@ def migrate(hooks: TunnelHooks) -> None:
     """Move the data path of a tunnel to this package's schema, or finish that; nothing is done if it has it.
 
     Raises:
+        ExistsError: A program had been taken off, and a filter of another program has its place; all else was moved.
         LayoutError: A newer version attached it, or its tables cannot be converted; nothing was changed.
         SelfTestError: A program of this package fails its self-test; nothing was changed.
         StaleHandleError: It was detached, or other processes kept changing it; the old programs are attached again.
@@ -69,10 +70,10 @@ def migrate(hooks: TunnelHooks) -> None:
         move = _Move(older, maps)
         copied = move.copy(counters=not _is_begun(seen))
         replace_programs(hooks, maps, seen, _beside(hooks, seen.any.head.instance))
+        move.settle(copied)
+        log.info("%s moved from schema %d to %d", hooks.name, seen.any.head.schema, Limit.SCHEMA)
         if seen.missing(copied.meta.layers):
             hooks.put_back(maps, copied.meta.layers)
-        log.info("%s moved from schema %d to %d", hooks.name, seen.any.head.schema, Limit.SCHEMA)
-        move.settle(copied)
 
 
 def _is_begun(seen: Survey) -> bool:

@@ -30,7 +30,7 @@ from tests.support.schemas import SMALLER, compile_older, newer_package, older, 
 from tests.support.standing import program_ids
 from tests.support.tables import contents
 from tests.support.traffic import assert_ping, send_frame
-from tests.world import BLUE, Container, Host, World
+from tests.world import BLUE, TUNNEL, Container, Host, World
 
 MANY = 10_000
 FAR = mz.Remote("192.0.2.2")
@@ -397,6 +397,29 @@ def test_of_two_who_do_not_see_each_other_the_faster_one_is_not_undone(
         agent.upgrade()
     assert not host.agent.outdated
     host.agent.networks.update(NETWORKS)
+
+
+def test_tables_are_whole_also_if_a_program_that_was_taken_off_cannot_come_back(
+    made: tuple[World, Container, Container, Container],
+) -> None:
+    """Nobody can write the old ones any more, and the next call needs no more than the place."""
+    host = made[0].hosts[0]
+    place, run = f"dev {TUNNEL} egress pref 1 handle 0x6d7a", host.namespace.run
+    run("tc", "filter", "del", *place.split(), "bpf")
+    rival = host.agent._datapath._maps.networks
+    run("tc", "filter", "add", *place.split(), "protocol", "all", "bpf", "da", "bytecode", "1,6 0 0 0")
+    with (
+        pytest.warns(mz.OutdatedWarning),
+        mz.TransitAgent.open(host.tunnel) as agent,
+        pytest.raises(mz.ExistsError, match="taken by a filter"),
+    ):
+        agent.upgrade()
+    with pytest.raises(mz.BpfError, match="EPERM"):
+        rival.delete(next(rival.keys()))
+    run("tc", "filter", "del", "dev", TUNNEL, "egress", "pref", "1")
+    host.agent.reopen()
+    host.agent.networks.update(NETWORKS)
+    assert all(host.agent.state().attached.values())
 
 
 # -- a writer that does not see the lock -------------------------------------------------------------------
