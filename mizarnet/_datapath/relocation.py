@@ -154,8 +154,9 @@ def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Targe
     moved: list[int] = []
     try:
         for noted in moving:
-            moved.append(noted.note.vni)
-            following.move(gateways, noted, target.underlay)
+            if noted.note.egress != target.underlay.ifindex:  # others may have been made there
+                moved.append(noted.note.vni)
+            following.move(gateways, noted.note.vni, target.underlay)
         _go_to(tunnel, datapath, wanted, target.underlay, touched)
     except BaseException as error:
         _go_back(tunnel, datapath, before, touched, error)
@@ -210,10 +211,9 @@ def _lead_back(gateways: Gateways, moved: list[int], before: int, error: BaseExc
     underlay = get_link(gateways.host, ifindex=before)
     try:
         rules.follow_switch(gateways.host)
-        for vni in moved if underlay is not None else ():
-            noted = gateways.find(vni)
-            if noted is not None and underlay is not None:
-                following.move(gateways, noted, underlay)
+        if underlay is not None:
+            for vni in moved:
+                following.move(gateways, vni, underlay)
     except MizarnetError as left:
         error.add_note(f"gateways were changed in part; Host.check() tells what: {left}")
 

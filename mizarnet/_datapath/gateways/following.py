@@ -47,13 +47,14 @@ def followers(gateways: Gateways, before: int, after: Link) -> list[Noted]:
     return found
 
 
-def move(gateways: Gateways, noted: Noted, to: Link) -> None:
-    """Let a whole gateway lead out by another device.
+def move(gateways: Gateways, vni: int, to: Link) -> None:
+    """Let the gateway of a VNI lead out by another device, if it is whole.
 
     The note tells of the new device before anything changes, and rules close that before it forwards.
     """
-    spec = gateways.spec(noted)
-    if spec is None:
+    noted = gateways.find(vni)  # as it is now: one that went before may have handed on what is to be put back
+    spec = None if noted is None else gateways.spec(noted)
+    if noted is None or spec is None:
         return  # it lost its endpoint meanwhile, and leads nowhere
     note = noted.note
     if note.egress != to.ifindex:

@@ -147,7 +147,7 @@ def test_where_the_host_still_leads_out_the_gateway_stays(moving: Moving) -> Non
 
 
 def test_an_error_halfway_leads_back(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gateway had gone to the other device already."""
+    """The gateway had gone to the other device already; one that led out by that before stays there."""
     run, host = moving.space.run, moving.way.host
     local, before = host.tunnel.local, run("nft", "list", "table", "inet", "mizarnet")
     run("ip", "link", "add", "br1", "type", "bridge")
@@ -155,6 +155,7 @@ def test_an_error_halfway_leads_back(moving: Moving, monkeypatch: pytest.MonkeyP
     run("ip", "address", "add", "198.51.100.1/24", "dev", "br1")
     for version, via in ((4, "198.51.100.2"), (6, "")):
         run("ip", f"-{version}", "route", "replace", "default", *(["via", via] if via else []), "dev", "br1")
+    other = mz.Gateway.create(host.agent, vni=VNIS[1], egress="br1", ip="10.9.0.254/24")
     seen: list[str] = []
 
     def fail(*_: object) -> None:
@@ -166,6 +167,8 @@ def test_an_error_halfway_leads_back(moving: Moving, monkeypatch: pytest.MonkeyP
         there.setattr(relocation, "upgrade", fail)
         host.tunnel.update(underlay="br1", local="198.51.100.1")
     assert seen == ["br1"]
+    assert mz.Gateway.open(host.agent, vni=VNIS[1]).egress == "br1"
+    other.delete()
     give_default_routes(moving, UNDERLAY)
     run("ip", "link", "delete", "br1")
     assert (mz.Gateway.open(host.agent, vni=VNI).egress, host.tunnel.local) == (UNDERLAY, local)
