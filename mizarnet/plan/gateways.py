@@ -118,9 +118,12 @@ def _shown(spec: GatewaySpec) -> str:
     return f"{text(spec.ip)} by {spec.egress}"
 
 
-def _seen(gateways: Gateways, vni: int, seen: GatewaySpec | None) -> Noted | None:
+def _seen(place: Place, gateways: Gateways, vni: int, seen: GatewaySpec | None) -> Noted | None:
     noted = gateways.find(vni)
-    if (None if noted is None else gateways.spec(noted)) != seen:
+    there = None if noted is None else gateways.spec(noted)
+    if place.moved and there is not None and seen is not None:
+        there = attrs.evolve(there, egress=seen.egress)  # it may have gone with its tunnel, a step before
+    if there != seen:
         raise Stale
     return noted
 
@@ -131,7 +134,7 @@ def _create(spec: GatewaySpec, seen: GatewaySpec | None) -> Callable[[Place], ob
         datapath = place.datapath()
         with datapath.writing() as maps:
             gateways = Gateways(datapath, maps)
-            _seen(gateways, spec.vni, seen)
+            _seen(place, gateways, spec.vni, seen)
             gateways.find_or_make(spec)
 
     return run
@@ -143,7 +146,7 @@ def _update(vni: int, seen: GatewaySpec, given: Fields) -> Callable[[Place], obj
         datapath = place.datapath()
         with datapath.writing() as maps:
             gateways = Gateways(datapath, maps)
-            noted = _seen(gateways, vni, seen)
+            noted = _seen(place, gateways, vni, seen)
             assert noted is not None  # as it was seen
             gateways.update(noted, seen, given)
 
@@ -160,9 +163,9 @@ def _replace(spec: GatewaySpec, seen: GatewaySpec, given: frozenset[str]) -> Cal
             there = None if noted is None else gateways.spec(noted)
             if there is not None and not _fields(spec, there, given)[0]:
                 return  # it went there with its tunnel, a step before
-            noted = _seen(gateways, spec.vni, seen)
-            assert noted is not None  # as it was seen
-            gateways.replace(noted, seen, spec)
+            noted = _seen(place, gateways, spec.vni, seen)
+            assert noted is not None and there is not None  # as it was seen
+            gateways.replace(noted, there, spec)
 
     return run
 
@@ -173,7 +176,7 @@ def _delete(vni: int, seen: GatewaySpec) -> Callable[[Place], object]:
         datapath = place.datapath()
         with datapath.writing() as maps:
             gateways = Gateways(datapath, maps)
-            noted = _seen(gateways, vni, seen)
+            noted = _seen(place, gateways, vni, seen)
             if noted is not None:
                 gateways.remove(noted)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -178,6 +179,40 @@ def test_an_error_halfway_leads_back(moving: Moving, monkeypatch: pytest.MonkeyP
 
 def uncounted(listed: str) -> list[str]:
     return [line.partition(" packets ")[0] for line in listed.splitlines()]
+
+
+@pytest.mark.parametrize("action", ["update", "replace", "delete"])
+def test_a_plan_that_moves_the_tunnel_changes_its_gateways_as_well(moving: Moving, action: str) -> None:
+    """They went along, a step before, and nobody else changed them."""
+    run, host = moving.space.run, moving.way.host
+    local = str(host.tunnel.local)
+    ours: dict[str, Any] = {"vni": VNIS[1], "egress": UNDERLAY, "ip": ["10.9.0.254/24"], "name": "svc/exit"}
+    mz.Gateway.create(host.agent, **ours)
+    run("ip", "link", "add", "br1", "type", "bridge")
+    run("ip", "link", "set", "br1", "up")
+    run("ip", "address", "add", "198.51.100.1/24", "dev", "br1")
+    for version, via in ((4, "198.51.100.2"), (6, "")):
+        run("ip", f"-{version}", "route", "replace", "default", *(["via", via] if via else []), "dev", "br1")
+    wanted = {
+        "update": [{**ours, "nat": False}],
+        "replace": [{**ours, "egress": "br1", "nat": False}],
+        "delete": [],
+    }
+    tunnel = {"name": TUNNEL, "encap": "vxlan", "underlay": "br1", "local": "198.51.100.1"}
+    spec = mz.HostSpec.from_dict({"tunnel": tunnel, "gateways": wanted[action]})
+    with mz.Host.open(netns=moving.space.name) as seen:
+        plan = seen.plan(spec, owner="svc/")
+        assert [each.action for each in plan.changes] == ["update", action]
+        plan.apply(allow=("update", "replace", "delete"))
+    found = {each.vni: (each.egress, each.nat) for each in mz.Gateway.list(host.agent)}
+    assert found == {VNI: ("br1", True), **({} if action == "delete" else {VNIS[1]: ("br1", False)})}
+    give_default_routes(moving, UNDERLAY)
+    host.tunnel.update(underlay=UNDERLAY, local=local)
+    for each in mz.Gateway.list(host.agent):
+        if each.vni != VNI:
+            each.delete()
+    run("ip", "link", "delete", "br1")
+    moving.works(local)
 
 
 @pytest.mark.vm
