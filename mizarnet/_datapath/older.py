@@ -30,6 +30,8 @@ _TABLES = (
     MapType.PERCPU_ARRAY,
 )
 """Kinds of map whose entries are numbers and texts, and no other objects of the kernel."""
+_SECTIONS = {CONFIG: "struct mzn_config", ".data.attention": "struct mzn_attention"}
+"""What maps hold that the kernel knows as a section of the object, by their names."""
 _LIMITS = "mzn_limit"
 _INDEX = "MZN_LIMIT_VERDICTS"
 """The one limit by which entries are found."""
@@ -153,7 +155,7 @@ class Older:
         types = old.types()
         if types is None:  # of a map of devices
             return Conversion.of("", {}, before=before, after=after)
-        kind = "struct mzn_config" if old.name == CONFIG else types.value if value else types.key
+        kind = _SECTIONS.get(old.name, types.value) if value else types.key
         return Conversion.of(kind, types.layouts, before=before, after=after)
 
     def let_go(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +21,8 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.older import Older
 from mizarnet._kernel.bpf import has_tcx
 from mizarnet._model.enumerations import Limit
+from mizarnet._model.layout import Layout
+from mizarnet._model.layouts import LAYOUTS
 from mizarnet.tunnel import device_of
 from tests.frames import datagram
 from tests.support.depth import FULL, some
@@ -209,6 +211,23 @@ def test_a_collector_of_metrics_goes_on_with_an_agent_that_others_upgrade(
 def _up(collector: Any) -> float:
     (family,) = (each for each in collector.collect() if each.name == "mizarnet_up")
     return float(family.samples[0].value)
+
+
+@pytest.mark.parametrize("name", ["readers", ".data.attention"])
+def test_a_map_is_shared_only_if_its_members_stand_where_they_did(
+    made: tuple[World, Container, Container, Container], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its size may be the same."""
+    seen = device_of(made[0].hosts[0].tunnel).hooks.survey()
+    assert seen.any is not None
+    old = Older.open(seen.any)
+    assert old is not None
+    with closing(old):
+        shape, struct = old.maps[name].shape, f"mzn_{name.rpartition('.')[2].removesuffix('s')}"
+        assert old.is_alike(name, shape)
+        turned = Layout(struct, *reversed(LAYOUTS[struct]._fields))
+        monkeypatch.setitem(LAYOUTS, struct, turned)
+        assert not old.is_alike(name, shape)
 
 
 # -- a newer package ---------------------------------------------------------------------------------------
