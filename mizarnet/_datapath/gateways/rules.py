@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import cast
 
-from mizarnet._datapath import forwarding, gateway_notes, switches, whole_host
+from mizarnet._datapath import forwarding, gateway_notes, private_netns, switches, whole_host
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import configuration, items
 from mizarnet._datapath.gateway_notes import Note, Whole
@@ -39,10 +39,17 @@ _BY_INDEX = ({"meta": {"key": "iif"}}, {"meta": {"key": "oif"}})
 
 def find_record(host: Host, note: Note) -> Record | None:
     """Record of a gateway's endpoint, on whatever tunnel of the host; None if it, or its agent, is gone."""
+    with suppress(LayoutError):
+        return _read_record(host, note)
+    return None
+
+
+def _read_record(host: Host, note: Note) -> Record | None:
+    """The same; raises ``LayoutError`` if the agent is of another schema."""
     link = get_link(host, ifindex=note.tunnel)
     if link is None or not link.external:
         return None
-    with suppress(LayoutError, ExistsError, StaleHandleError, AgentNotFoundError):
+    with suppress(ExistsError, StaleHandleError, AgentNotFoundError):
         found = DataPath.find(TunnelHooks(host, link.name, link.ifindex))
         if found is not None:
             with closing(found):
@@ -75,10 +82,15 @@ def ways(host: Host) -> list[Way]:
 def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
     if note.state is State.DELETING:
         return ()
-    record = find_record(host, note)
-    if record is not None and record.may_have_device:
-        with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:
-            return published(inside) or ()
+    with suppress(NetnsNotFoundError):
+        try:
+            record = _read_record(host, note)
+        except LayoutError:  # its gateways lead out as before, until somebody upgrades it
+            with Session.open(private_netns.name_of(note.instance)) as inside:
+                return published(inside) or ()
+        if record is not None and record.may_have_device:
+            with configuration.inside(record, host) as inside:
+                return published(inside) or ()
     return ()
 
 

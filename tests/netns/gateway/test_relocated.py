@@ -13,6 +13,7 @@ import mizarnet as mz
 from mizarnet._datapath import gateway_notes, relocation
 from mizarnet._kernel.netlink import Session, get_link
 from mizarnet._model.codec import FIRST
+from mizarnet._model.enumerations import Limit
 from tests.support.icmp import assert_silence, echo
 from tests.support.namespace import Namespace
 from tests.support.outgoing import PORTS, nothing_arrives, send_many
@@ -179,6 +180,21 @@ def test_an_error_halfway_leads_back(moving: Moving, monkeypatch: pytest.MonkeyP
 
 def uncounted(listed: str) -> list[str]:
     return [line.partition(" packets ")[0] for line in listed.splitlines()]
+
+
+def test_ports_stay_published_while_the_agent_is_of_an_older_schema(
+    moving: Moving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another tunnel comes, so that all rules are written anew."""
+    host = moving.way.host
+    with monkeypatch.context() as newer:
+        newer.setattr(Limit, "SCHEMA", Limit.SCHEMA + 1)
+        with mz.Tunnel.create(
+            "tunnel9", encap="vxlan", underlay=UNDERLAY, port=4790, netns=moving.space.name
+        ) as tunnel:
+            fetch_page(moving.way.space, str(host.tunnel.local), port=PORT)
+            tunnel.delete()
+    moving.works(str(host.tunnel.local))
 
 
 @pytest.mark.parametrize("action", ["update", "replace", "delete"])
