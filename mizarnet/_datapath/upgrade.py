@@ -159,7 +159,7 @@ class _Swap:
     def _is_overtaken(self) -> bool:
         """Whether another process went on with new maps of this one, so that the old ones may be out of use."""
         ours = {each.id for each in self.loaded.programs.values()}
-        return self.own != {self.maps.meta.id} and any(
+        return self.own != frozenset([self.maps.meta.id]) and any(
             each.meta_id == self.maps.meta.id and each.program_id not in ours
             for each in self.hooks.survey().standing.values()
         )
