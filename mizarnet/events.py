@@ -92,7 +92,7 @@ class Events(Described, Owner):
         self._pending: deque[Event] = deque()
         self._known: dict[int, Whose] = {}
         self._fresh: set[int] = set()
-        self._waiting: asyncio.Future[None] | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
         self._lost = 0
         with explained("make an event descriptor"):
             self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -140,12 +140,17 @@ class Events(Described, Owner):
         return self
 
     async def __anext__(self) -> Event:
-        while not self._closed:
+        import asyncio  # takes its time, which only those shall pay who use it
+
+        while True:
+            if not self._pending:
+                await asyncio.sleep(0)  # in a flood there is always more: other tasks have their turn
+            if self._closed:
+                raise StopAsyncIteration
             event = self._take()
             if event is not None:
                 return event
-            await self._come()
-        raise StopAsyncIteration
+            await self._come(asyncio.get_running_loop())
 
     def fileno(self) -> int:
         """Descriptor that becomes readable within 0.05 s after an event, and stays so until all of them are read."""
@@ -253,27 +258,34 @@ class Events(Described, Owner):
         waiting.register(self._signal, select.POLLIN)
         waiting.poll(None if seconds is None else max(1, seconds * 1000))
 
-    async def _come(self) -> None:
+    async def _come(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until there is something to read, or the reader is closed."""
-        import asyncio  # takes its time, which only those shall pay who use it
-
-        loop = asyncio.get_running_loop()
-        self._waiting = came = loop.create_future()
-        loop.add_reader(self._signal, _set, came)
+        came: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(came)
+        loop.add_reader(self._signal, self._wake)
         try:
             await came
         finally:
-            if not self._closed:
+            self._waiting.discard(came)
+            if not self._waiting and not self._closed:
                 loop.remove_reader(self._signal)
-            self._waiting = None
+
+    def _wake(self) -> None:
+        for each in self._waiting:
+            _set(each)
+
+    def _leave_loop(self) -> None:
+        """Before the descriptor is closed: a loop that still knew it would mistake for it another one of its number."""
+        for each in self._waiting:
+            loop = each.get_loop()
+            with suppress(RuntimeError):  # it was closed, and nobody waits any more
+                loop.remove_reader(self._signal)
+                loop.call_soon(_set, each)
 
     def _release(self) -> None:
         with suppress(MizarnetError):
             self._lost = self._place.lost()
-        if self._waiting is not None and not self._waiting.done():
-            loop = self._waiting.get_loop()
-            loop.remove_reader(self._signal)
-            loop.call_soon(_set, self._waiting)
+        self._leave_loop()
         self._release_forgotten()
         self._keeper.join()
 

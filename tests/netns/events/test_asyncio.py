@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
@@ -69,5 +71,74 @@ def test_what_ends_a_reader_ends_its_task(one: Container) -> None:
             agent.close()
             with pytest.raises(mz.ClosedError):
                 await asyncio.wait_for(reading, SOON)
+
+    asyncio.run(main())
+
+
+def test_a_loop_forgets_the_descriptor_of_a_reader_that_is_closed_with_its_task(one: Container) -> None:
+    """The next descriptor of that number is somebody else's."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        events = one.host.agent.events()
+        reading = asyncio.create_task(first(events, 1))
+        await asyncio.sleep(0.1)
+        number = events.fileno()
+        reading.cancel()
+        events.close()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert not loop.remove_reader(number)
+
+    asyncio.run(main())
+
+
+def test_a_reader_is_closed_after_its_loop(one: Container) -> None:
+    loop, events = asyncio.new_event_loop(), one.host.agent.events()
+    waiting = anext(events)
+    loop.run_until_complete(begun(waiting))
+    loop.close()
+    events.close()
+    waiting.close()
+
+
+async def begun(waiting: Coroutine[Any, Any, mz.Event]) -> None:
+    """Go on with what waits until it waits for the future of its reader."""
+    while (future := waiting.send(None)) is None:
+        pass
+    assert asyncio.isfuture(future)
+
+
+def test_each_of_several_tasks_gets_events(one: Container) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            reading = [asyncio.create_task(first(events, 1)) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            for _ in reading:
+                send(one, frame_of(one))
+            found = await asyncio.wait_for(asyncio.gather(*reading), SOON)
+            assert [len(each) for each in found] == [1, 1, 1]
+
+    asyncio.run(main())
+
+
+def test_other_tasks_have_their_turn_though_there_is_always_more(one: Container) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            send(one, frame_of(one))
+            turns = 0
+
+            async def count() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            counting = asyncio.create_task(count())
+            for _ in range(10):
+                await anext(events)
+                send(one, frame_of(one))
+            counting.cancel()
+            assert turns >= 9
 
     asyncio.run(main())
