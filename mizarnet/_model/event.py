@@ -82,7 +82,7 @@ class Event(Described):
     length: int
     data: bytes = attrs.field(repr=False)
     claimed: bool = False
-    labels: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False)
+    labels: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=False, hash=False)
 
     def to_dict(self) -> dict[str, object]:
         """The attributes in a form that JSON can hold: ``data`` in hexadecimal, ``time`` as ISO 8601 has it."""

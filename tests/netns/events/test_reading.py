@@ -52,6 +52,7 @@ def test_a_drop_is_told_with_all_that_is_known_of_it(one: Container) -> None:
         assert (event.protocol, event.source_port, event.destination_port) == ("udp", 9, 9)
         assert (event.length, event.data) == (len(frame), frame[:128])
         assert event.at == one.host.agent.tunnel.netns
+        assert event in {event}
         assert event.to_dict()["data"] == frame[:128].hex()
         assert str(event).endswith(
             f"agent NO_DESTINATION VNI {BLUE} one {one.ip} -> {NOBODY} udp port 9 342 bytes"
