@@ -224,9 +224,14 @@ class Events(Described, Owner):
         if event is None and self._keeper.failure is not None:
             raise self._keeper.failure
         if not self._pending and not self._place.ring.has_records():
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._signal)
+            self._calm()
         return event
+
+    def _calm(self) -> None:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self._signal)
+        if self._keeper.failure is not None:  # which is signalled once, and may have come meanwhile
+            os.eventfd_write(self._signal, 1)
 
     def _drain(self) -> None:
         self._fresh.clear()

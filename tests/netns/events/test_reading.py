@@ -315,3 +315,14 @@ def test_a_reader_whose_agents_handle_is_closed_is_told(one: Container) -> None:
         agent.close()
         with pytest.raises(mz.ClosedError):
             events.read(timeout=SOON)
+
+
+def test_its_end_is_seen_by_who_waits_for_its_descriptor_though_there_was_an_event(one: Container) -> None:
+    with mz.TransitAgent.open(one.host.tunnel) as agent, agent.events() as events:
+        send(one, frame_of(one))
+        agent.close()
+        wait_until(lambda: events._keeper.failure is not None, "the reader has ended")
+        assert events.read(timeout=0) is not None
+        assert select.select([events], [], [], SOON)[0]
+        with pytest.raises(mz.ClosedError):
+            events.read(timeout=0)
