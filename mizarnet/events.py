@@ -43,6 +43,8 @@ _TICK = 0.05
 """Time in seconds after which events are noticed, at most: programs wake nobody."""
 _RENEWAL = LEASE / 1e9 / 4
 """Time in seconds after which a lease is renewed."""
+_LONGEST = 86400.0
+"""Time in seconds that is waited at once; the kernel takes no more than 24 days."""
 _MOST_KNOWN = 4096  # endpoints whose names are kept
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -114,7 +116,7 @@ class Events(Described, Owner):
             The event; None if none came in that time.
 
         Raises:
-            InvalidValueError: ``timeout`` is negative or no number of seconds.
+            InvalidValueError: ``timeout`` is negative, or more than 292 years.
             InvalidTypeError: ``timeout`` is no number.
         """
         limit = None if timeout is None else time.monotonic() + _seconds(timeout, argument="timeout")
@@ -261,7 +263,7 @@ class Events(Described, Owner):
     def _wait(self, seconds: float | None) -> None:
         waiting = select.poll()
         waiting.register(self._signal, select.POLLIN)
-        waiting.poll(None if seconds is None else max(1, seconds * 1000))
+        waiting.poll(None if seconds is None else max(1, min(seconds, _LONGEST) * 1000))
 
     async def _come(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until there is something to read, or the reader is closed."""
@@ -386,7 +388,8 @@ def _seconds(value: float, *, argument: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidTypeError(f"{argument} must be a number, not {type(value).__name__}", argument=argument)
     if not 0 <= value <= threading.TIMEOUT_MAX:
-        raise InvalidValueError(f"{argument} must be 0 or more seconds", argument=argument, value=value)
+        text = f"{argument} must be 0 to {threading.TIMEOUT_MAX:g} seconds"
+        raise InvalidValueError(text, argument=argument, value=value)
     return value
 
 

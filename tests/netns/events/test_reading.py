@@ -326,3 +326,10 @@ def test_its_end_is_seen_by_who_waits_for_its_descriptor_though_there_was_an_eve
         assert select.select([events], [], [], SOON)[0]
         with pytest.raises(mz.ClosedError):
             events.read(timeout=0)
+
+
+def test_a_time_may_be_longer_than_the_kernel_waits(one: Container) -> None:
+    with mz.TransitAgent.open(one.host.tunnel) as agent, agent.events() as events:
+        agent.close()
+        with pytest.raises(mz.ClosedError):
+            events.read(timeout=10**9)
