@@ -179,22 +179,21 @@ class Events(Described, Owner):
 
         Args:
             path: Path of the file; one that exists is overwritten.
-            seconds: Time after which the file is complete; None: as long as it takes.
+            seconds: Time after which the file is complete, 0: with what is there; None: as long as it takes.
             count: Number of events after which it is complete; None: any. Without both it ends with an exception.
 
         Returns:
             Number of events that were written.
 
         Raises:
-            InvalidValueError: ``seconds`` or ``count`` is not positive.
+            InvalidValueError: ``seconds`` is negative, ``count`` is not positive, or ``path`` is none.
             InvalidTypeError: An argument has the wrong type.
             KernelError: The file cannot be written.
         """
         limit = None if seconds is None else time.monotonic() + _seconds(seconds, argument="seconds")
         if count is not None:
             arguments.check_int(count, argument="count", low=1, high=2**63 - 1)
-        if not isinstance(path, (str, os.PathLike)):
-            raise InvalidTypeError(f"path must be a path, not {type(path).__name__}", argument="path")
+        _check_path(path)
         self._refuse_unusable()
         written = 0
         with explained(f"write {os.fspath(path)!r}"), open(path, "wb") as file:
@@ -208,6 +207,8 @@ class Events(Described, Owner):
                 written += 1
                 if not self._pending:
                     file.flush()
+                    if limit is not None and time.monotonic() >= limit:
+                        break  # there may always be more
         return written
 
     # -- inside
@@ -391,6 +392,17 @@ def _seconds(value: float, *, argument: str) -> float:
         text = f"{argument} must be 0 to {threading.TIMEOUT_MAX:g} seconds"
         raise InvalidValueError(text, argument=argument, value=value)
     return value
+
+
+def _check_path(path: object) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidTypeError(f"path must be a path, not {type(path).__name__}", argument="path")
+    try:
+        no_path = b"\0" in os.fsencode(path)
+    except UnicodeEncodeError:
+        no_path = True
+    if no_path:
+        raise InvalidValueError(f"path cannot be {os.fspath(path)!r}", argument="path", value=path)
 
 
 def _beginning(at: str) -> bytes:

@@ -10,6 +10,7 @@ import pytest
 from scapy.utils import RawPcapNgReader
 
 import mizarnet as mz
+from mizarnet import events as events_module
 from tests.netns.events.senders import NOBODY, frame_of, send
 from tests.support.depth import FULL
 from tests.world import BLUE, Container
@@ -63,4 +64,21 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_tree(one: Container, t
             events.write_pcapng(tmp_path / "x", count=0)
         with pytest.raises(mz.InvalidTypeError, match="path"):
             events.write_pcapng(7, seconds=0)
+        for no_path in ("a\0b", "\ud800"):
+            with pytest.raises(mz.InvalidValueError, match="path"):
+                events.write_pcapng(no_path, seconds=0)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_file_is_complete_in_time_though_there_is_always_more(
+    one: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def followed(event: mz.Event) -> bytes:
+        send(one, frame_of(one))
+        return made(event)
+
+    made = events_module._block
+    monkeypatch.setattr(events_module, "_block", followed)
+    with one.host.agent.events() as events:
+        send(one, frame_of(one))
+        assert events.write_pcapng(tmp_path / "drops.pcapng", seconds=0, count=9) == 1
