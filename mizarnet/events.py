@@ -20,11 +20,9 @@ from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.threads import start
 from mizarnet._model import arguments, pcapng
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import Counted, u32
 from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit, Program
 from mizarnet._model.event import Event, Interest, Whose, reader, unpack_event
-from mizarnet._model.layouts import SLOT, Slot
 from mizarnet._model.public import public
 from mizarnet.errors import (
     ClosedError,
@@ -38,6 +36,7 @@ from mizarnet.errors import (
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
 _TICK = 0.05
 """Time in seconds after which events are noticed, at most: programs wake nobody."""
@@ -253,11 +252,8 @@ class Events(Described, Owner):
         if instance not in self._fresh:
             self._fresh.add(instance)
             with suppress(MizarnetError):
-                maps = self._datapath.maps
-                claim = Slot.unpack(maps.slots.lookup(u32(slot)) or bytes(SLOT.size))
-                record = maps.records.lookup(claim.record) if claim.instance == instance else None
-                if record is not None:
-                    found = Counted.unpack(record)
+                found = self._place.whose(slot, instance)
+                if found is not None:
                     self._known[instance] = Whose(found.name, found.labels)
         return self._known.get(instance)
 
@@ -336,6 +332,7 @@ class _Keeper:
         self._datapath = datapath
         self._place = place
         self._signal = signal
+        self._asked: Future[int] | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mizarnet-events", daemon=True)
 
@@ -369,15 +366,23 @@ class _Keeper:
             if time.monotonic() >= due:
                 self._renew()
                 due = time.monotonic() + _RENEWAL
+            self._refuse_stale()
             if self._place.ring.has_records():
                 os.eventfd_write(self._signal, 1)
 
     def _renew(self) -> None:
-        _ = self._datapath.maps  # raises if they are no longer the tunnel's
-        if self._datapath.meta_id != self._place.meta_id:
-            raise StaleHandleError("the agent of this reader was replaced", hint="agent.events() again")
+        if self._asked is None:
+            self._asked = self._datapath.ask()
         with suppress(LockTimeoutError):  # the next attempt comes soon
             self._place.renew()
+
+    def _refuse_stale(self) -> None:
+        """Look at the answer when it is there: the kernel may be busy, for longer than a lease."""
+        if self._asked is None or not self._asked.done():
+            return
+        asked, self._asked = self._asked, None
+        if asked.result() != self._place.meta_id:
+            raise StaleHandleError("the agent of this reader was replaced", hint="agent.events() again")
 
 
 def _set(future: asyncio.Future[None]) -> None:

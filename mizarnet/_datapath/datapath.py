@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
@@ -238,6 +239,11 @@ class DataPath:
     def maps(self) -> Maps:
         """Maps of the data path, for reading, after a check that they are still the tunnel's."""
         return _current_schema(self._current())
+
+    def ask(self) -> Future[int]:
+        """Ask as :attr:`maps` does, for a caller that cannot wait: the answer is :attr:`meta_id`."""
+        self._refuse_unusable()
+        return self.host.begin(lambda: self._current().meta_id)
 
     def _current(self) -> _Opened:
         self._refuse_unusable()

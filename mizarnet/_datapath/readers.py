@@ -21,9 +21,9 @@ from mizarnet._kernel.bpf import Map, RingBuffer
 from mizarnet._kernel.clock import KernelClock
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.refusals import explained
-from mizarnet._model.codec import u32
+from mizarnet._model.codec import Counted, u32
 from mizarnet._model.enumerations import Limit, Wish
-from mizarnet._model.layouts import READER, Heard, Reader
+from mizarnet._model.layouts import READER, SLOT, Heard, Reader, Slot
 from mizarnet.errors import CapacityError, MizarnetError, StaleHandleError
 
 LEASE = 2 * 10**9
@@ -81,9 +81,9 @@ class ReaderPlace(Closing):
         with ExitStack() as undo:
             maps = datapath.maps
             self.meta_id: int = datapath.meta_id
-            self._readers, self._rings, self._heard = (
+            self._readers, self._rings, self._heard, self._slots, self._records = (
                 undo.enter_context(Map.copy_of(each.fileno(), what=f"map {each.name!r}"))
-                for each in (maps.readers, maps.rings, maps.heard)
+                for each in (maps.readers, maps.rings, maps.heard, maps.slots, maps.records)
             )
             self._attention = Attention(maps.attention)
             undo.callback(self._attention.close)
@@ -156,6 +156,13 @@ class ReaderPlace(Closing):
         """Number of frames that this reader wanted and was not told of, since it has its place."""
         per_cpu = self._heard.lookup_per_cpu(self._key) or []
         return sum(Heard.unpack(each).lost for each in per_cpu)
+
+    def whose(self, slot: int, instance: int) -> Counted | None:
+        """The endpoint of an event; None: it is gone."""
+        claim = Slot.unpack(self._slots.lookup(u32(slot)) or bytes(SLOT.size))
+        record = self._records.lookup(claim.record) if claim.instance == instance else None
+        found = Counted.unpack(record) if record is not None else None
+        return found if found is not None and found.instance == instance else None
 
     def close(self) -> None:
         """Give the place up. Where the lock cannot be had, the lease ends by itself."""
