@@ -78,9 +78,10 @@ class ReaderPlace(Closing):
         self.clock: KernelClock = KernelClock.open()
         self._host = datapath.host
         self._wanted = wanted
+        self._lost = 0
         with ExitStack() as undo:
             maps = datapath.maps
-            self.meta_id: int = datapath.meta_id
+            self.meta_id: int = maps.meta.id
             self._readers, self._rings, self._heard, self._slots, self._records = (
                 undo.enter_context(Map.copy_of(each.fileno(), what=f"map {each.name!r}"))
                 for each in (maps.readers, maps.rings, maps.heard, maps.slots, maps.records)
@@ -96,9 +97,9 @@ class ReaderPlace(Closing):
 
     def _free(self) -> bytes:
         now = self.clock.now()
-        for index, held in _places(self._readers):
-            if held.until <= now:
-                return u32(index)
+        free = [(not held.owner, index) for index, held in _places(self._readers) if held.until <= now]
+        if free:
+            return u32(min(free)[1])  # one that was left, if there is any: so its ring ends
         raise CapacityError(
             f"{Limit.READERS} others read events of this agent",
             table="readers",
@@ -111,7 +112,7 @@ class ReaderPlace(Closing):
         """Take the place over: what still runs for an earlier owner ends before anything of this one begins."""
         with ExitStack() as undo:
             undo.callback(self._vacate)
-            self._readers.update(self._key, self._wanted.pack())
+            self._write(wishes=0)  # and with a lease, so that nobody takes it for one that was left
             self._rings.update(self._key, u32(ring.fileno()))  # the kernel waits for the programs that run
             self._heard.update(self._key, bytes(self._heard.slot_size))
             self._extend()
@@ -138,9 +139,14 @@ class ReaderPlace(Closing):
             self._extend()
 
     def _extend(self) -> None:
+        wishes = self._wanted.wishes
+        self._attention.call(wishes, self._write(wishes=wishes))
+
+    def _write(self, *, wishes: int) -> int:
+        """Write the reader with a lease that begins now; its end."""
         until = self.clock.now() + LEASE
-        self._readers.update(self._key, self._wanted._replace(until=until).pack())
-        self._attention.call(self._wanted.wishes, until)
+        self._readers.update(self._key, self._wanted._replace(until=until, wishes=wishes).pack())
+        return until
 
     def _refuse_lost(self) -> None:
         if self._held().owner != self._wanted.owner:
@@ -153,9 +159,11 @@ class ReaderPlace(Closing):
         return Reader.unpack(self._readers.lookup(self._key) or bytes(READER.size))
 
     def lost(self) -> int:
-        """Number of frames that this reader wanted and was not told of, since it has its place."""
+        """Number of frames that this reader wanted and was not told of, as long as it had its place."""
         per_cpu = self._heard.lookup_per_cpu(self._key) or []
-        return sum(Heard.unpack(each).lost for each in per_cpu)
+        if self._held().owner == self._wanted.owner:
+            self._lost = sum(Heard.unpack(each).lost for each in per_cpu)
+        return self._lost
 
     def whose(self, slot: int, instance: int) -> Counted | None:
         """The endpoint of an event; None: it is gone."""

@@ -11,11 +11,13 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Program, Verdict
-from mizarnet._datapath.readers import LEASE
+from mizarnet._datapath.readers import LEASE, LeftReader, left
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import layouts
+from mizarnet._model.codec import u32
 from tests.frames import BROADCAST, arp, ethernet
 from tests.netns.events.senders import NOBODY, SOON, frame_of, send
+from tests.support.listener import NOBODY as NO_READER
 from tests.support.process import heard, run_python, start_python
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
@@ -221,9 +223,30 @@ def lease(readers: Map) -> int:
     return max(layouts.Reader.unpack(value).until for _, value in readers.items())
 
 
+def test_who_begins_to_read_takes_a_place_that_was_left_and_looks_like_none(
+    one: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, update, seen = one.host.agent._datapath.maps, Map.update, list[list[LeftReader]]()
+
+    def watched(self: Map, key: bytes, value: bytes) -> None:
+        seen.append(left(maps))
+        update(self, key, value)
+
+    with Map.create_ring("events", 4096) as ring:
+        maps.rings.update(u32(2), u32(ring.fileno()))
+    maps.readers.update(u32(2), NO_READER._replace(owner=9).pack())
+    monkeypatch.setattr(Map, "update", watched)
+    with one.host.agent.events():
+        monkeypatch.undo()
+        assert [index for index, each in enumerate(places(one.host)) if each.owner] == [2]
+    assert seen == [[LeftReader(2, 9)], [], [], []]
+    assert [*maps.rings.items()] == []
+
+
 def test_whose_place_another_one_has_learns_it(one: Container) -> None:
     """As that of a process which was stopped for too long."""
     readers = one.host.agent._datapath.maps.readers
+    counts = one.host.agent._datapath.maps.heard
     with one.host.agent.events() as events:
         key = next(key for key, value in readers.items() if layouts.Reader.unpack(value).owner)
         readers.update(
@@ -231,6 +254,10 @@ def test_whose_place_another_one_has_learns_it(one: Container) -> None:
         )
         with pytest.raises(mz.StaleHandleError, match="another one has its place"):
             events.read(timeout=SOON)
+        counts.update(
+            key, counts.join([layouts.Heard(9, 9, 9, 9).pack()] * (counts.slot_size // layouts.HEARD.size))
+        )
+        assert events.lost == 0, "what another one loses is its own"
     assert layouts.Reader.unpack(readers.lookup(key) or b"").owner == 9, "it is left to whom it belongs"
     readers.update(key, bytes(layouts.READER.size))
 
