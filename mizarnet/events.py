@@ -94,7 +94,7 @@ class Events(Described, Owner):
         self._known: dict[int, Whose] = {}
         self._fresh: set[int] = set()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._lost = 0
+        self._lost = self._unknown = 0
         with explained("make an event descriptor"):
             self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._keeper = _Keeper(datapath, place, self._signal)
@@ -162,12 +162,12 @@ class Events(Described, Owner):
     def lost(self) -> int:
         """Number of frames that it should have been told of, and was not; read from the kernel until it is closed.
 
-        There was no room for them, or more than 10,000 came on one CPU in a second. Frames that ``sample`` leaves out
-        are not among them.
+        There was no room for them, more than 10,000 came on one CPU in a second, or programs of a newer version of this
+        package have a verdict that this one does not know. Frames that ``sample`` leaves out are not among them.
         """
         if not self._closed:
             self._lost = self._place.lost()
-        return self._lost
+        return self._lost + self._unknown
 
     def write_pcapng(
         self, path: str | os.PathLike[str], *, seconds: float | None = None, count: int | None = None
@@ -240,10 +240,12 @@ class Events(Described, Owner):
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
         date = self._place.clock.dates()
-        self._pending.extend(
-            unpack_event(each, at=self._at, date=date, whose=self._whose)
-            for each in self._place.ring.consume()
-        )
+        for each in self._place.ring.consume():
+            event = unpack_event(each, at=self._at, date=date, whose=self._whose)
+            if event is None:
+                self._unknown += 1
+            else:
+                self._pending.append(event)
         if self._pending:
             os.eventfd_write(self._signal, 1)
 

@@ -22,6 +22,7 @@ from mizarnet.errors import InvalidTypeError, InvalidValueError
 
 EVENT_BYTES: Final = layouts.EVENT.size
 """Bytes of an event as programs tell it."""
+_VERDICTS = frozenset(Verdict)
 _MOST_SAMPLED = 2**32 - 1
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _ICMPV6, _NO_PROTOCOL = 58, 256
@@ -110,8 +111,8 @@ class Event(Described):
 
 def unpack_event(
     data: bytes, *, at: str, date: Callable[[int], datetime], whose: Callable[[int, int], Whose | None]
-) -> Event:
-    """An event of a packed ``mzn_event``.
+) -> Event | None:
+    """An event of a packed ``mzn_event``; None: programs of a newer version have a verdict that this one does not know.
 
     Args:
         data: Packed event.
@@ -120,6 +121,8 @@ def unpack_event(
         whose: Endpoint of an instance, with its slot; None: it is gone.
     """
     found = layouts.Event.unpack(data)
+    if found.verdict not in _VERDICTS:
+        return None
     frame = found.data[: found.captured]
     protocol = _protocol(found, frame)
     ports = _ports(frame, found.payload) if protocol in _WITH_PORTS else (None, None)

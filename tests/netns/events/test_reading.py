@@ -12,7 +12,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import Program, Verdict
 from mizarnet._datapath.readers import LEASE, LeftReader, left
-from mizarnet._kernel.bpf import Map
+from mizarnet._kernel.bpf import Map, RingBuffer
 from mizarnet._model import layouts
 from mizarnet._model.codec import u32
 from tests.frames import BROADCAST, arp, ethernet
@@ -371,3 +371,21 @@ def test_a_time_may_be_longer_than_the_kernel_waits(one: Container) -> None:
         agent.close()
         with pytest.raises(mz.ClosedError):
             events.read(timeout=10**9)
+
+
+def test_a_verdict_of_a_newer_version_is_counted_as_lost(
+    one: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newer(self: RingBuffer) -> list[bytes]:
+        return [layouts.Event.unpack(each)._replace(verdict=255).pack() for each in consume(self)]
+
+    with one.host.agent.events() as events:
+        consume = RingBuffer.consume
+        send(one, frame_of(one))
+        with monkeypatch.context() as patched:
+            patched.setattr(RingBuffer, "consume", newer)
+            assert events.read(timeout=0) is None
+        assert events.lost == 1
+        send(one, frame_of(one))
+        assert len(taken(events)) == 1
+    assert events.lost == 1
