@@ -6,15 +6,15 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import mizarnet as mz
 
 
-async def stream(agent: mz.TransitAgent, _: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+async def stream(agent: mz.TransitAgent, said: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
     with closing(client), await mz.aio.call(agent.events) as events:
+        asyncio.gather(said.read(1), return_exceptions=True).add_done_callback(lambda _: events.close())
         client.write(b"listening\n")
         async for event in events:
             if event.verdict.kind is not mz.VerdictKind.CHATTER:
@@ -23,7 +23,7 @@ async def stream(agent: mz.TransitAgent, _: asyncio.StreamReader, client: asynci
 
 
 async def serve_one_event(lab: mz.Lab, path: Path) -> None:
-    async with await asyncio.start_unix_server(partial(stream, lab.hosts[0].agent), path):
+    async with await asyncio.start_unix_server(lambda r, w: stream(lab.hosts[0].agent, r, w), path):
         lines, client = await asyncio.open_unix_connection(path)
         with closing(client):
             await lines.readline()

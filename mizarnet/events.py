@@ -401,7 +401,7 @@ def _seconds(value: float, *, argument: str) -> float:
     return value
 
 
-def _check_path(path: object) -> None:
+def _check_path(path: str | os.PathLike[str]) -> None:
     if not isinstance(path, (str, os.PathLike)):
         raise InvalidTypeError(f"path must be a path, not {type(path).__name__}", argument="path")
     try:

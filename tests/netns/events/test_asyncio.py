@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
 from collections.abc import Coroutine
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import mizarnet as mz
+from mizarnet._model.enumerations import Limit
 from tests.netns.events.senders import SOON, frame_of, send
 from tests.world import Container
 
@@ -140,5 +144,22 @@ def test_other_tasks_have_their_turn_though_there_is_always_more(one: Container)
                 send(one, frame_of(one))
             counting.cancel()
             assert turns >= 9
+
+    asyncio.run(main())
+
+
+def test_the_example_lets_go_of_a_client_that_is_gone_though_nothing_is_dropped(
+    one: Container, tmp_path: Path
+) -> None:
+    example = runpy.run_path(str(Path(__file__).parents[3] / "examples" / "event_stream.py"))
+
+    async def main() -> None:
+        serving = await asyncio.start_unix_server(partial(example["stream"], one.host.agent), tmp_path / "x")
+        async with serving:
+            for _ in range(Limit.READERS + 1):
+                lines, client = await asyncio.open_unix_connection(tmp_path / "x")
+                assert await asyncio.wait_for(lines.readline(), SOON) == b"listening\n"
+                client.close()
+                await asyncio.wait_for(lines.read(), SOON)
 
     asyncio.run(main())
