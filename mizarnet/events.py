@@ -291,7 +291,8 @@ class Events(Described, Owner):
     def _release(self) -> None:
         with suppress(MizarnetError):
             self._lost = self._place.lost()
-        self._leave_loop()
+        if self._pid == os.getpid():  # a child shares what the parent's loop waits on
+            self._leave_loop()
         self._release_forgotten()
         self._keeper.join()
 

@@ -15,6 +15,7 @@ import pytest
 import mizarnet as mz
 from mizarnet._model.enumerations import Limit
 from tests.netns.events.senders import SOON, frame_of, send
+from tests.support.process import in_child
 from tests.world import Container
 
 
@@ -144,6 +145,18 @@ def test_other_tasks_have_their_turn_though_there_is_always_more(one: Container)
                 send(one, frame_of(one))
             counting.cancel()
             assert turns >= 9
+
+    asyncio.run(main())
+
+
+def test_a_child_that_closes_it_leaves_the_parents_loop_alone(one: Container) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            reading = asyncio.create_task(first(events, 1))
+            await asyncio.sleep(0.1)
+            in_child(events.close)
+            send(one, frame_of(one))
+            assert len(await asyncio.wait_for(reading, SOON)) == 1
 
     asyncio.run(main())
 
