@@ -356,6 +356,8 @@ class TransitAgent(Described, Closing):
             InvalidTypeError: An argument has the wrong type.
             EndpointNotFoundError: No endpoint of this host has that name.
             CapacityError: Four others read events of this agent.
+            LockTimeoutError: Another process held the lock of the readers' places for 10 s.
+            PrivilegeError: ``CAP_BPF`` or ``CAP_SYS_ADMIN`` is missing.
             BpfError: There is no memory for the reader's events.
         """
         interest = Interest.check(drops=drops, passes=passes, vni=vni, address=address, sample=sample)

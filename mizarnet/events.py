@@ -70,7 +70,7 @@ class Events(Described, Owner):
         ClosedError: In each method but :meth:`close`, after :meth:`close` or after the agent's handle was closed.
         ForkedError: In the same methods, in a child of the process that made it.
         StaleHandleError: In the same methods: the agent was detached or replaced, or this process was stopped for so
-            long that another reader has the place.
+            long that another reader has the place, or :meth:`Host.gc` took it.
         AgentNotFoundError: In the same methods: another program took agent and guard off every hook.
     """
 

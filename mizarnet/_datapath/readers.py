@@ -127,7 +127,7 @@ class ReaderPlace(Closing):
         """Let the lease begin anew.
 
         Raises:
-            StaleHandleError: It was over, and another one has the place.
+            StaleHandleError: It was over, and another one has the place, or it was collected.
             LockTimeoutError: It was over, and another process held the lock of the places for 10 s.
         """
         held = self._held()
@@ -151,7 +151,7 @@ class ReaderPlace(Closing):
     def _refuse_lost(self) -> None:
         if self._held().owner != self._wanted.owner:
             raise StaleHandleError(
-                "this reader did not run for too long, and another one has its place",
+                "this reader did not run for too long, and its place was given away",
                 hint="agent.events() again",
             )
 

@@ -51,7 +51,8 @@ class Event(Described):
 
     Attributes:
         at: Host that it was seen on: the name of its network namespace, or of the machine.
-        time: Moment at which the verdict was counted, in UTC.
+        time: Moment at which the verdict was counted, in UTC. It becomes a date when it is read: a clock that was set
+            or a machine that slept meanwhile shifts it.
         program: Program that decided.
         verdict: Verdict of the program.
         vni: VNI of the tenant network; None: none is known.
