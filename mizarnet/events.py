@@ -331,7 +331,7 @@ class _Keeper:
     """
 
     def __init__(self, datapath: DataPath, place: ReaderPlace, signal: int) -> None:
-        self.failure: MizarnetError | None = None
+        self.failure: BaseException | None = None
         self._datapath = datapath
         self._place = place
         self._signal = signal
@@ -355,7 +355,7 @@ class _Keeper:
     def _run(self) -> None:
         try:
             self._keep()
-        except MizarnetError as error:
+        except BaseException as error:  # whatever it is: what the reader uses stays until it is closed
             self.failure = error
             os.eventfd_write(self._signal, 1)
             self._ending.wait()

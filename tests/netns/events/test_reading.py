@@ -11,7 +11,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Program, Verdict
-from mizarnet._datapath.readers import LEASE, LeftReader, left
+from mizarnet._datapath.readers import LEASE, LeftReader, ReaderPlace, left
 from mizarnet._kernel.bpf import Map, RingBuffer
 from mizarnet._model import layouts
 from mizarnet._model.codec import u32
@@ -353,6 +353,17 @@ def test_a_reader_whose_agents_handle_is_closed_is_told(one: Container) -> None:
         agent.close()
         with pytest.raises(mz.ClosedError):
             events.read(timeout=SOON)
+
+
+def test_an_end_that_nobody_foresaw_is_told_and_leaves_nothing(
+    one: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: ReaderPlace) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ReaderPlace, "renew", fail)
+    with one.host.agent.events() as events, pytest.raises(MemoryError):
+        events.read(timeout=SOON)
 
 
 def test_its_end_is_seen_by_who_waits_for_its_descriptor_though_there_was_an_event(one: Container) -> None:
