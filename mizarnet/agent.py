@@ -386,8 +386,12 @@ class TransitAgent(Described, Closing):
         datapath = self._datapath
         if datapath.is_older:
             return True
-        beside = (*switches.own(datapath), *shortcuts.own(datapath.host, datapath.meta_id))
-        return bool(datapath.outdated()) or any(each.outdated(datapath.name) for each in beside)
+        instance = datapath.maps.read_meta().head.instance
+        return bool(datapath.outdated()) or any(
+            each.outdated(datapath.name)
+            for each in (*switches.find(datapath.host), *shortcuts.find(datapath.host))
+            if each.standing.head.instance == instance
+        )
 
     @whole
     def update(

@@ -22,13 +22,12 @@ from contextlib import ExitStack, closing
 
 import attrs
 
-from mizarnet._datapath import shortcuts, switches
 from mizarnet._datapath.loader import BUILD, CONFIG, installed_build, load_maps
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.older import Older
 from mizarnet._datapath.survey import Survey, refuse_newer
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
-from mizarnet._datapath.upgrade import Beside, replace_programs
+from mizarnet._datapath.upgrade import find_beside, replace_programs
 from mizarnet._kernel.bpf import Map, MapType, ObjectSpec
 from mizarnet._model.codec import FIRST, Meta
 from mizarnet._model.enumerations import Limit
@@ -69,7 +68,7 @@ def migrate(hooks: TunnelHooks) -> None:
     with closing(older), closing(_new_maps(hooks, seen, older)) as maps:
         move = _Move(older, maps)
         copied = move.copy(counters=not _is_begun(seen))
-        replace_programs(hooks, maps, seen, _beside(hooks, seen.any.head.instance))
+        replace_programs(hooks, maps, seen, find_beside(hooks.host, seen.any.head.instance))
         move.settle(copied)
         log.info("%s moved from schema %d to %d", hooks.name, seen.any.head.schema, Limit.SCHEMA)
         if seen.missing(copied.meta.layers):
@@ -79,14 +78,6 @@ def migrate(hooks: TunnelHooks) -> None:
 def _is_begun(seen: Survey) -> bool:
     """Whether a process that died has attached a program with new maps."""
     return seen.newest is not None and seen.newest.head.schema == Limit.SCHEMA
-
-
-def _beside(hooks: TunnelHooks, instance: int) -> Beside:
-    """Switch and shortcut of a data path, whichever of its maps they read."""
-    return Beside(
-        tuple(each for each in switches.find(hooks.host) if each.standing.head.instance == instance),
-        tuple(each for each in shortcuts.find(hooks.host) if each.standing.head.instance == instance),
-    )
 
 
 def _new_maps(hooks: TunnelHooks, seen: Survey, older: Older) -> Maps:

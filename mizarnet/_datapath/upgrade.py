@@ -17,6 +17,7 @@ import attrs
 from mizarnet._datapath import self_test, shortcuts, switches
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, wanted_places
+from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import AGENT, GUARD, SHORTCUT, SWITCH, constants, installed_build, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.shortcuts import StandingShortcut
@@ -37,8 +38,8 @@ def upgrade(datapath: DataPath) -> None:
         StaleHandleError: Another process changed a hook meanwhile; replaced programs are attached again.
         VerifierError: The kernel's verifier rejected a program of this package; nothing was changed.
     """
-    beside = Beside(tuple(switches.own(datapath)), tuple(shortcuts.own(datapath.host, datapath.meta_id)))
-    replace_programs(datapath.hooks, datapath.maps, datapath.survey(), beside)
+    instance = datapath.maps.read_meta().head.instance
+    replace_programs(datapath.hooks, datapath.maps, datapath.survey(), find_beside(datapath.host, instance))
 
 
 @attrs.frozen
@@ -47,6 +48,19 @@ class Beside:
 
     switches: tuple[StandingSwitch, ...]
     shortcuts: tuple[StandingShortcut, ...]
+
+
+def find_beside(host: Host, instance: int) -> Beside:
+    """Switch and shortcut of a data path, whichever of its maps they read: a move to other ones may have ended there.
+
+    Args:
+        host: Host of the data path.
+        instance: Its random id.
+    """
+    return Beside(
+        tuple(each for each in switches.find(host) if each.standing.head.instance == instance),
+        tuple(each for each in shortcuts.find(host) if each.standing.head.instance == instance),
+    )
 
 
 def replace_programs(hooks: TunnelHooks, maps: Maps, seen: Survey, beside: Beside) -> None:

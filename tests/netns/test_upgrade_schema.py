@@ -359,6 +359,25 @@ def test_whoever_dies_halfway_leaves_two_sets_that_are_one_agent(
     try_everything(one, near, far)
 
 
+def test_a_switch_with_old_tables_moves_also_if_the_tunnel_has_no_old_program_left(
+    made: tuple[World, Container, Container, Container], before: Path
+) -> None:
+    """Others took the rest off, once the process that moved it had died at the switch."""
+    at_switch = "from mizarnet._kernel.bpf import XdpHook\nXdpHook.replace = lambda *_, **__: os._exit(9)\n"
+    host = made[0].hosts[0]
+    with older(before):
+        mz.TransitSwitch.attach(host.agent, mode="generic")
+    status, output = finish(start_python(at_switch + DYING, host.namespace.name, "1"))
+    assert status == 9, output
+    device_of(host.tunnel).hooks.take_off(host.agent._datapath.meta_id)
+    with mz.TransitAgent.open(host.tunnel) as agent:
+        assert agent.outdated
+        agent.upgrade()
+        assert not agent.outdated
+        assert {*program_ids(agent)} == {"mzn_guard", "mzn_agent", "mzn_switch"}
+    mz.TransitSwitch.detach("eth0", netns=host.namespace.name)
+
+
 @pytest.mark.parametrize("number", some([1, 2, 3, 4], 4))
 def test_what_was_replaced_is_put_back_when_a_place_is_not_as_it_was(
     made: tuple[World, Container, Container, Container], monkeypatch: pytest.MonkeyPatch, number: int
