@@ -11,13 +11,15 @@ from typing import Any, cast
 def plain(value: object) -> Any:
     """``value`` made of dictionaries, lists, text, numbers, booleans and None alone.
 
-    An enumeration becomes its value, or its name in lower case where that is a number; an address becomes text; an
-    object with ``to_dict`` that; a pair that is a key becomes ``"<vni>/<address>"``.
+    An enumeration becomes its value, or its name in lower case where that is a number; an address becomes text, bytes
+    in hexadecimal; an object with ``to_dict`` that; a pair that is a key becomes ``"<vni>/<address>"``.
     """
     if isinstance(value, enum.Enum):
         return value.value if isinstance(value.value, str) else value.name.lower()
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if isinstance(value, bytes):
+        return value.hex()
     own = getattr(value, "to_dict", None)
     if own is not None:
         return own()

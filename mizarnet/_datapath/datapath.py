@@ -161,9 +161,8 @@ class DataPath:
         if opened is None:
             raise AgentNotFoundError(f"no transit agent is attached to {hooks.name}", hint=_ATTACH)
         try:
-            opened.refuse([*opened._of_meta(opened._opened.maps.read_meta())])
-            if not opened.is_older:
-                opened.refuse(opened.findings())
+            meta = opened._opened.maps.read_meta()
+            opened.refuse([*opened._of_meta(meta)] if opened.is_older else opened.findings())
         except BaseException:
             opened.close()
             raise

@@ -88,7 +88,7 @@ class Event(Described):
 
     def to_dict(self) -> dict[str, object]:
         """The attributes in a form that JSON can hold: ``data`` in hexadecimal, ``time`` as ISO 8601 has it."""
-        return {**super().to_dict(), "data": self.data.hex(), "time": self.time.isoformat()}
+        return {**super().to_dict(), "time": self.time.isoformat()}
 
     def __str__(self) -> str:
         whose = f" {self.endpoint}" if self.endpoint else ""

@@ -64,6 +64,9 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
     yield agent.endpoints.sync(
         {key: value for key, value in agent.endpoints.items() if isinstance(value, mz.Remote)}
     )
+    with agent.events(passes=True) as events:
+        lab.run("e1", "ping", "-c1", "-W5", "10.0.0.2")
+        yield from (events, next(events))
     explained = mz.explain_path([each.agent for each in lab.hosts], endpoint, "10.0.0.30")
     yield from (explained, *explained.steps, agent.explain("e1", "10.0.0.30").left)
     lab.run("e1", "ip", "link", "set", "eth0", "mtu", "1000")
