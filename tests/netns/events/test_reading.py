@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import select
 import threading
+import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +20,7 @@ from mizarnet._model.codec import u32
 from tests.frames import BROADCAST, arp, ethernet
 from tests.netns.events.senders import NOBODY, SOON, frame_of, send
 from tests.support.listener import NOBODY as NO_READER
-from tests.support.process import heard, run_python, start_python
+from tests.support.process import finish, heard, run_python, start_python
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
 from tests.world import BLUE, GREEN, Container, Host
@@ -221,6 +223,27 @@ def test_a_lease_is_renewed_as_long_as_its_reader_lives(one: Container) -> None:
 
 def lease(readers: Map) -> int:
     return max(layouts.Reader.unpack(value).until for _, value in readers.items())
+
+
+ELSEWHEN = ("unshare", "--time", "--monotonic", "100000", "--fork")
+READ_ONE = """
+agent = mz.TransitAgent.open(sys.argv[1], netns=sys.argv[2])
+with agent.events() as events:
+    print("reads", flush=True)
+    print(events.read(timeout=10).time.timestamp())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/time").exists(), reason="a kernel without time namespaces")
+def test_a_reader_in_a_time_namespace_counts_as_programs_do(one: Container) -> None:
+    agent = one.host.agent
+    reader = start_python(READ_ONE, agent.tunnel.name, one.host.namespace.name, by=ELSEWHEN)
+    assert heard(reader) == "reads"
+    assert 0 < lease(agent._datapath.maps.readers) - time.monotonic_ns() <= LEASE
+    send(one, frame_of(one))
+    status, output = finish(reader)
+    assert status == 0
+    assert abs(float(output) - time.time()) < 100
 
 
 def test_who_begins_to_read_takes_a_place_that_was_left_and_looks_like_none(
