@@ -37,6 +37,7 @@ from mizarnet.errors import (
 if TYPE_CHECKING:
     import asyncio
     from concurrent.futures import Future
+    from types import TracebackType
 
 _TICK = 0.05
 """Time in seconds after which events are noticed, at most: programs wake nobody."""
@@ -223,8 +224,8 @@ class Events(Described, Owner):
         if not self._pending:
             self._drain()
         event = self._pending.popleft() if self._pending else None
-        if event is None and self._keeper.failure is not None:
-            raise self._keeper.failure
+        if event is None:
+            self._keeper.refuse_ended()
         if not self._pending and not self._place.ring.has_records():
             self._calm()
         return event
@@ -332,6 +333,7 @@ class _Keeper:
 
     def __init__(self, datapath: DataPath, place: ReaderPlace, signal: int) -> None:
         self.failure: BaseException | None = None
+        self._trace: TracebackType | None = None
         self._datapath = datapath
         self._place = place
         self._signal = signal
@@ -347,6 +349,11 @@ class _Keeper:
         """Have it end soon."""
         self._ending.set()
 
+    def refuse_ended(self) -> None:
+        """Raises what ended the reader, if anything did: without the frames of those to whom it was raised before."""
+        if self.failure is not None:
+            raise self.failure.with_traceback(self._trace)
+
     def join(self) -> None:
         """Wait for its end."""
         if threading.current_thread() is not self._thread:
@@ -356,7 +363,7 @@ class _Keeper:
         try:
             self._keep()
         except BaseException as error:  # whatever it is: what the reader uses stays until it is closed
-            self.failure = error
+            self._trace, self.failure = error.__traceback__, error
             os.eventfd_write(self._signal, 1)
             self._ending.wait()
         finally:
