@@ -209,16 +209,23 @@ def _subject(name: str) -> Subject:
 def _refuse_stale(endpoints: LocalEndpoints, name: str, seen: Record | None) -> Record | None:
     """The record that is there; raises ``Stale`` unless it is as it was seen.
 
-    Its MTU does not count, which follows the tunnel's: an earlier step of the same plan may have changed that.
+    Its MTU does not count, which follows the tunnel's, nor does what an update that was cut off has left: an earlier
+    step of the same plan may have changed these.
     """
     record = endpoints.named(name)
-    if (None if record is None else _without_mtu(record)) != (None if seen is None else _without_mtu(seen)):
+    if (None if record is None else _settled(record)) != (None if seen is None else _settled(seen)):
         raise Stale
     return record
 
 
-def _without_mtu(record: Record) -> Record:
-    return attrs.evolve(record, spec=varied(record.spec, mtu=None))
+def _settled(record: Record) -> Record:
+    """A record as it is once it has the tunnel's MTU and nothing is left to be finished."""
+    kept = {
+        at: attrs.evolve(item, until=0)
+        for at, item in record.items.items()
+        if item.counts_in(record.generation)
+    }
+    return attrs.evolve(record, spec=varied(record.spec, mtu=None), items=kept, items_below=0, changed=0)
 
 
 def _create(spec: EndpointSpec, seen: Record | None) -> Callable[[Place], object]:
