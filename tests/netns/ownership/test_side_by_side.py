@@ -34,6 +34,7 @@ from mizarnet._datapath.endpoints import {module}
 def stop(*_, **__):
     print("stopped", flush=True)
     os.kill(os.getpid(), signal.SIGSTOP)
+    signal.pause()  # another thread takes the signal, maybe later
 {module}.{function} = stop
 agent = mz.TransitAgent.open("tunnel0", netns=sys.argv[1])
 {call}
