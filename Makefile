@@ -97,6 +97,7 @@ bench: root $(VENV)/built netns-packages
 	$(BIN)/python -m tests.bench.storm
 	$(BIN)/python -m tests.bench.events
 	$(BIN)/python -m tests.bench.explain
+	$(BIN)/python -m tests.bench.bounces
 	$(BIN)/python -m tests.bench.suite --report
 
 # By instructions, beside peers that this machine's kernel may lack.

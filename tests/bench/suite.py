@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
         with tempfile.TemporaryDirectory() as directory, arguments.results.open("a") as kept:
             tools = Path(directory)
             peers.compile_programs(tools)
-            peers.compile_timer(tools)
+            peers.compile_tool("timer", tools)
             for mtu in arguments.mtu or (1500, 9000):
                 rows = [row for row in ROWS if row.mtu == mtu]
                 for result in measure(tools, rows, peers.PEERS, arguments.rounds, arguments.seconds):

@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     BUILD.mkdir(parents=True, exist_ok=True)
     peers.compile_programs(BUILD)
-    peers.compile_timer(BUILD)
+    peers.compile_tool("timer", BUILD)
     _fetch()
     inside = (sys.executable, "-m", "tests.bench.suite_vm", "--here")
     status = subprocess.run((sys.executable, *MACHINE, "--", *inside), cwd=ROOT, check=False).returncode

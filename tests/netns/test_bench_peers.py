@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mizarnet as mz
-from tests.bench import peers
+from tests.bench import bounces, peers
 from tests.bench.peers import Peer
 from tests.bench.peers.base import GUEST
 from tests.bench.peers.evidence import SECONDS, kinds, on_the_wire, sent_by, sent_during
@@ -23,7 +23,7 @@ from tests.world import links
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tools")
     peers.compile_programs(directory)
-    peers.compile_timer(directory)
+    peers.compile_tool("timer", directory)
     return directory
 
 
@@ -121,3 +121,31 @@ def test_the_timer_measures_each_kind(build: Build, timer: Timer, mode: str, cou
     assert found["rate"] > 0
     if mode == "rr":
         assert 0 < found["p50"] <= found["p99"]
+
+
+@pytest.fixture(scope="module")
+def pump(tools: Path) -> Path:
+    return peers.compile_tool("pump", tools)
+
+
+def test_bounces_are_the_switchs_and_each_is_sent_on_to_the_other_host(tools: Path, pump: Path) -> None:
+    with bounces.Bouncing(tools / "peers.bpf.o") as hop:
+        assert hop.time(pump, count=1000) > 0
+        stats = hop.agent.stats()
+        assert stats.switch[mz.Verdict.BOUNCED].packets == 1000
+        assert not any(count.packets for each in (stats.agent, stats.guard) for count in each.values())
+        assert _forwarded(hop) == 0
+
+
+def test_what_is_compared_with_bounces_is_forwarded_by_the_kernel(tools: Path, pump: Path) -> None:
+    for kind, forwarded in ((bounces.Forwarding, 1000), (bounces.Dropping, 0)):
+        with kind(tools / "peers.bpf.o") as hop:
+            assert hop.time(pump, count=1000) > 0
+            assert _forwarded(hop) == forwarded
+
+
+def _forwarded(hop: bounces.Hop) -> int:
+    names, values = (
+        line.split() for line in hop.host.run("cat", "/proc/net/snmp").splitlines() if line.startswith("Ip:")
+    )
+    return int(values[names.index("ForwDatagrams")])

@@ -59,9 +59,9 @@ def compile_programs(directory: Path) -> Path:
     return made
 
 
-def compile_timer(directory: Path) -> Path:
-    """The program of ``timer.c``."""
-    made = directory / "timer"
-    source = _HERE.parent / "timer.c"
+def compile_tool(name: str, directory: Path) -> Path:
+    """The program of ``timer.c`` or ``pump.c``."""
+    made = directory / name
+    source = (_HERE.parent / name).with_suffix(".c")
     subprocess.run(("gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-o", made, source), check=True, timeout=60)
     return made
