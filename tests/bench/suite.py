@@ -14,11 +14,12 @@ import json
 import os
 import platform
 import random
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -90,14 +91,29 @@ def measure(
                 here = [each for each in alive if getattr(each, row.way) is not None]
                 for peer in random.sample(here, len(here)):
                     way = getattr(peer, row.way)
-                    found = timer.run(row.mode, way, cpus=row.cpus, seconds=seconds, count=row.count)
+                    with _awake(row):
+                        found = timer.run(row.mode, way, cpus=row.cpus, seconds=seconds, count=row.count)
                     yield report.Result(row.name, peer.name, number, found)
+
+
+@contextmanager
+def _awake(row: Row) -> Iterator[None]:
+    """Let no CPU be idle during round trips of two: to wake a virtual one takes longer than the round trip."""
+    cpus = set(row.cpus) if row.mode == "rr" and len(set(row.cpus)) > 1 else ()
+    spin = (sys.executable, "-c", "while True: pass")
+    spinners = [subprocess.Popen(("chrt", "-i", "0", "taskset", "-c", str(cpu), *spin)) for cpu in cpus]
+    try:
+        yield
+    finally:
+        for each in spinners:
+            each.kill()
+            each.wait()
 
 
 def main(argv: Sequence[str]) -> int:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=0.3, help="of each turn")
     parser.add_argument("--mtu", type=int, action="append", choices=(1500, 9000), help="only with this one")
     parser.add_argument("--results", type=Path, default=RESULTS, help="file that results are added to")
