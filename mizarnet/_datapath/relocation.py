@@ -23,7 +23,7 @@ from mizarnet._datapath.gateways import Gateways, following, rules
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.tunnel_device import TunnelDevice, fitting_mtu, note_of, own_address, underlay_of
 from mizarnet._datapath.upgrade import upgrade
-from mizarnet._kernel.netlink import Link, get_link, set_link
+from mizarnet._kernel.netlink import Link, ask_again, get_link, set_link
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
 from mizarnet._model.codec import FIRST, Meta, Record
 from mizarnet._model.log import log
@@ -86,7 +86,13 @@ def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevi
             _refuse(found, target)
             found.make_whole()
             changed = _changed(now, target, meta.underlay, meta.mtu)
+            # A device asks as soon as its prefix has a route, and what is answered before its own address has one is
+            # lost, or before the port of a bridge forwards.
+            if asks_anew := "local" in changed or "underlay" in changed:
+                ask_again(now.host, target.underlay.ifindex)
             _move(now, found, meta, target)
+            if asks_anew:
+                ask_again(now.host, target.underlay.ifindex)
     if (note := note_of(target.underlay, target.local)) != now.current().alias:
         set_link(now.host, now.ifindex, alias=note)  # which has it again once the agent is detached
     if changed:

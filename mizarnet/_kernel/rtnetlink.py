@@ -57,6 +57,7 @@ class Rtm(enum.IntEnum):
     NEWROUTE = 24
     DELROUTE = 25
     GETROUTE = 26
+    DELNEIGH = 29
     GETNEIGH = 30
     DELQDISC = 37
     GETQDISC = 38

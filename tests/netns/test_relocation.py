@@ -7,6 +7,7 @@ How long nothing is delivered is in ``docs/measurements.md``; run this file with
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,15 @@ import mizarnet as mz
 from mizarnet import FindingKind, Verdict
 from mizarnet._datapath import relocation, shortcuts
 from mizarnet._kernel.bpf import XdpHook, has_tcx
-from mizarnet._kernel.netlink import Session, add_address, create_bridge, delete_address, get_link, set_link
+from mizarnet._kernel.netlink import (
+    Session,
+    add_address,
+    create_bridge,
+    delete_address,
+    get_link,
+    list_neighbours,
+    set_link,
+)
 from mizarnet._model.codec import FIRST, Record
 from tests.support.depth import FULL
 from tests.support.flow import Probe, Stream
@@ -203,6 +212,33 @@ def test_the_nic_goes_into_a_bridge_and_the_switch_moves(moving: Pair) -> None:
     assert (before.underlay, after.underlay) == (UNDERLAY, "br0")
     assert after.state() == mz.SwitchState(attached=True, forwarding=True)
     assert "xdp" not in host.namespace.run("ip", "link", "show", UNDERLAY)
+
+
+def test_a_neighbour_whose_answer_was_lost_is_asked_again_at_once(pair: Pair) -> None:
+    """The kernel would repeat its question after a second, here after minutes."""
+    host, other, family = pair.host, pair.other.host, f"ipv{pair.version}"
+    assert_ping(pair.one.namespace, pair.other.ip)
+    with Session.open(other.namespace.name) as there:
+        link = get_link(there, UNDERLAY)
+        assert link is not None
+        silent = ip_interface(f"{other.address}/{LENGTH[pair.version]}")
+        delete_address(there, link.ifindex, silent)
+        _into_bridge(host, host.address)
+        host.namespace.set(**{f"{family}/neigh/br0/retrans_time_ms": 600_000})
+        with pair.one.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"", (pair.other.ip, 9))
+        assert _is_awaited(host, "br0", other.address)
+        add_address(there, link.ifindex, silent, dad=False)
+    assert host.tunnel.update(underlay="br0") == ("underlay",)
+    assert_ping(pair.one.namespace, pair.other.ip)
+
+
+def _is_awaited(host: Host, device: str, address: str) -> bool:
+    with Session.open(host.namespace.name) as session:
+        link = get_link(session, device)
+        assert link is not None
+        (found,) = (each for each in list_neighbours(session, link.ifindex) if str(each.ip) == address)
+        return found.awaited
 
 
 @pytest.mark.skipif(not has_tcx(), reason="this kernel has no tcx, and so no shortcut")

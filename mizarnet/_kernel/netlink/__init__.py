@@ -52,6 +52,7 @@ from mizarnet._kernel.netlink.named import (
 from mizarnet._kernel.netlink.neighbours import (
     Neighbour,
     NeighbourTable,
+    ask_again,
     list_neighbours,
     neighbour_tables,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "add_route",
     "advertised_links",
     "anonymous_netns",
+    "ask_again",
     "create_bridge",
     "create_macvlan",
     "create_netns",

@@ -7,20 +7,23 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import attrs
 
+from mizarnet._kernel.netlink.addresses import FAMILIES
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.rtnetlink import HEADER_BYTES, Rtm, attribute, attributes
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.layout import read_number
+from mizarnet.errors import KernelError
 
 _NDMSG = struct.Struct("=BxxxiHBB")
 """``struct ndmsg``: family, ifindex, state, flags and type."""
 _NDTMSG = struct.Struct("=Bxxx")
 """``struct ndtmsg``: family."""
 _NDA_DST, _NDA_LLADDR, _NDA_CACHEINFO, _NDA_IFINDEX = 1, 2, 3, 8
-_NUD_FAILED, _NUD_PERMANENT = 0x20, 0x80
+_NUD_INCOMPLETE, _NUD_FAILED, _NUD_PERMANENT = 0x01, 0x20, 0x80
 _NTF_EXT_LEARNED = 0x10
 _NDTA_NAME, _NDTA_THRESH3, _NDTA_CONFIG, _NDTA_STATS = 1, 4, 5, 7
 _ENTRIES_AT = 4  # struct ndt_config: two __u16, then the entries
@@ -38,6 +41,7 @@ class Neighbour:
 
     Attributes:
         ip: Its address.
+        awaited: Whether it was asked for its MAC, and has not answered yet.
         failed: Whether it did not answer when it was asked for its MAC.
         lasting: Whether it counts towards no limit: somebody else than the kernel put it there.
         age: Time in seconds since its state changed.
@@ -45,6 +49,7 @@ class Neighbour:
     """
 
     ip: IPAddress
+    awaited: bool
     failed: bool
     lasting: bool
     age: float
@@ -82,10 +87,23 @@ def list_neighbours(session: Session, ifindex: int | None = None) -> list[Neighb
             ip = _ADDRESSES[family](carried[_NDA_DST])
             lasting = bool(state & _NUD_PERMANENT or flags & _NTF_EXT_LEARNED)
             age = _age(carried.get(_NDA_CACHEINFO, b""))
-            found.append(
-                Neighbour(ip, bool(state & _NUD_FAILED), lasting, age, mac.hex(":") if mac else None)
-            )
+            awaited, failed = bool(state & _NUD_INCOMPLETE), bool(state & _NUD_FAILED)
+            found.append(Neighbour(ip, awaited, failed, lasting, age, mac.hex(":") if mac else None))
     return found
+
+
+def ask_again(session: Session, ifindex: int) -> None:
+    """Have the kernel ask at once for each neighbour on a link that it is waiting for, when the next packet goes there.
+
+    It would repeat its question only after a second (``retrans_time_ms``). Packets that wait for the answer are lost.
+    """
+    for each in list_neighbours(session, ifindex):
+        if each.awaited:
+            body = _NDMSG.pack(FAMILIES[each.ip.version], ifindex, 0, 0, 0) + attribute(
+                _NDA_DST, each.ip.packed
+            )
+            with suppress(KernelError):  # it may be gone, and a second is not worth an error
+                session.request(f"forget neighbour {each.ip}", Rtm.DELNEIGH, body)
 
 
 def _age(packed: bytes) -> float:
