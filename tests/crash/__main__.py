@@ -20,15 +20,14 @@ from pathlib import Path
 
 import mizarnet as mz
 from mizarnet._kernel.netlink import LOOPBACK_IFINDEX, Session, set_link
+from tests.crash import tools
 from tests.crash.ground import Ground
 from tests.crash.judge import Judge
 from tests.crash.plan import MODES, SPARSE, Trial, chosen
 from tests.crash.report import Tally
 from tests.crash.verbs import VERBS, Verb
-from tests.support.builds import compile_second
 from tests.support.injector import Injector
 from tests.support.isolation import isolate
-from tests.support.schemas import compile_older
 
 JOBS = 2 * (os.cpu_count() or 1)  # many trials wait
 
@@ -37,7 +36,7 @@ def main() -> int:
     arguments = _arguments()
     if arguments.tools is None:
         with tempfile.TemporaryDirectory() as directory:
-            arguments.tools = _tools(Path(directory))
+            arguments.tools = tools.build(Path(directory))
             return _run(arguments)
     return _run(arguments)
 
@@ -58,13 +57,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=JOBS, help="verbs at once (default: %(default)s)")
     parser.add_argument("--tools", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
-
-
-def _tools(directory: Path) -> Path:
-    Injector.build(directory)
-    compile_second(directory)
-    compile_older(directory)
-    return directory
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -21,14 +21,9 @@ BUILD = ROOT / "build"
 VERBS = ("Gateway.create", "Gateway.update", "Gateway.delete", "Gateway.follow")
 SHARE = 30
 SECONDS = 3600
-_TOOLS = """
-import sys
-from pathlib import Path
-from tests.support.builds import compile_second
-from tests.support.injector import Injector
-Injector.build(Path(sys.argv[1]))
-compile_second(Path(sys.argv[1]))
-"""
+_BUILD_TOOLS = (
+    "import sys; from pathlib import Path; from tests.crash import tools; tools.build(Path(sys.argv[1]))"
+)
 
 
 def main() -> int:
@@ -43,7 +38,7 @@ def main() -> int:
     tools = BUILD / "crash-tools"
     shutil.rmtree(tools, ignore_errors=True)
     tools.mkdir(parents=True)
-    subprocess.run([sys.executable, "-c", _TOOLS, str(tools)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", _BUILD_TOOLS, str(tools)], cwd=ROOT, check=True)
     trials = [
         "--tools",
         str(tools),
