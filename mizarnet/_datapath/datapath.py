@@ -56,6 +56,7 @@ _UNUSABLE = {
     FindingKind.ENDING: "TransitAgent.detach(name) removes what is left, attach() as well, to attach another",
     FindingKind.MOVED: "move it back, or delete it and create a tunnel here",
 }
+_UNUSABLE_OF_OLDER = "let that version of mizarnet complete it, or delete the tunnel with force=True"
 # Attempts, each of which fails if the data path is replaced between the survey and the opening of its maps.
 _ATTEMPTS = 16
 
@@ -438,9 +439,11 @@ class DataPath:
         """Raises ``AgentNotFoundError``, with all findings, if one of them makes the data path unusable."""
         unusable = of_kind(findings, _UNUSABLE)
         if unusable:
+            kind = unusable[-1].kind
+            of_older = self.is_older and kind is not FindingKind.MOVED
             raise AgentNotFoundError(
                 f"the transit agent of {self.name} is not whole: {messages(findings)}",
-                hint=_UNUSABLE[unusable[-1].kind],
+                hint=_UNUSABLE_OF_OLDER if of_older else _UNUSABLE[kind],
             )
 
     def refuse_detached(self) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pytest
 
 import mizarnet as mz
@@ -20,7 +21,8 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.older import Older
 from mizarnet._kernel.bpf import has_tcx
-from mizarnet._model.enumerations import Limit
+from mizarnet._model.codec import FIRST
+from mizarnet._model.enumerations import Limit, State
 from mizarnet._model.layout import Layout
 from mizarnet._model.layouts import LAYOUTS
 from mizarnet.tunnel import device_of
@@ -32,7 +34,7 @@ from tests.support.schemas import SMALLER, compile_older, newer_package, older, 
 from tests.support.standing import program_ids
 from tests.support.tables import contents
 from tests.support.traffic import assert_ping, send_frame
-from tests.world import BLUE, TUNNEL, Container, Host, World
+from tests.world import BLUE, TUNNEL, UNDERLAY, Container, Host, World, cable, new_namespace
 
 MANY = 10_000
 FAR = mz.Remote("192.0.2.2")
@@ -357,6 +359,22 @@ def test_whoever_dies_halfway_leaves_two_sets_that_are_one_agent(
     assert contents(host.agent) == entries
     assert all(host.agent.state().attached.values())
     try_everything(one, near, far)
+
+
+def test_an_older_agent_that_was_never_finished_says_what_ends_it(before: Path) -> None:
+    space, end = new_namespace("older"), new_namespace("end")
+    cable(space, end)
+    with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=space.name) as tunnel:
+        with older(before), mz.TransitAgent.attach(tunnel, peers=["192.0.2.0/24"]) as agent:
+            maps = agent._datapath.maps
+            maps.meta.update(FIRST, attrs.evolve(maps.read_meta(), state=State.MAKING).pack())
+        with pytest.raises(mz.AgentNotFoundError) as refused:
+            mz.TransitAgent.open(tunnel)
+        assert "force=True" in refused.value.hint
+        tunnel.delete(force=True)
+        assert mz.Tunnel.list(netns=space.name) == []
+    for each in (space, end):
+        each.delete()
 
 
 def test_a_switch_with_old_tables_moves_also_if_the_tunnel_has_no_old_program_left(
