@@ -78,12 +78,20 @@ def turn_off(session: Session, whole: Whole) -> None:
 
 
 def give_up(session: Session, whole: Whole) -> None:
-    """Put back what was changed, unless another gateway needs it, whose note then has it."""
-    for each in gateway_notes.read_all(session):
-        note = attrs.evolve(each.note, whole=_joined(each.note.whole, whole))
-        if each.note.state is not State.DELETING and note.fits and _leads_ipv6(session, each):
-            gateway_notes.write(session, each.link.ifindex, note)
-            return
+    """Put back what was changed, unless another gateway needs it, whose note then has as much as there is room for."""
+    needing = [
+        each
+        for each in gateway_notes.read_all(session)
+        if each.note.state is not State.DELETING and _leads_ipv6(session, each)
+    ]
+    for kept in (whole, Whole()):
+        for each in needing:
+            note = attrs.evolve(each.note, whole=_joined(each.note.whole, kept))
+            if note.fits:
+                gateway_notes.write(session, each.link.ifindex, note)
+                if kept != whole:
+                    log.warning("no gateway's note has room for what devices forwarded and accepted before")
+                return
     turn_off(session, whole)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,6 +23,7 @@ HOST = 4_096
 """Endpoints that a host has room for."""
 DELETED = 320
 SCRAPED = 1_000
+TURNS = 50
 
 
 def median_of(call: Callable[[], object], rounds: int = 5) -> float:
@@ -87,6 +89,38 @@ def delete_some(lab: mz.Lab, namespaces: int) -> None:
     report(f"delete_many() of {DELETED} in {namespaces} namespaces", taken)
 
 
+def beside_commands(lab: mz.Lab) -> None:
+    """One endpoint, and many deleted, beside a shell that does the same with ``ip``."""
+    agent, at = lab.hosts[0].agent, lab.hosts[0].netns
+    name, device = lab.container("one"), agent.tunnel.name
+    commands = (
+        f"ip -n {at} link add e0 link {device} type macvlan mode private",
+        f"ip -n {at} link set e0 netns {name}",
+        f"ip -n {name} address add 10.0.0.9/24 dev e0",
+        f"ip -n {name} link set e0 up",
+        f"ip -n {name} route add default via 10.0.0.1",
+    )
+    taken: dict[str, list[float]] = {"create()": [], "five ip commands": []}
+    for _ in range(TURNS):
+        create = partial(mz.Endpoint.create, agent, vni=7, ip="10.0.0.8/24", netns=name, gateway="10.0.0.1")
+        taken["create()"].append(timed(create))
+        mz.Endpoint.delete_many(agent, ["7/10.0.0.8"])
+        taken["five ip commands"].append(timed(partial(shell, commands)))
+        shell([f"ip -n {name} link delete e0"])
+    for what, each in taken.items():
+        report(f"{what}, the least {min(each):.4f}", statistics.median(each))
+    spaces = [lab.container(f"d{n}") for n in range(16)]
+    places = [(spaces[n % 16], f"e{n}") for n in range(DELETED)]
+    add = "ip -n {} link add {} link {} netns {} type macvlan mode private"
+    shell([add.format(at, link, device, space) for space, link in places])
+    loop = partial(shell, [f"ip -n {space} link delete {link}" for space, link in places])
+    report(f"a loop of ip link delete for {DELETED} in 16 namespaces", timed(loop))
+
+
+def shell(commands: Sequence[str]) -> None:
+    subprocess.run(["sh", "-ec", "\n".join(commands)], check=True)
+
+
 def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -102,6 +136,8 @@ def main() -> int:
         read_all(lab)
     with mz.Lab(name="many", hosts=1) as lab:
         scrape(lab)
+    with mz.Lab(name="many", hosts=2) as lab:
+        beside_commands(lab)
     return 0
 
 

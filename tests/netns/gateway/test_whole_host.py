@@ -16,6 +16,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._datapath import forwarding, gateway_notes
+from mizarnet._datapath.gateway_notes import Whole
 from mizarnet._kernel.netlink import Session, advertised_links
 from tests.support.depth import some
 from tests.support.icmp import assert_silence, echo
@@ -142,6 +143,24 @@ def nothing_else_is_forwarded(way: Outside) -> None:
     way.space.run("ip", "-6", "route", "del", f"{tenant}/128")
     way.space.run("ip", "-6", "route", "del", f"{BEYOND}/128")
     way.host.namespace.run("ip", "-6", "route", "del", f"{BEYOND}/128")
+
+
+def test_it_stays_on_for_a_gateway_whose_note_has_no_room_for_what_was_before(
+    way: Outside, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    space, before = way.host.namespace, settings(way.host.namespace)
+    first, second = way.gateway(VNIS[0], forward_all_ipv6=True), way.gateway(VNIS[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(gateway_notes.Note, "fits", property(lambda note: note.whole in (None, Whole())))
+        first.delete()
+    assert "no gateway's note has room" in caplog.text
+    for tenant in way.tenants[VNIS[1]]:
+        assert echo(tenant.namespace, WORLD[6])
+    second.delete()
+    assert value(space, "all", "forwarding") == "0"
+    for setting in (f"{UNDERLAY}.accept_ra=1", "eth9.forwarding=1"):  # which nobody knows any more
+        space.run("sysctl", "-q", "-w", f"net.ipv6.conf.{setting}")
+    assert settings(space) == before
 
 
 def test_without_the_note_the_next_gateway_turns_it_on_and_off(way: Outside) -> None:
