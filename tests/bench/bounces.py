@@ -20,15 +20,14 @@ from typing import ClassVar
 
 import mizarnet as mz
 from mizarnet._kernel.bpf import ObjectSpec
-from mizarnet._kernel.closing import Closing
 from mizarnet._model.specs import XdpMode
 from tests.bench import peers
-from tests.bench.peers.base import VNI
+from tests.bench.peers.base import VNI, Site
 from tests.frames import PORTS, datagram, frame, packet, tunnel, udp
 from tests.support.isolation import isolate
 from tests.support.namespace import Namespace
 from tests.support.native_xdp import attached
-from tests.world import ADDRESSES, TUNNEL, UNDERLAY, cable, mac_of, new_namespace, quiet
+from tests.world import ADDRESSES, TUNNEL, UNDERLAY, cable, mac_of
 
 HOST, SENDER = ADDRESSES
 ONWARD, GUEST = "192.0.2.3", "10.5.0.9"
@@ -38,7 +37,7 @@ ON_ONE_CPU = ("taskset", "-c", "0", "chrt", "-f", "10")
 _TRAFFIC = struct.Struct("=128sQ")
 
 
-class Hop(Closing):
+class Hop(Site):
     """A host whose NIC ends in a sender that counts what comes back; vanishes with ``close()``.
 
     Attributes:
@@ -52,33 +51,22 @@ class Hop(Closing):
 
     def __init__(self, programs: Path) -> None:
         """Build it; ``programs`` is the object of ``peers.bpf.c``."""
-        self._undo = ExitStack()
-        try:
-            self._programs = self._undo.enter_context(ObjectSpec.open(programs, name="peers").load())
-            self.host, self._sender = self._namespace("host"), self._namespace("sender")
-            cable(self.host, self._sender)
-            self.count_at(self._sender)
-            command = (
-                "ip",
-                "neighbour",
-                "replace",
-                ONWARD,
-                "lladdr",
-                mac_of(self._sender, UNDERLAY).hex(":"),
-            )
-            self.host.run(*command, "dev", UNDERLAY, "nud", "permanent")
-            self.build()
-        except BaseException:
-            self._undo.close()
-            raise
+        self._object = programs
+        super().__init__()
+
+    def set_up(self) -> None:
+        """A host and a sender at the two ends of a cable."""
+        self._programs = self._undo.enter_context(ObjectSpec.open(self._object, name="peers").load())
+        self.host, self._sender = self.namespace("host"), self.namespace("sender")
+        cable(self.host, self._sender)
+        self.count_at(self._sender)
+        command = ("ip", "neighbour", "replace", ONWARD, "lladdr", mac_of(self._sender, UNDERLAY).hex(":"))
+        self.host.run(*command, "dev", UNDERLAY, "nud", "permanent")
+        self.build()
 
     def build(self) -> None:
         """Prepare the host."""
         raise NotImplementedError
-
-    def close(self) -> None:
-        """End it."""
-        self._undo.close()
 
     def count_at(self, namespace: Namespace) -> None:
         """Have a program count and drop what arrives at a NIC."""
@@ -104,12 +92,6 @@ class Hop(Closing):
         )
         outer = packet(SENDER, self.to, udp(50_000, PORTS["vxlan"], tunnel("vxlan", VNI, inside)))
         return frame(mac_of(self.host, UNDERLAY), mac_of(self._sender, UNDERLAY), outer)
-
-    def _namespace(self, label: str) -> Namespace:
-        made = new_namespace(f"{type(self).__name__.lower()}-{label}")
-        self._undo.callback(made.delete)
-        quiet(made)
-        return made
 
 
 class Dropping(Hop):

@@ -34,7 +34,35 @@ class Way:
     address: str
 
 
-class Peer(Closing):
+class Site(Closing):
+    """Something in namespaces of its own, that vanishes with ``close()``."""
+
+    def __init__(self) -> None:
+        """Set it up."""
+        self._undo = ExitStack()
+        try:
+            self.set_up()
+        except BaseException:
+            self._undo.close()
+            raise
+
+    def set_up(self) -> None:
+        """Make all of it; what ends it goes into ``_undo``."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End it."""
+        self._undo.close()
+
+    def namespace(self, label: str) -> Namespace:
+        """A new namespace that says nothing unasked."""
+        made = new_namespace(f"{type(self).__name__.lower()}-{label}")
+        self._undo.callback(made.delete)
+        quiet(made)
+        return made
+
+
+class Peer(Site):
     """A way to connect guests, built in namespaces of its own, that vanishes with ``close()``.
 
     Attributes:
@@ -59,31 +87,19 @@ class Peer(Closing):
         self.remote: Way | None = None
         self.local: Way | None = None
         self._programs = programs
-        self._undo = ExitStack()
-        try:
-            self.hosts = (self.namespace("ha"), self.namespace("hb"))
-            cable(*self.hosts, mtu=mtu)
-            self.build()
-        except BaseException:
-            self._undo.close()
-            raise
+        super().__init__()
+
+    def set_up(self) -> None:
+        """Two hosts and a cable, and what connects the guests."""
+        self.hosts = (self.namespace("ha"), self.namespace("hb"))
+        cable(*self.hosts, mtu=self.mtu)
+        self.build()
 
     def build(self) -> None:
         """Connect the guests; sets ``remote`` and ``local``."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """End it."""
-        self._undo.close()
-
     # -- for builders
-
-    def namespace(self, label: str) -> Namespace:
-        """A new namespace that says nothing unasked."""
-        made = new_namespace(f"{self.name}-{label}")
-        self._undo.callback(made.delete)
-        quiet(made)
-        return made
 
     def guests(self) -> dict[tuple[int, int], Namespace]:
         """Two namespaces for each host, by the number of the host and their own."""
