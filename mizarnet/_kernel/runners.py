@@ -39,7 +39,8 @@ class Runner:
         self._calls.put((self, call, then))
 
     def __del__(self) -> None:
-        self._calls.put(None)  # never blocks, and is safe in a finaliser
+        with suppress(AttributeError):  # an interrupt may have cut its making off
+            self._calls.put(None)  # never blocks, and is safe in a finaliser
 
 
 _kept: deque[Runner] = deque(maxlen=1)

@@ -171,7 +171,7 @@ class Session(Owner):
         self._worker.submit(registry.release, self._worker)
 
     def __del__(self) -> None:
-        if self._pid == os.getpid():
+        if not self._closed and self._pid == os.getpid():
             super().__del__()
 
     def __repr__(self) -> str:
