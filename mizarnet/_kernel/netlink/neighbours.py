@@ -96,14 +96,15 @@ def ask_again(session: Session, ifindex: int) -> None:
     """Have the kernel ask at once for each neighbour on a link that it is waiting for, when the next packet goes there.
 
     It would repeat its question only after a second (``retrans_time_ms``). Packets that wait for the answer are lost.
+    What the kernel refuses is left: a second is not worth an error of a call that has done its work.
     """
-    for each in list_neighbours(session, ifindex):
-        if each.awaited:
-            body = _NDMSG.pack(FAMILIES[each.ip.version], ifindex, 0, 0, 0) + attribute(
-                _NDA_DST, each.ip.packed
-            )
-            with suppress(KernelError):  # it may be gone, and a second is not worth an error
-                session.request(f"forget neighbour {each.ip}", Rtm.DELNEIGH, body)
+    awaited: list[Neighbour] = []
+    with suppress(KernelError):
+        awaited = [each for each in list_neighbours(session, ifindex) if each.awaited]
+    for each in awaited:
+        body = _NDMSG.pack(FAMILIES[each.ip.version], ifindex, 0, 0, 0) + attribute(_NDA_DST, each.ip.packed)
+        with suppress(KernelError):  # it may have answered meanwhile, and be gone
+            session.request(f"forget neighbour {each.ip}", Rtm.DELNEIGH, body)
 
 
 def _age(packed: bytes) -> float:
