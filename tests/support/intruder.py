@@ -107,14 +107,19 @@ class Intruder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        try:
+            self._take_devices_away()
+        finally:
+            self.namespace.delete()
+
+    def _take_devices_away(self) -> None:
         # The kernel clears a namespace some time after it is gone, and until then a device on top of a shared one
         # keeps its MAC from everybody's next.
         for kind in ("macvlan", "macvtap"):
             for link in json.loads(self.namespace.run("ip", "-json", "link", "show", "type", kind)):
                 self.namespace.run("ip", "link", "delete", link["ifname"])
-        self._process.kill()
-        self._process.communicate()
-        self.namespace.delete()
 
 
 @contextmanager
