@@ -128,7 +128,7 @@ def pump(tools: Path) -> Path:
     return peers.compile_tool("pump", tools)
 
 
-def test_bounces_are_the_switchs_and_each_is_sent_on_to_the_other_host(tools: Path, pump: Path) -> None:
+def test_bounces_are_the_transit_switchs(tools: Path, pump: Path) -> None:
     with bounces.Bouncing(tools / "peers.bpf.o") as hop:
         assert hop.time(pump, count=1000) > 0
         stats = hop.agent.stats()
