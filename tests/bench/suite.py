@@ -101,13 +101,12 @@ def _awake(row: Row) -> Iterator[None]:
     """Let no CPU be idle during round trips of two: to wake a virtual one takes longer than the round trip."""
     cpus = set(row.cpus) if row.mode == "rr" and len(set(row.cpus)) > 1 else ()
     spin = (sys.executable, "-c", "while True: pass")
-    spinners = [subprocess.Popen(("chrt", "-i", "0", "taskset", "-c", str(cpu), *spin)) for cpu in cpus]
-    try:
+    with ExitStack() as stack:
+        for cpu in cpus:
+            spinner = subprocess.Popen(("chrt", "-i", "0", "taskset", "-c", str(cpu), *spin))
+            stack.callback(spinner.wait)
+            stack.callback(spinner.kill)
         yield
-    finally:
-        for each in spinners:
-            each.kill()
-            each.wait()
 
 
 def main(argv: Sequence[str]) -> int:
