@@ -32,9 +32,9 @@ AROUND = {
     "OVERSIZED": tuple(f"T{number}" for number in range(1, 9)),
     "OVERSIZED_ANSWERED": ("W1", "W2", "W3"),
     "HOP_LIMIT": tuple(f"H{number}" for number in range(1, 8)),
-    "PASSED": tuple(f"K{number}" for number in range(1, 19)) + tuple(f"U{number}" for number in range(1, 14)),
+    "PASSED": tuple(f"K{number}" for number in range(1, 19)) + tuple(f"U{number}" for number in range(1, 15)),
     "TUNNEL_KEY_REFUSED": ("D5", "D9", "G15"),
-    "UNREADABLE": ("A1", "G6"),
+    "UNREADABLE": ("A1", "G6", "G12"),
 }
 PROGRAMS = {
     "P": ("agent", "guard"),
@@ -43,8 +43,8 @@ PROGRAMS = {
     "X": ("transit switch",),
     "U": ("shortcut",),
 }
-SHORTCUT_TOO = frozenset({"P3", "P4", "P5", "P6", "G5", "G8", "G9", "G10", "G11", "G12"})
-"""Rules of the guard's that the shortcut comes to as well."""
+SHORTCUT_TOO = "G12"
+"""The rule of the guard's by which the shortcut lets in what it has taken out."""
 LOOKED_AT_BY_AGENT = ("agent",)
 
 
@@ -62,7 +62,7 @@ def rules_of(verdict: Verdict, rules: str) -> list[str]:
 
 def programs_of(rules: list[str]) -> str:
     found = dict.fromkeys(name for rule in rules for name in PROGRAMS.get(rule[0], LOOKED_AT_BY_AGENT))
-    if SHORTCUT_TOO & set(rules):
+    if SHORTCUT_TOO in rules:
         found["shortcut"] = None
     return ", ".join(found)
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The shortcut on the way in: on the ingress of the underlay it takes plain tunnel packets for endpoints of this host out
- * of their tunnel where they stand, makes the guard's checks, and hands them over to the ingress of the tunnel. What is
- * not plain it leaves to the kernel, as it came: the tunnel device decapsulates, and the guard judges.
+ * of their tunnel, if they pass the guard's checks, and hands them over to the ingress of the tunnel. It refuses none:
+ * all others it leaves to the kernel as they came, whose tunnel device decapsulates, and to the guard.
  */
 #include "lib/kernel.h"
 #include "lib/received.h"
@@ -83,97 +83,91 @@ static __always_inline bool is_source_plain(const struct outer_headers *at)
 	return first && first != 127 && first < 224 && at->ip4->saddr != config.local.words[3];
 }
 
-static __always_inline bool is_inner_tcp(const struct outer_headers *at)
+/* The inner frame, where it stands. With extension headers it is the kernel's, as an outer header with options is. */
+static __always_inline bool understand_inner(struct __sk_buff *skb, const struct outer_headers *at,
+					     struct frame *frame)
 {
 	const struct ethernet *eth = at->inner;
-	const struct iphdr *ip4 = (const void *)(eth + 1);
-	const struct ipv6hdr *ip6 = (const void *)(eth + 1);
 
-	if (eth->protocol == ETHERTYPE_IPV4)
-		return ip4->protocol == IPPROTO_TCP;
-	return (void *)(ip6 + 1) <= at->end && ip6->nexthdr == IPPROTO_TCP;
+	if ((void *)(eth + 1) > at->end)
+		return false;
+	set_mac(&frame->destination_mac, eth->destination);
+	set_mac(&frame->source_mac, eth->source);
+	frame->ethertype = eth->protocol;
+	if (frame->ethertype == ETHERTYPE_IPV4)
+		return !parse_ipv4(skb, frame, outer_bytes(), eth + 1, at->end);
+	return frame->ethertype == ETHERTYPE_IPV6 && !parse_ipv6(skb, frame, outer_bytes(), eth + 1, at->end) &&
+	       !is_extension(frame->protocol);
 }
 
 /*
  * In a packet that is still to be segmented the kernel keeps the tunnel that the sender put it into, which no helper
  * takes away. The endpoint's own stack does not mind for TCP. Whoever sends it on may: a router, the kernel of a VM.
  */
-static __always_inline bool may_stay_merged(const struct outer_headers *at, const struct mzn_endpoint *to)
+static __always_inline bool may_stay_merged(const struct packet *packet)
 {
-	return is_inner_tcp(at) && !(to->flags & (MZN_FLAG_FORWARDING | MZN_FLAG_TAP));
+	return packet->frame.protocol == IPPROTO_TCP && !(packet->to->flags & (MZN_FLAG_FORWARDING | MZN_FLAG_TAP));
 }
 
-static __always_inline void set_outer_headers(struct outer *outer, const struct outer_headers *at, __u32 vni)
-{
-	*outer = (struct outer){ .vni = vni };
-	outer->ttl = is_ipv6_underlay() ? at->ip6->hop_limit : at->ip4->ttl;
-	set_source(&outer->remote, at);
-	outer->local.family = config.local.family;
-	for (int i = 0; i < 4; i++)
-		outer->local.words[i] = config.local.words[i];
-}
-
-/* A plain packet of the tunnel, for an endpoint of this host? Nothing of it is changed yet. */
-static __always_inline bool is_plain(struct __sk_buff *skb, struct packet *packet, struct outer *outer,
-				     struct ethernet *inner)
+/* A plain packet of the tunnel? What it says is read, and nothing of it changed. */
+static __always_inline bool is_plain(struct __sk_buff *skb, struct packet *packet, struct mzn_ip *host)
 {
 	struct outer_headers at;
-	const __u32 *tunnel;
 
 	if (!is_to_host(skb) || skb->vlan_present || !make_readable(skb))
 		return false;
 	barrier(); /* or clang keeps pointers of the packet in halves of registers, which the verifier takes for numbers */
 	if (!find_outer(&at, (void *)(long)skb->data, (void *)(long)skb->data_end) ||
-	    !is_outer_plain(&at, skb->len) || !is_source_plain(&at) || !parse_inner(&at, packet))
+	    !is_outer_plain(&at, skb->len) || !is_source_plain(&at) || !understand_inner(skb, &at, &packet->frame))
 		return false;
-	*inner = *(struct ethernet *)at.inner;
-	if (same_mac(inner->source, &config.tunnel_mac)) /* the tunnel device takes that for its own, come back */
-		return false;
-	tunnel = find_tunnel(&landing);
+	packet->vni = vni_of(&at);
+	set_source(host, &at);
+	/* Its own MAC the tunnel's device takes for a frame of its own, come back. */
+	return !same_mac(&packet->frame.source_mac, &config.tunnel_mac);
+}
+
+/* For an endpoint of this host, and nothing that the guard would refuse? */
+static __always_inline bool is_welcome(struct __sk_buff *skb, struct packet *packet, struct mzn_ip *host)
+{
+	const __u32 *tunnel = find_tunnel(&landing);
+
 	if (!tunnel)
 		return false;
 	packet->tunnel = *tunnel;
-	packet->found = find_endpoint(packet->vni, &packet->frame.destination);
-	if (!packet->found || packet->found->place != MZN_PLACE_LOCAL)
+	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
+	if (!packet->to || packet->to->place != MZN_PLACE_LOCAL)
 		return false;
-	set_outer_headers(outer, &at, packet->vni);
-	return !segment_size(skb) || may_stay_merged(&at, packet->found);
+	if (segment_size(skb) && !may_stay_merged(packet))
+		return false;
+	return is_peer(host) && !check_received(skb, packet, host);
 }
 
 /*
  * From here on the packet is the frame, as on the tunnel's ingress. It came without an outer checksum, so one that a
  * device has found right is that of the inner packet, and the sum over a packet that is left is kept by the kernel.
  */
-static __always_inline bool take_out(struct __sk_buff *skb, const struct ethernet *inner)
+static __always_inline bool take_out(struct __sk_buff *skb, const struct frame *frame)
 {
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 
-	flags |= inner->protocol == ETHERTYPE_IPV6 ? DECAP_IPV6 : DECAP_IPV4;
+	flags |= frame->ethertype == ETHERTYPE_IPV6 ? DECAP_IPV6 : DECAP_IPV4;
 	if (bpf_skb_adjust_room(skb, -(__s32)outer_bytes(), BPF_ADJ_ROOM_MAC, flags))
 		return false; /* unchanged, so it can still go the kernel's way */
 	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC);
 	return true;
 }
 
-static __always_inline int judge_taken_out(struct __sk_buff *skb, struct packet *packet, struct outer *outer,
-					   const struct ethernet *inner)
-{
-	packet->bytes = skb->len;
-	if (bpf_skb_store_bytes(skb, 0, inner, sizeof(*inner), 0))
-		return MZN_DROP_UNREADABLE;
-	return carry_out_received(skb, packet, outer, judge_received(skb, packet, outer));
-}
-
 SEC("tc")
 int mzn_shortcut(struct __sk_buff *skb)
 {
 	int verdict = MZN_PASS_PASSED;
-	struct ethernet inner;
 	struct packet packet;
-	struct outer outer;
+	struct mzn_ip host;
 
 	begin(&packet, skb->len);
-	if (is_plain(skb, &packet, &outer, &inner) && take_out(skb, &inner))
-		verdict = judge_taken_out(skb, &packet, &outer, &inner);
+	if (is_plain(skb, &packet, &host) && is_welcome(skb, &packet, &host) && take_out(skb, &packet.frame)) {
+		packet.bytes = skb->len;
+		verdict = deliver(skb, &packet);
+	}
 	return conclude(skb, MZN_PROGRAM_SHORTCUT, &packet, verdict);
 }

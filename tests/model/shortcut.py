@@ -9,7 +9,8 @@ from mizarnet import Verdict
 from tests.model import guard
 from tests.model.case import TC_NEXT, TC_REDIRECT, Case, Outcome, TunnelKey
 from tests.model.checksum import internet_checksum
-from tests.model.packet import IPV4
+from tests.model.packet import ETHERNET_BYTES, EXTENSIONS, IPV4, IPV6, Packet, understand
+from tests.model.refused import Refused
 from tests.model.state import Config, Ip, Local
 from tests.model.switch import (
     LAYOUTS,
@@ -17,13 +18,14 @@ from tests.model.switch import (
     UDP_BYTES,
     Layout,
     inner_at,
-    inner_destination,
     is_for_tunnel,
     word,
 )
 from tests.model.tables import Tables
 
 TCP = 6
+NEXT_HEADER = 20
+"""Where an IPv6 packet says what follows its fixed header."""
 ECT_1 = 1
 """The congestion bit that ECT(1) and CE have."""
 
@@ -31,19 +33,23 @@ ECT_1 = 1
 def judge(case: Case, tables: Tables) -> Outcome:
     layout = LAYOUTS[len(tables.config.local)]
     if not _is_plain(case, layout, tables):
-        return Outcome(
-            verdict=Verdict.PASSED,
-            action=TC_NEXT,
-            frame=case.frame,
-            mark=case.mark,
-            priority=case.priority,
-            tstamp=case.tstamp,
-        )
+        return _passed(case)
     inner, key = _taken_out(case.frame, layout, tables.config)
     judged = guard.judge(attrs.evolve(case, program="guard", frame=inner, key=key, gso_size=0), tables)
-    if judged.verdict != Verdict.ACCEPTED:
-        return judged
+    if judged.verdict != Verdict.ACCEPTED or case.room_refused:  # U13, U14
+        return _passed(case)
     return attrs.evolve(judged, action=TC_REDIRECT, mark=tables.config.mark_local, redirect="ingress")
+
+
+def _passed(case: Case) -> Outcome:
+    return Outcome(
+        verdict=Verdict.PASSED,
+        action=TC_NEXT,
+        frame=case.frame,
+        mark=case.mark,
+        priority=case.priority,
+        tstamp=case.tstamp,
+    )
 
 
 def inner_length(case: Case) -> int:
@@ -68,15 +74,13 @@ def _is_plain(case: Case, layout: Layout, tables: Tables) -> bool:
     at = inner_at(frame, layout.udp_at + UDP_BYTES, config)  # U3
     if at != _outer_bytes(layout) or not _are_outer_headers_plain(frame, layout):  # U8
         return False
-    destination = inner_destination(frame, at)
-    if destination is None or frame[at + 6 : at + 12] == config.tunnel_mac:  # U9, U10
+    packet = _inner_packet(frame[at:])
+    if packet is None or packet.source_mac == config.tunnel_mac:  # U9, U10
         return False
-    to = tables.local(_vni(frame, layout), destination)
+    to = tables.local(_vni(frame, layout), packet.destination)
     if to is None:  # U11
         return False
-    if case.gso_size and not _may_stay_merged(frame, at, to):  # U12
-        return False
-    return not case.room_refused  # U13
+    return not case.gso_size or _may_stay_merged(packet, to)  # U12
 
 
 def _is_nobodys(source: Ip) -> bool:
@@ -98,9 +102,21 @@ def _are_outer_headers_plain(frame: bytes, layout: Layout) -> bool:
     return not congestion & ECT_1 and word(frame, layout.udp_at + 6) == 0  # U6, U7
 
 
-def _may_stay_merged(frame: bytes, at: int, to: Local) -> bool:
-    protocol = frame[at + 23] if word(frame, at + 12) == IPV4 else frame[at + 20]
-    return protocol == TCP and not to.forwarding and not to.tap
+def _inner_packet(frame: bytes) -> Packet | None:
+    if len(frame) < ETHERNET_BYTES or (len(frame) > NEXT_HEADER and _has_extension(frame)):
+        return None
+    try:
+        return understand(frame, tag=None)
+    except Refused:
+        return None
+
+
+def _has_extension(frame: bytes) -> bool:
+    return word(frame, 12) == IPV6 and frame[NEXT_HEADER] in EXTENSIONS
+
+
+def _may_stay_merged(packet: Packet, to: Local) -> bool:
+    return packet.upper == TCP and not to.forwarding and not to.tap
 
 
 def _vni(frame: bytes, layout: Layout) -> int:

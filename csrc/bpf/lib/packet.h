@@ -28,8 +28,8 @@ struct frame {
 	__u8 hop_limit;
 	bool fragment;
 	__u16 protocol; /* upper layer; NO_PROTOCOL in all but the first fragment */
-	__u16 payload; /* offset of the upper layer's header in the frame */
-	__u32 end; /* of the packet in the frame; what follows is a trailer */
+	__u16 payload; /* offset of the upper layer's header: behind outer headers that are still there */
+	__u32 end; /* of the packet, counted in the same way; what follows is a trailer */
 	struct mzn_mac destination_mac;
 	struct mzn_mac source_mac;
 	struct mzn_ip source;
@@ -42,7 +42,6 @@ struct packet {
 	__u32 vni;
 	struct mzn_sender *sender; /* whose it is, proved; NULL before, and of packets from outside */
 	const struct mzn_endpoint *to; /* the destination's entry; NULL if it has none */
-	const struct mzn_endpoint *found; /* shortcut: the same, before it counts; NULL: it is to be looked up */
 	const __u32 *host; /* to send it to */
 	__u32 further; /* enum further */
 	__u32 tunnel; /* shortcut: index of the device to hand over to */
@@ -76,7 +75,6 @@ static __always_inline void begin(struct packet *packet, __u32 bytes)
 	packet->vni = 0;
 	packet->sender = NULL;
 	packet->to = NULL;
-	packet->found = NULL;
 }
 
 static __always_inline bool is_multicast(const struct frame *frame)

@@ -50,7 +50,9 @@ static __always_inline int pull(struct __sk_buff *skb, __u32 bytes)
 	return bpf_skb_pull_data(skb, bytes) ? MZN_DROP_UNREADABLE : 0;
 }
 
-static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, const void *at, const void *end)
+/* `start`: of the frame in the packet, here and below. It is zero but for a frame that is still in its tunnel. */
+static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame, __u32 start, const void *at,
+				      const void *end)
 {
 	const struct iphdr *ip = at;
 	__u32 total, header;
@@ -60,13 +62,13 @@ static __always_inline int parse_ipv4(struct __sk_buff *skb, struct frame *frame
 	total = bpf_ntohs(ip->tot_len);
 	header = ip->ihl * 4;
 	/* A total of zero is "BIG TCP", which tunnels of this kind do not carry. */
-	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > skb->len - ETH_HLEN)
+	if (ip->version != 4 || header < sizeof(*ip) || total < header || total > skb->len - start - ETH_HLEN)
 		return MZN_DROP_BAD_IPV4;
 	frame->hop_limit = ip->ttl;
 	frame->fragment = ip->frag_off & bpf_htons(0x3fff); /* more to come, or an offset */
 	frame->protocol = ip->frag_off & bpf_htons(0x1fff) ? NO_PROTOCOL : ip->protocol;
-	frame->payload = ETH_HLEN + header;
-	frame->end = ETH_HLEN + total;
+	frame->payload = start + ETH_HLEN + header;
+	frame->end = start + ETH_HLEN + total;
 	set_ipv4(&frame->source, ip->saddr);
 	set_ipv4(&frame->destination, ip->daddr);
 	return 0;
@@ -118,24 +120,26 @@ __noinline int skip_extensions(struct __sk_buff *skb, struct frame *frame)
 	return is_extension(frame->protocol) ? MZN_DROP_EXTENSION_HEADERS : 0;
 }
 
-static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, const void *at, const void *end)
+/* The fixed header alone: extension headers may follow. */
+static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame, __u32 start, const void *at,
+				      const void *end)
 {
 	const struct ipv6hdr *ip = at;
 
 	if ((void *)(ip + 1) > end)
 		return MZN_DROP_TRUNCATED;
-	if (ip->version != 6 || bpf_ntohs(ip->payload_len) > skb->len - ETH_HLEN - sizeof(*ip))
+	if (ip->version != 6 || bpf_ntohs(ip->payload_len) > skb->len - start - ETH_HLEN - sizeof(*ip))
 		return MZN_DROP_BAD_IPV6;
 	/* A payload of zero with more behind it than padding is "BIG TCP" again. */
-	if (!ip->payload_len && skb->len > ETH_ZLEN)
+	if (!ip->payload_len && skb->len - start > ETH_ZLEN)
 		return MZN_DROP_BAD_IPV6;
 	frame->hop_limit = ip->hop_limit;
 	frame->protocol = ip->nexthdr;
-	frame->payload = HEADERS;
-	frame->end = HEADERS + bpf_ntohs(ip->payload_len);
+	frame->payload = start + HEADERS;
+	frame->end = start + HEADERS + bpf_ntohs(ip->payload_len);
 	set_ipv6(&frame->source, &ip->saddr);
 	set_ipv6(&frame->destination, &ip->daddr);
-	return is_extension(ip->nexthdr) ? skip_extensions(skb, frame) : 0;
+	return 0;
 }
 
 /* Zero, or the reason why a frame that is not IPv4 cannot be understood. ARP bodies are left to arp.h. */
@@ -144,11 +148,14 @@ __noinline int parse_other(struct __sk_buff *skb, struct frame *frame)
 	const struct ethernet *eth = (void *)(long)skb->data;
 	const void *end = (void *)(long)skb->data_end;
 
+	int refused;
+
 	if (!frame)
 		return MZN_DROP_UNREADABLE;
-	if (frame->ethertype == ETHERTYPE_IPV6)
-		return parse_ipv6(skb, frame, eth + 1, end);
-	return frame->ethertype == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
+	if (frame->ethertype != ETHERTYPE_IPV6)
+		return frame->ethertype == ETHERTYPE_ARP ? 0 : MZN_DROP_UNKNOWN_ETHERTYPE;
+	refused = parse_ipv6(skb, frame, 0, eth + 1, end);
+	return !refused && is_extension(frame->protocol) ? skip_extensions(skb, frame) : refused;
 }
 
 /* The kernel keeps a received tag beside the frame, a raw sender's tag stays in the bytes. */
@@ -173,7 +180,7 @@ static __always_inline int parse(struct __sk_buff *skb, struct frame *frame)
 	if (is_tagged(skb, frame->ethertype))
 		return MZN_DROP_VLAN_TAGGED;
 	if (frame->ethertype == ETHERTYPE_IPV4)
-		return parse_ipv4(skb, frame, eth + 1, end);
+		return parse_ipv4(skb, frame, 0, eth + 1, end);
 	refused = parse_other(skb, frame);
 	/* Whatever is refused is dropped: of a number from a function that it judges by itself the verifier knows nothing. */
 	return refused && refused < MZN_LIMIT_FIRST_DROP ? MZN_DROP_UNREADABLE : refused;

@@ -48,11 +48,11 @@ __noinline int is_from_router(__u32 vni, struct mzn_ip *host)
  * A remote host must not speak for an endpoint of this one, but a router there may send back what it got from here, with
  * another destination. The MAC says nothing: no frame goes on with one of afar.
  */
-static __always_inline bool is_local_source(const struct packet *packet, struct outer *outer)
+static __always_inline bool is_local_source(const struct packet *packet, struct mzn_ip *host)
 {
 	const struct mzn_endpoint *from = find_endpoint(packet->vni, &packet->frame.source);
 
-	return from && from->place == MZN_PLACE_LOCAL && !is_from_router(packet->vni, &outer->remote);
+	return from && from->place == MZN_PLACE_LOCAL && !is_from_router(packet->vni, host);
 }
 
 static __always_inline int check_inner(struct __sk_buff *skb, const struct frame *frame)
@@ -64,6 +64,16 @@ static __always_inline int check_inner(struct __sk_buff *skb, const struct frame
 	if (is_multicast(frame))
 		return MZN_DROP_MULTICAST;
 	return same_mac(&frame->destination_mac, &config.tunnel_mac) ? MZN_DROP_TUNNEL_MAC : 0;
+}
+
+/* A frame that was understood, from that host: zero, or why it may not be here. */
+static __always_inline int check_received(struct __sk_buff *skb, const struct packet *packet, struct mzn_ip *host)
+{
+	int refused = check_inner(skb, &packet->frame);
+
+	if (refused)
+		return refused;
+	return is_local_source(packet, host) ? MZN_DROP_SOURCE_IS_LOCAL : 0;
 }
 
 /* No entry of its own: the network's next hop, or a transit switch. */
@@ -119,22 +129,20 @@ static __always_inline int judge_received(struct __sk_buff *skb, struct packet *
 	if (refused)
 		return refused;
 	/* Also of what is refused below: it is counted for the endpoint that it was for. ARP has no such address. */
-	packet->to = packet->found ? packet->found : find_endpoint(packet->vni, &packet->frame.destination);
-	refused = check_inner(skb, &packet->frame);
-	if (refused)
-		return refused;
-	return is_local_source(packet, outer) ? MZN_DROP_SOURCE_IS_LOCAL : find_way(skb, packet, outer);
+	packet->to = find_endpoint(packet->vni, &packet->frame.destination);
+	refused = check_received(skb, packet, &outer->remote);
+	return refused ? refused : find_way(skb, packet, outer);
 }
 
-/* Both MACs, so that those which a sender on another host chose reach nobody. */
+/* The whole Ethernet header, so that the MACs which a sender on another host chose reach nobody. */
 static __always_inline int deliver(struct __sk_buff *skb, const struct packet *packet)
 {
-	struct macs macs;
+	struct ethernet eth = { .protocol = packet->frame.ethertype };
 
-	set_mac(macs.destination, packet->to->mac.bytes);
-	set_virtual_mac(macs.source);
+	set_mac(eth.destination, packet->to->mac.bytes);
+	set_virtual_mac(eth.source);
 	/* No checksum flag: at ingress skb->csum does not cover the Ethernet header. */
-	if (bpf_skb_store_bytes(skb, 0, &macs, sizeof(macs), 0))
+	if (bpf_skb_store_bytes(skb, 0, &eth, sizeof(eth), 0))
 		return MZN_DROP_UNREADABLE;
 	return MZN_PASS_ACCEPTED;
 }

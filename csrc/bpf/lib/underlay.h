@@ -86,6 +86,11 @@ static __always_inline bool find_outer(struct outer_headers *at, void *data, voi
 	return length != 0;
 }
 
+static __always_inline __u32 vni_of(const struct outer_headers *at)
+{
+	return at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
+}
+
 /* Of the inner frame no more than what says where it goes: the VNI and the destination. */
 static __always_inline bool parse_inner(const struct outer_headers *at, struct packet *packet)
 {
@@ -93,7 +98,7 @@ static __always_inline bool parse_inner(const struct outer_headers *at, struct p
 	struct ipv6hdr *ip6 = (void *)(eth + 1);
 	struct iphdr *ip4 = (void *)(eth + 1);
 
-	packet->vni = at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
+	packet->vni = vni_of(at);
 	if ((void *)(ip4 + 1) > at->end)
 		return false;
 	packet->frame.ethertype = eth->protocol;
