@@ -87,17 +87,27 @@ class Feed:
             put: Entries that it shall have.
             gone: Keys that it shall not have.
         """
-        owners = {key: number for key, value in there.items() if (number := owner(value)) is not None}
-        foreign: dict[bytes, int] = {}
-        if not self.take:
-            others = {key: number for key, number in owners.items() if number != self.number}
-            foreign = {key: others[key] for key in [*put, *gone] if key in others}
+        owners = {value: owner(value) for value in set(there.values())}  # of thousands, a few are different
+        nobodys = {value for value, number in owners.items() if number is None}
+        owned = {key for key, value in there.items() if value not in nobodys} if nobodys else there.keys()
+        foreign = {} if self.take else self._foreign(owners, there, [*put, *gone])
         return Edit(
             put={k: value for k, value in put.items() if value != there.get(k) and k not in foreign},
-            fresh=put.keys() - owners.keys(),
-            gone=[key for key in gone if key in owners and key not in foreign],
+            fresh=put.keys() - owned,
+            gone=[key for key in gone if key in owned and key not in foreign],
             foreign=foreign,
         )
+
+    def _foreign(
+        self, owners: Mapping[bytes, int | None], there: Mapping[bytes, bytes], keys: Collection[bytes]
+    ) -> dict[bytes, int]:
+        """The numbers of other feeds by those of some keys that have their entries."""
+        others = {
+            value: number for value, number in owners.items() if number is not None and number != self.number
+        }
+        if not others:
+            return {}
+        return {key: others[there[key]] for key in keys if there.get(key) in others}
 
 
 BY_HAND = Feed.of("")

@@ -238,7 +238,7 @@ def write(
             if used + len(new) > target.max_entries:
                 raise _unfit(target, entries, used)
         target.delete_many(left)
-        target.update_many(entries.items())
+        target.update_many(entries)
         return
     added: dict[bytes, bytes] = {}
     with _taken_back(target, added, left):
@@ -250,7 +250,7 @@ def write(
                     added[key] = value
         except CapacityError:
             raise _unfit(target, entries, target.count() - len(added)) from None
-        target.update_many(entries.items())
+        target.update_many(entries)
 
 
 @contextmanager
@@ -297,9 +297,9 @@ def find(table: Map, key: bytes) -> bytes | None:
 
 
 def present(table: Map, keys: Set[bytes]) -> dict[bytes, bytes]:
-    """The entries that a table has of some keys, for a caller that holds the tables' lock."""
+    """The entries that a table has of some keys, and perhaps others, for a caller that holds the tables' lock."""
     if len(keys) > FEW:
-        return {key: value for key, value in table.items() if key in keys}
+        return dict(table.items())
     found = ((key, find(table, key)) for key in keys)
     return {key: value for key, value in found if value is not None}
 

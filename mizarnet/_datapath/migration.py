@@ -155,7 +155,7 @@ class _Move:
             changed = {key: value for key, value in entries.items() if before.get(key) != value}
             gone = {key: value for key, value in before.items() if key not in entries}
             target.delete_many(self.older.converted(target, gone))
-            target.update_many(self.older.converted(target, changed).items())
+            target.update_many(self.older.converted(target, changed))
         if now.meta != copied.meta:
             self._write_meta(attrs.evolve(now.meta, generation=self.maps.read_meta().generation))
         self.maps.stamp()
@@ -174,7 +174,7 @@ class _Move:
         if target.type not in (MapType.ARRAY, MapType.PERCPU_ARRAY):
             there = {*target.keys()}
             target.delete_many(there - {*wanted})
-        target.update_many(wanted.items())
+        target.update_many(wanted)
 
     def _write_meta(self, meta: Meta) -> None:
         head = attrs.evolve(meta.head, schema=Limit.SCHEMA, build=installed_build())

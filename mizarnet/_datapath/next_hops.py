@@ -101,4 +101,4 @@ def _forget(maps: Maps, hops: Collection[bytes]) -> None:
 def _replace(table: Map, entries: Mapping[bytes, bytes]) -> None:
     there = dict(table.items())
     table.delete_many(key for key in there if key not in entries)
-    table.update_many((key, value) for key, value in entries.items() if there.get(key) != value)
+    table.update_many({key: value for key, value in entries.items() if there.get(key) != value})

@@ -130,9 +130,12 @@ def pack_usual_key(key: object) -> bytes | None:
     Returns:
         None: whether it is a key, ``EndpointKey.parse()`` has to say.
     """
-    if not isinstance(key, tuple) or len(cast("tuple[object, ...]", key)) != 2:
+    if not isinstance(key, tuple):
         return None
-    vni, ip = cast("tuple[object, object]", key)
+    pair = cast("tuple[object, ...]", key)
+    if len(pair) != 2:
+        return None
+    vni, ip = pair
     if type(vni) is not int or not 0 < vni <= Limit.VNI_MAX:
         return None
     if type(ip) is IPv4Address:

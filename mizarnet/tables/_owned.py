@@ -230,7 +230,7 @@ class Owned(Generic[K]):
         table, keys = self._map(maps), [*edit.put, *edit.gone]
         before = {key: there[key] for key in keys if key in there}
         table.delete_many(key for key in edit.put if key not in before)
-        table.update_many(before.items())
+        table.update_many(before)
         self._reclaimed(maps, keys)
 
     def _changes(self, edit: Edit, local: Set[bytes]) -> Changes[K]:

@@ -179,7 +179,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         for key, value in pairs(entries, argument=argument):
             if (there := known.get(id(value))) is None:
                 there = known[id(value)] = (value, self._pack_remote(value, writer))
-            packed[self._pack_key(key)] = there[1]
+            packed[codec.pack_usual_key(key) or self._pack_key(key)] = there[1]
         return packed
 
     def _pack_remote(self, value: Remote, writer: Feed) -> bytes:
@@ -195,7 +195,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return codec.pack_endpoint(value, feed=writer.number)
 
     def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
-        local = {key for key, value in there.items() if codec.endpoint_owner(value) is None and key in keys}
+        ours = {value for value in set(there.values()) if codec.endpoint_owner(value) is None}
+        local: set[bytes] = set()
+        if ours:
+            local = {key for key, value in there.items() if value in ours and key in keys}
         own = LocalEndpoints(self._datapath, maps)
         return {
             key
@@ -204,8 +207,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         }
 
     def _reclaimed(self, maps: Maps, keys: Collection[bytes]) -> set[bytes]:
-        claims = _claims(maps, keys)
-        return {key for key in keys if key in claims and maps.restore_local(key)}
+        return {key for key in _claims(maps, keys).intersection(keys) if maps.restore_local(key)}
 
 
 def _claims(maps: Maps, keys: Collection[bytes]) -> set[bytes]:

@@ -350,9 +350,9 @@ def test_an_endpoint_that_is_made_meanwhile_has_its_address_back(
     assert entry is not None
     update_many = maps.endpoints.update_many
 
-    def claimed(pairs: Any) -> int:
+    def claimed(entries: Any) -> int:
         maps.addresses.update(key, claim)
-        return update_many(pairs)
+        return update_many(entries)
 
     monkeypatch.setattr(maps.endpoints, "update_many", claimed)
     changes = agent.endpoints.apply({LOCAL[0]: HOSTS[0], KEY: HOSTS[0]}, feed="directory")

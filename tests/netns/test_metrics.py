@@ -155,8 +155,8 @@ def test_a_reason_that_made_room_for_others_is_a_metric_of_its_own(
     """As if the kernel had done so: tests/netns/test_drop_reasons.py lets it."""
     one, _ = pair
     drops = one.host.agent._datapath.maps.drops
-    entries = list(drops.items())
-    drops.delete_many(key for key, _ in entries)
+    entries = dict(drops.items())
+    drops.delete_many(entries)
     families = scraped(one.host.agent)
     drops.update_many(entries)
     assert value(families, "mizarnet_endpoint_unexplained_drops_total", endpoint=one.endpoint.name) == 2

@@ -382,11 +382,11 @@ def test_a_look_up_needs_no_lock(agent: mz.TransitAgent) -> None:
     coming = packed(f"10.{number}.0.0/16" for number in range(1, 200, 2))
     coming |= packed(f"10.{number}.0.0/{number.bit_length() + 8}" for number in (64, 96, 100))
     coming |= packed(f"10.{number}.{number}.0/24" for number in range(0, 200, 2))
-    table.update_many([*staying.items(), *coming.items()])
+    table.update_many(staying | coming)
 
     def disturb() -> None:
         table.delete_many(coming)
-        table.update_many(coming.items())
+        table.update_many(coming)
 
     with repeated(disturb) as looks:
         for _ in looks:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -49,7 +49,7 @@ def _batched(calls: Counter[str], name: str) -> Callable[..., Any]:
     original = getattr(Map, name)
 
     def call(self: Map, entries: Any) -> Any:
-        given = list(entries)
+        given = dict(entries) if isinstance(entries, Mapping) else list(entries)
         calls[f"{self.name}.{name}"] += len(given)
         return original(self, given)
 

@@ -58,7 +58,7 @@ class Shipped:
         capacity = loader.Capacity(max_endpoints=256, max_local=256)
         loaded = loader.load(pack_config(state.config), capacity, path=OBJECTS / f"{name}.bpf.o")
         for table, entries in tables(state).items():
-            loaded.maps[table].update_many(entries.items())
+            loaded.maps[table].update_many(entries)
         made = cls(loaded, state)
         made.switching(state)
         if state.tunnel:

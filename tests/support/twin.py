@@ -77,15 +77,15 @@ class Twin:
         for name, entries in wanted.items():
             table, known = self._maps[name], self._known[name]
             table.delete_many(key for key in known if key not in entries)
-            table.update_many((key, value) for key, value in entries.items() if known.get(key) != value)
+            table.update_many({key: value for key, value in entries.items() if known.get(key) != value})
         self._known = wanted
         self._maps["switching"].update(FIRST, pack_switching(state))
         self._dry_run.set_tunnel(there=state.tunnel)
         verdicts, traffic, drops = (self._maps[name] for name in ("verdicts", "traffic", "drops"))
         zero, cpus = bytes(verdicts.slot_size), traffic.slot_size // traffic.value_size
-        verdicts.update_many((u32(key), zero) for key in range(verdicts.max_entries))
+        verdicts.update_many({u32(key): zero for key in range(verdicts.max_entries)})
         traffic.update_many(
-            (u32(slot), cpus * codec.no_traffic(instance(slot))) for slot in range(traffic.max_entries)
+            {u32(slot): cpus * codec.no_traffic(instance(slot)) for slot in range(traffic.max_entries)}
         )
         self._told = {known.number: known.told_in << 8 | known.told for known in state.senders.values()}
         for number in self._told:

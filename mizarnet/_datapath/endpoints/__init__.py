@@ -395,7 +395,7 @@ class LocalEndpoints:
         """
         edit = Edit(put=heirs, fresh=frozenset(), gone=(), foreign={})
         to_renew = next_hops.begin_endpoints(self.maps, edit)
-        self.maps.endpoints.update_many(heirs.items())
+        self.maps.endpoints.update_many(heirs)
         if to_renew:
             next_hops.renew(self.maps)
 

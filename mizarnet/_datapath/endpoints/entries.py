@@ -50,7 +50,7 @@ def publish(maps: Maps, record: Record) -> None:
 def write_endpoints(maps: Maps, record: Record) -> None:
     """Let others reach the endpoint at all of its addresses; raises ``CapacityError``."""
     try:
-        maps.endpoints.update_many(record.pack_endpoints().items())
+        maps.endpoints.update_many(record.pack_endpoints())
     except CapacityError as refused:
         text = (
             f"there is no room for endpoint {record.spec.name!r} among {refused.used} of this host and others"

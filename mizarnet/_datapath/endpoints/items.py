@@ -49,7 +49,7 @@ def write(maps: Maps, record: Record, numbers: Iterable[int]) -> None:
     """
     try:
         maps.items.update_many(
-            [(codec.item_key(record.instance, number), record.items[number].pack()) for number in numbers]
+            {codec.item_key(record.instance, number): record.items[number].pack() for number in numbers}
         )
     except CapacityError as refused:
         text = f"there is no room for the addresses and routes of endpoint {record.spec.name!r}"

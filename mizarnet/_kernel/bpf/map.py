@@ -308,16 +308,14 @@ class Map(Fd):
                 totals[word::width] = array("Q", map(add, totals[word::width], of_cpu))
         return keys, totals
 
-    def update_many(self, pairs: Iterable[tuple[bytes, bytes]]) -> int:
+    def update_many(self, entries: Mapping[bytes, bytes]) -> int:
         """Write many entries with one system call, whether they exist or not; how many.
 
         Raises:
             CapacityError: The map is full. Entries before the refused one, in the order given, were written;
                 the message says how many.
         """
-        entries = list(pairs)
-        keys = b"".join(key for key, _ in entries)
-        return self.update_packed(keys, b"".join(value for _, value in entries))
+        return self.update_packed(b"".join(entries), b"".join(entries.values()))
 
     def update_packed(self, keys: bytes, values: bytes) -> int:
         """`update_many` for keys and values that are packed already."""

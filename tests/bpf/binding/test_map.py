@@ -90,7 +90,7 @@ def test_sizes_are_checked(sample: Object) -> None:
 
 def test_nothing_at_once(sample: Object) -> None:
     table = sample.maps["table"]
-    assert table.update_many([]) == 0
+    assert table.update_many({}) == 0
     assert table.delete_many([]) == 0
     assert table.lookup_all() == (b"", b"", 0)
     assert list(table.items()) == []
@@ -99,7 +99,7 @@ def test_nothing_at_once(sample: Object) -> None:
 def test_large_hash(spec: ObjectSpec) -> None:
     with loaded_with(spec, "table", MANY) as table:
         wanted = {key(number): value(number) for number in range(MANY)}
-        assert table.update_many(wanted.items()) == MANY
+        assert table.update_many(wanted) == MANY
         assert dict(table.items()) == wanted
         assert set(table.keys()) == set(wanted)
         keys, values, count = table.lookup_all()
@@ -112,7 +112,7 @@ def test_large_hash(spec: ObjectSpec) -> None:
 def test_large_prefix_table(spec: ObjectSpec) -> None:
     with loaded_with(spec, "prefixes", MANY) as prefixes:
         wanted = {prefix(32, number): struct.pack("=I", number) for number in range(MANY)}
-        assert prefixes.update_many(wanted.items()) == MANY
+        assert prefixes.update_many(wanted) == MANY
         assert dict(prefixes.items()) == wanted
         assert prefixes.lookup(prefix(32, 77)) == struct.pack("=I", 77)
         assert prefixes.delete_many(list(wanted)[:100]) == 100
@@ -130,7 +130,7 @@ def test_small_tables_have_crowded_buckets(spec: ObjectSpec, entries: int) -> No
 def test_full_hash(sample: Object) -> None:
     table = sample.maps["table"]
     with pytest.raises(CapacityError) as caught:
-        table.update_many((key(number), value(number)) for number in range(70))
+        table.update_many({key(number): value(number) for number in range(70)})
     error = caught.value
     assert (error.table, error.capacity, error.used) == ("table", 64, 64)
     assert "64 of 70 written" in error.message
@@ -142,12 +142,12 @@ def test_full_hash(sample: Object) -> None:
 def test_full_prefix_table(sample: Object) -> None:
     prefixes = sample.maps["prefixes"]
     with pytest.raises(CapacityError, match="64 of 65 written"):
-        prefixes.update_many((prefix(32, number), bytes(4)) for number in range(65))
+        prefixes.update_many({prefix(32, number): bytes(4) for number in range(65)})
 
 
 def test_entries_before_the_refused_one_are_written(sample: Object) -> None:
     slots = sample.maps["slots"]
-    wanted = [(struct.pack("=I", number), b"abcd") for number in (0, 1, 9, 2)]
+    wanted = {struct.pack("=I", number): b"abcd" for number in (0, 1, 9, 2)}
     with pytest.raises(BpfError, match=r"2 of 4 written.*E2BIG"):
         slots.update_many(wanted)
     assert slots.lookup_all()[1] == b"abcdabcd" + bytes(8)
@@ -183,7 +183,7 @@ def test_per_cpu_hash_pads_its_values(sample: Object) -> None:
     narrow = sample.maps["narrow"]
     cpus = narrow.slot_size // 8
     slot = b"".join(struct.pack("=II", cpu + 1, 0) for cpu in range(cpus))
-    assert narrow.update_many([(struct.pack("=I", number), slot) for number in range(16)]) == 16
+    assert narrow.update_many({struct.pack("=I", number): slot for number in range(16)}) == 16
     assert narrow.lookup_per_cpu(struct.pack("=I", 9)) == [struct.pack("=I", cpu + 1) for cpu in range(cpus)]
     assert [found for _, found in narrow.items()] == [slot] * 16
 
@@ -203,13 +203,13 @@ def test_reading_while_it_changes(spec: ObjectSpec, name: str) -> None:
     with loaded_with(spec, name, 4096) as table:
         content = bytes(table.value_size)
         staying = {make(number * 3) for number in range(1000)}
-        table.update_many((item, content) for item in staying)
+        table.update_many(dict.fromkeys(staying, content))
         stop = threading.Event()
 
         def disturb() -> None:
             moving = [make(number * 3 + 1) for number in range(1000)]
             while not stop.is_set():
-                table.update_many((item, content) for item in moving)
+                table.update_many(dict.fromkeys(moving, content))
                 table.delete_many(moving)
 
         thread = threading.Thread(target=disturb)
