@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mizarnet import aio as aio
     from mizarnet import metrics as metrics
     from mizarnet._datapath.loader import Capacity as Capacity
+    from mizarnet._model.columns import EndpointColumns as EndpointColumns
     from mizarnet._model.enumerations import Program as Program
     from mizarnet._model.enumerations import Verdict as Verdict
     from mizarnet._model.enumerations import VerdictKind as VerdictKind
@@ -132,6 +133,7 @@ __all__ = [
     "DefaultRoute",
     "Encap",
     "Endpoint",
+    "EndpointColumns",
     "EndpointKey",
     "EndpointNotFoundError",
     "EndpointSpec",
@@ -223,6 +225,7 @@ __all__ = [
 # Where the names are that are no errors.
 _HOMES = {
     "mizarnet._datapath.loader": "Capacity",
+    "mizarnet._model.columns": "EndpointColumns",
     "mizarnet._model.enumerations": "Program Verdict VerdictKind",
     "mizarnet._model.event": "Event",
     "mizarnet._model.explanation": "Crossing Explanation Step",

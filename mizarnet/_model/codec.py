@@ -87,7 +87,7 @@ def _address(fields: layouts.Ip) -> IPAddress:
     raise ValueError(f"an address of family {family} in a map")
 
 
-def _host_from(words: bytes) -> IPAddress:
+def host_from(words: bytes) -> IPAddress:
     return IPv4Address(words.removeprefix(_MAPPED)) if words.startswith(_MAPPED) else IPv6Address(words)
 
 
@@ -189,8 +189,8 @@ def unpack_endpoint(data: bytes) -> Local | Remote:
         forwarding, tap = (bool(fields.flags & each) for each in (SenderFlag.FORWARDING, SenderFlag.TAP))
         return Local(MacAddress(fields.mac), fields.slot, forwarding, tap)
     if fields.place == Place.REMOTE:
-        return Remote(_host_from(fields.host))
-    raise _unknown_place(fields.place)
+        return Remote(host_from(fields.host))
+    raise unknown_place(fields.place)
 
 
 endpoint_feed: Callable[[bytes], int] = layouts.ENDPOINT.reader("feed")
@@ -215,11 +215,11 @@ def is_local(data: bytes) -> bool:
     """Whether a packed ``mzn_endpoint`` lives on this host; raises ``LayoutError`` if that cannot be known."""
     place: int = _place_of(data)
     if place not in (Place.LOCAL, Place.REMOTE):
-        raise _unknown_place(place)
+        raise unknown_place(place)
     return place == Place.LOCAL
 
 
-def _unknown_place(place: int) -> LayoutError:
+def unknown_place(place: int) -> LayoutError:
     return LayoutError(
         f"an entry of endpoints has the place {place}, which this version of mizarnet does not know",
         struct="mzn_endpoint",
@@ -293,7 +293,7 @@ def pack_network(key: NetworkKey, value: Network, *, feed: int = 0) -> bytes:
 def unpack_network(data: bytes) -> Network:
     """The entry of ``networks`` in a packed ``mzn_network``."""
     fields = layouts.Network.unpack(data)
-    hosts = [_host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
+    hosts = [host_from(words) for (words,) in _HOSTS.iter_unpack(fields.switches)]
     return Network(
         gateway=ip_from(fields.gateway), switches=hosts[: fields.switch_count], via=ip_from(fields.via)
     )
@@ -1019,7 +1019,7 @@ def whereabouts(config: bytes) -> str:
 def remote_hosts(values: Iterable[bytes]) -> set[IPAddress]:
     """Underlay addresses of the other hosts that packed values of ``endpoints`` lead to."""
     found = {_host_of(value) for value in values if not is_local(value)}
-    return set(map(_host_from, found))
+    return set(map(host_from, found))
 
 
 @attrs.frozen(kw_only=True)

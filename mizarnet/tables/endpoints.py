@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Set
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.feeds import Edit, Feed
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.next_hops import begin_endpoints
 from mizarnet._kernel.bpf import Map
-from mizarnet._model import codec
+from mizarnet._model import codec, columns
 from mizarnet._model.arguments import check_items
+from mizarnet._model.columns import EndpointColumns
 from mizarnet._model.public import public
 from mizarnet._model.specs import AddressLike, EndpointKey, Local, Remote
 from mizarnet.errors import EntryNotFoundError, InvalidTypeError, InvalidValueError
@@ -22,6 +23,9 @@ from mizarnet.tables._table import Table
 
 # A type variable, since the key type of a mapping is invariant: EndpointKey is one of the types that fit.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
+_Remotes: TypeAlias = (
+    "Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]] | EndpointColumns"
+)
 
 
 @public
@@ -66,6 +70,11 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
     def _begin(self, maps: Maps, edit: Edit, there: Mapping[bytes, bytes]) -> bool:
         return begin_endpoints(maps, edit)
 
+    def columns(self) -> EndpointColumns:
+        """All entries as columns, read as by :meth:`snapshot` in a fifth of its time."""
+        keys, values, _ = self._map(self._datapath.maps).lookup_all()
+        return columns.from_packed(keys, values)
+
     def __setitem__(self, key: tuple[int, AddressLike], value: Remote) -> None:
         """Set by hand the host that an endpoint of another host lives on; raises as :meth:`update` does."""
         self.update([(key, value)])
@@ -83,7 +92,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def update(
         self,
-        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        entries: _Remotes[_EndpointLike],
         /,
         *,
         feed: str = "",
@@ -92,7 +101,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         """Write many entries: all of them and the room for them are checked, then they are written in batches.
 
         Args:
-            entries: Mapping, or pairs of key and value.
+            entries: Mapping, pairs of key and value, or columns.
             feed: Name of the feed that writes, at most 31 bytes in UTF-8; empty: by hand.
             take: Whether to take over entries of other feeds.
 
@@ -108,7 +117,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def sync(
         self,
-        remotes: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        remotes: _Remotes[_EndpointLike],
         *,
         vni: int | None = None,
         feed: str = "",
@@ -119,7 +128,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         Superfluous entries are removed first, so that a full table can be renewed.
 
         Args:
-            remotes: Mapping, or pairs of key and value.
+            remotes: Mapping, pairs of key and value, or columns.
             vni: VNI whose entries are replaced; None: those of every VNI.
             feed: Name of the feed, as for :meth:`update`.
             take: Whether to take over the entries of other feeds that are in ``remotes``.
@@ -139,7 +148,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def apply(
         self,
-        put: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        put: _Remotes[_EndpointLike],
         gone: Iterable[tuple[int, AddressLike]] = (),
         *,
         feed: str = "",
@@ -148,7 +157,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         """Write some entries of a feed and remove others, at the cost of these; what is not the feed's is left alone.
 
         Args:
-            put: Entries to write: mapping, or pairs of key and value.
+            put: Entries to write: mapping, pairs of key and value, or columns.
             gone: Keys of entries to remove; one that is not there is harmless.
             feed: Name of the feed, as for :meth:`update`.
             take: Whether to take over, and to remove, the entries of other feeds that are named.
@@ -168,10 +177,12 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
 
     def _pack_all(
         self,
-        entries: Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]],
+        entries: _Remotes[_EndpointLike],
         writer: Feed,
         argument: str,
     ) -> dict[bytes, bytes]:
+        if isinstance(entries, EndpointColumns):
+            return columns.pack(entries, lambda host: self._pack_remote(Remote(host), writer))
         packed: dict[bytes, bytes] = {}
         known: dict[
             int, tuple[Remote, bytes]

@@ -82,9 +82,27 @@ def report(agent: mz.TransitAgent) -> None:
     timed("sync() of 65,536 without a change", [partial(table.sync, whole, feed=FEED)] * 5)
     timed("update() of 65,536", [partial(table.update, entries(each), feed=FEED) for each in HOSTS * 3])
     timed("snapshot() of 65,536", [table.snapshot] * 5)
+    report_columns(table)
     timed("sync() that removes 32,768", [partial(table.sync, entries(HOSTS[0], ENTRIES // 2), feed=FEED)])
     timed("feed_of()", [partial(table.feed_of, KEYS[5])] * 200)
     timed("feeds()", [table.feeds] * 5)
+
+
+def report_columns(table: mz.EndpointTable) -> None:
+    """Rows of columns, beside the kernel's own batches of the same entries; all of them are there."""
+    read = table.columns()
+    turns = [
+        mz.EndpointColumns(
+            read.vnis, read.addresses, len(read) * (bytes(10) + b"\xff\xff" + each.host.packed)
+        )
+        for each in HOSTS
+    ]
+    timed("columns() of 65,536", [table.columns] * 5)
+    timed("update() of 65,536 in columns", [partial(table.update, each, feed=FEED) for each in turns * 3])
+    own = table._map(table._datapath.maps)
+    keys, values, _ = own.lookup_all()
+    timed("the kernel's batch that reads them", [own.lookup_all] * 5)
+    timed("the kernel's batch that writes them", [partial(own.update_packed, keys, values)] * 5)
 
 
 def report_networks(table: mz.NetworkTable) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from array import array
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any, cast
 
 import pytest
@@ -56,6 +57,7 @@ def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.Tra
     calls: list[Callable[[], object]] = [
         lambda: agent.endpoints[7, "10.0.0.9"],
         lambda: dict(agent.endpoints),
+        agent.endpoints.columns,
         lambda: agent.endpoints.update({(7, "10.0.0.9"): HOST2}),
         lambda: agent.endpoints.sync({}),
         lambda: agent.endpoints.__delitem__((7, "10.0.0.9")),
@@ -268,6 +270,81 @@ def test_sync_with_nothing_keeps_what_is_local(agent: mz.TransitAgent) -> None:
     agent.endpoints[8, "10.0.0.9"] = HOST2
     agent.endpoints.sync({})
     assert {type(value) for value in agent.endpoints.values()} == {mz.Local}
+
+
+# -- columns -----------------------------------------------------------------------------------------------
+
+
+def columns_of(entries: Mapping[tuple[int, str], str]) -> mz.EndpointColumns:
+    """Columns of VNI, address and host, with IPv4 addresses mapped."""
+
+    def rows(texts: Iterable[str]) -> bytes:
+        return b"".join(IPv6Address(text if ":" in text else f"::ffff:{text}").packed for text in texts)
+
+    return mz.EndpointColumns(
+        array("I", [vni for vni, _ in entries]), rows(ip for _, ip in entries), rows(entries.values())
+    )
+
+
+def test_columns_and_mappings_are_written_alike(agent: mz.TransitAgent) -> None:
+    hosts = {(7, "10.0.0.8"): "192.0.2.2", (8, "10.0.0.8"): "192.0.2.3", (7, "fd00::8"): "192.0.2.3"}
+    remotes = {key: Remote(host) for key, host in hosts.items()}
+    agent.endpoints.update(remotes, feed="directory")
+    written = agent.endpoints.snapshot()
+    with unchanged(agent):
+        assert agent.endpoints.sync(columns_of(hosts), feed="directory") == Changes(0, 0, 0)
+    agent.endpoints.sync({}, feed="directory")
+    agent.endpoints.update(columns_of(hosts), feed="directory")
+    assert agent.endpoints.snapshot() == written
+    assert agent.endpoints.feeds()["directory"] == 3
+    moved = columns_of({(7, "10.0.0.8"): "192.0.2.3", (7, "10.0.0.1"): "192.0.2.2"})
+    changes = agent.endpoints.apply(moved, [(8, "10.0.0.8")], feed="directory")
+    assert changes == Changes(0, 1, 1, local=(EndpointKey(7, ip_address("10.0.0.1")),))
+    agent.endpoints.sync({}, feed="directory")
+
+
+def test_columns_are_read_as_they_were_written(agent: mz.TransitAgent) -> None:
+    hosts = {(7, f"10.1.0.{n}"): f"192.0.2.{2 + n % 2}" for n in range(50)} | {(9, "fd00::8"): "192.0.2.3"}
+    agent.endpoints.update(columns_of(hosts))
+    read = agent.endpoints.columns()
+    rows = {
+        (vni, read.addresses[16 * n :][:16]): read.hosts[16 * n :][:16] for n, vni in enumerate(read.vnis)
+    }
+    wanted = columns_of(hosts | {(7, "10.0.0.1"): "::", (7, "fd00::1"): "::"})
+    assert len(read) == len(wanted)
+    assert rows == {
+        (vni, wanted.addresses[16 * n :][:16]): wanted.hosts[16 * n :][:16]
+        for n, vni in enumerate(wanted.vnis)
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "entry"),
+    [
+        (mz.LocalEndpointError, {(7, "10.0.0.1"): "192.0.2.2"}),
+        (mz.ForeignEntryError, {(7, "10.0.0.7"): "192.0.2.2"}),
+        (mz.InvalidValueError, {(7, "10.0.0.9"): "::"}),
+        (mz.InvalidValueError, {(7, "10.0.0.9"): "0.0.0.0"}),
+        (mz.InvalidValueError, {(7, "10.0.0.9"): "224.0.0.1"}),
+        (mz.InvalidValueError, {(7, "10.0.0.9"): "2001:db8::2"}),
+        (mz.InvalidValueError, {(7, "10.0.0.9"): "192.0.2.1"}),
+    ],
+)
+def test_bad_columns_are_refused_with_all_that_is_in_them(
+    agent: mz.TransitAgent, error: type[Exception], entry: dict[tuple[int, str], str]
+) -> None:
+    agent.endpoints.update({(7, "10.0.0.7"): HOST3}, feed="directory")
+    try:
+        for call in (agent.endpoints.update, agent.endpoints.sync):
+            with unchanged(agent), pytest.raises(error):
+                call(columns_of({(7, "10.0.0.8"): "192.0.2.2", **entry}))
+    finally:
+        agent.endpoints.sync({}, feed="directory")
+
+
+def test_columns_of_another_vni_are_refused(agent: mz.TransitAgent) -> None:
+    with unchanged(agent), pytest.raises(mz.InvalidValueError):
+        agent.endpoints.sync(columns_of({(8, "10.0.0.9"): "192.0.2.2"}), vni=7)
 
 
 # -- networks ----------------------------------------------------------------------------------------------
