@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
 from mizarnet._kernel.bpf import Feature, has_kfuncs
+
+# As files they are there wherever the compiled binding is; importlib.resources would take 3 ms to be imported.
+_OBJECTS = Path(__file__).parent.parent / "_objects"
 
 
 def has_route_identity() -> Feature:
@@ -16,4 +18,4 @@ def has_route_identity() -> Feature:
 
 def object_path(name: str, *, route_identity: bool) -> Path:
     """Path of an object, such as ``"transit"``; without ``route_identity`` of the one that reads no packet's route."""
-    return Path(str(files("mizarnet") / "_objects" / f"{name}{'' if route_identity else '-mac-only'}.bpf.o"))
+    return _OBJECTS / f"{name}{'' if route_identity else '-mac-only'}.bpf.o"

@@ -6,9 +6,9 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import attrs
-from typing_extensions import Buffer
 
 from mizarnet._model import codec, layouts
 from mizarnet._model.arguments import IPAddress, check_vni
@@ -16,6 +16,9 @@ from mizarnet._model.enumerations import Place
 from mizarnet._model.layout import Layout, checked
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 ADDRESS_BYTES = 16
 _WORD = 4

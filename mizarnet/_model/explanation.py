@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from ipaddress import ip_address
 from typing import Any, Self, cast
 
@@ -13,7 +12,7 @@ import attrs
 from mizarnet._model.arguments import IPAddress, check_int
 from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit, Verdict
-from mizarnet._model.html import table
+from mizarnet._model.html import escaped, table
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
 
@@ -219,7 +218,7 @@ class Explanation(Described):
         ]
         caption = "The packet arrives, as far as is known" if self.ok else self.cause
         shown = table(caption, header, rows, marked={at for at, s in enumerate(self.steps) if s.ok is False})
-        return shown + ("" if self.ok else f"<p>{escape(self.remedy)}</p>")
+        return shown + ("" if self.ok else f"<p>{escaped(self.remedy)}</p>")
 
 
 def _member(data: object, name: str, kind: type) -> Any:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from html import escape
 
 from mizarnet._plain import text
 
@@ -26,10 +25,17 @@ def table(
     lines = [_row("td", row, marked=number in marked) for number, row in enumerate(rows[:_SHOWN])]
     if len(rows) > _SHOWN:
         lines.append(f'<tr><td colspan="{len(header)}">… and {len(rows) - _SHOWN} more</td></tr>')
-    title = f'<caption style="text-align: left; white-space: nowrap">{escape(caption)}</caption>'
+    title = f'<caption style="text-align: left; white-space: nowrap">{escaped(caption)}</caption>'
     return f"<table>{title}{_row('th', header)}{''.join(lines)}</table>"
 
 
 def _row(tag: str, cells: Sequence[object], *, marked: bool = False) -> str:
     style = ' style="background: #fdd; color: #900; font-weight: bold"' if marked else ""
-    return f"<tr{style}>" + "".join(f"<{tag}>{escape(text(cell))}</{tag}>" for cell in cells) + "</tr>"
+    return f"<tr{style}>" + "".join(f"<{tag}>{escaped(text(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+
+def escaped(said: str) -> str:
+    """Text as HTML."""
+    from html import escape  # takes a millisecond, and few processes are notebooks
+
+    return escape(said)

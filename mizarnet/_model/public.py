@@ -7,7 +7,6 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from mizarnet.errors import InvalidTypeError
@@ -57,6 +56,8 @@ def _fits(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _explained(error: TypeError, function: Callable[..., Any], given: dict[str, Any]) -> InvalidTypeError:
+    from difflib import get_close_matches  # takes a millisecond, and few calls are wrong
+
     takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls", "_cls")]
     unknown = next((name for name in given if name not in takes), None)
     alike = get_close_matches(unknown or "", takes, n=1)

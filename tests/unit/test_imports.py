@@ -43,6 +43,7 @@ def test_what_a_call_rarely_needs_is_imported_by_those_who_ask() -> None:
     assert "mizarnet._datapath.endpoints" in modules
     rare = ("walk", "self_test", "upgrade", "relocation", "repairs")
     assert not any(name.startswith(f"mizarnet._datapath.{each}") for each in rare for name in modules)
+    assert modules.isdisjoint({"difflib", "html", "json", "subprocess", "tempfile", "typing_extensions"})
 
 
 def test_asyncio_is_imported_by_those_who_use_it() -> None:
