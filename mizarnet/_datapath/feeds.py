@@ -83,13 +83,16 @@ class Feed:
 
         Args:
             owner: Reads the number of the feed in a value; None: the entry is no feed's, and counts as not there.
-            there: Entries that the table has of the keys that follow.
+            there: Entries that the table has of the keys that follow, and perhaps others.
             put: Entries that it shall have.
             gone: Keys that it shall not have.
         """
-        owners = {value: owner(value) for value in set(there.values())}  # of thousands, a few are different
-        nobodys = {value for value, number in owners.items() if number is None}
-        owned = {key for key, value in there.items() if value not in nobodys} if nobodys else there.keys()
+        # Of thousands of values a few are different. Those of other keys may be unknown ones.
+        values = {*map(there.get, put), *map(there.get, gone)}
+        owners = {value: owner(value) for value in values if value is not None}
+        owned: Set[bytes] = there.keys()
+        if None in owners.values():
+            owned = {key for key, value in there.items() if owners.get(value) is not None}
         foreign = {} if self.take else self._foreign(owners, there, [*put, *gone])
         return Edit(
             put={k: value for k, value in put.items() if value != there.get(k) and k not in foreign},

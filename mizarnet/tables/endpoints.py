@@ -206,10 +206,9 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         return codec.pack_endpoint(value, feed=writer.number)
 
     def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
-        ours = {value for value in set(there.values()) if codec.endpoint_owner(value) is None}
-        local: set[bytes] = set()
-        if ours:
-            local = {key for key, value in there.items() if value in ours and key in keys}
+        values = {*map(there.get, keys)}
+        ours = {value for value in values if value is not None and codec.endpoint_owner(value) is None}
+        local = {key for key in keys if there.get(key) in ours} if ours else frozenset[bytes]()
         own = LocalEndpoints(self._datapath, maps)
         return {
             key

@@ -16,7 +16,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import Changes, EndpointKey, Network, NetworkKey, Remote
 from mizarnet._datapath import lock
-from mizarnet._datapath.maps import find
+from mizarnet._datapath.maps import FEW, find
 from mizarnet._kernel.bpf import _batch
 from mizarnet._model import codec
 from mizarnet.errors import LayoutError
@@ -67,6 +67,24 @@ def test_an_entry_of_an_unknown_place_is_neither_read_nor_replaced(agent: mz.Tra
             with pytest.raises(LayoutError, match="place 3"):
                 call()
         assert table.lookup(key) == unknown
+    finally:
+        table.delete(key)
+
+
+@pytest.mark.parametrize("few", [FEW, 0], ids=["looked-up", "all-read"])
+def test_an_entry_of_an_unknown_place_hinders_no_change_of_others(
+    agent: mz.TransitAgent, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr("mizarnet._datapath.maps.FEW", few)
+    table, key = (
+        agent._datapath.maps.endpoints,
+        codec.pack_endpoint_key(EndpointKey(7, ip_address("10.0.0.9"))),
+    )
+    table.update(key, codec.u32(3) + codec.pack_endpoint(HOST2)[4:])
+    try:
+        agent.endpoints.update({(7, "10.0.0.8"): HOST2}, feed="directory")
+        assert agent.endpoints.apply({}, [(7, "10.0.0.8")], feed="directory") == Changes(0, 0, 1)
+        assert key in table
     finally:
         table.delete(key)
 
