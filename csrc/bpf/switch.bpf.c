@@ -12,6 +12,27 @@
 #include "lib/underlay.h"
 #include "lib/verdict.h"
 
+/* Of the inner frame no more than what says where it goes: the VNI and the destination. */
+static __always_inline bool parse_inner(const struct outer_headers *at, struct packet *packet)
+{
+	struct ethernet *eth = at->inner;
+	struct ipv6hdr *ip6 = (void *)(eth + 1);
+	struct iphdr *ip4 = (void *)(eth + 1);
+
+	packet->vni = vni_of(at);
+	if ((void *)(ip4 + 1) > at->end)
+		return false;
+	packet->frame.ethertype = eth->protocol;
+	if (eth->protocol == ETHERTYPE_IPV4) {
+		set_ipv4(&packet->frame.destination, ip4->daddr);
+		return true;
+	}
+	if (eth->protocol != ETHERTYPE_IPV6 || (void *)(ip6 + 1) > at->end)
+		return false;
+	set_ipv6(&packet->frame.destination, &ip6->daddr);
+	return true;
+}
+
 /* The host or transit switch that the tables name; NULL if the endpoint, or its next hop, is here or unknown. */
 static __always_inline const __u32 *named_host(const struct outer_headers *at, struct packet *packet)
 {

@@ -134,6 +134,7 @@ static __always_inline int parse_ipv6(struct __sk_buff *skb, struct frame *frame
 	if (!ip->payload_len && skb->len - start > ETH_ZLEN)
 		return MZN_DROP_BAD_IPV6;
 	frame->hop_limit = ip->hop_limit;
+	frame->fragment = false;
 	frame->protocol = ip->nexthdr;
 	frame->payload = start + HEADERS;
 	frame->end = start + HEADERS + bpf_ntohs(ip->payload_len);
@@ -147,7 +148,6 @@ __noinline int parse_other(struct __sk_buff *skb, struct frame *frame)
 {
 	const struct ethernet *eth = (void *)(long)skb->data;
 	const void *end = (void *)(long)skb->data_end;
-
 	int refused;
 
 	if (!frame)

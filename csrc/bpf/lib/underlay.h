@@ -91,27 +91,6 @@ static __always_inline __u32 vni_of(const struct outer_headers *at)
 	return at->tunnel[4] << 16 | at->tunnel[5] << 8 | at->tunnel[6];
 }
 
-/* Of the inner frame no more than what says where it goes: the VNI and the destination. */
-static __always_inline bool parse_inner(const struct outer_headers *at, struct packet *packet)
-{
-	struct ethernet *eth = at->inner;
-	struct ipv6hdr *ip6 = (void *)(eth + 1);
-	struct iphdr *ip4 = (void *)(eth + 1);
-
-	packet->vni = vni_of(at);
-	if ((void *)(ip4 + 1) > at->end)
-		return false;
-	packet->frame.ethertype = eth->protocol;
-	if (eth->protocol == ETHERTYPE_IPV4) {
-		set_ipv4(&packet->frame.destination, ip4->daddr);
-		return true;
-	}
-	if (eth->protocol != ETHERTYPE_IPV6 || (void *)(ip6 + 1) > at->end)
-		return false;
-	set_ipv6(&packet->frame.destination, &ip6->daddr);
-	return true;
-}
-
 static __always_inline void set_source(struct mzn_ip *source, const struct outer_headers *at)
 {
 	if (is_ipv6_underlay())

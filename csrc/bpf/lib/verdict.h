@@ -35,8 +35,8 @@ static __always_inline int let_out(struct __sk_buff *skb, int verdict)
 }
 
 /*
- * Refused by the guard, or in its place: an endpoint of this host misses it. A frame that a copy replaces has no destination here. Not
- * inline, for the same reason as count_refused.
+ * Refused by the guard, or not finished by the shortcut: an endpoint of this host misses it. A frame that a copy replaces
+ * has no destination here. Not inline, for the same reason as count_refused.
  */
 static __noinline int keep_out(const struct mzn_endpoint *to, __u32 verdict, __u32 bytes)
 {
