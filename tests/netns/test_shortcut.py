@@ -234,8 +234,26 @@ def test_one_that_was_taken_off_is_told_and_put_back(encap: EncapName, by: str) 
         assert host.agent.state().shortcut.on
 
 
-def _from_afar(agent: mz.TransitAgent) -> mz.Explanation:
-    return agent.explain("10.0.0.1", "10.0.0.2", vni=7, outer="192.0.2.9")
+def _from_afar(agent: mz.TransitAgent, destination: str, *, source: str = "10.9.9.9") -> mz.Explanation:
+    return agent.explain(source, destination, vni=7, outer="192.0.2.9")
+
+
+def _takes_it(found: mz.Explanation) -> bool:
+    return ", by the shortcut" in str(found)
+
+
+def test_explanations_say_by_it_of_what_it_takes_alone(world: World) -> None:
+    """What the guard refuses or bounces meets the host's INPUT rules before it does so."""
+    one, other = joined(world)
+    here = world.hosts[1].agent
+    here.update(shortcut="auto")
+    taken = _from_afar(here, other.ip, source=one.ip)
+    assert (taken.ok, _takes_it(taken)) == (True, True)
+    refused = _from_afar(here, other.ip, source=other.ip)
+    assert (refused.verdict, _takes_it(refused)) == (Verdict.SOURCE_IS_LOCAL, False)
+    assert not _takes_it(_from_afar(here, one.ip))
+    here.update(shortcut="off")
+    assert not _takes_it(_from_afar(here, other.ip, source=one.ip))
 
 
 def test_without_an_ipsec_policy_alone(encap: EncapName) -> None:
@@ -256,16 +274,18 @@ def test_without_an_ipsec_policy_alone(encap: EncapName) -> None:
     )
     with World(encap, hosts=1, shortcut="auto") as world:
         (host,) = world.hosts
+        world.network(NET)
+        member = world.member(host, NET, 2)
         host.namespace.run(*policy, "add", *rule)
         assert kinds(host.agent.check()) == {FindingKind.SHORTCUT_UNWANTED}
         state = host.agent.state().shortcut
         assert (state.on, "IPsec" in state.reason) == (True, True)
-        assert ", by the shortcut" in str(_from_afar(host.agent))
+        assert _takes_it(_from_afar(host.agent, member.ip))
         with mz.Host.open(netns=host.namespace.name) as machine:
             machine.repair()
         state = host.agent.state().shortcut
         assert (state.on, "IPsec" in state.reason) == (False, True)
-        assert ", by the shortcut" not in str(_from_afar(host.agent))
+        assert not _takes_it(_from_afar(host.agent, member.ip))
         host.namespace.run(*policy, "flush")
         host.agent.update(shortcut="auto")
         assert host.agent.state().shortcut.on

@@ -24,6 +24,8 @@ _SYN, _SYN_ACK = 0x02, 0x12
 _ECHO, _ECHO_REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _ETHERNET = 14
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
+_EXTENSIONS = (0, 43, 44, 51, 60)
+"""Hop-by-hop options, routing, fragment, authentication and destination options."""
 _SMALL = 84
 """Bytes of an IPv4 packet of ping as it is usually sent."""
 
@@ -138,3 +140,8 @@ def addresses_in(frame: bytes) -> Addresses | None:
     if ethertype == _ARP and len(body) >= 28:
         return Addresses(ipaddress.IPv4Address(body[14:18]), ipaddress.IPv4Address(body[24:28]))
     return None
+
+
+def has_extension(frame: bytes) -> bool:
+    """Whether an extension header follows the fixed header of the IPv6 packet in a frame, which has that."""
+    return frame[12:14] == _IPV6.to_bytes(2, "big") and frame[_ETHERNET + 6] in _EXTENSIONS

@@ -13,14 +13,14 @@ from mizarnet._datapath.dry_run import Context, Outcome
 from mizarnet._datapath.dry_run.facts import Facts, Key, Origin
 from mizarnet._datapath.loader import build_text, installed_build
 from mizarnet._datapath.walk import hints
-from mizarnet._datapath.walk.flow import addresses_in
+from mizarnet._datapath.walk.flow import addresses_in, has_extension
 from mizarnet._datapath.walk.trail import Trail
 from mizarnet._model.arguments import IPAddress
-from mizarnet._model.codec import Record
+from mizarnet._model.codec import Record, is_local, pack_endpoint_key
 from mizarnet._model.enumerations import Program, Verdict
 from mizarnet._model.explanation import Crossing
 from mizarnet._model.finding import FindingKind
-from mizarnet._model.specs import MacAddress
+from mizarnet._model.specs import EndpointKey, MacAddress
 
 # By the version of IP: offset of the ICMP type in a frame, and the type.
 _TIME_EXCEEDED = {4: (34, 11), 6: (54, 3)}
@@ -139,11 +139,27 @@ def guard_here(trail: Trail, given: Outcome) -> bytes:
     return outcome.frame or b""
 
 
-def guard(trail: Trail, crossing: Crossing) -> Outcome:
-    """The guard's judgement of a frame from another host; a drop ends the way."""
-    frame = bytes.fromhex(crossing.frame)
+def judged_by_guard(trail: Trail, crossing: Crossing) -> Outcome:
+    """The guard's judgement of a frame from another host, which :func:`guard` notes."""
     facts = Facts(key=_key(crossing))
-    outcome = trail.datapath.rehearse(Program.GUARD, frame, Context(), facts)
+    return trail.datapath.rehearse(Program.GUARD, bytes.fromhex(crossing.frame), Context(), facts)
+
+
+def may_take_shortcut(trail: Trail, crossing: Crossing, outcome: Outcome) -> bool:
+    """Whether a shortcut that stands would take a whole packet, of which the guard says so: section 5 of the rules."""
+    frame = bytes.fromhex(crossing.frame)
+    found = addresses_in(frame)
+    if outcome.verdict is not Verdict.ACCEPTED or found is None or has_extension(frame):
+        return False
+    entry = trail.datapath.maps.endpoints.lookup(
+        pack_endpoint_key(EndpointKey(crossing.vni, found.destination))
+    )
+    return entry is not None and is_local(entry)
+
+
+def guard(trail: Trail, crossing: Crossing, outcome: Outcome) -> None:
+    """Note the guard's judgement of a frame from another host; a drop ends the way."""
+    frame = bytes.fromhex(crossing.frame)
     if outcome.verdict.dropped:
         text, remedy = hints.of_guard(trail, outcome.verdict, crossing, frame)
         trail.end("guard", text, verdict=outcome.verdict, remedy=remedy)
@@ -153,7 +169,6 @@ def guard(trail: Trail, crossing: Crossing) -> Outcome:
         _sent_on(trail, crossing, f"{entry} -> {host_of(outcome.asked.key)}: sent on")
     else:
         trail.note("guard", f"{crossing.source} is a peer, {entry} is here", verdict=outcome.verdict)
-    return outcome
 
 
 def _sent_on(trail: Trail, crossing: Crossing, text: str) -> None:

@@ -39,8 +39,9 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
         length=0,
         macs=underlay.macs_of(trail.host, crossing.destination),
     )
-    _come_in(trail, crossing)
-    outcome = programs.guard(trail, crossing)
+    outcome = programs.judged_by_guard(trail, crossing)
+    _come_in(trail, crossing, shortened=programs.may_take_shortcut(trail, crossing, outcome))
+    programs.guard(trail, crossing, outcome)
     frame = outcome.frame or b""
     if outcome.verdict is Verdict.BOUNCED:
         inner = crossing.length - device.encap.overhead(crossing.source.version)
@@ -53,8 +54,8 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
     receive(trail, crossing.vni, frame, flow, crossing.source if crossing.ttl > _BOUNCED_TTL else None)
 
 
-def _come_in(trail: Trail, crossing: Crossing) -> None:
-    """Whether the underlay's device is there, and takes the packet."""
+def _come_in(trail: Trail, crossing: Crossing, *, shortened: bool) -> None:
+    """Whether the underlay's device is there, and takes the packet; ``shortened``: the shortcut would take it."""
     link = trail.device.find_underlay()
     if link is None or not link.up:
         state = "is gone" if link is None else "is down"
@@ -66,7 +67,8 @@ def _come_in(trail: Trail, crossing: Crossing) -> None:
     remedy = (
         f"ip link set {link.name} mtu {crossing.length}, or a smaller mtu= of the tunnels" if is_long else ""
     )
-    shortcut = shortcuts.look(trail.host, trail.datapath.maps, near=True).stands
+    # What is longer than its device takes comes in fragments, which are the kernel's to put together.
+    shortcut = shortened and not is_long and shortcuts.look(trail.host, trail.datapath.maps, near=True).stands
     by = f"{link.name}, mtu {link.mtu}{', by the shortcut' if shortcut else ''}"
     trail.note("underlay", f"{crossing.length} bytes in by {by}", remark=remark, remedy=remedy)
     if not shortcut:  # which goes past the host's stack
