@@ -51,7 +51,7 @@ from mizarnet._model.specs import (
 )
 from mizarnet.errors import LayoutError
 
-_MAPPED = bytes(10) + b"\xff\xff"
+MAPPED = bytes(10) + b"\xff\xff"
 _NO_IP = layouts.Ip(family=0, words=bytes(16))
 _NO_MAC, _NO_HOST = bytes(6), bytes(16)
 _HOSTS = struct.Struct(f"{len(_NO_HOST)}s")
@@ -65,7 +65,7 @@ def boot_time() -> int:
 
 def host_words(address: IPAddress) -> bytes:
     """An underlay address, where the family is known from the tunnel."""
-    return _MAPPED + address.packed if address.version == 4 else address.packed
+    return MAPPED + address.packed if address.version == 4 else address.packed
 
 
 def ip_fields(address: IPAddress | None) -> layouts.Ip:
@@ -81,14 +81,14 @@ def ip_from(fields: layouts.Ip) -> IPAddress | None:
 def _address(fields: layouts.Ip) -> IPAddress:
     family, words = fields
     if family == 4:
-        return IPv4Address(words.removeprefix(_MAPPED))
+        return IPv4Address(words.removeprefix(MAPPED))
     if family == 6:
         return IPv6Address(words)
     raise ValueError(f"an address of family {family} in a map")
 
 
 def host_from(words: bytes) -> IPAddress:
-    return IPv4Address(words.removeprefix(_MAPPED)) if words.startswith(_MAPPED) else IPv6Address(words)
+    return IPv4Address(words.removeprefix(MAPPED)) if words.startswith(MAPPED) else IPv6Address(words)
 
 
 def _mapped_length(prefix: IPNetwork) -> int:
@@ -139,12 +139,12 @@ def pack_usual_key(key: object) -> bytes | None:
     if type(vni) is not int or not 0 < vni <= Limit.VNI_MAX:
         return None
     if type(ip) is IPv4Address:
-        return layouts.ENDPOINT_KEY.pack(vni, 4, _MAPPED + ip.packed)
+        return layouts.ENDPOINT_KEY.pack(vni, 4, MAPPED + ip.packed)
     if type(ip) is IPv6Address and ip.ipv4_mapped is None and ip.scope_id is None:
         return layouts.ENDPOINT_KEY.pack(vni, 6, ip.packed)
     if type(ip) is str:
         with suppress(OSError, ValueError):
-            return layouts.ENDPOINT_KEY.pack(vni, 4, _MAPPED + socket.inet_pton(socket.AF_INET, ip))
+            return layouts.ENDPOINT_KEY.pack(vni, 4, MAPPED + socket.inet_pton(socket.AF_INET, ip))
     return None
 
 
@@ -814,7 +814,7 @@ def _gateways(given: Sequence[IPAddress]) -> tuple[layouts.Ip, ...]:
 def _interfaces(own: Sequence[layouts.OwnAddress]) -> Iterator[IPInterface]:
     for (family, words), length in own:
         if family == 4:
-            yield IPv4Interface((words.removeprefix(_MAPPED), length))
+            yield IPv4Interface((words.removeprefix(MAPPED), length))
         elif family == 6:
             yield IPv6Interface((words, length))
 

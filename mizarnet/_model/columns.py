@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from mizarnet._model import codec, layouts
-from mizarnet._model.arguments import IPAddress, check_vni
-from mizarnet._model.enumerations import Place
+from mizarnet._model.arguments import IPAddress, check_int
+from mizarnet._model.enumerations import Limit, Place
 from mizarnet._model.layout import Layout, checked
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
@@ -23,28 +24,30 @@ if TYPE_CHECKING:
 ADDRESS_BYTES = 16
 _WORD = 4
 _NOBODY = bytes(ADDRESS_BYTES)
-_MAPPED = bytes(10) + b"\xff\xff"
-"""What an IPv4 address has in front of it."""
+_NATIVE = "@=" + {"little": "<", "big": ">!"}[sys.byteorder]
+"""What a format may begin with, if its numbers have this machine's byte order."""
 
 
-def _bytes(values: Buffer, argument: str) -> memoryview:
+def _view(values: Buffer, argument: str) -> memoryview:
     try:
         return memoryview(values)
-    except TypeError:
+    except (TypeError, ValueError, BufferError) as refused:
         raise InvalidTypeError(
-            f"{argument} must be an array or bytes, not {type(values).__name__}", argument=argument
+            f"{argument} must be an array or bytes: {refused}",
+            argument=argument,
+            hint="bytes, array.array and numpy's arrays are such",
         ) from None
 
 
-def _to_vnis(values: Buffer) -> memoryview[int]:
-    view = _bytes(values, "vnis")
-    if view.itemsize != _WORD or view.format not in ("I", "L", "i", "l"):
+def _to_vnis(values: Buffer) -> bytes:
+    view = _view(values, "vnis")
+    if view.itemsize != _WORD or view.format.lstrip(_NATIVE) not in ("I", "L", "i", "l"):
         raise InvalidTypeError(
-            f"vnis must have items of 32 bits, not {view.format!r}",
+            f"vnis must be whole numbers of 32 bits in this machine's byte order, not {view.format!r}",
             argument="vnis",
             hint='array.array("I", vnis) makes them, or numpy\'s uint32',
         )
-    return memoryview(view.tobytes()).cast("I")
+    return view.tobytes()
 
 
 def _to_addresses(values: Buffer) -> bytes:
@@ -56,7 +59,7 @@ def _to_hosts(values: Buffer) -> bytes:
 
 
 def _rows(values: Buffer, argument: str) -> bytes:
-    data = _bytes(values, argument).tobytes()
+    data = _view(values, argument).tobytes()
     if len(data) % ADDRESS_BYTES:
         raise InvalidValueError(
             f"{argument} has {len(data)} bytes, which are no rows of {ADDRESS_BYTES}",
@@ -73,36 +76,46 @@ class EndpointColumns:
     """Entries of ``agent.endpoints`` as columns of the same length, for tables of many.
 
     ``agent.endpoints.columns()`` gives them, and ``update()``, ``sync()`` and ``apply()`` take them in place of a
-    mapping. The attributes are copied from whatever has the bytes: ``bytes``, ``array.array``, an array of numpy.
+    mapping. What is given is copied: ``bytes``, an ``array.array``, an array of numpy, or whatever else has bytes.
+
+    Args:
+        vnis: VNIs, as numbers of 32 bits in this machine's byte order.
+        addresses: As below.
+        hosts: As below.
 
     Attributes:
-        vnis: VNIs, as numbers of 32 bits in this machine's byte order; read-only.
         addresses: Addresses of endpoints, 16 bytes each in network byte order. An IPv4 address is mapped, as in
             ``::ffff:10.0.0.5`` (RFC 4291, 2.5.5.2).
-        hosts: Underlay addresses of their hosts, in the same form. Zeros stand for this host, and are read only.
+        hosts: Underlay addresses of their hosts, in the same form. Zeros stand for the host whose table was read; to
+            write them is an ``InvalidValueError``.
 
     Raises:
         InvalidTypeError: An argument has no bytes, or VNIs have another width.
         InvalidValueError: The columns differ in length, or a number is no VNI.
     """
 
-    vnis: memoryview[int] = attrs.field(converter=_to_vnis)
+    _vnis: bytes = attrs.field(converter=_to_vnis)
     addresses: bytes = attrs.field(converter=_to_addresses)
     hosts: bytes = attrs.field(converter=_to_hosts)
 
     def __attrs_post_init__(self) -> None:
         for name, column in (("addresses", self.addresses), ("hosts", self.hosts)):
             rows = len(column) // ADDRESS_BYTES
-            if rows != len(self.vnis):
+            if rows != len(self):
                 raise InvalidValueError(
-                    f"{name} has {rows} rows, vnis {len(self.vnis)}", argument=name, value=rows
+                    f"{name} has {rows} rows, vnis {len(self)}", argument=name, value=rows
                 )
-        for vni in set(self.vnis):
-            check_vni(vni)
+        for vni in {*self.vnis}:
+            check_int(vni, argument="vnis", low=1, high=Limit.VNI_MAX)
+
+    @property
+    def vnis(self) -> memoryview[int]:
+        """VNIs, as numbers of 32 bits; read-only."""
+        return memoryview(self._vnis).cast("I")
 
     def __len__(self) -> int:
         """Number of entries."""
-        return len(self.vnis)
+        return len(self._vnis) // _WORD
 
     def __repr__(self) -> str:
         return f"<EndpointColumns of {len(self):,} entries>"
@@ -114,7 +127,7 @@ def from_packed(keys: bytes, values: bytes) -> EndpointColumns:
         raise codec.unknown_place(place)
     return checked(
         EndpointColumns,
-        vnis=memoryview(_VNI.read(keys)).cast("I"),
+        _vnis=_VNI.read(keys),
         addresses=_ADDRESS.read(keys),
         hosts=_HOST.read(values),
     )
@@ -168,7 +181,7 @@ class _Member:
     def of(cls, layout: Layout, path: str) -> _Member:
         leaf = next(leaf for leaf in layout.leaves() if leaf.path == path)
         word = math.gcd(layout.size, leaf.offset, leaf.size, 8)
-        return cls("Q" if word == 8 else "I", layout.size // word, leaf.offset // word, leaf.size // word)
+        return cls({4: "I", 8: "Q"}[word], layout.size // word, leaf.offset // word, leaf.size // word)
 
     def read(self, packed: bytes) -> bytes:
         """The member of each of the structures, one behind the other."""
@@ -197,7 +210,7 @@ def _cut(packed: bytes, size: int) -> Iterator[bytes]:
 
 
 def _family(address: bytes) -> int:
-    return 4 if address.startswith(_MAPPED) else 6
+    return 4 if address.startswith(codec.MAPPED) else 6
 
 
 def _host_of(row: bytes) -> IPAddress:

@@ -161,7 +161,7 @@ class Owned(Generic[K]):
         with self._datapath.writing(*TABLE_WRITER) as maps:
             there = present(self._map(maps), {packed})
             self._change(maps, BY_HAND, there, {}, {packed})
-        return bool(there)
+        return packed in there
 
     def _change(
         self,
@@ -179,7 +179,7 @@ class Owned(Generic[K]):
         Args:
             maps: Maps of the data path; the caller holds the tables' lock.
             feed: Writer of the entries.
-            there: Entries that the table has of the keys that follow.
+            there: Entries that the table has of the keys that follow, and perhaps others.
             put: Entries to write.
             gone: Keys to delete that the caller named.
             superfluous: Keys of other entries of the feed, to delete as well.

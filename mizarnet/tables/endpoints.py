@@ -24,7 +24,7 @@ from mizarnet.tables._table import Table
 # A type variable, since the key type of a mapping is invariant: EndpointKey is one of the types that fit.
 _EndpointLike = TypeVar("_EndpointLike", bound="tuple[int, AddressLike]")
 _Remotes: TypeAlias = (
-    "Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]] | EndpointColumns"
+    Mapping[_EndpointLike, Remote] | Iterable[tuple[_EndpointLike, Remote]] | EndpointColumns
 )
 
 
@@ -190,7 +190,7 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
         for key, value in pairs(entries, argument=argument):
             if (there := known.get(id(value))) is None:
                 there = known[id(value)] = (value, self._pack_remote(value, writer))
-            packed[codec.pack_usual_key(key) or self._pack_key(key)] = there[1]
+            packed[self._pack_key(key)] = there[1]
         return packed
 
     def _pack_remote(self, value: Remote, writer: Feed) -> bytes:

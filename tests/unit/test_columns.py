@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import pickle
+import sys
 from array import array
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -43,6 +46,19 @@ def is_host(ip: IPAddress) -> bool:
     return not (ip.version == 6 and IPv6Address(ip).ipv4_mapped)
 
 
+def released() -> memoryview:
+    view = memoryview(bytes(16))
+    view.release()
+    return view
+
+
+def swapped(number: int) -> ctypes.Array[Any]:
+    """In the other byte order."""
+    return (
+        (ctypes.c_uint32.__ctype_be__ if sys.byteorder == "little" else ctypes.c_uint32.__ctype_le__) * 1
+    )(number)
+
+
 IPS = st.ip_addresses().filter(lambda ip: ip.version == 4 or IPv6Address(ip).ipv4_mapped is None)
 ENTRIES = st.dictionaries(
     st.tuples(st.integers(1, (1 << 24) - 1), IPS), st.ip_addresses().filter(is_host), max_size=20
@@ -81,6 +97,14 @@ def test_of_two_rows_with_one_key_the_last_counts() -> None:
     assert [*columns.pack(both, pack_remote).values()] == [pack_remote(ip_address("192.0.2.2"))]
 
 
+def test_whatever_has_the_bytes_will_do() -> None:
+    addresses = memoryview(bytes(range(64)))[::2]  # every other byte
+    made = mz.EndpointColumns(
+        (ctypes.c_uint32 * 2)(7, 8), addresses, memoryview(bytes(32)).cast("B", (2, 16))
+    )
+    assert (list(made.vnis), made.addresses, made.hosts) == ([7, 8], bytes(range(0, 64, 2)), bytes(32))
+
+
 def test_there_may_be_no_rows() -> None:
     assert len(of()) == 0
     assert columns.pack(of(), pack_remote) == {}
@@ -94,6 +118,9 @@ def test_columns_are_copies_that_nobody_can_change() -> None:
     assert (list(made.vnis), made.addresses) == ([7], bytes(16))
     with pytest.raises(TypeError):
         made.vnis[0] = 0
+    made.vnis.release()
+    again = pickle.loads(pickle.dumps(made))
+    assert (list(made.vnis), list(again.vnis)) == ([7], [7])
     assert repr(made) == "<EndpointColumns of 1 entries>"
 
 
@@ -105,9 +132,12 @@ def test_columns_are_copies_that_nobody_can_change() -> None:
         ((b"7777", bytes(16), bytes(16)), InvalidTypeError, "vnis"),
         ((array("Q", [7]), bytes(16), bytes(16)), InvalidTypeError, "vnis"),
         ((array("f", [7]), bytes(16), bytes(16)), InvalidTypeError, "vnis"),
-        ((array("I", [0]), bytes(16), bytes(16)), InvalidValueError, "vni"),
-        ((array("I", [1 << 24]), bytes(16), bytes(16)), InvalidValueError, "vni"),
-        ((array("i", [-1]), bytes(16), bytes(16)), InvalidValueError, "vni"),
+        ((array("I", [0]), bytes(16), bytes(16)), InvalidValueError, "vnis"),
+        ((array("I", [1 << 24]), bytes(16), bytes(16)), InvalidValueError, "vnis"),
+        ((array("i", [-1]), bytes(16), bytes(16)), InvalidValueError, "vnis"),
+        ((swapped(7), bytes(16), bytes(16)), InvalidTypeError, "vnis"),
+        ((released(), bytes(16), bytes(16)), InvalidTypeError, "vnis"),
+        ((array("I", [7]), released(), bytes(16)), InvalidTypeError, "addresses"),
         ((array("I", [7]), "10.0.0.9", bytes(16)), InvalidTypeError, "addresses"),
         ((array("I", [7]), bytes(4), bytes(16)), InvalidValueError, "addresses"),
         ((array("I", [7]), bytes(32), bytes(16)), InvalidValueError, "addresses"),
