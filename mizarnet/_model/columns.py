@@ -7,13 +7,14 @@ import math
 import sys
 from array import array
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from mizarnet._model import codec, layouts
 from mizarnet._model.arguments import IPAddress, check_int
 from mizarnet._model.enumerations import Limit, Place
+from mizarnet._model.html import table
 from mizarnet._model.layout import Layout, checked
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
@@ -117,8 +118,24 @@ class EndpointColumns:
         """Number of entries."""
         return len(self._vnis) // _WORD
 
+    def to_dict(self) -> dict[str, Any]:
+        """The columns as lists in a form that JSON can hold: addresses as text, zeros as None."""
+        addresses, hosts = (_cut(column, ADDRESS_BYTES) for column in (self.addresses, self.hosts))
+        return {
+            "vnis": self.vnis.tolist(),
+            "addresses": [str(codec.host_from(each)) for each in addresses],
+            "hosts": [None if each == _NOBODY else str(codec.host_from(each)) for each in hosts],
+        }
+
     def __repr__(self) -> str:
         return f"<EndpointColumns of {len(self):,} entries>"
+
+    def _repr_html_(self) -> str:
+        columns = self.to_dict()
+        rows = zip(
+            columns["vnis"], columns["addresses"], (host or "" for host in columns["hosts"]), strict=True
+        )
+        return table(f"EndpointColumns: {len(self):,}", ("vni", "address", "host"), [*rows])
 
 
 def from_packed(keys: bytes, values: bytes) -> EndpointColumns:

@@ -61,6 +61,7 @@ def everything(lab: mz.Lab) -> Iterator[Any]:
     )
     yield from (endpoint, endpoint.spec, endpoint.state(), endpoint.stats(), endpoint.stats().sent)
     yield from (*(endpoint.state().routes or ()), switch, switch.state(), mz.probe(), mz.probe().vxlan)
+    yield agent.endpoints.columns()
     yield agent.endpoints.sync(
         {key: value for key, value in agent.endpoints.items() if isinstance(value, mz.Remote)}
     )

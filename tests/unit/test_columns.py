@@ -105,6 +105,13 @@ def test_whatever_has_the_bytes_will_do() -> None:
     assert (list(made.vnis), made.addresses, made.hosts) == ([7, 8], bytes(range(0, 64, 2)), bytes(32))
 
 
+def test_columns_are_lists_for_json() -> None:
+    made = of((7, "10.0.0.9", "192.0.2.1"), (8, "fd00::9", "::"))
+    lists = {"vnis": [7, 8], "addresses": ["10.0.0.9", "fd00::9"], "hosts": ["192.0.2.1", None]}
+    assert made.to_dict() == lists
+    assert "<td>fd00::9</td><td></td>" in made._repr_html_()
+
+
 def test_there_may_be_no_rows() -> None:
     assert len(of()) == 0
     assert columns.pack(of(), pack_remote) == {}
