@@ -31,9 +31,7 @@ def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: I
     if not wanted or record.spec.kind is Kind.MACVTAP:  # a VM has its addresses for itself
         return
     for there in list_addresses(target):
-        network = there.interface.network
-        overlap = any(network.version == each.version and network.overlaps(each) for each in wanted)
-        if not overlap or not _has_subnet(there.interface):
+        if not any(map(there.overlaps, wanted)) or not _has_subnet(there.interface):
             continue
         holder = _endpoint_of(maps, target, there.ifindex)
         if holder is not None and _hinder(holder, record):

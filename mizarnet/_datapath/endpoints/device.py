@@ -315,7 +315,7 @@ def explained_route(
 
 
 def _has_address(target: Session, ip: IPAddress | None) -> bool:
-    return ip in {each.interface.ip for each in list_addresses(target)}
+    return ip is not None and ip.packed in {each.packed for each in list_addresses(target)}
 
 
 def _parent_nsid(host: Host, target: Session) -> int | None:

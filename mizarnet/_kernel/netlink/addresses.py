@@ -16,7 +16,7 @@ from mizarnet._kernel.netlink.links import SAME_NAMESPACE, no_namespace
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.rtnetlink import HEADER_BYTES, Flag, Rtm, attribute, attributes, number
-from mizarnet._model.arguments import IPInterface
+from mizarnet._model.arguments import IPInterface, IPNetwork
 from mizarnet._model.layout import read_number
 from mizarnet.errors import NetlinkError, NetnsNotFoundError
 
@@ -61,6 +61,13 @@ class Address(NamedTuple):
     def interface(self) -> IPInterface:
         """Address with prefix length: made when asked for, since that takes longer than all the rest."""
         return _INTERFACES[len(self.packed)]((self.packed, self.prefix_length))
+
+    def overlaps(self, network: IPNetwork) -> bool:
+        """Whether its on-link prefix and a network overlap; its bits tell, without an object for its prefix."""
+        bits = 8 * len(self.packed)
+        apart = int.from_bytes(self.packed, "big") ^ int(network.network_address)
+        shared = min(self.prefix_length, network.prefixlen)
+        return bits == network.max_prefixlen and not apart >> bits - shared
 
     @property
     def is_link_local(self) -> bool:
