@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The transit agent of a host: two programs on the tunnel, and the tables that they read."""
+"""The transit agent of a host: two programs on the tunnel, and the tables that they read.
+
+Modules that creating an endpoint does not need are imported where they are used: a fresh process pays for each.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,11 @@ from typing import TYPE_CHECKING, Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import health, install, shortcuts, switches
-from mizarnet._datapath.checks import look_at_agent
-from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.losses import Watch, read_losses
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.hooks import Place, deciding_hook, wanted_places
 from mizarnet._datapath.loader import Capacity, build_text
 from mizarnet._datapath.lock import SHARED_HOST
-from mizarnet._datapath.shortcuts import Situation
+from mizarnet._datapath.losses import Watch, read_losses
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel import bpf
 from mizarnet._kernel.closing import Closing
@@ -26,12 +25,9 @@ from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.described import Described
-from mizarnet._model.event import Interest, name_of
-from mizarnet._model.explanation import Explanation
 from mizarnet._model.finding import Finding, Health, worst_first
 from mizarnet._model.html import table
 from mizarnet._model.public import public
-from mizarnet._model.question import OfEndpoint, Question
 from mizarnet._model.specs import (
     KEEP,
     AddressLike,
@@ -49,7 +45,10 @@ from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 from mizarnet.tunnel import Tunnel, device_of, place_of, successor_of
 
 if TYPE_CHECKING:
+    from mizarnet._datapath.shortcuts import Situation
     from mizarnet._datapath.walk import Site
+    from mizarnet._model.explanation import Explanation
+    from mizarnet._model.question import OfEndpoint
     from mizarnet.events import Events
 
 MOST_ENDPOINTS = 1 << 24
@@ -191,6 +190,8 @@ class TransitAgent(Described, Closing):
             peers=None if peers is None else _prefixes(peers),
             shortcut=None if shortcut is None else parse_member(Shortcut, shortcut, argument="shortcut"),
         )
+        from mizarnet._datapath import install
+
         # Those who only look again do not keep out the writers of endpoints, nor wait for them.
         with device.host.locked(SHARED_HOST):
             if install.stands(device, spec):
@@ -245,6 +246,8 @@ class TransitAgent(Described, Closing):
 
     def state(self) -> AgentState:
         """Programs, memory and hooks, read from the kernel."""
+        from mizarnet._datapath import shortcuts
+
         found, maps = self._datapath.survey(), self._datapath.maps
         link = device_of(self.tunnel).find()
         programs = {place: each.program_id for place, each in found.standing.items()}
@@ -265,9 +268,13 @@ class TransitAgent(Described, Closing):
         that the tables name. A read without a lock; each finding was seen twice, 0.1 s apart. An agent or a tunnel that
         is gone is a finding, too.
         """
+        from mizarnet._datapath.checks.confirm import confirmed
+
         return worst_first(confirmed(self._look))
 
     def _look(self) -> list[Finding]:
+        from mizarnet._datapath.checks import look_at_agent
+
         return look_at_agent(device_of(self.tunnel), self._datapath)
 
     def explain(
@@ -310,6 +317,9 @@ class TransitAgent(Described, Closing):
             InvalidTypeError: An argument has the wrong type.
             EndpointNotFoundError: No endpoint of this host has a name that was given, or is that of the source.
         """
+        from mizarnet._datapath.walk import explain
+        from mizarnet._model.question import Question
+
         question = Question.check(
             source,
             destination,
@@ -320,8 +330,6 @@ class TransitAgent(Described, Closing):
             frame=frame,
             outer=outer,
         )
-        from mizarnet._datapath.walk import explain  # takes 7 ms, which only those shall pay who ask
-
         return explain(site_of(self), question)
 
     @whole
@@ -360,14 +368,17 @@ class TransitAgent(Described, Closing):
             PrivilegeError: ``CAP_BPF`` or ``CAP_SYS_ADMIN`` is missing.
             BpfError: There is no memory for the reader's events.
         """
+        from mizarnet._model.event import Interest, name_of
+        from mizarnet.events import read_events  # with asyncio
+
         interest = Interest.check(drops=drops, passes=passes, vni=vni, address=address, sample=sample)
         name = None if endpoint is None else name_of(endpoint, argument="endpoint")
-        from mizarnet.events import read_events  # with asyncio, which only those shall pay who read
-
         return read_events(self._datapath, interest, endpoint=name, at=_at(self.tunnel))
 
     def health(self) -> Health:
         """Whether agent and tunnel work, for a probe: what :meth:`Host.health` says of them alone."""
+        from mizarnet._datapath import health
+
         device = device_of(self.tunnel)
         self._watch.look([device])
         return health.of_agent(device, self._datapath, self._watch.rates)
@@ -386,6 +397,8 @@ class TransitAgent(Described, Closing):
         datapath = self._datapath
         if datapath.is_older:
             return True
+        from mizarnet._datapath import shortcuts, switches
+
         instance = datapath.maps.read_meta().head.instance
         return bool(datapath.outdated()) or any(
             each.outdated(datapath.name)
@@ -412,6 +425,8 @@ class TransitAgent(Described, Closing):
         """
         if shortcut is KEEP:
             return ()
+        from mizarnet._datapath import shortcuts
+
         wanted = parse_member(Shortcut, shortcut, argument="shortcut")
         with self._datapath.writing() as maps:
             return ("shortcut",) if shortcuts.change(self._datapath.host, maps, wanted) else ()
@@ -466,6 +481,8 @@ class TransitAgent(Described, Closing):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
+        from mizarnet._datapath import install
+
         with device_of(self.tunnel).host.locked():
             device = device_of(self.tunnel)  # under the lock: another thread may have reopened the handle
             try:
@@ -546,6 +563,8 @@ class TransitAgent(Described, Closing):
 
 def _remove(device: TunnelDevice, *, force: bool) -> None:
     """Remove whatever data path is on a tunnel, finished or not; the caller holds the host's lock."""
+    from mizarnet._datapath import install
+
     found = DataPath.find(device.hooks)
     if found is None:
         install.remove_rest(device)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Endpoints: the device of a container or VM on the tunnel, and its records."""
+"""Endpoints: the device of a container or VM on the tunnel, and its records.
+
+Modules that creating one does not need are imported where they are used: a fresh process pays for each.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,10 @@ from typing import Any, Literal, Self, final, overload
 
 import attrs
 
-from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.endpoints import endpoint_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, counters, life_of
-from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.lock import SHARED_HOST, endpoint_writer, of_names
+from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._model import arguments
 from mizarnet._model.arguments import IPAddress
@@ -429,6 +430,9 @@ class Endpoint(Described):
         Raises:
             EndpointNotFoundError: The endpoint was deleted.
         """
+        from mizarnet._datapath.checks.confirm import confirmed
+        from mizarnet._datapath.checks.endpoints import endpoint_findings
+
         return worst_first(
             confirmed(lambda: endpoint_findings(LocalEndpoints.of(self._datapath), self._current()))
         )
@@ -523,6 +527,8 @@ class Endpoint(Described):
                 "labels": labels,
             }
         )
+        from mizarnet._datapath.gateways import Gateways
+
         with self._datapath.writing(*endpoint_writer(self.name)) as maps:
             endpoints = LocalEndpoints(self._datapath, maps)
             record = self._current()
@@ -574,8 +580,7 @@ class Endpoint(Described):
         """
         try:
             with self._datapath.writing(*endpoint_writer(self.name)) as maps:
-                if self._record.private and self.kind is Kind.MACVLAN:
-                    Gateways(self._datapath, maps).refuse_own(self._record)
+                _refuse_own_of_gateway(self._datapath, maps, self._record)
                 LocalEndpoints(self._datapath, maps).delete(self.name, instance=self._record.instance)
         except StaleHandleError:
             return  # detaching the agent deleted its endpoints
@@ -664,10 +669,8 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
         with datapath.writing(SHARED_HOST, *of_names(names), timeout=None if alone else _SHORT) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             found = [record for name in names if (record := endpoints.named(name)) is not None]
-            gateways = Gateways(datapath, maps)
             for record in found:
-                if record.private and record.spec.kind is Kind.MACVLAN:
-                    gateways.refuse_own(record)
+                _refuse_own_of_gateway(datapath, maps, record)
             return endpoints.remove_many(found)
     except LockTimeoutError as busy:
         if alone:
@@ -678,6 +681,14 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     for name in names:
         failed.update(_delete_together(datapath, [name]))
     return failed
+
+
+def _refuse_own_of_gateway(datapath: DataPath, maps: Maps, record: Record) -> None:
+    """Raises ``InUseError`` for the endpoint of a gateway, which goes with that."""
+    if record.private and record.spec.kind is Kind.MACVLAN:
+        from mizarnet._datapath.gateways import Gateways
+
+        Gateways(datapath, maps).refuse_own(record)
 
 
 def _refuse_fixed(given: Mapping[str, object]) -> None:

@@ -13,9 +13,10 @@ import attrs
 from mizarnet._datapath import health, repairs
 from mizarnet._datapath.checks import look_at_host
 from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.losses import Watch, loss_findings, with_evidence
+from mizarnet._datapath.checks.losses import loss_findings, with_evidence
 from mizarnet._datapath.clearing import clear
 from mizarnet._datapath.host import Host as Session
+from mizarnet._datapath.losses import Watch
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one tunnel device of a host."""
+"""The one tunnel device of a host.
+
+Modules that opening one does not need are imported where they are used: a fresh process pays for each.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,8 @@ from typing import Literal, Self, final
 
 import attrs
 
-from mizarnet._datapath import gateway_notes
-from mizarnet._datapath.checks import found_datapath, look_at_tunnel, unless_it_went
-from mizarnet._datapath.checks.agent import is_being_changed
-from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.losses import read_losses
 from mizarnet._datapath.host import Host
+from mizarnet._datapath.losses import read_losses
 from mizarnet._datapath.tunnel_device import TunnelDevice, delete_named, find_or_make
 from mizarnet._kernel.closing import Closing
 from mizarnet._kernel.jobs import whole
@@ -256,9 +255,14 @@ class Tunnel(Described, Closing):
 
         A read without a lock; each finding was seen twice, 0.1 s apart.
         """
+        from mizarnet._datapath.checks.confirm import confirmed
+
         return worst_first(confirmed(self._look))
 
     def _look(self) -> Findings:
+        from mizarnet._datapath.checks import found_datapath, look_at_tunnel, unless_it_went
+        from mizarnet._datapath.checks.agent import is_being_changed
+
         with found_datapath(self._device) as found, unless_it_went(self._device):
             if isinstance(found, Finding):
                 return [found]
@@ -375,6 +379,8 @@ def _undo(device: TunnelDevice, error: BaseException) -> None:
 
 def _close_ports(host: Host) -> None:
     """Let the rules of a host's gateways close the ports of the tunnels that it has now."""
+    from mizarnet._datapath import gateway_notes
+
     if gateway_notes.read_all(host):
         from mizarnet._datapath.gateways import rules  # with all that runs nft
 

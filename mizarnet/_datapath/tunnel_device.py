@@ -13,7 +13,6 @@ from typing import Literal
 
 import attrs
 
-from mizarnet._datapath import leftovers
 from mizarnet._datapath.datapath import CREATE_AGAIN, DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, refuse_users
 from mizarnet._datapath.hooks import read_hooks
@@ -295,7 +294,7 @@ class TunnelDevice:
             # The kernel deletes the MACVLANs with the device, and after them the programs, which guard it to the end.
             delete_link(self.host, self.ifindex)
             log.info("%s deleted", self.name)
-        leftovers.clear_host(self.host)
+        _clear_host(self.host)
 
     def refuse_in_use(self) -> None:
         """Raises ``InUseError`` if there are live endpoints; other errors as for :meth:`delete`."""
@@ -326,7 +325,7 @@ def delete_named(host: Host, name: str, *, force: bool) -> None:
         TunnelNotFoundError: The device of that name is no mizarnet tunnel.
     """
     if get_link(host, name) is None:
-        leftovers.clear_host(host)
+        _clear_host(host)
     else:
         TunnelDevice.open(host, name).delete(force=force)
 
@@ -382,7 +381,7 @@ def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice,
     """
     link = get_link(host, name)
     if link is None:
-        leftovers.clear_host(host)
+        _clear_host(host)
         return _make(host, name, spec), True
     found = TunnelDevice.of(host, link)
     if found is None:
@@ -603,3 +602,9 @@ def _explain(
     taken = _port_error(holders[0], port, hint="delete it, or give another port=")
     taken.add_note(f"the kernel said: {refused}")
     return taken
+
+
+def _clear_host(host: Host) -> None:
+    from mizarnet._datapath import leftovers  # with gateways, switches and shortcuts
+
+    leftovers.clear_host(host)
