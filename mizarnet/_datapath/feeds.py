@@ -15,6 +15,7 @@ moment.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Set
+from itertools import chain
 
 import attrs
 
@@ -34,12 +35,14 @@ class Edit:
         fresh: Keys of ``put`` that the table does not have.
         gone: Keys of entries to delete.
         foreign: Numbers of the feeds whose entries are left alone, by key.
+        unowned: Keys of entries that are no feed's: those of endpoints of this host.
     """
 
     put: Mapping[bytes, bytes]
-    fresh: Set[bytes]
-    gone: Collection[bytes]
-    foreign: Mapping[bytes, int]
+    fresh: Set[bytes] = frozenset()
+    gone: Collection[bytes] = ()
+    foreign: Mapping[bytes, int] = attrs.field(factory=dict[bytes, int])
+    unowned: Set[bytes] = frozenset()
 
     def without(self, keys: Set[bytes]) -> Edit:
         """The same but for some keys."""
@@ -87,30 +90,27 @@ class Feed:
             put: Entries that it shall have.
             gone: Keys that it shall not have.
         """
-        # Of thousands of values a few are different. Those of other keys may be unknown ones.
-        values = {*map(there.get, put), *map(there.get, gone)}
-        owners = {value: owner(value) for value in values if value is not None}
-        owned: Set[bytes] = there.keys()
-        if None in owners.values():
-            owned = {key for key, value in there.items() if owners.get(value) is not None}
-        foreign = {} if self.take else self._foreign(owners, there, [*put, *gone])
+        # One look at each key: tens of thousands of entries are in no cache. Of their values a few are different.
+        found = [*map(there.get, put)]
+        leaving = {key: there[key] for key in gone if key in there}
+        owners = {value: owner(value) for value in {*found, *leaving.values()} if value is not None}
+        others = {value for value, number in owners.items() if number != self.number}
+        seen = chain(zip(put, found, strict=True), leaving.items()) if others else ()
+        holders = {key: owners[value] for key, value in seen if value is not None and value in others}
+        unowned = {key for key, number in holders.items() if number is None}
+        foreign = {} if self.take else {key: n for key, n in holders.items() if n is not None}
         return Edit(
-            put={k: value for k, value in put.items() if value != there.get(k) and k not in foreign},
-            fresh=put.keys() - owned,
-            gone=[key for key in gone if key in owned and key not in foreign],
+            put={
+                key: value
+                for (key, value), before in zip(put.items(), found, strict=True)
+                if value != before and key not in foreign
+            },
+            fresh={key for key, value in zip(put, found, strict=True) if value is None}
+            | (unowned & put.keys()),
+            gone=[key for key in leaving if key not in unowned and key not in foreign],
             foreign=foreign,
+            unowned=unowned,
         )
-
-    def _foreign(
-        self, owners: Mapping[bytes, int | None], there: Mapping[bytes, bytes], keys: Collection[bytes]
-    ) -> dict[bytes, int]:
-        """The numbers of other feeds by those of some keys that have their entries."""
-        others = {
-            value: number for value, number in owners.items() if number is not None and number != self.number
-        }
-        if not others:
-            return {}
-        return {key: others[there[key]] for key in keys if there.get(key) in others}
 
 
 BY_HAND = Feed.of("")

@@ -31,7 +31,7 @@ from mizarnet._model.enumerations import (
     ShortcutNumber,
     State,
 )
-from mizarnet._model.layout import Layout, checked, new
+from mizarnet._model.layout import Layout, checked, cut, new
 from mizarnet._model.layout import u32 as u32
 from mizarnet._model.specs import (
     DefaultRoute,
@@ -837,9 +837,10 @@ def _pack_feeds(names: Iterable[str]) -> bytes:
 
 
 def _unpack_feeds(data: bytes) -> tuple[str, ...]:
-    found = (data[at : at + Limit.FEED_BYTES] for at in range(0, len(data), Limit.FEED_BYTES))
     # A name that is being written may be read in half; then it is not what the entries' numbers are digests of.
-    return tuple(each.split(b"\0", 1)[0].decode(errors="ignore") for each in found if each[0])
+    return tuple(
+        each.split(b"\0", 1)[0].decode(errors="ignore") for each in cut(data, Limit.FEED_BYTES) if each[0]
+    )
 
 
 # -- the agent ---------------------------------------------------------------------------------------------

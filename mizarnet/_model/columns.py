@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +15,7 @@ from mizarnet._model import codec, layouts
 from mizarnet._model.arguments import IPAddress, check_int
 from mizarnet._model.enumerations import Limit, Place
 from mizarnet._model.html import table
-from mizarnet._model.layout import Layout, checked
+from mizarnet._model.layout import Layout, checked, cut
 from mizarnet._model.public import public
 from mizarnet.errors import InvalidTypeError, InvalidValueError
 
@@ -120,7 +120,7 @@ class EndpointColumns:
 
     def to_dict(self) -> dict[str, Any]:
         """The columns as lists in a form that JSON can hold: addresses as text, zeros as None."""
-        addresses, hosts = (_cut(column, ADDRESS_BYTES) for column in (self.addresses, self.hosts))
+        addresses, hosts = (cut(column, ADDRESS_BYTES) for column in (self.addresses, self.hosts))
         return {
             "vnis": self.vnis.tolist(),
             "addresses": [str(codec.host_from(each)) for each in addresses],
@@ -161,13 +161,14 @@ def pack(columns: EndpointColumns, pack_host: Callable[[IPAddress], bytes]) -> d
         InvalidValueError: An entry is of the host that the columns were read from.
     """
     keys = _pack_keys(columns)
-    hosts = list(_cut(columns.hosts, ADDRESS_BYTES))
+    hosts = list(cut(columns.hosts, ADDRESS_BYTES))
     known = {host: pack_host(_host_of(host)) for host in dict.fromkeys(hosts)}
-    return dict(zip(_cut(keys, layouts.ENDPOINT_KEY.size), map(known.__getitem__, hosts), strict=True))
+    return dict(zip(cut(keys, layouts.ENDPOINT_KEY.size), map(known.__getitem__, hosts), strict=True))
 
 
 def _pack_keys(columns: EndpointColumns) -> bytes:
-    families = array("I", map(_family, _cut(columns.addresses, ADDRESS_BYTES))).tobytes()
+    mapped, starts = columns.addresses.startswith, range(0, len(columns.addresses), ADDRESS_BYTES)
+    families = array("I", [4 if mapped(codec.MAPPED, at) else 6 for at in starts]).tobytes()
     packed = bytes(len(columns) * layouts.ENDPOINT_KEY.size)
     for member, column in (
         (_VNI, columns.vnis.tobytes()),
@@ -220,14 +221,6 @@ _VNI, _FAMILY, _ADDRESS = (
     _Member.of(layouts.ENDPOINT_KEY, path) for path in ("vni", "ip.family", "ip.words")
 )
 _PLACE, _HOST = (_Member.of(layouts.ENDPOINT, path) for path in ("place", "host"))
-
-
-def _cut(packed: bytes, size: int) -> Iterator[bytes]:
-    return (packed[at : at + size] for at in range(0, len(packed), size))
-
-
-def _family(address: bytes) -> int:
-    return 4 if address.startswith(codec.MAPPED) else 6
 
 
 def _host_of(row: bytes) -> IPAddress:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import attrs
@@ -56,6 +57,11 @@ def u64(number: int) -> bytes:
 def read_number(data: bytes) -> int:
     """The reverse of `u32` and `u64`, whatever the width; 0 if there are no bytes."""
     return int.from_bytes(data, sys.byteorder)
+
+
+def cut(packed: bytes, size: int) -> Iterator[bytes]:
+    """The pieces of one size that bytes consist of: far quicker than slices where they are many."""
+    return chain.from_iterable(struct.Struct(f"{size}s").iter_unpack(packed))
 
 
 Field: TypeAlias = "tuple[str, str] | tuple[str, Layout] | tuple[str, Layout, int]"

@@ -58,8 +58,14 @@ class Owned(Generic[K]):
         """Number of the feed that an entry belongs to; None: it is no feed's."""
         raise NotImplementedError
 
-    def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
-        """Those of some keys that endpoints of this host have, after those without a device gave theirs up."""
+    def _held(self, maps: Maps, local: Set[bytes], keys: Set[bytes]) -> set[bytes]:
+        """Those of some keys that endpoints of this host have, after those without a device gave theirs up.
+
+        Args:
+            maps: Maps of the data path.
+            local: Keys whose entries are of endpoints of this host; these may claim others.
+            keys: All keys that are asked for.
+        """
         return set()
 
     def _reclaimed(self, maps: Maps, keys: Collection[bytes]) -> set[bytes]:
@@ -189,10 +195,10 @@ class Owned(Generic[K]):
         edit = feed.edit(self._owner, there, put, [*gone, *superfluous])
         if edit.foreign and not partly:
             raise self._foreign_error(edit.foreign)
-        held = self._held(maps, there, put.keys() | gone)
+        held = self._held(maps, edit.unowned, put.keys() | gone if gone else put.keys())
         if held and not partly:
             raise self._local_error(held)
-        if put.keys() - edit.foreign.keys() - held:
+        if any(key not in edit.foreign and key not in held for key in put):
             register(maps, feed)
         edit = edit.without(held)
         lost = self._write(maps, edit, there)

@@ -205,16 +205,10 @@ class EndpointTable(Table[EndpointKey, "Local | Remote"]):
             raise InvalidValueError(f"host {value.host} is this host", argument="host", value=value.host)
         return codec.pack_endpoint(value, feed=writer.number)
 
-    def _held(self, maps: Maps, there: Mapping[bytes, bytes], keys: Set[bytes]) -> set[bytes]:
-        values = {*map(there.get, keys)}
-        ours = {value for value in values if value is not None and codec.endpoint_owner(value) is None}
-        local = {key for key in keys if there.get(key) in ours} if ours else frozenset[bytes]()
+    def _held(self, maps: Maps, local: Set[bytes], keys: Set[bytes]) -> set[bytes]:
         own = LocalEndpoints(self._datapath, maps)
-        return {
-            key
-            for key in local | (_claims(maps, keys) & keys)
-            if not own.release(codec.unpack_endpoint_key(key))
-        }
+        claimed = {key for key in _claims(maps, keys) if key in keys}
+        return {key for key in local | claimed if not own.release(codec.unpack_endpoint_key(key))}
 
     def _reclaimed(self, maps: Maps, keys: Collection[bytes]) -> set[bytes]:
         return {key for key in _claims(maps, keys).intersection(keys) if maps.restore_local(key)}

@@ -393,7 +393,7 @@ class LocalEndpoints:
         Args:
             heirs: Packed entries of ``endpoints`` for these addresses.
         """
-        edit = Edit(put=heirs, fresh=frozenset(), gone=(), foreign={})
+        edit = Edit(put=heirs)
         to_renew = next_hops.begin_endpoints(self.maps, edit)
         self.maps.endpoints.update_many(heirs)
         if to_renew:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import attrs
 
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
+from mizarnet._model.layout import cut
 
 _CHUNK_BYTES = 1 << 20
 _SMALLEST_CHUNK = 256
@@ -147,8 +148,7 @@ def _each_once(shape: Shape, chunks: Iterator[Chunk]) -> Iterator[Chunk]:
 def _unseen(shape: Shape, keys: bytes, seen: set[bytes]) -> list[int]:
     """Which entries of a chunk have keys not ``seen`` before; they are added to it."""
     fresh: list[int] = []
-    for index in range(len(keys) // shape.key_size):
-        key = keys[index * shape.key_size : (index + 1) * shape.key_size]
+    for index, key in enumerate(cut(keys, shape.key_size)):
         if key not in seen:
             seen.add(key)
             fresh.append(index)

@@ -19,6 +19,7 @@ from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf.btf import Btf, StructLayout
 from mizarnet._kernel.bpf.fd import Fd
 from mizarnet._kernel.refusals import explained
+from mizarnet._model.layout import cut
 from mizarnet.errors import CapacityError, EntryNotFoundError, ExistsError, InvalidValueError
 
 
@@ -278,8 +279,8 @@ class Map(Fd):
         Raises:
             BpfError: ``EAGAIN``: a prefix table changed faster than it could be read.
         """
-        for keys, values, count in _batch.read(self._shape()):
-            yield from zip(_cut(keys, self.key_size, count), _cut(values, self.slot_size, count), strict=True)
+        for keys, values, _ in _batch.read(self._shape()):
+            yield from zip(cut(keys, self.key_size), cut(values, self.slot_size), strict=True)
 
     def lookup_all(self) -> tuple[bytes, bytes, int]:
         """Every entry at once, as packed keys, packed values (per-CPU: slots), and how many; fast.
@@ -372,10 +373,6 @@ class Map(Fd):
         if errno == _errno.ENOENT:
             return EntryNotFoundError(f"{operation}: there is no key {key.hex()}")
         return failure(operation, errno)
-
-
-def _cut(packed: bytes, size: int, count: int) -> list[bytes]:
-    return [packed[at : at + size] for at in range(0, size * count, size)]
 
 
 @functools.lru_cache(maxsize=2)  # the maps of one object have the same
