@@ -288,13 +288,17 @@ class TunnelDevice:
             LayoutError: Another version of this package attached the agent, and ``force`` is not given.
             ExistsError: Programs of two data paths are on the hooks, and ``force`` is not given.
         """
+        from mizarnet._datapath import (
+            leftovers,
+        )  # with gateways, switches and shortcuts; before the first change
+
         if self.find() is not None:
             if not force:
                 self.refuse_in_use()
             # The kernel deletes the MACVLANs with the device, and after them the programs, which guard it to the end.
             delete_link(self.host, self.ifindex)
             log.info("%s deleted", self.name)
-        _clear_host(self.host)
+        leftovers.clear_host(self.host)
 
     def refuse_in_use(self) -> None:
         """Raises ``InUseError`` if there are live endpoints; other errors as for :meth:`delete`."""
@@ -324,8 +328,10 @@ def delete_named(host: Host, name: str, *, force: bool) -> None:
     Raises:
         TunnelNotFoundError: The device of that name is no mizarnet tunnel.
     """
+    from mizarnet._datapath import leftovers
+
     if get_link(host, name) is None:
-        _clear_host(host)
+        leftovers.clear_host(host)
     else:
         TunnelDevice.open(host, name).delete(force=force)
 
@@ -379,9 +385,11 @@ def find_or_make(host: Host, name: str, spec: TunnelSpec) -> tuple[TunnelDevice,
         MtuError: The MTU does not fit the underlay.
         UnsupportedError: This kernel lacks the encapsulation.
     """
+    from mizarnet._datapath import leftovers
+
     link = get_link(host, name)
     if link is None:
-        _clear_host(host)
+        leftovers.clear_host(host)
         return _make(host, name, spec), True
     found = TunnelDevice.of(host, link)
     if found is None:
@@ -602,9 +610,3 @@ def _explain(
     taken = _port_error(holders[0], port, hint="delete it, or give another port=")
     taken.add_note(f"the kernel said: {refused}")
     return taken
-
-
-def _clear_host(host: Host) -> None:
-    from mizarnet._datapath import leftovers  # with gateways, switches and shortcuts
-
-    leftovers.clear_host(host)
