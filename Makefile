@@ -34,9 +34,10 @@ demo: root $(VENV)/built netns-packages
 # The first two wait for the kernel most of their time, so the others run beside them; the last takes two processors.
 TIERS := test-netns-1 test-netns-2 test-unit test-bpf wheel test-crash fuzz test-mutants test-sanitized test-vm
 
-# Every tier runs, also after a failed one; a tier's output comes in one piece.
+# Every tier runs, also after a failed one; a tier's output comes in one piece. What they need is made before, and not
+# looked at again: while make prepares a tier it would begin later ones that need less, the last beside the first two.
 test: root $(VENV)/built $(VENV)/wheel-tools netns-packages vm-packages git-packages wheel-packages
-	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target $(TIERS)
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync=target $(^:%=--old-file=%) $(TIERS)
 
 test-unit: $(VENV)/built git-packages
 	$(PYTEST) tests/unit

@@ -44,7 +44,7 @@ class Extent:
 
 
 # What is not the tunnel's own work needs one encapsulation: the one that the kernel of this machine may lack.
-SELECTION = Extent("vm and not twin and (demand or not vxlan)", seconds=1500, test_seconds=120, frames=3_000)
+SELECTION = Extent("vm and not twin and (demand or not vxlan)", seconds=1900, test_seconds=120, frames=3_000)
 FULL = Extent("", seconds=3 * 3600, test_seconds=600, frames=10_000)
 
 
