@@ -13,6 +13,7 @@ from mizarnet import FindingKind, Verdict
 from mizarnet._datapath import shortcuts
 from mizarnet._kernel.bpf import Direction, Program, TcxHook, has_tcx
 from mizarnet._kernel.netlink import delete_link
+from tests.frames import datagram
 from tests.support.depth import depth
 from tests.support.flow import Probe
 from tests.support.namespace import SOCKET_SECONDS
@@ -28,6 +29,7 @@ from tests.world import (
     World,
     common_tests,
     device,
+    mac_of,
     total,
 )
 
@@ -252,6 +254,10 @@ def test_explanations_say_by_it_of_what_it_takes_alone(world: World) -> None:
     refused = _from_afar(here, other.ip, source=other.ip)
     assert (refused.verdict, _takes_it(refused)) == (Verdict.SOURCE_IS_LOCAL, False)
     assert not _takes_it(_from_afar(here, one.ip))
+    own = mac_of(world.spaces[1], TUNNEL)
+    frame = datagram(own, one.ip, other.ip, destination_mac=other.mac)
+    looped = here.explain(None, frame=frame, outer="192.0.2.9", vni=7)
+    assert (looped.ok, looped.steps[-1].looked_at, _takes_it(looped)) == (False, "tunnel", False)
     here.update(shortcut="off")
     assert not _takes_it(_from_afar(here, other.ip, source=one.ip))
 

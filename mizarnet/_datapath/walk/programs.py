@@ -145,6 +145,15 @@ def judged_by_guard(trail: Trail, crossing: Crossing) -> Outcome:
     return trail.datapath.rehearse(Program.GUARD, bytes.fromhex(crossing.frame), Context(), facts)
 
 
+def has_own_mac(trail: Trail, crossing: Crossing) -> bool:
+    """Whether a frame from another host comes from the MAC of the tunnel's device, which drops it then.
+
+    Both encapsulations do so against loops: ``vxlan_set_mac`` and ``geneve_rx`` in Linux.
+    """
+    own = trail.device.current().mac
+    return own is not None and bytes.fromhex(crossing.frame)[6:12] == MacAddress.parse(own).packed
+
+
 def may_take_shortcut(trail: Trail, crossing: Crossing, outcome: Outcome) -> bool:
     """Whether a shortcut that stands would take a whole packet, of which the guard says so: section 5 of the rules."""
     frame = bytes.fromhex(crossing.frame)

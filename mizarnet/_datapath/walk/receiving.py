@@ -39,8 +39,13 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
         length=0,
         macs=underlay.macs_of(trail.host, crossing.destination),
     )
-    outcome = programs.judged_by_guard(trail, crossing)
-    _come_in(trail, crossing, shortened=programs.may_take_shortcut(trail, crossing, outcome))
+    outcome, looped = programs.judged_by_guard(trail, crossing), programs.has_own_mac(trail, crossing)
+    shortened = not looped and programs.may_take_shortcut(trail, crossing, outcome)
+    _come_in(trail, crossing, shortened=shortened)
+    if looped:
+        text = f"{device.name} drops a frame that comes from its own MAC, as if it had sent it itself"
+        remedy = "make the endpoint that it comes from again, with another MAC: Endpoint.create(mac=)"
+        trail.end("tunnel", text, remedy=remedy)
     programs.guard(trail, crossing, outcome)
     frame = outcome.frame or b""
     if outcome.verdict is Verdict.BOUNCED:

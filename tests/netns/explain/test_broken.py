@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thirty things that end a packet's way, one at a time: the explanation names the host and the cause.
+"""Thirty-one things that end a packet's way, one at a time: the explanation names the host and the cause.
 
 The first twenty are those of tests/netns/check/test_breakages.py that lose the packet; what is left of these is in
 test_arrives.py.
@@ -19,7 +19,7 @@ from tests.netns.explain.conftest import Scene
 from tests.support.depth import some
 from tests.support.traffic import assert_ping, ping
 from tests.support.wait import wait_until
-from tests.world import TUNNEL, UNDERLAY
+from tests.world import TUNNEL, UNDERLAY, mac_of
 
 
 @attrs.frozen
@@ -92,6 +92,12 @@ def _second_address(scene: Scene) -> None:
 def _wrong_neighbour(scene: Scene) -> None:
     words = ("neighbour", "replace", "192.0.2.2", "lladdr", "02:de:ad:be:ef:00", "dev", UNDERLAY)
     _ip(scene, "h1", *words, "nud", "permanent")
+
+
+def _mac_of_the_tunnel_there(scene: Scene) -> None:
+    scene.web.endpoint.delete()
+    space, mac = scene.web.namespace.name, mac_of(scene.world.spaces[1], TUNNEL)
+    mz.Endpoint.create(scene.agents[0], vni=7, ip="10.0.0.1/24", name="web", mac=mac, netns=space)
 
 
 def _both_have_it(scene: Scene) -> None:
@@ -224,11 +230,16 @@ CASES: dict[str, Broken] = {
         Verdict.NO_DESTINATION,
         ask={"to": "10.0.0.9"},
     ),
+    "36 the MAC of the tunnel there": Broken(
+        _mac_of_the_tunnel_there,
+        2,
+        f"{TUNNEL} drops a frame that comes from its own MAC",
+    ),
 }
 
 
-def test_there_are_thirty() -> None:
-    assert len(CASES) == 30
+def test_there_are_thirty_one() -> None:
+    assert len(CASES) == 31
     assert len([name for name in CASES if int(name.split()[0]) <= 25]) == 20
 
 
