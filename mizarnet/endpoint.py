@@ -430,8 +430,8 @@ class Endpoint(Described):
         Raises:
             EndpointNotFoundError: The endpoint was deleted.
         """
+        from mizarnet._datapath.checks import endpoint_findings
         from mizarnet._datapath.checks.confirm import confirmed
-        from mizarnet._datapath.checks.endpoints import endpoint_findings
 
         return worst_first(
             confirmed(lambda: endpoint_findings(LocalEndpoints.of(self._datapath), self._current()))

@@ -9,8 +9,8 @@ from typing import Any, Self, final
 import attrs
 
 from mizarnet._datapath import gateway_notes
+from mizarnet._datapath.checks import gateway_findings, rules_findings
 from mizarnet._datapath.checks.confirm import confirmed
-from mizarnet._datapath.checks.gateways import gateway_findings, rules_findings
 from mizarnet._datapath.gateway_notes import Noted
 from mizarnet._datapath.gateways import Gateways, remove_left
 from mizarnet._kernel.jobs import whole

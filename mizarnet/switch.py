@@ -9,7 +9,7 @@ from typing import Literal, Self, final
 import attrs
 
 from mizarnet._datapath import forwarding, switches
-from mizarnet._datapath.checks.agent import switch_findings
+from mizarnet._datapath.checks import switch_findings
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.gateways import rules

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import final
 
-from mizarnet._datapath.endpoints.configuration import bring_up
+from mizarnet._datapath.endpoints import configuration
 from mizarnet._kernel.closing import Owner
 from mizarnet._kernel.jobs import whole
 from mizarnet._kernel.netlink import Link, Session, get_link, macvtap_holders, open_macvtap, set_link
@@ -92,7 +92,7 @@ def open_tap(record: Record, queues: int) -> Tap:
             raise device_gone(record)
         tap = Tap(open_macvtap(session, link, queues), record)
         try:
-            bring_up(session, link, record)
+            configuration.bring_up(session, link, record)
             log.info("endpoint %r opened: %s set up", record.spec.name, link.name)
         except BaseException:
             tap.close()

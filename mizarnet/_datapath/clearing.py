@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from mizarnet._datapath import leftovers
-from mizarnet._datapath.checks.leftovers import left_tunnels
+from mizarnet._datapath.checks import left_tunnels
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._kernel.netlink import delete_link

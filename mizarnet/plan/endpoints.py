@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 import attrs
 
-from mizarnet._datapath.checks.endpoints import Tables, all_findings
+from mizarnet._datapath.checks import Tables, all_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.endpoints.comparison import is_replaced, leads_to

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 
-from mizarnet._datapath.checks.gateways import gateway_findings, rules_findings
+from mizarnet._datapath.checks import gateway_findings, rules_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.gateway_notes import Noted
 from mizarnet._datapath.gateways import Gateways

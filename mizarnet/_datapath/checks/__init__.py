@@ -12,18 +12,22 @@ from contextlib import contextmanager
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.checks.agent import agent_findings, is_being_changed
+from mizarnet._datapath.checks.agent import switch_findings as switch_findings
 from mizarnet._datapath.checks.by_hand import by_hand_findings
-from mizarnet._datapath.checks.endpoints import Tables, all_findings, left_entries
-from mizarnet._datapath.checks.gateways import gateways_findings, left_gateways, rules_findings
-from mizarnet._datapath.checks.leftovers import (
-    left_namespaces,
-    left_shortcuts,
-    left_switches,
-    left_tunnels,
-)
+from mizarnet._datapath.checks.endpoints import Tables as Tables
+from mizarnet._datapath.checks.endpoints import all_findings as all_findings
+from mizarnet._datapath.checks.endpoints import endpoint_findings as endpoint_findings
+from mizarnet._datapath.checks.endpoints import left_entries
+from mizarnet._datapath.checks.gateways import gateway_findings as gateway_findings
+from mizarnet._datapath.checks.gateways import gateways_findings, left_gateways
+from mizarnet._datapath.checks.gateways import rules_findings as rules_findings
+from mizarnet._datapath.checks.leftovers import left_namespaces, left_shortcuts, left_switches
+from mizarnet._datapath.checks.leftovers import left_tunnels as left_tunnels
 from mizarnet._datapath.checks.next_hops import next_hop_findings
-from mizarnet._datapath.checks.tunnel import tunnel_findings
+from mizarnet._datapath.checks.tunnel import tunnel_findings as tunnel_findings
 from mizarnet._datapath.checks.underlay import Hosts, host_findings, underlay_findings
+from mizarnet._datapath.checks.underlay import is_cut_off as is_cut_off
+from mizarnet._datapath.checks.underlay import neighbour_findings as neighbour_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.gateways import Gateways

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mizarnet._datapath.checks.endpoints import endpoint_findings
+from mizarnet._datapath.checks import endpoint_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, entries
 from mizarnet._datapath.endpoints.making import make_device_again

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import attrs
 
-from mizarnet._datapath.checks.gateways import gateway_findings, rules_findings
+from mizarnet._datapath.checks import gateway_findings, rules_findings
 from mizarnet._datapath.gateway_notes import Noted
 from mizarnet._datapath.gateways import Gateways, rules, ruleset
 from mizarnet._datapath.walk.firewall import Packet, pass_through

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 
-from mizarnet._datapath.checks.tunnel import tunnel_findings
+from mizarnet._datapath.checks import tunnel_findings
 from mizarnet._datapath.dry_run import Context, Outcome
 from mizarnet._datapath.dry_run.facts import Facts, Key, Origin
 from mizarnet._datapath.loader import build_text, installed_build

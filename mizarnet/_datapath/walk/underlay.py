@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import attrs
 
-from mizarnet._datapath.checks.underlay import is_cut_off, neighbour_findings
+from mizarnet._datapath.checks import is_cut_off, neighbour_findings
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.self_test import packets
 from mizarnet._datapath.walk.firewall import Packet, pass_through
