@@ -683,6 +683,7 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     return failed
 
 
+@public  # an import that fails is an error of one endpoint, and not of all that are deleted with it
 def _refuse_own_of_gateway(datapath: DataPath, maps: Maps, record: Record) -> None:
     """Raises ``InUseError`` for the endpoint of a gateway, which goes with that."""
     if record.private and record.spec.kind is Kind.MACVLAN:

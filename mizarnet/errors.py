@@ -213,7 +213,9 @@ class StaleHandleError(MizarnetError, RuntimeError):
 class MissingLibraryError(MizarnetError, ImportError):
     """libbpf, or the extension that is compiled against it, cannot be loaded; raised by the first use of the package.
 
-    For ``mizarnet.metrics`` it is ``prometheus_client`` that is missing.
+    For ``mizarnet.metrics`` it is ``prometheus_client`` that is missing. Any call may raise it for a module of the
+    package that is needed for the first time: where the package was removed, or where the process may not read it any
+    more, having given up privileges or changed its root directory.
     """
 
 

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from mizarnet.errors import InvalidTypeError, KernelError, MizarnetError
+from mizarnet.errors import InvalidTypeError, KernelError, MissingLibraryError, MizarnetError
 
 _T = TypeVar("_T")
+_HAS_GONE = (
+    "start the process anew, where it may read the package: its modules are imported with their first use"
+)
 
 
 def public(thing: _T) -> _T:
@@ -21,7 +24,7 @@ def public(thing: _T) -> _T:
 
     An argument that the signature does not have, or lacks, is an ``InvalidTypeError`` instead of a ``TypeError``. A
     module that a call imports late and that cannot be read, as where a process is out of descriptors, is a
-    ``KernelError`` instead of an ``OSError``.
+    ``KernelError`` instead of an ``OSError``; one that is not there, a ``MissingLibraryError``.
     """
     if not isinstance(thing, type):
         return cast("_T", _checked(cast("Callable[..., object]", thing)))
@@ -53,6 +56,10 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, MizarnetError) or not _is_of_import(error):
                 raise
             raise KernelError(f"import {error.filename}", errno=error.errno or errno.EIO) from None
+        except ImportError as error:
+            if isinstance(error, MizarnetError):
+                raise
+            raise MissingLibraryError(str(error), hint=_HAS_GONE) from None
 
     return call
 
@@ -77,7 +84,7 @@ def _explained(error: TypeError, function: Callable[..., Any], given: dict[str, 
     takes = [name for name in inspect.signature(function).parameters if name not in ("self", "cls", "_cls")]
     unknown = next((name for name in given if name not in takes), None)
     alike: list[str] = []
-    with suppress(OSError):  # it helps, and must not hinder
+    with suppress(OSError, ImportError):  # it helps, and must not hinder
         from difflib import get_close_matches  # takes a millisecond, and few calls are wrong
 
         alike = get_close_matches(unknown or "", takes, n=1)
