@@ -14,6 +14,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._kernel import nftables
 from mizarnet._kernel.netlink import Link, get_link, list_addresses
 from mizarnet._kernel.nftables import Item
+from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import State
@@ -172,11 +173,13 @@ def _of_namespace(
 
 
 def _of_entries(gateways: Gateways, noted: Noted, record: Record) -> Iterator[Finding]:
-    for key, wanted in networks.wanted(noted.note.vni, record.spec.ip).items():
-        if gateways.maps.networks.lookup(key) != wanted:
+    for key, wanted in networks.leading(noted.note.vni, record.spec.ip):
+        packed = codec.pack_network_key(key)
+        entry = gateways.maps.networks.lookup(packed)
+        if entry is None or codec.unpack_network(entry) != wanted:
             text = "this host's entry that leads to it is gone, or another one"
             yield _finding(
-                noted, FindingKind.ENTRY_DIFFERS, key.hex(), None, text, tunnel=gateways.datapath.name
+                noted, FindingKind.ENTRY_DIFFERS, packed.hex(), None, text, tunnel=gateways.datapath.name
             )
 
 

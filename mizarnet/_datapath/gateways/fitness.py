@@ -113,9 +113,10 @@ def _egress(host: Host, endpoints: LocalEndpoints, spec: GatewaySpec) -> Link:
 
 
 def _refuse_other_way(spec: GatewaySpec, there: Mapping[IPNetwork, Network]) -> None:
+    own = {key.prefix: network for key, network in networks.leading(spec.vni, spec.ip)}
     for version in spec.versions:
         other = there.get(DEFAULTS[version])
-        if other is not None:
+        if other not in (None, own[DEFAULTS[version]]):
             raise ExistsError(
                 f"VNI {spec.vni} has a network {DEFAULTS[version]} already ({other})",
                 holder=str(DEFAULTS[version]),

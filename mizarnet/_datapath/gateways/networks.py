@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 
 from mizarnet._datapath import next_hops
 from mizarnet._datapath.feeds import Feed, register
@@ -14,7 +14,7 @@ from mizarnet._model.arguments import IPInterface, IPNetwork
 from mizarnet._model.specs import Network, NetworkKey
 
 FEED = Feed.of("gateway")
-"""The writer of these entries: what others prune is theirs."""
+"""The writer of these entries: what others prune is theirs. Where they wrote the same themselves, that will do."""
 
 
 def of_vni(maps: Maps, vni: int) -> dict[IPNetwork, Network]:
@@ -27,22 +27,26 @@ def of_vni(maps: Maps, vni: int) -> dict[IPNetwork, Network]:
     return {key.prefix: codec.unpack_network(value) for key, value in found if key.vni == vni}
 
 
-def wanted(vni: int, addresses: Iterable[IPInterface]) -> dict[bytes, bytes]:
-    """The entries of a gateway, packed.
+def leading(vni: int, addresses: Iterable[IPInterface]) -> Iterator[tuple[NetworkKey, Network]]:
+    """The networks that lead to a gateway.
 
     Args:
         vni: VNI that it leads out of.
         addresses: Its addresses: the first of each IP version is the next hop.
     """
-    entries: dict[bytes, bytes] = {}
+    found: set[int] = set()
     for address in addresses:
-        key = NetworkKey(vni, DEFAULTS[address.version])
-        if codec.pack_network_key(key) in entries:
-            continue
-        entries[codec.pack_network_key(key)] = codec.pack_network(
-            key, Network(via=address.ip), feed=FEED.number
-        )
-    return entries
+        if address.version not in found:
+            found.add(address.version)
+            yield NetworkKey(vni, DEFAULTS[address.version]), Network(via=address.ip)
+
+
+def wanted(vni: int, addresses: Iterable[IPInterface]) -> dict[bytes, bytes]:
+    """The entries of a gateway, packed; arguments as for :func:`leading`."""
+    return {
+        codec.pack_network_key(key): codec.pack_network(key, network, feed=FEED.number)
+        for key, network in leading(vni, addresses)
+    }
 
 
 def keys(vni: int) -> set[bytes]:
