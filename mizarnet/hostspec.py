@@ -41,6 +41,7 @@ from mizarnet._plain import plain
 from mizarnet.errors import InvalidTypeError, InvalidValueError, NotFoundError, SpecError
 
 PathLike: TypeAlias = str | os.PathLike[str]
+_K = TypeVar("_K")
 _P = TypeVar("_P")
 
 
@@ -162,6 +163,25 @@ def _given_of(spec: EndpointSpec | GatewaySpec) -> frozenset[str]:
     )
 
 
+def _to_given(
+    value: Mapping[_K, Iterable[str]], cls: type[EndpointSpec] | type[GatewaySpec], argument: str
+) -> dict[_K, frozenset[str]]:
+    """Names of fields, by the name or VNI of what they are of; raises ``InvalidTypeError``, ``InvalidValueError``."""
+    known = {field.name for field in attrs.fields(cls)}
+    if not isinstance(value, Mapping):
+        raise InvalidTypeError(f"{argument} must be a mapping, not {type(value).__name__}", argument=argument)
+    found: dict[_K, frozenset[str]] = {}
+    for key, fields in value.items():
+        names = [*arguments.check_items(fields, argument=argument, what="names of fields")]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise InvalidValueError(
+                f"{argument}: {cls.__name__} has no field {unknown[0]!r}", argument=argument, value=unknown[0]
+            )
+        found[key] = frozenset(names)
+    return found
+
+
 def _checked(value: _P | None, cls: type[_P], name: str) -> _P | None:
     if value is not None and not isinstance(value, cls):
         raise InvalidTypeError(
@@ -257,8 +277,8 @@ class HostSpec(Described):
         endpoints: Endpoints of this host. Of each, the fields that were given are compared.
         remotes: Endpoints of other hosts, by VNI and address.
         gateways: Gateways of this host, one for each VNI. Of each, the fields that were given are compared.
-        given: Names of the fields that were given, by the endpoint's name; by default those that are not as they are by
-            default.
+        given: Names of the fields that were given, by the endpoint's name: all that are not as they are by default, and
+            others.
         given_gateways: The same of gateways, by their VNI.
 
     Raises:
@@ -287,12 +307,16 @@ class HostSpec(Described):
     _DESCRIBED = ("tunnel", "agent", "switch", "networks", "peers", "endpoints", "remotes", "gateways")
 
     def __attrs_post_init__(self) -> None:
-        given = {spec.name: self.given.get(spec.name, _given_of(spec)) for spec in self.endpoints or ()}
-        object.__setattr__(self, "given", given)
-        of_gateways = {
-            spec.vni: self.given_gateways.get(spec.vni, _given_of(spec)) for spec in self.gateways or ()
+        given = _to_given(self.given, EndpointSpec, "given")
+        union = {
+            each.name: given.get(each.name, frozenset()) | _given_of(each) for each in self.endpoints or ()
         }
-        object.__setattr__(self, "given_gateways", of_gateways)
+        object.__setattr__(self, "given", union)
+        of_ways = _to_given(self.given_gateways, GatewaySpec, "given_gateways")
+        ways = {
+            each.vni: of_ways.get(each.vni, frozenset()) | _given_of(each) for each in self.gateways or ()
+        }
+        object.__setattr__(self, "given_gateways", ways)
         errors = Errors()
         homes: dict[tuple[str, object], str] = {}
         vnis: dict[int, str] = {}
@@ -694,6 +718,10 @@ def _add_others(found: Mapping[str, dict[str, Any]], errors: Errors) -> None:
             errors.add(path, "is missing: the other hosts' entries lead there")
         elif locals_.setdefault(tunnel.local, name) != name:
             errors.add(path, f"{tunnel.local} is the address of host {locals_[tunnel.local]} as well")
+        elif tunnel.local.version != (first := next(iter(locals_))).version:
+            errors.add(
+                path, f"{tunnel.local} is no IPv{first.version} address, as that of host {locals_[first]} is"
+            )
         own: dict[tuple[str, object], str] = {}
         for path, spec in _homes(values.get("endpoints"), values.get("gateways")):
             _claim(spec, f"hosts.{name}.{path}", own, errors)
