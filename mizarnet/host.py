@@ -195,8 +195,9 @@ class Host(Described, Closing):
                 ``plan:<owner>``. None: nothing is deleted, and entries are written by hand.
 
         Raises:
-            InvalidValueError: ``owner`` does not end with its only ``/``, an endpoint's name does not begin with it, or
-                the specification names no tunnel, and the host does not have exactly one.
+            InvalidValueError: ``owner`` does not end with its only ``/``, an endpoint's name does not begin with it,
+                the specification names no tunnel, and the host does not have exactly one, or an entry leads to this
+                host, or to one of another IP version than the tunnel's.
             LayoutError: Another version of this package attached the agent.
             ExistsError: Programs of two agents are on the tunnel.
         """

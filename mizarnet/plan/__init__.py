@@ -16,13 +16,14 @@ from mizarnet._datapath.feeds import Feed
 from mizarnet._datapath.host import Host as Session
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
-from mizarnet._model.finding import Action, Change, Finding, FindingKind, Report
+from mizarnet._model.finding import Action, Change, Finding, FindingKind, Report, Subject
 from mizarnet._model.html import table
 from mizarnet._model.public import public
 from mizarnet._model.specs import EndpointSpec
 from mizarnet._plain import plain
 from mizarnet.errors import (
     BulkError,
+    CapacityError,
     ClosedError,
     ForkedError,
     InvalidTypeError,
@@ -106,9 +107,11 @@ class Plan(Described):
         """Make these changes, and no others, in an order that is safe under traffic.
 
         Peers are widened first, then networks and remotes come, then endpoints; what goes, goes the other way round. A
-        key that turns from an endpoint of this host to a remote, or back, is never absent. After tunnel or agent were
-        replaced, what follows from that is planned and made as well. That takes ``"create"``, too, since all endpoints
-        are made again; entries, and what else the specification leaves open, stay.
+        key that turns from an endpoint of this host to a remote, or back, is never absent; that of a gateway is for as
+        long as it is made or deleted. After tunnel or agent were replaced, what follows from that is planned and made
+        as well. That takes ``"create"``, too, since all endpoints are made again, and ``"delete"`` if the specification
+        does not have some of them; entries, and what else the specification leaves open, stay. The same holds for
+        switch and gateways that went to another device with their tunnel and are specified for one.
 
         Args:
             allow: Actions that may be done: ``"create"``, ``"update"``, ``"replace"``, ``"delete"``.
@@ -134,17 +137,32 @@ class Plan(Described):
         with Place(
             self._session, self._netns, self._found.tunnel, self._found.seen, feed_of(self._owner)
         ) as place:
-            run = _Run(place, allowed, progress, len(self._found.steps))
+            run = _Run(place, allowed, progress, len(self._found.steps), _ends(self._found.steps))
             run.all(self._found.steps)
-            if run.plans_again:
-                again = compare(self._session, self._spec, place.feed, self._owner)
-                run.again([step for step in again.steps if not _is_replaced(step)])
+            if run.plans_again or place.moved:
+                spec = self._spec if place.kept is None else place.kept.complete(self._spec)
+                again = compare(self._session, spec, place.feed, self._owner).steps
+                if not run.plans_again:
+                    again = [
+                        step for step in again if _is_follower(step) and step.change.object not in run.unmade
+                    ]
+                run.again([step for step in again if not _is_replaced(step)])
         return run.report()
+
+
+def _is_follower(step: AnyStep) -> bool:
+    """Whether a step is for what went to another device with its tunnel, though it is specified for one."""
+    return step.change.object.kind in ("switch", "gateway") and step.change.action in ("update", "replace")
 
 
 def _is_replaced(step: AnyStep) -> bool:
     """Whether a step would replace tunnel or agent once more."""
     return isinstance(step, Step) and step.plans_again
+
+
+def _ends(steps: Iterable[AnyStep]) -> bool:
+    """Whether some of the steps delete an endpoint or a gateway."""
+    return any(isinstance(each, Step) and each.change.action == "delete" for each in steps)
 
 
 def _action(value: object) -> Action:
@@ -216,6 +234,7 @@ class _Run:
     allowed: frozenset[Action]
     progress: Progress | None
     total: int
+    _deletes: bool
     done: list[Change] = attrs.field(factory=list[Change], init=False)
     left: list[Change] = attrs.field(factory=list[Change], init=False)
     stale: list[Change] = attrs.field(factory=list[Change], init=False)
@@ -223,6 +242,7 @@ class _Run:
     stopped: bool = attrs.field(default=False, init=False)
     plans_again: bool = attrs.field(default=False, init=False)
     _ended: int = attrs.field(default=0, init=False)
+    _waiting: list[list[AnyStep]] = attrs.field(factory=list["list[AnyStep]"], init=False)
 
     def all(self, steps: list[AnyStep]) -> None:
         """Take all steps, in their order."""
@@ -249,13 +269,29 @@ class _Run:
             if isinstance(step, Step) and step.change in (*self.left, *self.stale, *self.failed):
                 # Without a tunnel, or an agent, there is nothing for the rest.
                 self.stopped |= step.rank <= Rank.AGENT and step.change.action == "create"
+        waiting, self._waiting = self._waiting, []
+        for together in waiting:
+            self._take(together, again=True)
         for each in steps:
-            if isinstance(each, HeirStep):
+            if isinstance(each, HeirStep) and not self.plans_again:
                 self._end_heir(each)
+
+    @property
+    def unmade(self) -> set[Subject]:
+        """Objects of changes that were not made."""
+        return {each.object for each in (*self.left, *self.stale, *self.failed)}
 
     def _may(self, step: AnyStep) -> bool:
         """Whether a step is allowed; one that ends endpoints, only if they may be made again."""
-        needed = {step.change.action, *(["create"] if _is_replaced(step) else [])}
+        if step.rank is Rank.GATEWAYS_COME and not self.allowed & {"create", "replace"}:
+            return False
+        if step.rank is Rank.GATEWAYS_WENT and any(each.kind == "gateway" for each in self.unmade):
+            return False
+        needed: set[Action] = {step.change.action}
+        if _is_replaced(step):
+            needed.add("create")
+            if self._deletes:
+                needed.add("delete")
         return needed <= self.allowed
 
     def again(self, steps: list[AnyStep]) -> None:
@@ -273,7 +309,11 @@ class _Run:
             or step.change.action != "create"
         ):
             return False
-        missing = [each.object for each in (*self.stale, *self.failed) if each.object.kind == "network"]
+        missing = [
+            each.object
+            for each in (*self.left, *self.stale, *self.failed)
+            if each.object.kind == "network" and each.action != "delete"
+        ]
         return any(each.name.startswith(f"{wanted.vni}/") for each in missing)
 
     def _end_heir(self, step: HeirStep) -> None:
@@ -283,40 +323,50 @@ class _Run:
         )
         self._end(self.done if went else self.left, step.change)
 
-    def _take(self, steps: list[AnyStep]) -> None:
+    def _take(self, steps: list[AnyStep], *, again: bool = False) -> None:
         if not steps:
             return
-        first = steps[0]
+        ended: list[tuple[list[Change], Change]] = []
         try:
-            if isinstance(first, EntryStep):
-                self._write([each for each in steps if isinstance(each, EntryStep)])
-            elif isinstance(first, RepairStep):
-                self._repair([each for each in steps if isinstance(each, RepairStep)])
-            elif isinstance(first, Step):
-                first.run(self.place)
-                if first.rank <= Rank.AGENT:
-                    self.place.forget()
-                self.plans_again |= first.plans_again
-                self._end(self.done, first.change)
+            ended += self._run(steps)
         except Stale:
-            self._end(self.stale, first.change)
+            ended.append((self.stale, steps[0].change))
         except (ClosedError, ForkedError):
             raise
         except MizarnetError as error:
+            if isinstance(error, CapacityError) and isinstance(steps[0], EntryStep) and not again:
+                self._waiting.append(steps)  # for what goes: a table that is nearly full has no room for both
+                return
+            is_stale = isinstance(error, self.place.seen)
             for each in steps:
-                if isinstance(error, self.place.seen):
-                    self._end(self.stale, each.change)
-                    continue
-                self.failed[each.change] = error
-                self._tell(each.change)
+                if is_stale:
+                    ended.append((self.stale, each.change))
+                else:
+                    self.failed[each.change] = error
+                    self._tell(each.change)
+        for where, change in ended:
+            self._end(where, change)
 
-    def _write(self, steps: list[EntryStep]) -> None:
+    def _run(self, steps: list[AnyStep]) -> list[tuple[list[Change], Change]]:
+        """Make changes; where each belongs afterwards."""
+        first = steps[0]
+        if isinstance(first, EntryStep):
+            return self._write([each for each in steps if isinstance(each, EntryStep)])
+        if isinstance(first, RepairStep):
+            return self._repair([each for each in steps if isinstance(each, RepairStep)])
+        if isinstance(first, Step):
+            first.run(self.place)
+            if first.rank <= Rank.AGENT:
+                self.place.forget()
+            self.plans_again |= first.plans_again
+        return [(self.done, first.change)]
+
+    def _write(self, steps: list[EntryStep]) -> list[tuple[list[Change], Change]]:
         table = entries.TABLES[steps[0].table]
         stale = entries.write(self.place.datapath(), self.place.tunnel, table, steps, self.place.feed)
-        for each in steps:
-            self._end(self.stale if each.key in stale else self.done, each.change)
+        return [(self.stale if each.key in stale else self.done, each.change) for each in steps]
 
-    def _repair(self, steps: list[RepairStep]) -> None:
+    def _repair(self, steps: list[RepairStep]) -> list[tuple[list[Change], Change]]:
         report = repairs.repair(self.place.session, [each.finding for each in steps])
         left = {each.key for each in report.left if not isinstance(each, Change)}
         if any(each.finding.object.kind == "tunnel" for each in steps):
@@ -324,8 +374,7 @@ class _Run:
             after = confirmed(lambda: look_at_host(self.place.session))
             follow = [each for each in after if each.kind is FindingKind.MTU_DIFFERS]
             repairs.repair(self.place.session, follow)
-        for each in steps:
-            self._end(self.left if each.finding.key in left else self.done, each.change)
+        return [(self.left if each.finding.key in left else self.done, each.change) for each in steps]
 
     def _end(self, where: list[Change], change: Change) -> None:
         where.append(change)

@@ -10,11 +10,13 @@ import attrs
 
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import Feed
+from mizarnet._datapath.gateways.networks import FEED as WAYS
+from mizarnet._datapath.gateways.networks import leading
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model import codec
 from mizarnet._model.codec import feed_text
-from mizarnet._model.finding import Change
+from mizarnet._model.finding import Change, FindingKind
 from mizarnet._model.specs import EndpointKey
 from mizarnet.errors import (
     AgentNotFoundError,
@@ -24,11 +26,11 @@ from mizarnet.errors import (
     TunnelNotFoundError,
 )
 from mizarnet.hostspec import HostSpec
-from mizarnet.plan import devices, endpoints, entries, gateways
+from mizarnet.plan import devices, endpoints, entries, gateways, order
 from mizarnet.plan.endpoints import Endpoints
 from mizarnet.plan.entries import NETWORKS, PEERS, REMOTES, Difference, Table
-from mizarnet.plan.order import in_order
-from mizarnet.plan.step import AnyStep, HeirStep, Step
+from mizarnet.plan.gateways import Turnover
+from mizarnet.plan.step import AnyStep, HeirStep, Rank, RepairStep, Step
 
 
 @attrs.frozen
@@ -64,14 +66,16 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         if datapath is not None:
             stack.enter_context(closing(datapath))
         conflicts: list[Change] = []
-        steps = [*devices.compare(spec, device, datapath, owner, conflicts)]
-        steps += _tables(spec, datapath, feed, owner, conflicts)
+        refuse_hosts(spec, device)
+        ways: list[AnyStep] = []
         if spec.gateways is not None:
-            steps += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
+            ways += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
+        steps = [*devices.compare(spec, device, datapath, owner, conflicts), *ways]
+        steps += _tables(spec, datapath, feed, owner, ways, conflicts)
     seen: list[type[MizarnetError]] = [] if device is None else [TunnelNotFoundError]
     if datapath is not None:
         seen += [AgentNotFoundError, StaleHandleError]
-    return Comparison(name, tuple(seen), in_order(sorted(steps, key=lambda step: step.rank)), conflicts)
+    return Comparison(name, tuple(seen), order.in_order(sorted(steps, key=lambda step: step.rank)), conflicts)
 
 
 def _only(there: list[TunnelDevice]) -> str:
@@ -85,10 +89,28 @@ def _only(there: list[TunnelDevice]) -> str:
     return there[0].name
 
 
+def refuse_hosts(spec: HostSpec, device: TunnelDevice | None) -> None:
+    """Raises ``InvalidValueError`` for a host that entries cannot lead to from the tunnel."""
+    local = spec.tunnel.local if spec.tunnel is not None else None
+    local = local or (None if device is None else device.local)
+    if local is None:
+        return  # it is seen when they are written
+    remotes = (("remotes", each.host) for each in (spec.remotes or {}).values())
+    switches = (("networks", host) for each in (spec.networks or {}).values() for host in each.switches)
+    for section, host in dict.fromkeys([*remotes, *switches]):
+        entries.refuse_host(host, local, what=section)
+
+
 def _tables(
-    spec: HostSpec, datapath: DataPath | None, feed: Feed, owner: str | None, conflicts: list[Change]
+    spec: HostSpec,
+    datapath: DataPath | None,
+    feed: Feed,
+    owner: str | None,
+    ways: list[AnyStep],
+    conflicts: list[Change],
 ) -> Iterator[AnyStep]:
     names = dict(entries.names_of(datapath))
+    coming, going = Turnover.coming(ways), Turnover.going(ways)
 
     def differ(
         table: Table, wanted: dict[bytes, bytes], without: frozenset[bytes] = frozenset()
@@ -103,14 +125,19 @@ def _tables(
             prune=owner is not None,
         )
         conflicts.extend(found.conflicts)
+        for at, step in enumerate(found.steps):
+            if step in going and step.value is not None and step.seen is None:
+                found.steps[at] = attrs.evolve(step, rank=Rank.GATEWAYS_WENT)
+            elif step in coming and step.value is None:
+                found.steps[at] = attrs.evolve(step, rank=Rank.GATEWAYS_COME)
         return found
 
     if spec.peers is not None:
         packed = {codec.pack_peer_key(each): codec.pack_peer(each, feed=feed.number) for each in spec.peers}
         yield from differ(PEERS, packed).steps
     if spec.networks is not None:
-        yield from differ(NETWORKS, entries.packed_networks(spec.networks, feed)).steps
-    found = Endpoints.read(datapath) if spec.endpoints is not None else None
+        yield from differ(NETWORKS, *_networks(spec, datapath, feed, going)).steps
+    found = None if spec.endpoints is None and spec.remotes is None else Endpoints.read(datapath)
     of_endpoints: list[AnyStep] = []
     if found is not None and spec.endpoints is not None:
         of_endpoints = [*endpoints.compare(found, spec.endpoints, spec.given, owner)]
@@ -121,11 +148,42 @@ def _tables(
             for each in spec.endpoints or ()
             for address in each.ip
         )
-        remotes = differ(REMOTES, entries.packed_remotes(spec.remotes, feed), own)
+        wanted = entries.packed_remotes(spec.remotes, feed)
+        remotes = differ(REMOTES, wanted, own | going.remotes)
         yield from remotes.steps
+        remotes.local.update(_handed_over(wanted, found, datapath))
         if remotes.local:
             of_endpoints = [*_inherited(of_endpoints, found, spec, remotes.local, datapath, conflicts)]
     yield from of_endpoints
+
+
+def _networks(
+    spec: HostSpec, datapath: DataPath | None, feed: Feed, going: Turnover
+) -> tuple[dict[bytes, bytes], frozenset[bytes]]:
+    """The wanted networks, and the keys of those that are there now and go with a gateway.
+
+    What a gateway that is specified writes itself is not wanted once more.
+    """
+    wanted, there = entries.packed_networks(spec.networks or {}, feed), NETWORKS.entries(datapath)
+    written = [key for key, value in there.items() if codec.network_feed(value) == WAYS.number]
+    own = {key: way for each in spec.gateways or () for key, way in leading(each.vni, each.ip)}
+    for key in written:
+        way = own.get(codec.unpack_network_key(key))
+        if way is not None and key in wanted and codec.unpack_network(wanted[key]) == way:
+            del wanted[key]
+    stay = Turnover.of(order.of_gateway(each) for each in spec.gateways or ()).networks
+    return wanted, frozenset(written) & going.networks - stay
+
+
+def _handed_over(
+    wanted: dict[bytes, bytes], found: Endpoints | None, datapath: DataPath | None
+) -> Iterator[tuple[bytes, bytes]]:
+    """Entries as they shall be that endpoints of this host still claim: a change was cut off behind the first half."""
+    there = REMOTES.entries(datapath)
+    for record in () if found is None else found.records.values():
+        for key in record.pack_endpoints():
+            if key in wanted and there.get(key) == wanted[key]:
+                yield key, wanted[key]
 
 
 def _inherited(
@@ -139,7 +197,10 @@ def _inherited(
     """The steps of endpoints, with the entries that go over from one that leaves to another host."""
     left = dict(local)
     wanted = {each.name: each for each in spec.endpoints or ()}
+    leaving = {step.change.object.name for step in steps if _heirs(step, found, left)}
     for step in steps:
+        if _is_entry_repair(step) and step.change.object.name in leaving:
+            continue  # it would get back what it is about to leave
         heirs = _heirs(step, found, left)
         if not heirs or found is None or not isinstance(step, Step):
             yield step
@@ -149,11 +210,19 @@ def _inherited(
             del left[key]
             have = found.records[name].pack_endpoints()[key]
             yield HeirStep(entries.heir_change(key, value, have, name), key, value, name)
-        yield endpoints.with_heirs(step, found, wanted.get(name), heirs)
+        yield endpoints.with_heirs(step, found, wanted.get(name), spec.given.get(name, frozenset()), heirs)
     for key, value in left.items():
         there = None if datapath is None else datapath.maps.endpoints.lookup(key)
-        if there is not None and codec.is_local(there):
+        if there is None or not codec.is_local(there):
+            continue
+        if found is not None and found.is_of_dead(key):
+            yield entries.step_of(REMOTES, "update", key, value, there)
+        else:
             conflicts.append(entries.local_conflict(key, value, there))
+
+
+def _is_entry_repair(step: AnyStep) -> bool:
+    return isinstance(step, RepairStep) and step.finding.kind is FindingKind.ENTRY_DIFFERS
 
 
 def _heirs(step: AnyStep, found: Endpoints | None, left: dict[bytes, bytes]) -> dict[bytes, bytes]:

@@ -22,16 +22,17 @@ from mizarnet._kernel.netlink import get_link
 from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Subject
-from mizarnet._model.specs import Shortcut, TunnelSpec
+from mizarnet._model.specs import Encap, Shortcut, TunnelSpec
 from mizarnet._plain import text
 from mizarnet.agent import TransitAgent, datapath_of
-from mizarnet.errors import ExistsError, MizarnetError
+from mizarnet.errors import ExistsError, MizarnetError, UnsupportedError
+from mizarnet.features import probe_encapsulation
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart, TunnelPart
 from mizarnet.plan import kept
 from mizarnet.plan.kept import Kept
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 from mizarnet.switch import TransitSwitch
-from mizarnet.tunnel import Tunnel, place_of
+from mizarnet.tunnel import Tunnel, device_of, place_of
 
 _CREATED = ("encap", "underlay", "local", "port", "mtu")
 _MOVES = ("local", "underlay", "mtu")
@@ -50,9 +51,9 @@ def compare(
     A tunnel or agent that would have to be replaced is a conflict as long as it has other users.
     """
     usable = datapath is not None and datapath.maps.read_meta().state is State.LIVE
-    found = [] if spec.tunnel is None else [*_tunnel(spec, device)]
+    found = [] if spec.tunnel is None else [*_tunnel(spec, device, owner)]
     if spec.tunnel is not None or spec.agent is not None:
-        found += _agent(spec, device, datapath if usable else None)
+        found += _agent(spec, device, datapath if usable else None, owner)
     for step in found:
         others = [*kept.users(datapath if usable else None, spec, owner)] if step.plans_again else []
         if others:
@@ -77,7 +78,7 @@ def _listed(names: list[str]) -> str:
 # -- the tunnel --------------------------------------------------------------------------------------------
 
 
-def _tunnel(spec: HostSpec, device: TunnelDevice | None) -> Iterator[Step]:
+def _tunnel(spec: HostSpec, device: TunnelDevice | None, owner: str | None) -> Iterator[Step]:
     part = spec.tunnel
     assert part is not None
     subject = Subject("tunnel", part.name)
@@ -102,7 +103,7 @@ def _tunnel(spec: HostSpec, device: TunnelDevice | None) -> Iterator[Step]:
     else:
         reason += "; every endpoint is made again"
         change = Change("replace", subject, values, found, reason, True)
-        yield Step(change, Rank.TUNNEL, _replace_tunnel(device, part, spec), plans_again=True)
+        yield Step(change, Rank.TUNNEL, _replace_tunnel(device, spec, owner), plans_again=True)
 
 
 def _facts(device: TunnelDevice) -> dict[str, Any]:
@@ -153,29 +154,64 @@ def _move_tunnel(seen: TunnelDevice, given: Fields) -> Callable[[Place], object]
     return run
 
 
-def _replace_tunnel(seen: TunnelDevice, part: TunnelPart, spec: HostSpec) -> Callable[[Place], object]:
+def _replace_tunnel(seen: TunnelDevice, spec: HostSpec, owner: str | None) -> Callable[[Place], object]:
+    part = spec.tunnel
+    assert part is not None  # it is what differs
+
     @whole
     def run(place: Place) -> None:
         with place.session.locked():
             now = _refuse_stale(place, seen)
             with _found(now) as datapath:
+                kept.refuse_users(datapath, spec, owner)
                 before = Kept.of(datapath, spec)
-            refuse_unfit_spec(now, TunnelSpec(**_arguments(part)))
+            wanted = _completed(part, now)
+            refuse_unfit_spec(now, TunnelSpec(**wanted))
+            _refuse_unknown(part.encap, now)
             before.refuse_too_many(spec)
             install.refuse_unfit(now, before.agent)
             now.delete(force=True)
         moved = before.switch if part.underlay == seen.underlay else before.switch and SwitchPart()
-        before = attrs.evolve(before, switch=moved)
-        with place.path() as path, Tunnel.create(part.name, **_arguments(part), netns=path) as made:
-            _attach(made, spec, before)
+        place.kept = before
+        try:
+            _make(place, part.name, wanted, spec, attrs.evolve(before, switch=moved))
+        except MizarnetError as error:
+            try:
+                _make(place, part.name, _facts(now), spec, before)
+            except MizarnetError as left:
+                error.add_note(f"The tunnel is gone, and could not be made again as it was: {left}")
+            raise
 
     return run
+
+
+def _make(place: Place, name: str, wanted: Fields, spec: HostSpec, before: Kept) -> None:
+    with place.path() as path, Tunnel.create(name, **wanted, netns=path) as made:
+        _attach(made, spec, before)
+
+
+def _refuse_unknown(encap: Encap, now: TunnelDevice) -> None:
+    """Raises ``UnsupportedError`` for an encapsulation that this kernel lacks."""
+    if encap is not now.encap and (found := probe_encapsulation(encap)).available is False:
+        raise UnsupportedError(found.reason, feature=encap.value, hint="leave encap= as it is")
+
+
+def _completed(part: TunnelPart, now: TunnelDevice) -> dict[str, Any]:
+    """What a tunnel is made again with: an MTU below what its underlay takes stays, if the new one takes it, too."""
+    wanted, version = _arguments(part), (part.local or now.local).version
+    below = [now.find_underlay(), get_link(now.host, part.underlay)]
+    takes = [0 if link is None else link.mtu - part.encap.overhead(version) for link in below]
+    if part.mtu is None and now.mtu < takes[0] and now.mtu <= takes[1]:
+        wanted["mtu"] = now.mtu
+    return wanted
 
 
 # -- the agent ---------------------------------------------------------------------------------------------
 
 
-def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | None) -> Iterator[Step]:
+def _agent(
+    spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | None, owner: str | None
+) -> Iterator[Step]:
     name = device.name if device is not None else spec.tunnel.name if spec.tunnel is not None else ""
     subject, part = Subject("agent", name), spec.agent or AgentPart()
     if datapath is None:
@@ -204,7 +240,7 @@ def _agent(spec: HostSpec, device: TunnelDevice | None, datapath: DataPath | Non
             return
         reason += "; every endpoint is made again"
         change = Change("replace", subject, values, found, reason, True)
-        yield Step(change, Rank.AGENT, _replace_agent(spec, datapath.meta_id), plans_again=True)
+        yield Step(change, Rank.AGENT, _replace_agent(spec, owner, datapath.meta_id), plans_again=True)
 
 
 @contextmanager
@@ -223,7 +259,7 @@ def _attach(tunnel: Tunnel, spec: HostSpec, before: Kept) -> None:
     wanted = before.agent
     with TransitAgent.attach(
         tunnel,
-        peers=None if spec.peers is None and not before.entries else (),
+        peers=None if spec.peers is None and before.is_first else (),
         max_endpoints=wanted.max_endpoints,
         max_local=wanted.max_local,
         hook="auto" if wanted.hook is None else wanted.hook,
@@ -250,17 +286,20 @@ def _update_agent(shortcut: Shortcut) -> Callable[[Place], object]:
     return run
 
 
-def _replace_agent(spec: HostSpec, seen: int) -> Callable[[Place], object]:
+def _replace_agent(spec: HostSpec, owner: str | None, seen: int) -> Callable[[Place], object]:
     @whole
     def run(place: Place) -> None:
         with place.opened() as tunnel:
-            with TransitAgent.open(tunnel) as agent:
-                if place.datapath().meta_id != seen:
+            device = device_of(tunnel)
+            with place.session.locked():
+                datapath = place.datapath()
+                if datapath.meta_id != seen:
                     raise Stale
-                before = Kept.of(datapath_of(agent), spec)
+                kept.refuse_users(datapath, spec, owner)
+                before = place.kept = Kept.of(datapath, spec)
                 before.refuse_too_many(spec)
-                install.refuse_unfit(TunnelDevice.open(place.session, tunnel.name), before.agent)
-                agent.detach(force=True)
+                install.refuse_unfit(device, before.agent)
+                install.remove(device, datapath, force=True)
             _attach(tunnel, spec, before)
 
     return run
@@ -276,8 +315,11 @@ def _switch(part: SwitchPart, datapath: DataPath | None) -> Iterator[Step]:
         reason = "attached, with forwarding on"
         yield Step(Change("create", subject, part, None, reason), Rank.SWITCH, _attach_switch(part))
         return
-    there = {"underlay": standing[0].link.name, "mode": standing[0].mode}
+    there: dict[str, object] = {"underlay": standing[0].link.name, "mode": standing[0].mode}
     wanted = attrs.asdict(part, recurse=False)
+    given = None if part.underlay is None else get_link(standing[0].host, part.underlay)
+    if given is not None and given.ifindex == standing[0].link.ifindex:
+        there["underlay"] = part.underlay  # by its alternative name, perhaps
     differing = differences(wanted, there)
     if differing:
         values = {name: wanted[name] for name in differing}

@@ -22,19 +22,15 @@ from mizarnet._model.differences import differences
 from mizarnet._model.enumerations import State
 from mizarnet._model.finding import Change, Finding, FindingKind, Subject
 from mizarnet._model.layout import varied
-from mizarnet._model.specs import EndpointSpec, Kind
+from mizarnet._model.specs import EndpointSpec, Kind, MacAddress
 from mizarnet._plain import text
 from mizarnet.plan import order
 from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
 
 IN_PLACE = ("ip", "gateway", "routes", *OPTIONS)
 """Fields of an endpoint that change in place."""
-_NOT_LIVE = {
-    FindingKind.DEVICE_GONE,
-    FindingKind.NAMESPACE_GONE,
-    FindingKind.UNFINISHED,
-    FindingKind.ENDING,
-}
+_DEAD = {FindingKind.DEVICE_GONE, FindingKind.NAMESPACE_GONE}
+_NOT_LIVE = {*_DEAD, FindingKind.UNFINISHED, FindingKind.ENDING}
 
 
 @attrs.frozen
@@ -60,6 +56,11 @@ class Endpoints:
             if each.object.kind == "endpoint":
                 found[each.object.name].append(each)
         return cls({record.spec.name: record for record in tables.records()}, found)
+
+    def is_of_dead(self, key: bytes) -> bool:
+        """Whether an entry, by its packed key, is of an endpoint whose device is gone."""
+        owner = next((name for name, each in self.records.items() if key in each.pack_endpoints()), "")
+        return any(each.kind in _DEAD for each in self.findings.get(owner, ()))
 
 
 def compare(
@@ -88,6 +89,8 @@ def compare(
 
 def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Iterator[AnyStep]:
     name, record = spec.name, found.records.get(spec.name)
+    if record is not None:
+        spec = completed(record, spec, given)
     findings = found.findings.get(name, [])
     lost = [each for each in findings if each.kind in _NOT_LIVE]
     if record is None or record.state is not State.LIVE or lost:
@@ -116,7 +119,7 @@ def _compare(found: Endpoints, spec: EndpointSpec, given: frozenset[str]) -> Ite
             return
         change = Change("update", _subject(name), wanted, there, reason)
         step = Step(change, Rank.ENDPOINTS, _update(name, record, wanted, {}))
-        yield _claiming(step, record, _updated(record, wanted, given))
+        yield _claiming(step, record, attrs.evolve(_as_asked(record, given), **wanted))
     for each in findings:
         if each.repairable:
             yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
@@ -133,14 +136,20 @@ def _fields(spec: EndpointSpec, record: Record, given: frozenset[str]) -> tuple[
     return {name: wanted[name] for name in order}, {name: there[name] for name in order}
 
 
-def _updated(record: Record, wanted: Fields, given: frozenset[str]) -> EndpointSpec:
-    """What an endpoint is after a change in place, as one would ask for it."""
+def _as_asked(record: Record, given: frozenset[str]) -> EndpointSpec:
+    """What an endpoint is, as one would ask for it: without what it has from elsewhere."""
     now = varied(record.spec, mtu=record.mtu if record.own_mtu else None)
     if "gateway" not in given:
         now = varied(now, gateway=None)  # those of the networks, as the change would find them
-    if record.private:
-        now = varied(now, netns=None)
-    return attrs.evolve(now, **wanted)
+    return varied(now, netns=None) if record.private else now
+
+
+def completed(record: Record, spec: EndpointSpec, given: frozenset[str]) -> EndpointSpec:
+    """What an endpoint is when it is made again: as given, and what is left open as it was."""
+    there = _as_asked(record, given)
+    if there.mac == MacAddress.derive(there.vni, there.ip[0].ip):
+        there = varied(there, mac=None)
+    return attrs.evolve(there, **{name: getattr(spec, name) for name in given})
 
 
 def _claiming(step: Step, record: Record, after: EndpointSpec) -> Step:
@@ -151,23 +160,26 @@ def _claiming(step: Step, record: Record, after: EndpointSpec) -> Step:
     )
 
 
-def _part(change: Change, record: Record, after: EndpointSpec) -> tuple[Callable[[Place], object], Step]:
+def _part(
+    change: Change, record: Record, after: EndpointSpec, heirs: Mapping[bytes, bytes] = MappingProxyType({})
+) -> tuple[Callable[[Place], object], Step]:
     """An endpoint that goes first, and comes again as it shall be when what it needs is free."""
     name, gone = after.name, list[Record]()
 
     @whole
     def begin(place: Place) -> None:
         datapath = place.datapath()
-        with datapath.writing(SHARED_HOST, of_name(name)) as maps:
+        with datapath.writing(*_sections(name, heirs)) as maps:
             endpoints = LocalEndpoints(datapath, maps)
             _refuse_stale(endpoints, name, record)
+            _hand_over(place, datapath, endpoints, heirs)
             endpoints.delete(name)
             gone.append(record)
 
     @whole
     def run(place: Place) -> None:
         if not gone:
-            _replace(after, record)(place)
+            _replace(after, record, heirs)(place)
             return
         datapath = place.datapath()
         with datapath.writing(SHARED_HOST, of_name(name)) as maps:
@@ -179,22 +191,37 @@ def _part(change: Change, record: Record, after: EndpointSpec) -> tuple[Callable
 
 
 def with_heirs(
-    step: Step, found: Endpoints, wanted: EndpointSpec | None, heirs: Mapping[bytes, bytes]
+    step: Step,
+    found: Endpoints,
+    spec: EndpointSpec | None,
+    given: frozenset[str],
+    heirs: Mapping[bytes, bytes],
 ) -> Step:
     """The step of an endpoint that leaves addresses, which lead elsewhere before it does.
 
     Those of one that is made anew lead elsewhere right after it has gone.
+
+    Args:
+        step: Step of the endpoint.
+        found: The endpoints of this host.
+        spec: What it shall be; None: it is deleted.
+        given: The fields of that which were given.
+        heirs: Packed entries for these addresses.
     """
     name = step.change.object.name
     record = found.records[name]
-    if step.change.action == "delete":
+    if spec is None:
         run = _delete(name, record, heirs)
-    elif step.change.action == "update":
+        return attrs.evolve(step, run=run, rank=Rank.ENDPOINTS_GO)
+    if step.change.action == "update":
+        after = attrs.evolve(_as_asked(record, given), **step.change.wanted)
         run = _update(name, record, step.change.wanted, heirs)
     else:
-        assert wanted is not None  # a replaced endpoint is specified
-        run = _replace(wanted, record, heirs)
-    return attrs.evolve(step, run=run, rank=Rank.ENDPOINTS_GO, parted=None)
+        after = completed(record, spec, given)
+        run = _replace(after, record, heirs)
+    return attrs.evolve(
+        step, run=run, rank=Rank.ENDPOINTS_GO, parted=lambda: _part(step.change, record, after, heirs)
+    )
 
 
 def shown(spec: EndpointSpec) -> str:
@@ -269,7 +296,13 @@ def _update(
             assert record is not None  # as it was seen
             Gateways(datapath, maps).refuse_change(record, given)
             _hand_over(place, datapath, endpoints, heirs)
-            record, _ = endpoints.update(record, given)
+            try:
+                record, _ = endpoints.update(record, given)
+            except BaseException:
+                now = endpoints.named(name)
+                if heirs and now is not None and _settled(now) == _settled(record):  # nothing of it was done
+                    endpoints.hand_over({key: record.pack_endpoints()[key] for key in heirs})
+                raise
         LocalEndpoints.of(datapath).complete_device(record)
 
     return run

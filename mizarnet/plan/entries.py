@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -13,9 +13,11 @@ from mizarnet._datapath.feeds import Feed
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
 from mizarnet._model import codec
+from mizarnet._model.arguments import IPAddress
 from mizarnet._model.finding import Action, Change, Subject
 from mizarnet._model.specs import EndpointKey, Local, Network, NetworkKey, Remote
 from mizarnet._plain import text
+from mizarnet.errors import InvalidValueError
 from mizarnet.plan.step import EntryStep, Rank
 from mizarnet.tables import EndpointTable, NetworkTable, PeerSet
 
@@ -176,6 +178,11 @@ class _View:
         return EntryStep(change, rank, table.name, key, value, have)
 
 
+def step_of(table: Table, action: Action, key: bytes, value: bytes | None, have: bytes | None) -> EntryStep:
+    """The step that writes or deletes one entry."""
+    return _View(table).step(action, key, value, have)
+
+
 def _conflict(table: Table, key: bytes, value: bytes, have: bytes, feed: str) -> Change:
     wanted, there = table.read(value), table.read(have)
     whose = f"of feed {feed!r}" if feed else "written by hand"
@@ -201,9 +208,28 @@ def heir_change(key: bytes, value: bytes, have: bytes, endpoint: str) -> Change:
     )
 
 
+def refuse_host(host: IPAddress, local: IPAddress, *, what: str) -> None:
+    """Raises ``InvalidValueError`` for a host that a tunnel from ``local`` cannot lead to."""
+    wrong = "" if host.version == local.version else f"the tunnel's underlay is IPv{local.version}"
+    if host == local:
+        wrong = "is this host"
+    if wrong and (what != "networks" or host.version != local.version):
+        raise InvalidValueError(f"{what}: host {host}: {wrong}", argument="spec", value=host)
+
+
+def _hosts(table: Table, values: Iterable[bytes]) -> Iterator[IPAddress]:
+    for each in map(table.read, values):
+        if isinstance(each, Remote):
+            yield each.host
+        elif isinstance(each, Network):
+            yield from each.switches
+
+
 def write(datapath: DataPath, place: str, table: Table, steps: list[EntryStep], feed: Feed) -> set[bytes]:
     """Make changes of one table together, each if its entry is as it was seen; keys of those that were not."""
     put = {step.key: step.value for step in steps if step.value is not None}
+    for host in _hosts(table, set(put.values())):
+        refuse_host(host, datapath.local, what=table.name)
     gone = {step.key for step in steps if step.value is None}
     seen = {step.key: step.seen for step in steps if step.seen is not None}
     return table.cls(datapath, place).apply_seen(put, gone, feed, seen)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 import attrs
 
@@ -12,13 +13,17 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.gateway_notes import Noted
 from mizarnet._datapath.gateways import Gateways
 from mizarnet._kernel.jobs import whole
+from mizarnet._kernel.netlink import DEFAULTS, get_link
+from mizarnet._model import codec
+from mizarnet._model.arguments import IPAddress
 from mizarnet._model.differences import differences
 from mizarnet._model.finding import Change, Finding, Subject
 from mizarnet._model.gateways import GatewaySpec
-from mizarnet._model.specs import Life
+from mizarnet._model.specs import EndpointKey, Life, NetworkKey
 from mizarnet._plain import text
 from mizarnet.plan import order
-from mizarnet.plan.step import AnyStep, Fields, Place, Rank, RepairStep, Stale, Step
+from mizarnet.plan.entries import NETWORKS
+from mizarnet.plan.step import AnyStep, Claims, EntryStep, Fields, Place, Rank, RepairStep, Stale, Step
 
 _IN_PLACE = ("publish", "nat", "host_access")
 
@@ -51,6 +56,42 @@ def compare(
             yield Step(change, Rank.GATEWAYS_GO, _delete(vni, found), frees=order.of_gateway(found))
 
 
+@attrs.frozen
+class Turnover:
+    """The keys of entries that gateways of this host come to have by a plan, or have no longer.
+
+    Attributes:
+        remotes: Those of their addresses, packed.
+        networks: Those of 0.0.0.0/0 and ::/0, packed.
+    """
+
+    remotes: frozenset[bytes]
+    networks: frozenset[bytes]
+
+    @classmethod
+    def of(cls, claims: Iterable[Claims]) -> Turnover:
+        """From what gateways take or free."""
+        found = [each for claim in claims for each in claim]
+        addresses = [cast("tuple[int, IPAddress]", each[1:]) for each in found if each[0] == "address"]
+        return cls(
+            frozenset(codec.pack_endpoint_key(EndpointKey(vni, ip)) for vni, ip in addresses),
+            frozenset(codec.pack_network_key(NetworkKey(vni, DEFAULTS[ip.version])) for vni, ip in addresses),
+        )
+
+    @classmethod
+    def coming(cls, steps: Iterable[AnyStep]) -> Turnover:
+        """What gateways come to have by some steps."""
+        return cls.of(each.takes for each in steps if isinstance(each, Step))
+
+    @classmethod
+    def going(cls, steps: Iterable[AnyStep]) -> Turnover:
+        """What gateways no longer have after some steps."""
+        return cls.of(each.frees for each in steps if isinstance(each, Step))
+
+    def __contains__(self, step: EntryStep) -> bool:
+        return step.key in (self.networks if step.table == NETWORKS.name else self.remotes)
+
+
 def _compare(
     gateways: Gateways | None, noted: Noted | None, spec: GatewaySpec, given: frozenset[str]
 ) -> Iterator[AnyStep]:
@@ -59,7 +100,8 @@ def _compare(
         change = Change("create", _subject(spec.vni), spec, None, _shown(spec))
         yield Step(change, Rank.GATEWAYS, _create(spec, found), takes=order.of_gateway(spec))
         return
-    wanted, there = _fields(spec, found, given)
+    wanted, there = _fields(spec, _as_named(gateways, noted, spec, found), given)
+    spec = completed(found, spec, given)
     if wanted:
         reason = ", ".join(f"{name} {text(there[name])} -> {text(wanted[name])}" for name in wanted)
         if all(name in _IN_PLACE for name in wanted):
@@ -73,8 +115,16 @@ def _compare(
     yield from _repairs(gateway_findings(gateways, noted))
 
 
+def completed(found: GatewaySpec, spec: GatewaySpec, given: frozenset[str]) -> GatewaySpec:
+    """What a gateway is when it is made again: as given, and what is left open as it was."""
+    return attrs.evolve(found, **{name: getattr(spec, name) for name in given})
+
+
 def _claiming(step: Step, found: GatewaySpec, after: GatewaySpec) -> Step:
-    """The step of a gateway that is there, with what it takes and frees; ports that it gives up can go first."""
+    """The step of a gateway that is there, with what it takes and frees.
+
+    Ports that it gives up can go first; one that is made anew can go first as a whole.
+    """
     before, then = order.of_gateway(found), order.of_gateway(after)
     kept = tuple(each for each in found.publish if each.key in {other.key for other in after.publish})
     between = attrs.evolve(found, publish=kept)
@@ -84,14 +134,24 @@ def _claiming(step: Step, found: GatewaySpec, after: GatewaySpec) -> Step:
         run = _update(found.vni, between, step.change.wanted)
         return begin, attrs.evolve(step, run=run, parted=None)
 
-    in_place = step.change.action == "update"
-    return attrs.evolve(step, takes=then - before, frees=before - then, parted=part if in_place else None)
+    def part_whole() -> tuple[Callable[[Place], object], Step]:
+        return _delete(found.vni, found), attrs.evolve(step, run=_create(after, None), parted=None)
+
+    parted = part if step.change.action == "update" else part_whole
+    return attrs.evolve(step, takes=then - before, frees=before - then, parted=parted)
 
 
 def _repairs(findings: Iterable[Finding]) -> Iterator[RepairStep]:
     for each in findings:
         if each.repairable:
             yield RepairStep(Change("update", each.object, each.wanted, each.found, each.text), each)
+
+
+def _as_named(gateways: Gateways, noted: Noted, spec: GatewaySpec, found: GatewaySpec) -> GatewaySpec:
+    """The gateway, with its egress device by the name that the specification has, one of several perhaps."""
+    link = get_link(gateways.host, spec.egress)
+    same = link is not None and link.ifindex == noted.note.egress
+    return attrs.evolve(found, egress=spec.egress) if same else found
 
 
 def _fields(spec: GatewaySpec, found: GatewaySpec, given: frozenset[str]) -> tuple[Fields, Fields]:
@@ -161,7 +221,11 @@ def _replace(spec: GatewaySpec, seen: GatewaySpec, given: frozenset[str]) -> Cal
             gateways = Gateways(datapath, maps)
             noted = gateways.find(spec.vni)
             there = None if noted is None else gateways.spec(noted)
-            if there is not None and not _fields(spec, there, given)[0]:
+            if (
+                noted is not None
+                and there is not None
+                and not _fields(spec, _as_named(gateways, noted, spec, there), given)[0]
+            ):
                 return  # it went there with its tunnel, a step before
             noted = _seen(place, gateways, spec.vni, seen)
             assert noted is not None and there is not None  # as it was seen

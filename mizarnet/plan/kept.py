@@ -16,13 +16,16 @@ from mizarnet._datapath.gateways import Gateways
 from mizarnet._datapath.gateways.networks import FEED as GATEWAYS
 from mizarnet._datapath.hooks import deciding_hook
 from mizarnet._datapath.loader import capacity_of
+from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import Layer
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.specs import AgentSpec, EndpointSpec, Kind
 from mizarnet.errors import CapacityError
 from mizarnet.hostspec import AgentPart, HostSpec, SwitchPart
-from mizarnet.plan import entries
+from mizarnet.plan import entries, gateways
+from mizarnet.plan.endpoints import completed
 from mizarnet.plan.entries import TABLES
+from mizarnet.plan.step import Stale
 
 
 @attrs.frozen
@@ -33,11 +36,17 @@ class Kept:
         agent: What the new agent shall be.
         switch: The switch that stood, if the specification leaves it open.
         entries: Entries of tables, by table and feed.
+        endpoints: Records of the endpoints, by name.
+        gateways: The gateways, by VNI.
+        is_first: Whether there was no agent.
     """
 
     agent: AgentSpec
     switch: SwitchPart | None
     entries: Mapping[tuple[str, str], Mapping[bytes, bytes]]
+    endpoints: Mapping[str, Record]
+    gateways: Mapping[int, GatewaySpec]
+    is_first: bool
 
     @classmethod
     def of(cls, datapath: DataPath | None, spec: HostSpec) -> Kept:
@@ -45,7 +54,7 @@ class Kept:
         part = spec.agent or AgentPart()
         wanted = AgentSpec(**attrs.asdict(part, recurse=False))
         if datapath is None:
-            return cls(wanted, None, {})
+            return cls(wanted, None, {}, {}, {}, is_first=True)
         meta, capacity = datapath.maps.read_meta(), capacity_of(datapath.maps)
         hook = None if meta.layers == Layer.TCX | Layer.CLSACT else deciding_hook(meta.layers)
         agent = AgentSpec(
@@ -56,7 +65,31 @@ class Kept:
         )
         standing = [] if spec.switch is not None else switches.own(datapath)
         switch = SwitchPart(underlay=standing[0].link.name, mode=standing[0].mode) if standing else None
-        return cls(agent, switch, _entries(datapath))
+        records = {record.spec.name: record for record in LocalEndpoints.of(datapath).recorded()}
+        own = Gateways.of(datapath)
+        specs = {noted.note.vni: own.spec(noted) for noted in own.all()}
+        there = {vni: each for vni, each in specs.items() if each is not None}
+        return cls(agent, switch, _entries(datapath), records, there, is_first=False)
+
+    def complete(self, spec: HostSpec) -> HostSpec:
+        """The specification, with what it leaves open of endpoints and gateways as that was."""
+        made = [
+            completed(self.endpoints[each.name], each, spec.given[each.name])
+            if each.name in self.endpoints
+            else each
+            for each in spec.endpoints or ()
+        ]
+        ways = [
+            gateways.completed(self.gateways[each.vni], each, spec.given_gateways[each.vni])
+            if each.vni in self.gateways
+            else each
+            for each in spec.gateways or ()
+        ]
+        return attrs.evolve(
+            spec,
+            endpoints=None if spec.endpoints is None else made,
+            gateways=None if spec.gateways is None else ways,
+        )
 
     def refuse_too_many(self, spec: HostSpec) -> None:
         """Raises ``CapacityError`` if entries and the specified endpoints do not fit into the new agent's tables."""
@@ -98,15 +131,21 @@ def _entries(datapath: DataPath) -> dict[tuple[str, str], dict[bytes, bytes]]:
     return dict(found)
 
 
+def refuse_users(datapath: DataPath | None, spec: HostSpec, owner: str | None) -> None:
+    """Raises ``Stale`` if somebody else has come to use the agent since the plan was made."""
+    if [*users(datapath, spec, owner)]:
+        raise Stale
+
+
 def users(datapath: DataPath | None, spec: HostSpec, owner: str | None) -> Iterator[str]:
     """Endpoints and gateways that would end with the agent, and that neither the specification has nor it deletes."""
     if datapath is None:
         return
     names = {each.name for each in spec.endpoints or ()}
     vnis = {each.vni for each in spec.gateways or ()}
-    gateways = Gateways.of(datapath)
-    for noted in gateways.all():
-        there = gateways.spec(noted)
+    ways = Gateways.of(datapath)
+    for noted in ways.all():
+        there = ways.spec(noted)
         own = owner is not None and there is not None and there.name.startswith(owner)
         known = noted.note.vni in vnis and (owner is None or own)
         if there is not None and not known and not (own and spec.gateways is not None):

@@ -13,10 +13,15 @@ from mizarnet.plan.step import AnyStep, Claims, Place, Step
 
 
 def of_endpoint(spec: EndpointSpec) -> Claims:
-    """What an endpoint has for itself: its name, addresses, MAC and the name of its device."""
+    """What an endpoint has for itself: name, addresses, MAC, and in its namespace device, subnets, default routes."""
     mac = spec.mac or MacAddress.derive(spec.vni, spec.ip[0].ip)
     addresses = (("address", spec.vni, each.ip) for each in spec.ip)
-    return frozenset([("name", spec.name), *addresses, ("MAC", mac), ("device", spec.netns, spec.ifname)])
+    subnets = (("subnet", spec.netns, each.network) for each in spec.ip)
+    # Where the gateway is left open it is that of the network, if there is one.
+    gateways = (each.version for each in (spec.ip if spec.gateway is None else spec.gateway))
+    routes = (("default", spec.netns, version) for version in gateways)
+    device = ("device", spec.netns, spec.ifname)
+    return frozenset([("name", spec.name), *addresses, ("MAC", mac), device, *subnets, *routes])
 
 
 def of_gateway(spec: GatewaySpec) -> Claims:

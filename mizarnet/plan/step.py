@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -17,6 +17,9 @@ from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model.finding import Change, Finding
 from mizarnet.errors import MizarnetError
 from mizarnet.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from mizarnet.plan.kept import Kept
 
 
 class Rank(IntEnum):
@@ -30,12 +33,16 @@ class Rank(IntEnum):
     NETWORKS = 5
     REMOTES = 6
     ENDPOINTS = 7
-    GATEWAYS = 8
-    GATEWAYS_GO = 9
-    ENDPOINTS_GO = 10
-    REMOTES_GO = 11
-    NETWORKS_GO = 12
-    PEERS_GO = 13
+    GATEWAYS_COME = 8
+    """Entries that lead to a gateway elsewhere, and go before it is made here."""
+    GATEWAYS = 9
+    GATEWAYS_GO = 10
+    GATEWAYS_WENT = 11
+    """Entries that lead to a gateway elsewhere, which was here before."""
+    ENDPOINTS_GO = 12
+    REMOTES_GO = 13
+    NETWORKS_GO = 14
+    PEERS_GO = 15
 
 
 class Stale(Exception):
@@ -53,6 +60,7 @@ class Place(AbstractContextManager["Place"]):
         seen: What an error is of when something is gone that was there when the plan was made.
         feed: Writer of the entries.
         moved: Whether a step has given the tunnel another underlay, which takes the switch along.
+        kept: What was there before a step replaced tunnel or agent; None: none did.
     """
 
     session: Host
@@ -61,6 +69,7 @@ class Place(AbstractContextManager["Place"]):
     seen: tuple[type[MizarnetError], ...]
     feed: Feed
     moved: bool = attrs.field(default=False, init=False)
+    kept: Kept | None = attrs.field(default=None, init=False)
     _datapath: DataPath | None = attrs.field(default=None, init=False)
 
     def __exit__(self, *_: object) -> None:

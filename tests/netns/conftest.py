@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import mizarnet as mz
+from tests.support.fleet import Fleet, fleet_of_two
 from tests.support.namespace import Namespace
 from tests.support.vm import Guests
 from tests.support.vmm import Vmm
@@ -103,3 +104,10 @@ def version(request: pytest.FixtureRequest) -> int:
     """A family: mostly that which the endpoints speak."""
     found: int = request.param
     return found
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    """Two new hosts, for plans."""
+    with fleet_of_two() as made:
+        yield made

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -14,74 +14,17 @@ import attrs
 import pytest
 
 import mizarnet as mz
-from mizarnet import FindingKind, hostspec
+from mizarnet import hostspec
 from mizarnet._kernel.bpf import has_tcx
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.specs import EndpointSpec, Network, Remote
 from mizarnet.plan.endpoints import IN_PLACE
 from tests.support.depth import depth, some
+from tests.support.fleet import ADDRESSES, ALL, OWNER, Fleet, become
 from tests.support.flow import Probe
-from tests.support.namespace import Namespace
 from tests.support.outside import need_nftables
 from tests.support.traffic import assert_ping
-from tests.world import TUNNEL, UNDERLAY, cable, new_namespace, quiet
-
-ALL = ("create", "update", "replace", "delete")
-OWNER = "svc/"
-ADDRESSES = ("192.0.2.1", "192.0.2.2")
-
-
-@attrs.frozen
-class Fleet:
-    """Two hosts without anything on them, and namespaces for containers."""
-
-    spaces: tuple[Namespace, Namespace]
-    hosts: tuple[mz.Host, mz.Host]
-    inside: dict[str, Namespace]
-
-    def spec(self, number: int = 0, **sections: Any) -> dict[str, Any]:
-        """What a host shall have: a tunnel, and whatever is given."""
-        return {"tunnel": {"encap": "vxlan", "underlay": UNDERLAY, "local": ADDRESSES[number]}, **sections}
-
-    def endpoint(self, name: str, ip: str, **fields: Any) -> dict[str, Any]:
-        """An endpoint in the namespace of that name."""
-        space = self.inside[name.rpartition("/")[2]].name
-        return {"name": name, "vni": 7, "ip": ip, "netns": space, **fields}
-
-    def agent(self, number: int = 0) -> mz.TransitAgent:
-        """The agent of a host, which is there by now."""
-        (agent,) = self.hosts[number].agents()
-        return agent
-
-
-@pytest.fixture
-def fleet() -> Iterator[Fleet]:
-    """Two new hosts."""
-    spaces = (new_namespace("h1"), new_namespace("h2"))
-    inside = {name: new_namespace(name) for name in ("web", "app", "db")}
-    for each in inside.values():
-        quiet(each)
-    try:
-        cable(*spaces)
-        with mz.Host.open(netns=spaces[0].name) as one, mz.Host.open(netns=spaces[1].name) as other:
-            yield Fleet(spaces, (one, other), inside)
-            for host in (one, other):
-                host.clear(force=True)
-    finally:
-        for each in (*spaces, *inside.values()):
-            each.delete()
-
-
-def _apply(host: mz.Host, data: dict[str, Any], owner: str | None = OWNER, **how: Any) -> mz.Plan:
-    """Plan, apply, and see that nothing is left to plan."""
-    spec = mz.HostSpec.from_dict(data)
-    plan = host.plan(spec, owner=owner)
-    report = plan.apply(**how)
-    assert report, str(report)
-    again = host.plan(spec, owner=owner)
-    assert not again, str(again)
-    assert [each for each in host.check() if each.kind is not FindingKind.PEER_MISSING] == []
-    return plan
+from tests.world import TUNNEL, UNDERLAY
 
 
 def _told(plan: mz.Plan) -> list[tuple[str, str]]:
@@ -113,7 +56,7 @@ def _both(fleet: Fleet) -> list[dict[str, Any]]:
 def test_from_nothing_to_two_hosts_that_talk_in_the_order_of_the_plan(fleet: Fleet) -> None:
     told: list[tuple[int, int, str]] = []
     for host, data in zip(fleet.hosts, _both(fleet), strict=True):
-        plan = _apply(host, data, progress=lambda done, total, each: told.append((done, total, str(each))))
+        plan = become(host, data, progress=lambda done, total, each: told.append((done, total, str(each))))
         assert [each.object.kind for each in plan.changes] == [
             "tunnel",
             "agent",
@@ -228,7 +171,7 @@ def test_whatever_is_changed_by_hand_is_shown_and_undone(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     data["tunnel"]["mtu"] = 1450
     data["switch"] = {"mode": "generic"}
-    _apply(host, data)
+    become(host, data)
     spec = mz.HostSpec.from_dict(data)
     for name, deed in BY_HAND.items():
         deed(fleet)
@@ -337,7 +280,7 @@ def test_each_field_of_everything_else_that_differs_is_shown_and_undone(fleet: F
     data["switch"] = {"mode": "generic", "underlay": UNDERLAY}
     data["networks"].append({"vni": 7, "prefix": "10.3.0.0/16", "gateway": "10.3.0.1", "switches": []})
     data["gateways"] = [{**_GATEWAY, "publish": [_PORT], "nat": True, "host_access": False}]
-    _apply(host, data)
+    become(host, data)
     spec = mz.HostSpec.from_dict(data)
     for name in some([*FIELDS], 3):
         action, deed = FIELDS[name]
@@ -358,7 +301,7 @@ def test_each_field_of_everything_else_that_differs_is_shown_and_undone(fleet: F
 
 def test_a_replaced_agent_tunnel_and_switch_bring_all_back(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
-    _apply(host, data)
+    become(host, data)
     changes = {
         "agent": {"max_local": 16, "max_endpoints": 1000, "hook": "clsact", "shortcut": "off"},
         "switch": {"mode": "generic", "underlay": UNDERLAY},
@@ -427,7 +370,7 @@ def test_the_shortcut_changes_in_place_and_an_agent_comes_only_where_asked_for(f
     host = fleet.hosts[0]
     with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=fleet.spaces[0].name):
         assert not host.plan(mz.HostSpec()) and not host.plan(mz.HostSpec.from_dict({"remotes": []}))
-    assert _told(_apply(host, {"agent": {"shortcut": "off"}})) == [("create", f"agent {TUNNEL}")]
+    assert _told(become(host, {"agent": {"shortcut": "off"}})) == [("create", f"agent {TUNNEL}")]
     plan = host.plan(mz.HostSpec.from_dict({"agent": {"shortcut": "auto"}}), owner=OWNER)
     assert _told(plan) == [("update", f"agent {TUNNEL}")] and plan.apply()
     assert fleet.agent().state().shortcut.wanted is mz.Shortcut.AUTO
@@ -443,7 +386,7 @@ def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet)
     port = {"protocol": "tcp", "port": 8080, "ip": "10.0.0.1", "to_port": 80}
     gateway = {"vni": 7, "egress": "wan0", "ip": "10.0.0.254/24", "name": "svc/out"}
     data = fleet.spec(gateways=[gateway], endpoints=[fleet.endpoint("svc/web", "10.0.0.1/24")])
-    assert ("create", "gateway 7") in _told(_apply(host, data))
+    assert ("create", "gateway 7") in _told(become(host, data))
     steps: list[tuple[str, dict[str, Any]]] = [
         ("update", {"publish": [port]}),
         ("update", {"publish": [{**port, "port": 8081}]}),
@@ -457,16 +400,16 @@ def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet)
         gateway.update(change)
         spec = mz.HostSpec.from_dict(data)
         assert _told(host.plan(spec, owner=OWNER)) == [(action, "gateway 7")], change
-        _apply(host, data, allow=ALL)
+        become(host, data, allow=ALL)
     fleet.spaces[0].run("nft", "flush", "ruleset")
     assert host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
-    _apply(host, data)
+    become(host, data)
     other = {"gateways": [{**gateway, "name": "other/out"}], "endpoints": []}
     plan = host.plan(mz.HostSpec.from_dict(other), owner="other/")
     assert not plan and ["svc/exit" in each.reason for each in plan.conflicts] == [True]
     data["gateways"] = []
     assert not host.plan(mz.HostSpec.from_dict(data), owner=None)
-    assert _told(_apply(host, data)) == [("delete", "gateway 7")]
+    assert _told(become(host, data)) == [("delete", "gateway 7")]
     assert mz.Gateway.list(fleet.agent()) == []
     gateway["name"] = "out"
     data["gateways"] = [gateway]
@@ -479,7 +422,7 @@ def test_a_gateway_comes_changes_is_mended_and_goes_with_its_owner(fleet: Fleet)
 
 def test_owners_feeds_and_scripts_do_not_remove_each_others(fleet: Fleet) -> None:
     host = fleet.hosts[0]
-    _apply(host, fleet.spec())
+    become(host, fleet.spec())
     agent = fleet.agent()
     agent.endpoints[7, "10.0.1.1"] = mz.Remote(ADDRESSES[1])
     agent.endpoints.update([((7, "10.0.1.2"), mz.Remote(ADDRESSES[1]))], feed="directory")
@@ -505,7 +448,7 @@ def test_owners_feeds_and_scripts_do_not_remove_each_others(fleet: Fleet) -> Non
 
 def test_an_entry_of_another_feed_is_a_conflict_and_left_alone(fleet: Fleet) -> None:
     host = fleet.hosts[0]
-    _apply(host, fleet.spec())
+    become(host, fleet.spec())
     agent = fleet.agent()
     agent.endpoints.update([((7, "10.0.1.2"), mz.Remote("192.0.2.9"))], feed="directory")
     wish = {"vni": 7, "ip": "10.0.1.2", "host": ADDRESSES[1]}
@@ -570,7 +513,7 @@ with mz.Host.open(netns=netns) as here:
 
 def test_a_plan_is_applied_at_the_first_try_while_another_process_writes(fleet: Fleet) -> None:
     host = fleet.hosts[0]
-    _apply(host, fleet.spec())
+    become(host, fleet.spec())
     agent = fleet.agent()
     command = [sys.executable, "-c", _WRITER, fleet.spaces[0].name, ADDRESSES[1]]
     with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as writer:
@@ -580,7 +523,7 @@ def test_a_plan_is_applied_at_the_first_try_while_another_process_writes(fleet: 
             remotes = [
                 {"vni": 7, "ip": f"10.8.{number}.{each}", "host": ADDRESSES[1]} for each in range(1, 255)
             ]
-            _apply(host, {"remotes": remotes})
+            become(host, {"remotes": remotes})
             assert agent.endpoints.feeds()["plan:svc/"] == len(remotes)
         told, _ = writer.communicate()
     assert agent.endpoints.feeds()["directory"] == min(int(told), 1 << 16) > 1
@@ -591,7 +534,7 @@ def test_a_plan_is_applied_at_the_first_try_while_another_process_writes(fleet: 
 
 def test_what_changed_since_is_refused_by_name_and_the_rest_is_done(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
-    _apply(host, data)
+    become(host, data)
     agent = fleet.agent()
     data["endpoints"][0]["labels"] = {"a": "b"}
     data["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24"))
@@ -606,7 +549,7 @@ def test_what_changed_since_is_refused_by_name_and_the_rest_is_done(fleet: Fleet
     assert {str(each.object) for each in told.value.report.done} == {"endpoint svc/db", "remote 7/10.0.0.5"}
     assert mz.Endpoint.open(agent, "svc/web").labels == {}
     assert str(agent.endpoints[7, "10.0.0.4"].host) == "192.0.2.8"  # type: ignore[union-attr]
-    _apply(host, data)
+    become(host, data)
 
 
 def test_a_change_of_the_tunnel_makes_no_other_step_stale(fleet: Fleet) -> None:
@@ -614,13 +557,13 @@ def test_a_change_of_the_tunnel_makes_no_other_step_stale(fleet: Fleet) -> None:
     app, db = (fleet.endpoint(f"svc/{name}", f"10.0.0.{at}/24") for name, at in (("app", 8), ("db", 9)))
     web = data["endpoints"][0]
     data["endpoints"] += [app, db]
-    _apply(host, data)
+    become(host, data)
     data["endpoints"] = [
         {**web, "labels": {"a": "b"}},
         {**app, "netns": db["netns"], "ifname": "eth1", "ip": "10.9.0.1/24"},
     ]
     data["tunnel"]["mtu"] = 1350
-    plan = _apply(host, data, allow=ALL)
+    plan = become(host, data, allow=ALL)
     assert {action for action, _ in _told(plan)} == {"update", "replace", "delete"}
 
 
@@ -628,13 +571,13 @@ def test_what_one_gives_up_another_gets_at_the_first_try(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     web, app = data["endpoints"][0], fleet.endpoint("svc/app", "10.0.0.8/24")
     data["endpoints"] = [web, app]
-    _apply(host, data)
+    become(host, data)
     # Another name, an address passed on, and one that a gateway gets.
     data["endpoints"] = [web | {"name": "svc/other"}, app]
-    assert _told(_apply(host, data)) == [("delete", "endpoint svc/web"), ("create", "endpoint svc/other")]
+    assert _told(become(host, data)) == [("delete", "endpoint svc/web"), ("create", "endpoint svc/other")]
     web = data["endpoints"][0]
     data["endpoints"] = [web | {"ip": "10.0.0.8/24"}, app | {"ip": "10.0.0.9/24"}]
-    assert _told(_apply(host, data)) == [("update", "endpoint svc/app"), ("update", "endpoint svc/other")]
+    assert _told(become(host, data)) == [("update", "endpoint svc/app"), ("update", "endpoint svc/other")]
     # Two that change places: addresses, MACs, and names of devices.
     web, app = data["endpoints"]
     web, app = web | {"ip": app["ip"], "labels": {"a": "b"}}, app | {"ip": web["ip"]}
@@ -642,15 +585,15 @@ def test_what_one_gives_up_another_gets_at_the_first_try(fleet: Fleet) -> None:
     plan = host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
     assert {each.action for each in plan.changes} == {"replace"} and "change places" in str(plan)
     assert len(plan.apply().left) == 2
-    _apply(host, data, allow=ALL)
+    become(host, data, allow=ALL)
     macs = ["02:00:00:00:00:01", "02:00:00:00:00:02"]
     for pair in (macs, macs[::-1]):
         data["endpoints"] = [each | {"mac": mac} for each, mac in zip((web, app), pair, strict=True)]
-        _apply(host, data, allow=ALL)
+        become(host, data, allow=ALL)
     app |= {"netns": web["netns"], "ip": "10.9.0.1/24"}
     for pair in (("eth1", "eth2"), ("eth2", "eth1")):
         data["endpoints"] = [each | {"ifname": name} for each, name in zip((web, app), pair, strict=True)]
-        _apply(host, data, allow=ALL)
+        become(host, data, allow=ALL)
 
 
 def test_ports_and_addresses_of_gateways_change_hands(fleet: Fleet) -> None:
@@ -670,22 +613,22 @@ def test_ports_and_addresses_of_gateways_change_hands(fleet: Fleet) -> None:
         ]
         return fleet.spec(gateways=gateways, endpoints=[*endpoints], **more)
 
-    _apply(host, data((8080, 8081)))
-    assert {action for action, _ in _told(_apply(host, data((8081, 8080))))} == {"update"}
+    become(host, data((8080, 8081)))
+    assert {action for action, _ in _told(become(host, data((8081, 8080))))} == {"update"}
     given = data((8081, 8080), fleet.endpoint("svc/web", "10.7.0.254/24"))
     del given["gateways"][0]
-    _apply(host, given)
-    _apply(host, data((8081, 8080)))
+    become(host, given)
+    become(host, data((8081, 8080)))
 
 
 def test_a_namespace_made_anew_and_an_address_left_by_a_replaced_endpoint_are_seen(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
     web = data["endpoints"][0]
     web["ip"] = ["10.0.0.1/24", "10.0.0.3/24"]
-    _apply(host, data)
+    become(host, data)
     web |= {"netns": fleet.inside["app"].name, "ip": "10.0.0.1/24"}
     data["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[1]})
-    plan = _apply(host, data, allow=ALL)
+    plan = become(host, data, allow=ALL)
     assert _told(plan) == [("update", "remote 7/10.0.0.3"), ("replace", "endpoint svc/web")]
     assert not plan.conflicts
     name = Path(f"/run/netns/{fleet.spaces[0].name}-moving")
@@ -694,14 +637,14 @@ def test_a_namespace_made_anew_and_an_address_left_by_a_replaced_endpoint_are_se
         for target in ("db", "web"):
             name.unlink(missing_ok=True)
             name.symlink_to(f"/run/netns/{fleet.inside[target].name}")
-            assert _told(_apply(host, data, allow=ALL)) == [("replace", "endpoint svc/web")]
+            assert _told(become(host, data, allow=ALL)) == [("replace", "endpoint svc/web")]
     finally:
         name.unlink(missing_ok=True)
 
 
 def test_a_tunnel_that_went_since_makes_the_plan_stale(fleet: Fleet) -> None:
     host, data = fleet.hosts[0], _both(fleet)[0]
-    _apply(host, data)
+    become(host, data)
     data["tunnel"]["mtu"] = 1350
     data["endpoints"][0]["labels"] = {"a": "b"}
     plan = host.plan(mz.HostSpec.from_dict(data), owner=OWNER)
@@ -709,7 +652,7 @@ def test_a_tunnel_that_went_since_makes_the_plan_stale(fleet: Fleet) -> None:
     with pytest.raises(mz.StalePlanError) as told:
         plan.apply()
     assert len(told.value.changed) == len(plan.changes) == 2
-    _apply(host, data)
+    become(host, data)
 
 
 def test_a_failure_names_the_object_and_stops_nothing_else(fleet: Fleet) -> None:
@@ -734,7 +677,7 @@ def test_what_cannot_be_replaced_stays(fleet: Fleet) -> None:
     gateway = {"vni": 8, "egress": UNDERLAY, "ip": "10.8.0.254/24", "name": "svc/out", "nat": False}
     data |= {"gateways": [gateway], "agent": {"max_local": 8}, "switch": {}}
     data["endpoints"].append(fleet.endpoint("svc/app", "10.0.0.9/24"))
-    _apply(host, data)
+    become(host, data)
     (web, app), tunnel = data["endpoints"], data["tunnel"]
     taken = fleet.inside["db"]
     taken.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far0")
@@ -767,7 +710,7 @@ def test_what_cannot_be_replaced_stays(fleet: Fleet) -> None:
     # One that differs in nothing but what goes with the old one is no obstacle to itself.
     gateway["ip"] = "10.8.0.253/24"
     web["ifname"], web["mac"] = "eth0", "02:00:00:00:00:77"
-    _apply(host, data, allow=ALL)
+    become(host, data, allow=ALL)
 
 
 def test_without_a_tunnel_the_rest_is_left(fleet: Fleet) -> None:
@@ -792,7 +735,7 @@ def test_an_endpoint_moves_by_two_plans_with_no_moment_without_an_entry(fleet: F
     before[0]["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24"))
     before[1]["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[0]})
     for host, data in zip(fleet.hosts, before, strict=True):
-        _apply(host, data)
+        become(host, data)
     after = _both(fleet)
     after[0]["remotes"].append({"vni": 7, "ip": "10.0.0.3", "host": ADDRESSES[1]})
     after[1]["endpoints"].append(fleet.endpoint("svc/db", "10.0.0.3/24", ifname="eth1"))
