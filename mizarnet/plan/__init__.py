@@ -14,6 +14,7 @@ from mizarnet._datapath.checks import look_at_host
 from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.feeds import Feed
 from mizarnet._datapath.host import Host as Session
+from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
 from mizarnet._model.finding import Action, Change, Finding, FindingKind, Report, Subject
@@ -140,7 +141,11 @@ class Plan(Described):
             run = _Run(place, allowed, progress, len(self._found.steps), _ends(self._found.steps))
             run.all(self._found.steps)
             if run.plans_again or place.moved:
-                spec = self._spec if place.kept is None else place.kept.complete(self._spec)
+                spec = self._spec
+                if place.kept is not None:
+                    tunnels = TunnelDevice.all(self._session)
+                    largest = max((each.mtu for each in tunnels if each.name == place.tunnel), default=0)
+                    spec = place.kept.complete(spec, largest)
                 again = compare(self._session, spec, place.feed, self._owner).steps
                 if not run.plans_again:
                     again = [
@@ -234,7 +239,7 @@ class _Run:
     allowed: frozenset[Action]
     progress: Progress | None
     total: int
-    _deletes: bool
+    ends: bool
     done: list[Change] = attrs.field(factory=list[Change], init=False)
     left: list[Change] = attrs.field(factory=list[Change], init=False)
     stale: list[Change] = attrs.field(factory=list[Change], init=False)
@@ -290,7 +295,7 @@ class _Run:
         needed: set[Action] = {step.change.action}
         if _is_replaced(step):
             needed.add("create")
-            if self._deletes:
+            if self.ends:
                 needed.add("delete")
         return needed <= self.allowed
 
@@ -337,6 +342,8 @@ class _Run:
             if isinstance(error, CapacityError) and isinstance(steps[0], EntryStep) and not again:
                 self._waiting.append(steps)  # for what goes: a table that is nearly full has no room for both
                 return
+            # What was replaced is there again as it was, without the endpoints.
+            self.plans_again |= _is_replaced(steps[0]) and self.place.kept is not None
             is_stale = isinstance(error, self.place.seen)
             for each in steps:
                 if is_stale:

@@ -177,6 +177,8 @@ def _replace_tunnel(seen: TunnelDevice, spec: HostSpec, owner: str | None) -> Ca
             _make(place, part.name, wanted, spec, attrs.evolve(before, switch=moved))
         except MizarnetError as error:
             try:
+                with place.path() as path:
+                    Tunnel.delete(part.name, force=True, netns=path)
                 _make(place, part.name, _facts(now), spec, before)
             except MizarnetError as left:
                 error.add_note(f"The tunnel is gone, and could not be made again as it was: {left}")
@@ -296,10 +298,11 @@ def _replace_agent(spec: HostSpec, owner: str | None, seen: int) -> Callable[[Pl
                 if datapath.meta_id != seen:
                     raise Stale
                 kept.refuse_users(datapath, spec, owner)
-                before = place.kept = Kept.of(datapath, spec)
+                before = Kept.of(datapath, spec)
                 before.refuse_too_many(spec)
                 install.refuse_unfit(device, before.agent)
                 install.remove(device, datapath, force=True)
+            place.kept = before
             _attach(tunnel, spec, before)
 
     return run

@@ -71,14 +71,14 @@ class Kept:
         there = {vni: each for vni, each in specs.items() if each is not None}
         return cls(agent, switch, _entries(datapath), records, there, is_first=False)
 
-    def complete(self, spec: HostSpec) -> HostSpec:
-        """The specification, with what it leaves open of endpoints and gateways as that was."""
-        made = [
-            completed(self.endpoints[each.name], each, spec.given[each.name])
-            if each.name in self.endpoints
-            else each
-            for each in spec.endpoints or ()
-        ]
+    def complete(self, spec: HostSpec, mtu: int) -> HostSpec:
+        """The specification, with what it leaves open of endpoints and gateways as that was.
+
+        Args:
+            spec: The specification.
+            mtu: MTU of the tunnel that there is now, in bytes: an endpoint's that was larger follows it.
+        """
+        made = [self._complete(each, spec.given[each.name], mtu) for each in spec.endpoints or ()]
         ways = [
             gateways.completed(self.gateways[each.vni], each, spec.given_gateways[each.vni])
             if each.vni in self.gateways
@@ -90,6 +90,13 @@ class Kept:
             endpoints=None if spec.endpoints is None else made,
             gateways=None if spec.gateways is None else ways,
         )
+
+    def _complete(self, spec: EndpointSpec, given: frozenset[str], mtu: int) -> EndpointSpec:
+        record = self.endpoints.get(spec.name)
+        if record is None:
+            return spec
+        found = completed(record, spec, given)
+        return attrs.evolve(found, mtu=None) if "mtu" not in given and (found.mtu or 0) > mtu else found
 
     def refuse_too_many(self, spec: HostSpec) -> None:
         """Raises ``CapacityError`` if entries and the specified endpoints do not fit into the new agent's tables."""

@@ -138,6 +138,39 @@ def test_what_is_left_open_stays_when_an_object_is_made_again(fleet: Fleet) -> N
         check()
 
 
+def test_an_endpoint_follows_a_tunnel_that_is_made_again_with_a_smaller_mtu(fleet: Fleet) -> None:
+    end = fleet.endpoint("svc/web", "10.0.0.1/24")
+    become(fleet.hosts[0], fleet.spec(endpoints=[{**end, "mtu": 1400}]))
+    data = fleet.spec(endpoints=[end])
+    data["tunnel"] |= {"port": 4790, "mtu": 1380}
+    become(fleet.hosts[0], data, allow=ALL)
+    assert device(fleet.inside["web"], "eth0").mtu == 1380
+
+
+def test_a_tunnel_whose_agent_cannot_be_attached_is_made_again_as_it_was(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = fleet.spec(endpoints=[fleet.endpoint("svc/web", "10.0.0.1/24")])
+    become(fleet.hosts[0], data)
+    fleet.agent().endpoints.update({(9, "10.0.0.8"): mz.Remote(ADDRESSES[1])}, feed="others")
+    refused, attach = [mz.KernelError("attach", errno=12)], mz.TransitAgent.attach
+
+    def once(*args: Any, **kwargs: Any) -> mz.TransitAgent:
+        if refused:
+            raise refused.pop()
+        return attach(*args, **kwargs)
+
+    data["tunnel"] = {**data["tunnel"], "port": 4790}
+    with monkeypatch.context() as patched:
+        patched.setattr(mz.TransitAgent, "attach", once)
+        with pytest.raises(mz.BulkError):
+            _plan(fleet, data).apply(allow=ALL)
+    assert fleet.hosts[0].tunnels()[0].port == 4789
+    assert {*_records(fleet)} == {"svc/web"}
+    assert (9, "10.0.0.8") in fleet.agent().endpoints
+    become(fleet.hosts[0], data, allow=ALL)
+
+
 def test_it_takes_the_permission_to_delete_if_endpoints_would_end_with_it(fleet: Fleet) -> None:
     ends = [fleet.endpoint("svc/web", "10.0.0.1/24"), fleet.endpoint("svc/app", "10.0.0.2/24")]
     become(fleet.hosts[0], fleet.spec(agent={"max_local": 16}, endpoints=ends))
