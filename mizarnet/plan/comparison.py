@@ -10,8 +10,7 @@ import attrs
 
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import Feed
-from mizarnet._datapath.gateways.networks import FEED as WAYS
-from mizarnet._datapath.gateways.networks import leading
+from mizarnet._datapath.gateways import networks
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_device import TunnelDevice
 from mizarnet._model import codec
@@ -165,8 +164,8 @@ def _networks(
     What a gateway that is specified writes itself is not wanted once more.
     """
     wanted, there = entries.packed_networks(spec.networks or {}, feed), NETWORKS.entries(datapath)
-    written = [key for key, value in there.items() if codec.network_feed(value) == WAYS.number]
-    own = {key: way for each in spec.gateways or () for key, way in leading(each.vni, each.ip)}
+    written = [key for key, value in there.items() if codec.network_feed(value) == networks.FEED.number]
+    own = {key: way for each in spec.gateways or () for key, way in networks.leading(each.vni, each.ip)}
     for key in written:
         way = own.get(codec.unpack_network_key(key))
         if way is not None and key in wanted and codec.unpack_network(wanted[key]) == way:
