@@ -24,16 +24,19 @@ Item: TypeAlias = dict[str, Any]
 
 _DIRECTORIES = "/usr/sbin:/sbin:/usr/local/sbin"
 _TIMEOUT = 30.0
-_KNOWN = (
-    errno.EPERM,
-    errno.ENOENT,
-    errno.EEXIST,
-    errno.EBUSY,
-    errno.ENOMEM,
-    errno.EOPNOTSUPP,
-    errno.EPROTONOSUPPORT,
-    errno.EAFNOSUPPORT,
-)
+_FAILED = "Error:"
+"""What is in each of nft's messages of a failure."""
+_KNOWN = {
+    "Operation not permitted": errno.EPERM,
+    "No such file or directory": errno.ENOENT,
+    "File exists": errno.EEXIST,
+    "Device or resource busy": errno.EBUSY,
+    "Cannot allocate memory": errno.ENOMEM,
+    "Operation not supported": errno.EOPNOTSUPP,
+    "Protocol not supported": errno.EPROTONOSUPPORT,
+    "Address family not supported by protocol": errno.EAFNOSUPPORT,
+}
+"""Error numbers by what nft says of them; os.strerror() speaks the language of the process."""
 # What the kernel says of a part of nftables that it does not have, and has no module for.
 _ABSENT = {errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT}
 
@@ -107,12 +110,14 @@ def _run(arguments: tuple[str, ...], given: str) -> tuple[str, int, str]:
             check=False,
             timeout=_TIMEOUT,
             env={"LC_ALL": "C"},
+            process_group=0,  # a terminal's SIGINT is for the caller, who waits for the end
         )
     except subprocess.TimeoutExpired:
         return "", errno.ETIMEDOUT, f"{path} did not end within {_TIMEOUT:.0f} s"
     except OSError as error:
         return "", error.errno or errno.EIO, f"{path} cannot be run"
-    if not done.returncode:
+    # Where SIGCHLD is ignored, or another thread waits for all children, Python knows no exit status, and says 0.
+    if not done.returncode and _FAILED not in done.stderr:
         return done.stdout, 0, ""
     said = " ".join(done.stderr.split()) or f"exit status {done.returncode}"
-    return "", next((each for each in _KNOWN if os.strerror(each) in said), errno.EINVAL), said
+    return "", next((number for text, number in _KNOWN.items() if text in said), errno.EINVAL), said
