@@ -62,7 +62,7 @@ class StandingSwitch(UnderlayProgram):
             own = noted is not None and noted.ifindex == hook.ifindex
             if switching is not None and noted is not None and own:
                 forwarding.restore(self.host, noted.ifindex, noted.flags)
-                closing.reopen(self.host, noted.flags)
+                close_devices(self.host, noted.flags, but=noted.ifindex)
                 # The program runs on: on the generic hook checksums may be unfinished.
                 _forget(switching, noted, flags=noted.flags & SwitchFlag.GENERIC_XDP)
             program = Program.open_id(self.standing.program_id)
@@ -95,7 +95,7 @@ class StandingSwitch(UnderlayProgram):
         with switching:
             noted = _read_note(switching)
             if noted.ifindex == ifindex:
-                closing.close(self.host, self.link, changes)
+                close_devices(self.host, changes, also=ifindex)
                 switching.update(FIRST, attrs.evolve(noted, flags=noted.flags | changes).pack())
             return noted.ifindex == ifindex
 
@@ -130,6 +130,21 @@ def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingSwi
     return found
 
 
+def close_devices(host: Host, changes: int, *, also: int = 0, but: int = 0) -> None:
+    """Close the devices that switches make routers, where ``changes``, as bits of ``SwitchFlag``, are of one of them.
+
+    Args:
+        host: Host of the switches.
+        changes: What was changed of a device, or is about to be.
+        also: Index of that device, if a switch needs it from now on, whose note may say so later.
+        but: Index of that device, if no switch needs it any more.
+    """
+    if not changes & SwitchFlag.SET_FORWARDING_IPV4:
+        return
+    routers = {each.link.ifindex for each in find(host) if each.changes() & SwitchFlag.SET_FORWARDING_IPV4}
+    closing.close(host, (routers | {also}) - {but, 0})
+
+
 def own(datapath: DataPath, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
     """The switches of a data path: at most one, unless two processes attached one each at the same moment.
 
@@ -150,7 +165,7 @@ def clear(datapath: DataPath) -> None:
         noted = datapath.maps.read_switching()
         if noted.ifindex:
             forwarding.restore(datapath.host, noted.ifindex, noted.flags)
-            closing.reopen(datapath.host, noted.flags)
+            close_devices(datapath.host, noted.flags, but=noted.ifindex)
             _forget(datapath.maps.switching, noted)
 
 
@@ -178,7 +193,7 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
         try:
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
             _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
-            closing.close(datapath.host, device, changes)
+            close_devices(datapath.host, changes, also=device.ifindex)
             forwarding.enable(datapath.host, device.name, changes)
             # On the generic hook checksums may be unfinished: the flag is set until the mode is known to be native.
             if used is XdpMode.NATIVE:
@@ -196,7 +211,7 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
     if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
         _note(maps, link.ifindex, kept | changes, noted.generation)
-    closing.close(datapath.host, link, noted.flags | changes)
+    close_devices(datapath.host, noted.flags | changes, also=link.ifindex)
     forwarding.enable(datapath.host, link.name, changes)
 
 
@@ -231,7 +246,7 @@ def move(datapath: DataPath, maps: Maps, device: Link) -> None:
     count = noted.generation + 1
     if noted.ifindex != device.ifindex:
         forwarding.restore(datapath.host, noted.ifindex, noted.flags)
-        closing.reopen(datapath.host, noted.flags)
+        close_devices(datapath.host, noted.flags, but=noted.ifindex)
         changes = forwarding.needed(datapath.host, device.name, maps.read_meta().local.version)
         _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
     for each in standing:

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mizarnet._datapath import forwarding, readers, switches
+from mizarnet._datapath import closing, forwarding, readers, switches
 from mizarnet._datapath.age import is_young
 from mizarnet._datapath.checks.shortcut import shortcut_findings
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.loader import constants
 from mizarnet._kernel.bpf import with_program
-from mizarnet._kernel.netlink import get_link
+from mizarnet._kernel.netlink import Link, get_link
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.finding import Cure, Finding, FindingKind, Subject
 from mizarnet._model.specs import XdpMode
@@ -101,8 +101,23 @@ def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findi
         elif not _forwards(datapath, link.name):
             text = f"{link.name} does not forward, so that every packet takes the slow way through the guard"
             yield _of_switch(datapath, FindingKind.FORWARDING_OFF, link.name, True, False, text)
+        if _is_open(datapath, link, near=near):
+            text = (
+                f"the rule that keeps {link.name} from forwarding for others is gone: this host is a router"
+            )
+            yield _of_switch(datapath, FindingKind.RULES_DIFFER, link.name, "a rule", None, text)
         yield from each.outdated(datapath.name)
         yield from each.astray(constants(datapath.maps), datapath.name)
+
+
+def _is_open(datapath: DataPath, device: Link, *, near: bool) -> bool:
+    """Whether a device that a switch made a router forwards for everybody; asking nft is too slow for a probe."""
+    flags = datapath.maps.read_switching().flags
+    return (
+        not near
+        and bool(flags & SwitchFlag.SET_FORWARDING_IPV4)
+        and closing.is_open(datapath.host, device.ifindex)
+    )
 
 
 def _forwards(datapath: DataPath, device: str) -> bool:

@@ -155,6 +155,7 @@ MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("shortcut", K.CONSTANTS_DIFFER): _replace_programs,
     ("switch", K.UNFINISHED): _complete_switch,
     ("switch", K.FORWARDING_OFF): _complete_switch,
+    ("switch", K.RULES_DIFFER): _complete_switch,
     ("switch", K.SWITCH_GONE): _attach_switch,
     ("shortcut", K.SHORTCUT_UNWANTED): _settle_shortcut,
     ("shortcut", K.SHORTCUT_GONE): _settle_shortcut,
