@@ -308,7 +308,14 @@ class Gateways:
             fitness.refuse_routed(self.host, fitness.prefixes(spec.ip, there), spec.vni)
         making = Making(self.datapath, self.maps, wanted, noted.note)
         if changed:
-            making.change()
+            try:
+                making.change()
+            except BaseException as error:
+                try:
+                    Making(self.datapath, self.maps, spec, making.note).change()
+                except MizarnetError as left:
+                    error.add_note(f"The gateway of VNI {spec.vni} is changed in part: {left}")
+                raise
             log.info("gateway of VNI %d changed: %s", spec.vni, ", ".join(changed))
         else:
             making.complete()  # a call that was cut off may have changed a part
@@ -373,10 +380,10 @@ def close_host(host: Host, noted: Noted) -> None:
 
 def put_back(host: Host, note: Note) -> None:
     """Put back what a gateway changed of its egress device, or hand it on to a transit switch or gateway there."""
-    if note.forwarding and not any(
-        each.take_over(note.egress, note.forwarding) for each in switches.find(host)
-    ):
-        forwarding.restore(host, note.egress, note.forwarding)
+    own, shared = note.forwarding & forwarding.FORCED_IPV6, note.forwarding & ~forwarding.FORCED_IPV6
+    if shared and not any(each.take_over(note.egress, shared) for each in switches.find(host)):
+        own |= shared
+    forwarding.restore(host, note.egress, own)
 
 
 def clear_ownerless(host: Host) -> None:

@@ -95,9 +95,14 @@ def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
 
 
 def tunnel_ports(host: Host) -> set[int]:
-    """The UDP ports of the host's tunnels, which may lead to hosts that the gateway's own does not know."""
+    """The UDP ports of the host's tunnels, also of other software: hosts behind them may trust this one."""
+    return _ports(host, external=True) | _ports(host, external=False)
+
+
+def _ports(host: Host, *, external: bool) -> set[int]:
+    """The UDP ports of tunnels that have one VNI for each packet, as ours do, or one for all."""
     links = [link for encap in Encap for link in dump_links(host, kind=encap.value)]
-    return {link.port for link in links if link.external and link.port is not None}
+    return {link.port for link in links if link.external is external and link.port is not None}
 
 
 def closed(host: Host) -> set[Closed]:
@@ -144,7 +149,8 @@ def put_back_unnoted(host: Host) -> None:
 
 def _of_host(host: Host) -> str:
     found = ways(host)
-    return ruleset.of_host(found, closed(host) if found else _closed_for_gateways(host), tunnel_ports(host))
+    devices = closed(host) if found else _closed_for_gateways(host)
+    return ruleset.of_host(found, devices, _ports(host, external=True), others=_ports(host, external=False))
 
 
 def follow_tunnels(host: Host) -> None:

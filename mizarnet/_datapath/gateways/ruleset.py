@@ -70,21 +70,25 @@ def tunnel_ports(ports: Iterable[int]) -> set[int]:
     return {*_TUNNEL_PORTS, *ports}
 
 
-def of_host(ways: Sequence[Way], closed: Iterable[Closed], ports: Iterable[int]) -> str:
+def of_host(
+    ways: Sequence[Way], closed: Iterable[Closed], ports: Iterable[int], *, others: Iterable[int] = ()
+) -> str:
     """The commands that make the host's table what gateways need; without gateways only what closes devices is left.
 
     Args:
         ways: Its gateways.
         closed: Devices that were no routers before.
         ports: UDP ports of the host's tunnels.
+        others: UDP ports of tunnels of other software, whose connections its own rules may count on.
     """
     last = [*_closing(closed)]
     if not ways:
         return _clean() + (_table([_chain("forwarded", "filter", "forward", _AHEAD, last)]) if last else "")
-    ports = {*ports, *(way.note.port for way in ways)}
+    own = {*ports, *(way.note.port for way in ways)}
+    ports = {*own, *others}
     chains = [
-        _chain("early", "filter", "prerouting", _BEFORE_CONNECTIONS, _early(ways, ports)),
-        _chain("untracked", "filter", "output", _BEFORE_CONNECTIONS, _untracked(ports)),
+        _chain("early", "filter", "prerouting", _BEFORE_CONNECTIONS, _early(ways, ports) + _untracked(own)),
+        _chain("untracked", "filter", "output", _BEFORE_CONNECTIONS, _untracked(own)),
         _chain("published", "nat", "prerouting", -100, _published(ways, arriving=True)),
         _chain("own", "nat", "output", -100, _published(ways, arriving=False)),
         _chain("translated", "nat", "postrouting", 100, _translated(ways, ports)),
@@ -147,7 +151,7 @@ def _early(ways: Sequence[Way], ports: Set[int]) -> list[str]:
         from_it = _from(way)
         rules += _no_tunnel(from_it, ports)
         rules.append(f"{from_it} fib saddr . iif oif missing drop")
-    return rules + _untracked(ports)
+    return rules
 
 
 def _untracked(ports: Set[int]) -> list[str]:
@@ -156,10 +160,10 @@ def _untracked(ports: Set[int]) -> list[str]:
 
 
 def _published(ways: Sequence[Way], *, arriving: bool) -> list[str]:
-    outside, own = {way.note.egress for way in ways}, {_name(way.note.device) for way in ways}
-    by_device = [f"iif {_set(sorted(outside))}", f"iifname {_set(sorted(own))}"]
+    tenants = f"iifname {_set(sorted({_name(way.note.device) for way in ways}))}"
     rules: list[str] = []
     for way in ways:
+        by_device = [f"iif {way.note.egress}", tenants]
         for each in way.publish:
             version = each.ip.version
             to = way.note.address(version, inside=True).ip
