@@ -23,7 +23,7 @@ _META_NFPROTO, _META_L4PROTO = 15, 16
 _NETWORK, _TRANSPORT = 1, 2
 _CT_STATE = 0
 _DATA_VALUE, _DATA_VERDICT = 1, 2
-_WITHOUT_EFFECT = {"counter", "log", "notrack"}
+_WITHOUT_EFFECT = {"counter", "log"}
 _DROP, _ACCEPT, _CONTINUE, _BREAK, _JUMP, _GOTO, _RETURN = 0, 1, -1, -2, -3, -4, -5
 _COMPARE: Mapping[int, Callable[[bytes, bytes], bool]] = {
     0: bytes.__eq__,
@@ -37,6 +37,11 @@ _NAME_BYTES = 16
 _DEEPEST = 16  # NFT_JUMP_STACK_SIZE
 NEW, ESTABLISHED = 8, 2
 """State of the packet's connection: it is the first of its flow, or an answer."""
+_INVALID, _UNTRACKED = 1, 64
+_TRACKING_HOOKS, _TRACKING_PRIORITY = ("prerouting", "output"), -200
+"""Where connection tracking stands: chains in front of it see a packet without a state."""
+_UNTRACKING = {"notrack", "target"}
+"""Parts that keep a packet from connection tracking, or may: a target of iptables can be CT."""
 _LEGACY = ("ip_tables_names", "ip6_tables_names")
 
 
@@ -149,6 +154,7 @@ class _Judge:
         seen: How many base chains it passed.
         unsure: What could not be judged, in words. Such a rule is taken not to match.
         may_save: Whether one of these in the chain that is being passed may keep the packet from a drop behind it.
+        untracked: Whether connection tracking leaves the packet alone; None: that cannot be known.
     """
 
     def __init__(self, packet: Packet, chains: Sequence[Chain], indexes: Mapping[str, int]) -> None:
@@ -159,6 +165,14 @@ class _Judge:
         self.seen = 0
         self.unsure: list[str] = []
         self.may_save = False
+        self.untracked: bool | None = False
+        self._is_early = False  # of the chain that is being passed
+        if packet.state == ESTABLISHED and self._may_untrack_questions():
+            self.untracked = None  # an answer to what was not tracked belongs to no connection
+
+    def _may_untrack_questions(self) -> bool:
+        coming = [each for each in self._chains if each.hook == "prerouting" and _is_early(each)]
+        return any(_may_untrack(rule) for chain in coming for rule in chain.rules)
 
     def base_chains(self, hooks: Sequence[str]) -> Iterator[Chain]:
         """The chains on some hooks, in the order in which the packet meets them."""
@@ -170,6 +184,7 @@ class _Judge:
         """Whether a base chain lets the packet through; None: it does not unless a rule that is unsure does."""
         self.seen += 1
         self.may_save = False  # to be accepted by one base chain is no help in another
+        self._is_early = _is_early(chain)
         way = self._through(chain, 0)
         accepts = chain.accepts if way in (_Way.ON, _Way.RETURN) else way is _Way.ACCEPT
         return None if self.may_save and not accepts else accepts
@@ -181,6 +196,8 @@ class _Judge:
             except _Unsure as unsure:
                 self.unsure.append(f"{chain.family} {chain.table} {chain.name} ({unsure})")
                 self.may_save |= not _drops(rule)
+                if self._is_early and not self.untracked and _may_untrack(rule):
+                    self.untracked = None
                 continue
             if way is not _Way.ON:
                 return way
@@ -193,7 +210,10 @@ class _Judge:
                 return _ENDS[each.name]
             if each.name == "immediate" and not _number(each, 1):
                 return self._verdict(attributes(attributes(each.members[2])[_DATA_VERDICT]), chain, depth)
-            if each.name not in _WITHOUT_EFFECT and not self._matches(each, registers):
+            if each.name == "notrack":
+                if self._is_early:  # one that is tracked already stays so
+                    self.untracked = True
+            elif each.name not in _WITHOUT_EFFECT and not self._matches(each, registers):
                 return _Way.ON
         return _Way.ON
 
@@ -246,12 +266,20 @@ class _Judge:
                 raise _Unsure("port that is not known")
             return data[at : at + length] if at + length <= len(data) else None
         if each.name == "ct" and 1 in each.members and _number(each, 2) == _CT_STATE:
-            return packet.state.to_bytes(4, sys.byteorder)
+            return self._state().to_bytes(4, sys.byteorder)
         if each.name == "meta" and 1 in each.members:
             known = self._meta().get(_number(each, 2))
             if known is not None:
                 return known
         raise _Unsure(each.name)
+
+    def _state(self) -> int:
+        """State of the packet's connection in the chain that is being passed."""
+        if self.untracked is None:
+            raise _Unsure("state that is not known")
+        if self.untracked:
+            return _UNTRACKED
+        return _INVALID if self._is_early else self._packet.state
 
     def _meta(self) -> Mapping[int, bytes]:
         packet = self._packet
@@ -268,11 +296,25 @@ class _Judge:
 
 def _drops(rule: Sequence[Expression]) -> bool:
     """Whether all that a rule can do with a packet is to drop it."""
-    last = rule[-1]
-    if last.name == "immediate" and not _number(last, 1):
-        code = attributes(attributes(last.members[2])[_DATA_VERDICT])[1]
-        return int.from_bytes(code, "big", signed=True) == _DROP
-    return _ENDS.get(last.name) is _Way.DROP
+    return _code(rule) == _DROP or _ENDS.get(rule[-1].name) is _Way.DROP
+
+
+def _may_untrack(rule: Sequence[Expression]) -> bool:
+    """Whether a rule may keep a packet from connection tracking, by itself or by the chain that it jumps to."""
+    return _code(rule) in (_JUMP, _GOTO) or any(each.name in _UNTRACKING for each in rule)
+
+
+def _code(rule: Sequence[Expression]) -> int | None:
+    """The verdict that ends a rule; None: it ends with another part, or has none."""
+    if not rule or rule[-1].name != "immediate" or _number(rule[-1], 1):
+        return None
+    code = attributes(attributes(rule[-1].members[2])[_DATA_VERDICT])[1]
+    return int.from_bytes(code, "big", signed=True)
+
+
+def _is_early(chain: Chain) -> bool:
+    """Whether a base chain stands in front of connection tracking."""
+    return chain.hook in _TRACKING_HOOKS and chain.priority < _TRACKING_PRIORITY
 
 
 def _number(each: Expression, member: int) -> int:

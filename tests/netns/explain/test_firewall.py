@@ -135,3 +135,53 @@ def test_what_cannot_be_judged_is_said(healthy: Scene) -> None:
     unsure = next(step for step in found.steps if step.looked_at == "firewall")
     assert unsure.ok is None
     assert "cannot be judged from here: ip t c (limit); ip t c (lookup)" in unsure.matched
+
+
+# -- connection tracking
+
+
+def _raw(hook: str, *rules: str, priority: str = "raw", more: str = "") -> str:
+    """A chain in front of connection tracking, unless another priority puts it behind."""
+    head = f"type filter hook {hook} priority {priority};"
+    return f"table ip raw {{ {more} chain r {{ {head} {'; '.join(rules)}; }}; }}"
+
+
+TUNNELLED = "udp dport 4789 notrack"
+JUMPS = _raw("prerouting", "jump j", more=f"chain j {{ {TUNNELLED}; }};")
+QUESTIONS = _raw("prerouting", "icmp type echo-request notrack")
+UNTRACKED = _chain("input", "ct state untracked accept", policy="drop")
+ANSWERS = _chain("output", "ct state established accept", policy="drop")
+TRACKING: list[tuple[str, str, tuple[str, ...], bool | None]] = [
+    ("h2", "not tracked", (_raw("prerouting", TUNNELLED), UNTRACKED), True),
+    ("h1", "not tracked out", (_raw("output", TUNNELLED), _chain("output", "ct state new drop")), True),
+    ("h2", "tracked", (_raw("prerouting", "udp dport 53 notrack"), UNTRACKED), False),
+    ("h2", "dropped", (_raw("prerouting", TUNNELLED), _chain("input", "ct state untracked drop")), False),
+    ("h2", "by a jump", (JUMPS, UNTRACKED), True),
+    ("h2", "too late", (_raw("prerouting", TUNNELLED, priority="mangle"), UNTRACKED), False),
+    ("h2", "not new yet", (_raw("prerouting", "ct state new drop"),), True),
+    ("h2", "invalid so far", (_raw("prerouting", "ct state invalid drop"),), False),
+    ("h2", "unsure", (_raw("prerouting", "udp dport { 4789, 53 } notrack"), UNTRACKED), None),
+    ("h2", "unsure jump", (_raw("prerouting", "meta mark 0 jump j", more="chain j {};"), UNTRACKED), None),
+    ("h2", "sure behind", (_raw("prerouting", "meta mark 1 notrack", TUNNELLED), UNTRACKED), True),
+    ("db", "answer to it", (QUESTIONS, ANSWERS), None),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "tables", "passes"),
+    [
+        pytest.param(where, tables, passes, id=f"{name} in {where}")
+        for where, name, tables, passes in TRACKING
+    ],
+)
+def test_the_state_of_a_connection_is_what_its_tracking_makes_of_the_packet(
+    healthy: Scene, where: str, tables: tuple[str, ...], passes: bool | None
+) -> None:
+    with _rules(_space(healthy, where), "; ".join(tables)):
+        found, arrives = healthy.explain(), _pings(healthy)
+    assert found.ok is (passes is not False), f"\n{found}"
+    if passes is None:
+        unsure = [step.matched for step in found.steps if step.looked_at == "firewall" and step.ok is None]
+        assert any("rule that is unsure" in text for text in unsure), f"\n{found}"
+    else:
+        assert arrives is passes
