@@ -15,10 +15,11 @@ from mizarnet.errors import NetlinkError
 
 _NETLINK_NETFILTER = 12
 _SUBSYSTEM = 10 << 8  # NFNL_SUBSYS_NFTABLES
-_GET_CHAIN, _GET_RULE = _SUBSYSTEM | 4, _SUBSYSTEM | 7
+_GET_TABLE, _GET_CHAIN, _GET_RULE = _SUBSYSTEM | 1, _SUBSYSTEM | 4, _SUBSYSTEM | 7
 _NFGENMSG = struct.Struct("=BBH")
 """``struct nfgenmsg``: family, version and a number that is zero here."""
 _LENGTH = struct.Struct("=H")
+_TABLE_NAME, _TABLE_FLAGS, _DORMANT = 1, 2, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
@@ -70,6 +71,8 @@ class Chain:
 def list_chains(session: Session) -> list[Chain]:
     """The chains of a namespace that see packets of IP; none where the kernel has no nftables.
 
+    Those of a table that is dormant see none: the kernel takes them off their hooks.
+
     Raises:
         PrivilegeError: ``CAP_NET_ADMIN`` over the namespace is missing.
         NetlinkError: The kernel refused.
@@ -85,16 +88,25 @@ def _list_chains() -> list[Chain]:
             if not chains:
                 return []
             rules = netfilter.request("list the rules of nftables", _GET_RULE, body, Flag.DUMP)
+            tables = netfilter.request("list the tables of nftables", _GET_TABLE, body, Flag.DUMP)
     except NetlinkError as refused:
         if refused.errno in _ABSENT:
             return []
         raise
+    dormant = {table for table, flags in map(_table, tables) if flags & _DORMANT}
+    awake = [each for each in chains if (each[HEADER_BYTES], _attributes(each)[_CHAIN_TABLE]) not in dormant]
     by_chain: dict[tuple[int, bytes, bytes], list[tuple[Expression, ...]]] = {}
     for message in rules:
         found = _attributes(message)
         key = message[HEADER_BYTES], found[_RULE_TABLE], found[_RULE_CHAIN]
         by_chain.setdefault(key, []).append(tuple(_expressions(found.get(_RULE_EXPRESSIONS, b""))))
-    return [_chain(each, by_chain) for each in chains if each[HEADER_BYTES] in _FAMILIES]
+    return [_chain(each, by_chain) for each in awake if each[HEADER_BYTES] in _FAMILIES]
+
+
+def _table(message: bytes) -> tuple[tuple[int, bytes], int]:
+    """Family and name of a table, and its flags."""
+    found = _attributes(message)
+    return (message[HEADER_BYTES], found[_TABLE_NAME]), int.from_bytes(found[_TABLE_FLAGS], "big")
 
 
 def _chain(message: bytes, rules: Mapping[tuple[int, bytes, bytes], list[tuple[Expression, ...]]]) -> Chain:

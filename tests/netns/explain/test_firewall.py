@@ -185,3 +185,16 @@ def test_the_state_of_a_connection_is_what_its_tracking_makes_of_the_packet(
         assert any("rule that is unsure" in text for text in unsure), f"\n{found}"
     else:
         assert arrives is passes
+
+
+def test_a_table_that_is_dormant_drops_nothing(healthy: Scene) -> None:
+    rules = "table ip t { flags dormant; chain c { type filter hook input priority 0; policy drop; }; }"
+    with _rules(healthy.db.namespace, rules):
+        found = healthy.explain()
+        assert _pings(healthy)
+        healthy.db.namespace.run("nft", "add", "table", "ip", "t")  # awake
+        awake = healthy.explain()
+        assert not _pings(healthy)
+    assert found.ok, f"\n{found}"
+    assert "of nftables" not in str(found)
+    assert "chain c of table ip t" in awake.cause
