@@ -11,7 +11,7 @@ from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Ended, Trail
-from mizarnet._kernel.netlink import get_link, look_up_ways, waiting_ports
+from mizarnet._kernel.netlink import get_link, look_up_ways, waiting_sockets
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.enumerations import Verdict
 from mizarnet._model.explanation import Crossing
@@ -197,13 +197,26 @@ def _remark(aside: Trail, sent_by: IPAddress | None) -> str:
 
 
 def _look_for_socket(inside: Inside, flow: Flow) -> None:
-    """Whether somebody has the port, in the namespace of the receiver."""
+    """Whether somebody in the namespace of the receiver has the port, at the address that is asked."""
     if inside.session is None or not flow.port or not flow.upper.has_ports:
         return
-    name = flow.upper.value
-    if flow.port in waiting_ports(inside.session, name):
-        inside.trail.note("socket", f"somebody in {inside.where} has {name} port {flow.port}")
+    trail, what = inside.trail, f"in {inside.where} has {flow.upper.value} port {flow.port}"
+    waiting = waiting_sockets(inside.session, flow.upper.value)
+    ips = sorted((each.ip for each in waiting if each.port == flow.port), key=str)
+    takes = {_takes(ip, flow.destination) for ip in ips}
+    if True in takes:
+        trail.note("socket", f"somebody {what}")
+        return
+    if None in takes:
+        trail.unknown("socket", f"somebody {what} for IPv6: whether for IPv4, too, only the socket knows")
         return
     says = "a reset" if flow.upper is Upper.TCP else "port unreachable"
-    remark = f"it is answered with {says}"
-    inside.trail.note("socket", f"nobody in {inside.where} has {name} port {flow.port}", remark=remark)
+    elsewhere = f" at {flow.destination}, but at {', '.join(map(str, ips))}" if ips else ""
+    trail.note("socket", f"nobody {what}{elsewhere}", remark=f"it is answered with {says}")
+
+
+def _takes(own: IPAddress, to: IPAddress) -> bool | None:
+    """Whether a socket takes what is for an address, by its own one; None: that hangs on an option of it."""
+    if own.version == to.version:
+        return own.is_unspecified or own == to
+    return None if own.is_unspecified and own.version == 6 else False

@@ -79,7 +79,7 @@ from mizarnet._kernel.netlink.routes import (
 )
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.side_by_side import side_by_side
-from mizarnet._kernel.netlink.sockets import waiting_ports
+from mizarnet._kernel.netlink.sockets import waiting_ports, waiting_sockets
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
 from mizarnet._kernel.netlink.xfrm import has_incoming_policies
 
@@ -153,5 +153,6 @@ __all__ = [
     "upper_links",
     "wait_for_address",
     "waiting_ports",
+    "waiting_sockets",
     "write_sysctl",
 ]

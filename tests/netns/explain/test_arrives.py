@@ -29,7 +29,7 @@ from tests.netns.explain.test_broken import CASES
 from tests.netns.explain.test_reality import MET
 from tests.support import digest
 from tests.support.namespace import SOCKET_SECONDS
-from tests.support.traffic import assert_ping, ping
+from tests.support.traffic import assert_ping, ping, udp_ask
 from tests.support.wait import wait_until
 from tests.world import TUNNEL, UNDERLAY, Container, mac_of, quiet
 
@@ -140,6 +140,67 @@ def test_somebody_who_listens_is_seen(healthy: Scene) -> None:
         listener.bind((healthy.db.ip, 4242))
         listener.listen()
         assert _remarks(healthy.explain(**asked)) == ""
+
+
+def _connects(scene: Scene, to: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    with scene.web.namespace.socket(family, socket.SOCK_STREAM) as client:
+        try:
+            client.connect((to, port))
+        except ConnectionRefusedError:
+            return False
+    return True
+
+
+def _v6only(listener: socket.socket, only: int) -> None:
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+
+
+LISTENERS: list[tuple[str, int, str, str]] = [
+    ("0.0.0.0", 0, "10.0.0.2", "somebody"),
+    ("127.0.0.1", 0, "10.0.0.2", "nobody"),
+    ("::", 0, "fd00::2", "somebody"),
+    ("::1", 0, "fd00::2", "nobody"),
+    ("fd00::2", 0, "fd00::2", "somebody"),
+    ("::ffff:10.0.0.2", 0, "10.0.0.2", "somebody"),
+    ("::ffff:127.0.0.1", 0, "10.0.0.2", "nobody"),
+    ("0.0.0.0", 0, "fd00::2", "nobody"),
+    ("::", 0, "10.0.0.2", "perhaps"),
+    ("::", 1, "10.0.0.2", "perhaps"),
+]
+
+
+@pytest.mark.parametrize(("own", "only", "to", "answer"), LISTENERS)
+def test_who_listens_on_another_address_does_not_answer(
+    healthy: Scene, own: str, only: int, to: str, answer: str
+) -> None:
+    family = socket.AF_INET6 if ":" in own else socket.AF_INET
+    with healthy.db.namespace.socket(family, socket.SOCK_STREAM) as listener:
+        if family == socket.AF_INET6:
+            _v6only(listener, only)
+        listener.bind((own, 4243))
+        listener.listen()
+        found = healthy.explain(to, protocol="tcp", port=4243)
+        connects = _connects(healthy, to, 4243)
+    (step,) = (step for step in found.steps if step.looked_at == "socket")
+    assert found.ok
+    if answer == "perhaps":  # the kernel's table does not say whether it is for IPv6 alone
+        assert step.ok is None
+        assert connects is not bool(only)
+    else:
+        assert step.matched.startswith(answer)
+        assert connects is (answer == "somebody")
+        assert ("a reset" in step.remark) is not connects
+        assert (f"but at {own.removeprefix('::ffff:')}" in step.matched) is not connects
+
+
+def test_a_datagram_to_a_port_of_another_address_is_refused(healthy: Scene) -> None:
+    with healthy.db.namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as waiting:
+        waiting.bind(("127.0.0.1", 4244))
+        found = healthy.explain(protocol="udp", port=4244)
+        with pytest.raises(ConnectionRefusedError):
+            udp_ask(healthy.web.namespace, healthy.db.ip, b"?", port=4244)
+    assert "port unreachable" in _remarks(found)
 
 
 # -- what arrives all the same
