@@ -16,8 +16,8 @@ from mizarnet._model.arguments import IPAddress
 from mizarnet._model.question import Upper
 
 _NUMBERS = {(Upper.ICMP, 4): 1, (Upper.ICMP, 6): 58, (Upper.TCP, 4): 6, (Upper.TCP, 6): 6}
-_UDP = 17
-_WITH_PORTS = (6, _UDP)
+_TCP, _UDP = 6, 17
+_WITH_PORTS = (_TCP, _UDP)
 _ASKING_PORT = 40000
 _SYN, _SYN_ACK = 0x02, 0x12
 # By the version of IP: the type of a ping, and that of its answer.
@@ -26,6 +26,8 @@ _ETHERNET = 14
 _IPV4, _IPV6, _ARP = 0x0800, 0x86DD, 0x0806
 _EXTENSIONS = (0, 43, 44, 51, 60)
 """Hop-by-hop options, routing, fragment, authentication and destination options."""
+SUPER_PACKET = 3000
+"""Bytes of a packet that stands for one of any length whose segments the device makes."""
 _SMALL = 84
 """Bytes of an IPv4 packet of ping as it is usually sent."""
 
@@ -110,16 +112,34 @@ def smallest(upper: Upper, version: int) -> int:
     return max(upper.headers(version), _SMALL)
 
 
-def heads_of(frame: bytes) -> tuple[Addresses | None, int, bytes]:
-    """What tells a packet in a frame from others: its addresses, its protocol, and its ports or its ICMP type.
+class Heads(NamedTuple):
+    """What tells a packet from others.
 
-    Without addresses the other two are 0 and empty.
+    Attributes:
+        addresses: Its addresses; None: it has none that can be understood, and the others are 0 and empty.
+        protocol: Number of what it carries; 0: ARP.
+        ports: Its ports, or its ICMP type, packed.
+        length: Its bytes, as its IP header says.
     """
+
+    addresses: Addresses | None
+    protocol: int = 0
+    ports: bytes = b""
+    length: int = 0
+
+
+def heads_of(frame: bytes) -> Heads:
+    """What tells the packet in a frame from others."""
     found, packet = addresses_in(frame), frame[_ETHERNET:]
     if found is None or frame[12:14] == _ARP.to_bytes(2, "big"):
-        return found, 0, b""
-    at, protocol = ((packet[0] & 0xF) * 4, packet[9]) if found.source.version == 4 else (40, packet[6])
-    return found, protocol, packet[at : at + (4 if protocol in _WITH_PORTS else 1)]
+        return Heads(found)
+    if found.source.version == 4:
+        at, protocol, length = (packet[0] & 0xF) * 4, packet[9], int.from_bytes(packet[2:4], "big")
+    else:
+        at, protocol, length = 40, packet[6], 40 + int.from_bytes(packet[4:6], "big")
+    if protocol == _TCP:  # the sender's half has the beginning of one that is longer
+        length = min(length, SUPER_PACKET)
+    return Heads(found, protocol, packet[at : at + (4 if protocol in _WITH_PORTS else 1)], length)
 
 
 class Addresses(NamedTuple):

@@ -8,7 +8,7 @@ import attrs
 from mizarnet._datapath.dry_run import Outcome
 from mizarnet._datapath.walk import hints, programs, receiving, underlay
 from mizarnet._datapath.walk.firewall import Packet, pass_through
-from mizarnet._datapath.walk.flow import Flow, addresses_in
+from mizarnet._datapath.walk.flow import SUPER_PACKET, Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Trail
 from mizarnet._model.arguments import IPAddress
@@ -17,8 +17,6 @@ from mizarnet._model.enumerations import Verdict
 from mizarnet._model.question import Upper
 
 _ETHERNET = 14
-_SUPER_PACKET = 3000
-"""Bytes of a packet that stands for one of any length whose segments the device makes."""
 
 
 def send(trail: Trail, record: Record, flow: Flow) -> None:
@@ -36,7 +34,7 @@ def send(trail: Trail, record: Record, flow: Flow) -> None:
         if _is_segmented(inside, flow):
             length = inside.link.mtu
             sender = attrs.evolve(sender, gso_size=length - flow.upper.headers(flow.version))
-            packet = attrs.evolve(flow, size=min(flow.size, _SUPER_PACKET))
+            packet = attrs.evolve(flow, size=min(flow.size, SUPER_PACKET))
         frame = packet.frame(by=sender.mac, to=mac)
         leaving = Packet(frame[_ETHERNET:], out=inside.link.name)
         pass_through(trail, inside.session, leaving, ("output", "postrouting"), inside.where)

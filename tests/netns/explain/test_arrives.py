@@ -295,6 +295,7 @@ def test_each_half_says_what_it_can_and_both_are_joined(healthy: Scene) -> None:
         {"source": "10.0.0.4"},
         {"protocol": "tcp", "port": 80},
         {"protocol": "udp"},
+        {"size": 1400},
     ],
     ids=str,
 )
@@ -309,6 +310,44 @@ def test_a_half_of_another_packet_is_not_joined(healthy: Scene, other: dict[str,
     assert {step.at for step in found.steps} == {healthy.name(1)}
     both = mz.explain_path([healthy.agents[0], wrong, right], "web", "10.0.0.2")
     assert both.steps[-len(right.steps) :] == right.steps
+
+
+@pytest.mark.parametrize(
+    ("to", "ask"),
+    [
+        ("10.0.0.2", {"size": 1400}),
+        ("fd00::2", {"size": 1400}),
+        ("10.0.0.2", {"protocol": "udp", "size": 1450}),
+        ("10.0.0.2", {"protocol": "tcp", "port": 80, "size": 2000}),
+        ("10.0.0.2", {"protocol": "tcp", "port": 80, "size": 60000}),
+        ("fd00::2", {"protocol": "tcp", "port": 80, "size": 60000}),
+    ],
+    ids=str,
+)
+def test_a_half_is_joined_if_its_packet_is_as_long(healthy: Scene, to: str, ask: dict[str, Any]) -> None:
+    source = "fd00::1" if ":" in to else "10.0.0.1"
+
+    def joined(**size: int) -> mz.Explanation:
+        asked = ask | size
+        there = healthy.agents[1].explain(source, to, vni=7, outer="192.0.2.1", **asked)
+        return mz.explain_path([healthy.agents[0], there], "web", to, **ask)
+
+    assert joined().at == healthy.name(2)
+    for other in (84, 1449):
+        assert "is another packet" in joined(size=other).steps[-1].matched
+
+
+def test_a_half_of_a_shorter_packet_does_not_stand_for_one_that_is_lost(healthy: Scene) -> None:
+    space, to, long = healthy.db.namespace, healthy.db.ip, 1400
+    space.run("nft", "table ip t { chain c { type filter hook input priority 0; ip length > 1000 drop; }; }")
+    half, lost = _halves(healthy).far, not ping(healthy.web.namespace, to, size=long - 28, timeout=0.2)
+    found = mz.explain_path([healthy.agents[0], half], "web", to, size=long)
+    whole = healthy.explain(size=long)
+    space.run("nft", "flush", "ruleset")
+    assert half.ok
+    assert lost
+    assert not whole.ok
+    assert "is another packet" in found.steps[-1].matched, f"\n{found}"
 
 
 def test_of_endpoints_of_one_name_the_one_that_is_meant_is_walked(
