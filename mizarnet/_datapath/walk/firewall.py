@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nftables would do with a packet in a namespace, as far as its rules can be judged without sending anything."""
+"""What nftables would do with a packet in a namespace, as far as its rules can be judged without sending anything.
+
+Of what else may drop it there, IPsec and iptables, it is only said that it is there.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from mizarnet._datapath.walk.trail import Trail
-from mizarnet._kernel.netlink import Chain, Expression, Session, dump_links, list_chains
+from mizarnet._kernel.netlink import Chain, Expression, Session, count_policies, dump_links, list_chains
 from mizarnet._kernel.refusals import explained
 from mizarnet._kernel.rtnetlink import attributes
 from mizarnet.errors import KernelError, PrivilegeError
@@ -95,7 +98,7 @@ def pass_through(
         return
     try:
         chains = list_chains(session)
-        legacy = session.run(_legacy_tables)
+        legacy, policies = session.run(_legacy_tables), _policies(session, hooks)
     except (KernelError, PrivilegeError) as refused:
         trail.unknown("firewall", f"the rules of {where} cannot be read: {refused.message}")
         return
@@ -118,6 +121,20 @@ def pass_through(
     if legacy:
         text = f"{where} has rules of iptables ({', '.join(legacy)}), which cannot be read by netlink"
         trail.unknown("firewall", text, remedy="iptables-legacy-save, there")
+    if policies:
+        text = f"{where} has IPsec policies ({', '.join(policies)}): what they do with it is not looked at"
+        trail.unknown("ipsec", text, remedy="ip xfrm policy, there")
+
+
+def _policies(session: Session, hooks: Sequence[str]) -> list[str]:
+    """The directions of IPsec policies that a packet may meet on its way past some hooks."""
+    found = count_policies(session)
+    numbers = {
+        "input": ("in", found.incoming),
+        "forward": ("fwd", found.forwarded),
+        "postrouting": ("out", found.outgoing),
+    }
+    return [numbers[hook][0] for hook in hooks if hook in numbers and numbers[hook][1]]
 
 
 def _legacy_tables() -> list[str]:

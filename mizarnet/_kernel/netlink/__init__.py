@@ -81,7 +81,7 @@ from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.side_by_side import side_by_side
 from mizarnet._kernel.netlink.sockets import waiting_ports, waiting_sockets
 from mizarnet._kernel.netlink.sysctl import read_sysctl, write_sysctl
-from mizarnet._kernel.netlink.xfrm import has_incoming_policies
+from mizarnet._kernel.netlink.xfrm import count_policies, has_incoming_policies
 
 __all__ = [
     "DEFAULTS",
@@ -107,6 +107,7 @@ __all__ = [
     "advertised_links",
     "anonymous_netns",
     "ask_again",
+    "count_policies",
     "create_bridge",
     "create_macvlan",
     "create_netns",

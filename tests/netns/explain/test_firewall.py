@@ -198,3 +198,49 @@ def test_a_table_that_is_dormant_drops_nothing(healthy: Scene) -> None:
     assert found.ok, f"\n{found}"
     assert "of nftables" not in str(found)
     assert "chain c of table ip t" in awake.cause
+
+
+# -- IPsec
+
+
+@contextmanager
+def _policy(space: Namespace, way: str, *packets: str) -> Iterator[None]:
+    space.run("ip", "xfrm", "policy", "add", *packets, "dir", way, "action", "block")
+    try:
+        yield
+    finally:
+        space.run("ip", "xfrm", "policy", "flush")
+
+
+POLICIES: list[tuple[str, str, tuple[str, ...]]] = [
+    ("web", "out", ("src", "10.0.0.1", "dst", "10.0.0.2")),
+    ("h1", "out", ("src", "192.0.2.1", "dst", "192.0.2.2", "proto", "udp", "dport", "4789")),
+    ("h2", "in", ("src", "192.0.2.1", "dst", "192.0.2.2", "proto", "udp", "dport", "4789")),
+    ("db", "in", ("src", "10.0.0.1", "dst", "10.0.0.2")),
+    ("db", "out", ("src", "10.0.0.2", "dst", "10.0.0.1")),
+]
+
+
+@pytest.mark.parametrize(("where", "way", "packets"), POLICIES)
+def test_ipsec_policies_on_the_way_are_said_to_be_there(
+    healthy: Scene, where: str, way: str, packets: tuple[str, ...]
+) -> None:
+    with _policy(_space(healthy, where), way, *packets):
+        found, arrives = healthy.explain(), _pings(healthy)
+    assert not arrives
+    assert found.ok
+    steps = [step for step in found.steps if "IPsec" in step.matched]
+    assert [step.ok for step in steps] == [None], f"\n{found}"
+    assert f"{_named(healthy, where)} has IPsec policies" in steps[0].matched
+    assert steps[0].remedy.startswith("ip xfrm policy")
+
+
+def _named(scene: Scene, where: str) -> str:
+    return "the host" if where[0] == "h" else _space(scene, where).name
+
+
+@pytest.mark.parametrize(("where", "way"), [("web", "in"), ("h1", "in"), ("h2", "fwd"), ("db", "fwd")])
+def test_ipsec_policies_for_another_way_are_none_of_the_packets(healthy: Scene, where: str, way: str) -> None:
+    with _policy(_space(healthy, where), way, "src", "198.51.100.1", "dst", "198.51.100.2"):
+        found = healthy.explain()
+    assert "IPsec" not in str(found)
