@@ -90,7 +90,11 @@ def _oversized(sent: Sent) -> Hint:
 def _nowhere(sent: Sent) -> Hint:
     if sent.found is None:
         return _usual(sent)
-    return nowhere(sent.trail, sent.vni, sent.found.destination, sent.verdict)
+    ip, spec = sent.found.destination, sent.record.spec
+    if ip in (spec.gateway or ()):
+        text = f"{ip} is the gateway of endpoint {spec.name}, which answers echo alone"
+        return text, "ask an endpoint, or give one that address: Endpoint.create(ip=), or Gateway.create(ip=)"
+    return nowhere(sent.trail, sent.vni, ip, sent.verdict)
 
 
 def _no_switch(sent: Sent) -> Hint:

@@ -11,6 +11,7 @@ from mizarnet._datapath.walk.firewall import Packet, pass_through
 from mizarnet._datapath.walk.flow import SUPER_PACKET, Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Trail
+from mizarnet._kernel.netlink import is_broadcast
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record
 from mizarnet._model.enumerations import Verdict
@@ -62,6 +63,7 @@ def _is_segmented(inside: Inside, flow: Flow) -> bool:
 def _route(inside: Inside, flow: Flow) -> IPAddress:
     """The neighbour that a packet is sent to by the routes of its namespace."""
     trail, link = inside.trail, inside.link
+    _refuse_broadcast(inside, flow)
     way = inside.way(flow)
     if way is not None and way.local:
         trail.note(
@@ -84,6 +86,16 @@ def _route(inside: Inside, flow: Flow) -> IPAddress:
         else "",
     )
     return way.gateway or flow.destination
+
+
+def _refuse_broadcast(inside: Inside, flow: Flow) -> None:
+    """End the way of a packet to all at once, which the agent drops, and TCP never sends."""
+    ip = flow.destination
+    if inside.session is None or ip.version == 6 or not is_broadcast(inside.session, ip, inside.link.ifindex):
+        return
+    text = f"{ip} is a broadcast address of {inside.link.name}, and a VNI carries no broadcast"
+    verdict = None if flow.upper is Upper.TCP else Verdict.MULTICAST
+    inside.trail.end("route", text, verdict=verdict, remedy="send it to each endpoint by itself")
 
 
 def _likely_hop(record: Record, flow: Flow) -> IPAddress:

@@ -30,7 +30,7 @@ _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY = 1, 2, 4, 5, 6
 _RTA_METRICS, _RTA_MULTIPATH = 8, 9
 _RTA_VIA, _RTA_ENCAP, _RTA_IP_PROTO, _RTA_DPORT = 18, 22, 27, 29
 _RTAX_MTU = 2
-_RTN_LOCAL = 2
+_RTN_LOCAL, _RTN_BROADCAST = 2, 3
 _ROUTERS = {_RTA_GATEWAY, _RTA_VIA, _RTA_ENCAP}
 _WANTED = {_RTA_DST, _RTA_OIF, _RTA_MULTIPATH, *_ROUTERS}
 _NOWHERE = {int(socket.AF_INET): bytes(4), int(socket.AF_INET6): bytes(16)}
@@ -230,6 +230,21 @@ def _way_question(destination: IPAddress, source: IPAddress | None, protocol: in
     if port:
         body += attribute(_RTA_DPORT, port.to_bytes(2, "big"))
     return body + (attribute(_RTA_SRC, source.packed) if source else b"")
+
+
+def is_broadcast(session: Session, ip: IPAddress, ifindex: int) -> bool:
+    """Whether an address is a broadcast address of a link, by the routes that the kernel has for that.
+
+    Raises:
+        NetlinkError: The socket failed.
+    """
+    question = _way_question(ip, None, socket.IPPROTO_UDP, 0)
+    (answer,) = session.request_each("look up a route", Rtm.GETROUTE, [question], reads=True)
+    if not isinstance(answer, bytes):
+        return False
+    *_, kind, _ = _RTMSG.unpack_from(answer, HEADER_BYTES)
+    link = attributes(answer, at=HEADER_BYTES + _RTMSG.size).get(_RTA_OIF, b"")
+    return kind == _RTN_BROADCAST and read_number(link) == ifindex
 
 
 def decode_way(message: bytes) -> Way | None:

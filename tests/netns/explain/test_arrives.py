@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
@@ -201,6 +201,40 @@ def test_a_datagram_to_a_port_of_another_address_is_refused(healthy: Scene) -> N
         with pytest.raises(ConnectionRefusedError):
             udp_ask(healthy.web.namespace, healthy.db.ip, b"?", port=4244)
     assert "port unreachable" in _remarks(found)
+
+
+# -- addresses that are no endpoint's
+
+
+def _assert_refused(scene: Scene, to: str, verdict: Verdict) -> None:
+    """The agent counts a datagram as dropped for that reason."""
+    before, family = scene.agents[0].stats(), socket.AF_INET6 if ":" in to else socket.AF_INET
+    with scene.web.namespace.socket(family, socket.SOCK_DGRAM) as client, suppress(OSError):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        client.sendto(b"?", (to, 53))  # what the agent drops is told to the socket
+    wait_until(lambda: scene.agents[0].stats().since(before).verdicts[verdict].packets)
+
+
+@pytest.mark.parametrize("to", [GATEWAY, "fd00::fe"])
+def test_the_own_gateway_answers_echo_alone(healthy: Scene, to: str) -> None:
+    found = healthy.explain(to, protocol="udp", port=53)
+    assert (found.ok, found.verdict) == (False, Verdict.NO_DESTINATION)
+    assert f"{to} is the gateway of endpoint web, which answers echo alone" in found.cause
+    assert "mz.Remote" not in found.remedy
+    _assert_refused(healthy, to, Verdict.NO_DESTINATION)
+    assert healthy.explain(to).ok
+
+
+def test_a_broadcast_address_is_named_as_one(healthy: Scene) -> None:
+    found = healthy.explain("10.0.0.255", protocol="udp", port=53)
+    assert (found.ok, found.verdict) == (False, Verdict.MULTICAST)
+    assert "10.0.0.255 is a broadcast address" in found.cause
+    _assert_refused(healthy, "10.0.0.255", Verdict.MULTICAST)
+    stream = healthy.explain("10.0.0.255", protocol="tcp", port=80)
+    assert "10.0.0.255 is a broadcast address" in stream.cause
+    assert stream.verdict is None
+    with healthy.web.namespace.socket(socket.AF_INET, socket.SOCK_STREAM) as client, pytest.raises(OSError):
+        client.connect(("10.0.0.255", 80))
 
 
 # -- what arrives all the same
