@@ -56,7 +56,7 @@ class Step(Described):
         texts = {
             name: _member(data, name, str) for name in ("at", "looked_at", "matched", "remark", "remedy")
         }
-        ok, verdict = data.get("ok"), data.get("verdict")
+        ok, verdict = _present(data, "ok"), _present(data, "verdict")
         if ok is not None and not isinstance(ok, bool):
             raise InvalidTypeError(f"ok must be a bool or None, not {type(ok).__name__}", argument="ok")
         return cls(ok=ok, verdict=None if verdict is None else _verdict(verdict), **texts)
@@ -185,10 +185,12 @@ class Explanation(Described):
         steps = cast("list[Mapping[str, Any]]", _member(data, "steps", list))
         if not steps:
             raise InvalidValueError("steps: an explanation has one at least", argument="steps", value=steps)
+        walked = tuple(map(Step.from_dict, steps))
         left, arrived = (
-            None if data.get(name) is None else Crossing.from_dict(data[name]) for name in ("left", "arrived")
+            None if _present(data, name) is None else Crossing.from_dict(data[name])
+            for name in ("left", "arrived")
         )
-        return cls(tuple(map(Step.from_dict, steps)), left, arrived)
+        return cls(walked, left, arrived)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -221,13 +223,18 @@ class Explanation(Described):
         return shown + ("" if self.ok else f"<p>{escaped(self.remedy)}</p>")
 
 
-def _member(data: object, name: str, kind: type) -> Any:
+def _present(data: object, name: str) -> Any:
+    """A member of any type, or None, which must be there."""
     if not isinstance(data, Mapping):
         raise InvalidTypeError(f"data must be a mapping, not {type(data).__name__}", argument="data")
     members = cast("Mapping[str, Any]", data)
     if name not in members:
         raise InvalidValueError(f"data has no {name!r}", argument="data", value=[*members])
-    value = members[name]
+    return members[name]
+
+
+def _member(data: object, name: str, kind: type) -> Any:
+    value = _present(data, name)
     if not isinstance(value, kind) or isinstance(value, bool):
         raise InvalidTypeError(f"{name} must be {kind.__name__}, not {type(value).__name__}", argument=name)
     return value

@@ -55,7 +55,12 @@ def crossing(**wrong: object) -> Crossing:
     return Crossing.from_dict({**CROSSING.to_dict(), **wrong})
 
 
+def without(value: Step | Explanation, name: str) -> dict[str, Any]:
+    return {key: member for key, member in value.to_dict().items() if key != name}
+
+
 FRAME = bytes(60)
+WHOLE = Explanation((FINE,))
 CASES: list[tuple[str, type[Exception], str, Callable[[], object]]] = [
     ("no source", Value, "source", ask(None, vni=7)),
     ("no destination", Value, "destination", ask("10.0.0.1", None, vni=7)),
@@ -103,6 +108,14 @@ CASES: list[tuple[str, type[Exception], str, Callable[[], object]]] = [
     ("steps as text", Type, "steps", lambda: Explanation.from_dict({"steps": "none"})),
     ("step as text", Type, "data", lambda: Explanation.from_dict({"steps": ["none"]})),
     ("unknown verdict", Value, "verdict", lambda: Step.from_dict({**FINE.to_dict(), "verdict": "maybe"})),
+    *(
+        (f"step without {name}", Value, "data", partial(Step.from_dict, without(FINE, name)))
+        for name in ("ok", "verdict")
+    ),
+    *(
+        (f"explanation without {name}", Value, "data", partial(Explanation.from_dict, without(WHOLE, name)))
+        for name in ("left", "arrived")
+    ),
     ("step with a wrong answer", Type, "ok", lambda: Step.from_dict({**FINE.to_dict(), "ok": 1})),
     ("no address", Value, "source", lambda: Crossing.from_dict({**CROSSING.to_dict(), "source": "here"})),
     ("no steps", Value, "steps", lambda: Explanation.from_dict({"steps": []})),
