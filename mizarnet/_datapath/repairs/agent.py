@@ -28,8 +28,9 @@ def mend_agent(host: Host, tunnel: str, findings: list[Finding], tally: Tally) -
     """Mend findings about a tunnel, its agent and its switch that still hold; the host's lock is held meanwhile."""
     with host.locked():
         device = TunnelDevice.open(host, tunnel)
-        with found_datapath(device) as found:
-            datapath = None if isinstance(found, Finding) else found
+        with found_datapath(device) as datapath:
+            if isinstance(datapath, Finding):
+                return  # programs that cannot be looked into guard the tunnel by now: nothing is known to hold still
             still = {each.key for each in _look(device, datapath)}
             for finding in sorted(findings, key=lambda each: _RANK.get((each.object.kind, each.kind), 0)):
                 mender = MENDERS.get((finding.object.kind, finding.kind))

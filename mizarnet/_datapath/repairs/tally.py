@@ -44,6 +44,7 @@ class Tally:
     def report(self, asked: Iterable[Finding], still: Iterable[Finding]) -> Report:
         """The report on findings that were to be mended, of which some still hold."""
         given, keys = list(asked), {each.key for each in still}
-        left = tuple(each for each in given if each.key in keys or each in self.errors)
-        done = tuple(each for each in given if each not in left)
+        hold = {each for each in given if each.key in keys or each in self.errors}
+        left = tuple(each for each in given if each in hold)
+        done = tuple(each for each in given if each not in hold)
         return Report(done, left, {each: self.errors[each] for each in left if each in self.errors})

@@ -383,6 +383,23 @@ def test_what_fails_to_be_repaired_says_why_and_keeps_what_there_is(scene: Scene
     scene.assert_works()
 
 
+def test_an_older_finding_takes_no_tunnel_down_that_is_guarded_by_now(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(scene.host, offered())
+    (found,) = [each for each in scene.check() if each.kind is K.AGENT_GONE]
+
+    def two(*_: object) -> None:
+        raise mz.ExistsError("programs of two agents are there", holder="both")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mizarnet._datapath.datapath.DataPath.find", two)
+        scene.seen.repair([found])
+    assert device(scene.host.namespace, TUNNEL).up
+    scene.seen.repair([found])
+    assert not device(scene.host.namespace, TUNNEL).up
+
+
 def test_a_busy_lock_is_waited_for_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "TIMEOUT", 0.05)
     for number in (1, 2, 3):
