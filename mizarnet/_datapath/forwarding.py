@@ -39,6 +39,17 @@ def is_on(session: Session, device: str, version: int) -> bool:
     return read_sysctl(session, f"ipv{version}/conf/{device}/forwarding") != "0"
 
 
+def is_router(session: Session, device: str, version: int) -> bool:
+    """Whether the kernel forwards what comes in by ``device``.
+
+    That of IPv6 is forwarded by the whole host, or by a device that is forced to. What is set for a single device
+    makes a router of it in neighbour discovery alone: ``ip6_forward()`` does not look at it.
+    """
+    if version == 4:
+        return is_on(session, device, version)
+    return whole_host.is_forwarding(session) or _forced(session, device) == _CHANGES[FORCED_IPV6][2]
+
+
 def needed(session: Session, device: str, version: int) -> int:
     """Changes that make ``device`` forward packets of one IP version, as bits of ``SwitchFlag``; 0: none.
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 
 import attrs
 
+from mizarnet._datapath import forwarding
 from mizarnet._datapath.endpoints import configuration
 from mizarnet._datapath.endpoints.device import is_above
 from mizarnet._datapath.walk import hints
@@ -152,7 +153,7 @@ class Inside:
         if self.session is None:
             return None
         try:
-            return read_sysctl(self.session, f"ipv{version}/conf/{self.link.name}/forwarding") != "0"
+            return forwarding.is_router(self.session, self.link.name, version)
         except KernelError:
             return None
 

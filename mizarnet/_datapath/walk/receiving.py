@@ -6,12 +6,12 @@ from __future__ import annotations
 import attrs
 
 from mizarnet._datapath import shortcuts
-from mizarnet._datapath.walk import hints, outside, programs, underlay
+from mizarnet._datapath.walk import hints, programs, router, underlay
 from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
 from mizarnet._datapath.walk.trail import Ended, Trail
-from mizarnet._kernel.netlink import get_link, look_up_ways, waiting_sockets
+from mizarnet._kernel.netlink import waiting_sockets
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.enumerations import Verdict
 from mizarnet._model.explanation import Crossing
@@ -102,7 +102,7 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
             )
             trail.end("source", text, remedy=f"ip route get {found.source}, there; take the address away")
         if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
-            _forward(inside, found.destination, frame[_ETHERNET:])
+            router.send_on(inside, frame, is_given=flow is None)
             if flow is not None:
                 _answer(inside, attrs.evolve(flow, vni=vni).reply(), None)
             trail.unknown("router", "what is behind it is not looked at")
@@ -115,31 +115,6 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
             _look_for_socket(inside, flow)
         text = f"what the process in {inside.where} does with it is not looked at"
         trail.unknown("inside", text)
-
-
-def _forward(inside: Inside, destination: IPAddress, packet: bytes) -> None:
-    """A next hop, which sends on what is for others."""
-    trail, version = inside.trail, destination.version
-    if inside.session is None:
-        return
-    if inside.forwards(version) is False:
-        key = f"net.ipv{version}.conf.{inside.link.name}.forwarding"
-        text = f"{inside.name} is the next hop for {destination}, and {inside.where} does not forward: {key} is 0"
-        trail.end("router", text, remedy=f"sysctl -w {key}=1 there")
-    way = look_up_ways(inside.session, [destination], source=None, port=0)[destination]
-    if way is None:
-        text = f"{inside.name} is the next hop, and has no route to {destination} in {inside.where}"
-        trail.end("router", text, remedy="add a route there")
-    link = get_link(inside.session, ifindex=way.ifindex)
-    name = link.name if link else f"device {way.ifindex}"
-    if not way.local and (link is None or not link.up or not link.has_carrier):
-        text = f"{inside.name} is the next hop, and {name}, by which it sends on, is down or without carrier"
-        trail.end("router", text, remedy=f"ip link set {name} up in {inside.where}, or look at its other end")
-    trail.note("router", f"{inside.name} sends it on {'to itself' if way.local else f'by {name}'}")
-    hooks = ("prerouting", "input") if way.local else ("prerouting", "forward", "postrouting")
-    passing = Packet(packet, into=inside.link.name, out="" if way.local else name)
-    pass_through(trail, inside.session, passing, hooks, inside.where)
-    outside.leave(inside, destination, packet)
 
 
 # -- the answer

@@ -3,17 +3,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 import pytest
 
 import mizarnet as mz
+from tests.support.icmp import family_of
+from tests.support.namespace import Namespace
 from tests.world import Container, World
 
+PORT = 9
 BOTH = ("fd00::1/64", "fd00::2/64")
 GATEWAY = "10.0.0.254"
+
+
+def is_heard(there: Namespace, ip: str, send: Callable[[], object], *, timeout: float = 0.3) -> bool:
+    """Whether a datagram comes to a namespace once it is sent, to ``PORT`` of an address of either version."""
+    family = family_of(ip)
+    with there.socket(family, socket.SOCK_DGRAM) as listener:
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(("", PORT))
+        listener.settimeout(timeout)
+        send()
+        try:
+            listener.recv(1 << 16)
+        except TimeoutError:
+            return False
+    return True
+
+
+def say(source: Namespace, to: str, *, size: int = 0) -> None:
+    """Send a datagram with so many bytes."""
+    with source.socket(family_of(to), socket.SOCK_DGRAM) as speaker:
+        speaker.sendto(bytes(size), (to, PORT))
 
 
 @attrs.frozen
@@ -49,6 +75,11 @@ class Scene:
     def explain(self, to: str | mz.Endpoint | None = "10.0.0.2", **question: Any) -> mz.Explanation:
         """What becomes of a packet of ``web``, on all hosts."""
         return mz.explain_path(self.agents, "web", to, **question)
+
+    def hears(self, *, timeout: float = 0.3) -> bool:
+        """Whether a datagram of ``web`` comes to ``db``."""
+        to = self.db.ip
+        return is_heard(self.db.namespace, to, lambda: say(self.web.namespace, to), timeout=timeout)
 
 
 @pytest.fixture
