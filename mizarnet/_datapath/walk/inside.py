@@ -32,6 +32,8 @@ from mizarnet._model.enumerations import State, Verdict
 from mizarnet._model.specs import VIRTUAL_MAC, Kind
 from mizarnet.errors import KernelError, NetnsNotFoundError, PrivilegeError
 
+_SOURCE = "source"
+
 
 @attrs.frozen
 class Inside:
@@ -68,8 +70,22 @@ class Inside:
 
     # -- what a packet meets
 
+    def has_its_mac(self) -> None:
+        """Whether the device has the MAC that frames for its endpoint are sent to."""
+        mac = self.record.mac
+        if self.sender.mac != mac.packed:
+            text = f"the MAC of {self.link.name} is {self.link.mac}, and frames for {self.name} are sent to {mac}"
+            remedy = f"ip link set {self.link.name} address {mac}, in {self.where}, or Host.repair()"
+            self.trail.end("endpoint", text, remedy=remedy)
+
+    def lets_in(self) -> None:
+        """Whether the device takes frames for its own MAC: in mode source ``macvlan_handle_frame()`` passes over it."""
+        if self.link.mode == _SOURCE:
+            text = f"{self.link.name} is in mode {_SOURCE}, and takes no frame for its own MAC"
+            self.trail.end("endpoint", text, remedy="Host.repair()")
+
     def address(self, ip: IPAddress) -> None:
-        """Whether the device has an address."""
+        """Whether the device has an address, or for what comes in the namespace."""
         if self.is_vm:
             return
         name, family = (
@@ -77,6 +93,8 @@ class Inside:
             [each for each in self.addresses if each.interface.version == ip.version],
         )
         found = next((each for each in family if each.interface.ip == ip), None)
+        if found is None and self._is_receiver and self._is_elsewhere(ip):
+            return
         if found is None:
             there = [str(each.interface) for each in family if not each.is_link_local]
             text = f"{name} does not have {ip}, but {', '.join(there) or 'no address'}"
@@ -92,6 +110,20 @@ class Inside:
     @property
     def _is_receiver(self) -> bool:
         return any(step.looked_at == "guard" for step in self.trail.steps)
+
+    def _is_elsewhere(self, ip: IPAddress) -> bool:
+        """Whether another device may have an address: Linux takes a packet to it by whichever device it comes in."""
+        missing = f"{self.link.name} does not have {ip}"
+        if self.session is None:
+            self.trail.unknown("address", f"{missing}; whether another device there does cannot be read")
+            return True
+        way = look_up_ways(self.session, [ip], source=None, port=0)[ip]
+        if way is None or not way.local:
+            return False
+        text, remark = f"{ip} is an address of {self.where}", f"{missing}, but another device there does"
+        remedy = f"ip address add {ip} dev {self.link.name}, there, or Host.repair()"
+        self.trail.note("address", text, remark=remark, remedy=remedy)
+        return True
 
     def way(self, flow: Flow, *, is_forwarded: bool = False) -> Way | None:
         """The namespace's route for a packet of the endpoint, or one that it forwards; None: it cannot be read."""
@@ -139,6 +171,7 @@ class Inside:
 
     def ask(self, flow: Flow, hop: IPAddress) -> bytes:
         """The MAC address that the agent answers for a neighbour; a refusal ends the way."""
+        self.lets_in()
         frame = flow.question(hop, by=self.sender.mac)
         outcome = run_agent(self.trail, self.sender, frame)
         if outcome.verdict.dropped:

@@ -96,6 +96,8 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
         text = f"no endpoint has the MAC {frame[:6].hex(':')}"
         trail.end("endpoint", text, remedy="Host.gc() removes entries without an endpoint")
     with entered(trail, record) as inside:
+        inside.has_its_mac()
+        inside.lets_in()
         if inside.drops_as_martian(found.source):
             text = (
                 f"{found.source}, which it comes from, is an address of {inside.where} itself, which drops it"

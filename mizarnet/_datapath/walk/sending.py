@@ -24,6 +24,8 @@ def send(trail: Trail, record: Record, flow: Flow) -> None:
     """A packet that the stack of an endpoint makes."""
     with entered(trail, record) as inside:
         inside.address(flow.source)
+        if flow.wants_answer or flow.upper.is_question:
+            inside.lets_in()
         if flow.upper.is_question:
             programs.tunnel(trail)
             programs.agent(trail, inside.sender, flow.question(flow.destination, by=inside.sender.mac))

@@ -24,7 +24,7 @@ from mizarnet._model.layouts import Config
 from mizarnet._model.specs import VIRTUAL_MAC
 from mizarnet.agent import datapath_of
 from tests.frames import datagram
-from tests.netns.explain.conftest import GATEWAY, Scene
+from tests.netns.explain.conftest import GATEWAY, PORT, Scene, is_heard, say
 from tests.netns.explain.test_broken import CASES
 from tests.netns.explain.test_reality import MET
 from tests.support import digest
@@ -281,6 +281,33 @@ def test_an_underlay_there_that_takes_less(healthy: Scene) -> None:
     assert found.ok
     assert "longer than that" in _remarks(found)
     assert "1478 bytes do not fit 1400: sent in fragments" in _remarks(found)
+
+
+def test_an_address_that_another_device_of_the_receiver_has(scene: Scene) -> None:
+    space = scene.db.namespace
+    for ip in ("10.0.0.2", "fd00::2"):
+        version = "-6" if ":" in ip else "-4"
+        space.run("ip", version, "address", "del", f"{ip}/{64 if ':' in ip else 24}", "dev", "eth0")
+        space.run("ip", version, "address", "add", ip, "dev", "lo")
+        space.run("ip", version, "route", "add", "fd00::/64" if ":" in ip else "10.0.0.0/24", "dev", "eth0")
+        if ":" in ip:  # the kernel takes its time with the local route
+            with Session.open(space.name) as session:
+                wait_for_address(session, ip_interface(ip))
+        found = scene.explain(ip)
+        assert is_heard(space, ip, lambda ip=ip: say(scene.web.namespace, ip), timeout=SOCKET_SECONDS)
+        assert found.ok, f"\n{found}"
+        assert f"eth0 does not have {ip}, but another device there does" in _remarks(found)
+    assert_ping(scene.web.namespace, scene.db.ip)
+
+
+def test_a_sender_in_mode_source_sends_what_it_need_not_ask_for(scene: Scene) -> None:
+    space = scene.web.namespace
+    assert scene.hears(timeout=SOCKET_SECONDS)
+    space.run("ip", "link", "set", "eth0", "type", "macvlan", "mode", "source")
+    for known in (True, False):
+        found = scene.explain(protocol="udp", port=PORT)
+        assert found.ok is scene.hears() is known, f"\n{found}"
+        space.run("ip", "neighbour", "flush", "dev", "eth0")
 
 
 # -- one half at a time

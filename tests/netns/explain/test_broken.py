@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thirty-one things that end a packet's way, one at a time: the explanation names the host and the cause.
+"""Thirty-four things that end a packet's way, one at a time: the explanation names the host and the cause.
 
 The first twenty are those of tests/netns/check/test_breakages.py that lose the packet; what is left of these is in
 test_arrives.py.
@@ -235,11 +235,26 @@ CASES: dict[str, Broken] = {
         2,
         f"{TUNNEL} drops a frame that comes from its own MAC",
     ),
+    "37 the receiver changed its MAC": Broken(
+        lambda s: _ip(s, "db", "link", "set", "eth0", "address", "02:00:00:00:00:09"),
+        2,
+        "endpoint: the MAC of eth0 is 02:00:00:00:00:09",
+    ),
+    "38 a receiver in mode source": Broken(
+        lambda s: _ip(s, "db", "link", "set", "eth0", "type", "macvlan", "mode", "source"),
+        2,
+        "eth0 is in mode source",
+    ),
+    "39 a sender in mode source": Broken(
+        lambda s: _ip(s, "web", "link", "set", "eth0", "type", "macvlan", "mode", "source"),
+        1,
+        "eth0 is in mode source",
+    ),
 }
 
 
-def test_there_are_thirty_one() -> None:
-    assert len(CASES) == 31
+def test_there_are_thirty_four() -> None:
+    assert len(CASES) == 34
     assert len([name for name in CASES if int(name.split()[0]) <= 25]) == 20
 
 
