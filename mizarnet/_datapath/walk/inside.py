@@ -24,7 +24,6 @@ from mizarnet._kernel.netlink import (
     list_addresses,
     list_neighbours,
     look_up_ways,
-    read_sysctl,
 )
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import Record
@@ -142,17 +141,6 @@ class Inside:
             text = f"packets to {to} leave by {name}, and not by {self.link.name}"
             self.trail.end("route", text, remedy=f"ip route get {to}; correct the routes inside")
         return way
-
-    def drops_as_martian(self, source: IPAddress) -> bool:
-        """Whether the namespace has the source of a packet that comes in itself, and drops it therefore."""
-        # Of IPv6 the kernel validates no source.
-        if self.session is None or source.version == 6 or source.is_unspecified:
-            return False
-        way = look_up_ways(self.session, [source], source=None, port=0)[source]
-        if way is None or not way.local:
-            return False
-        keys = (f"ipv4/conf/{name}/accept_local" for name in ("all", self.link.name))
-        return all(read_sysctl(self.session, key) == "0" for key in keys)
 
     @property
     def where(self) -> str:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import attrs
 
 from mizarnet._datapath import shortcuts
-from mizarnet._datapath.walk import hints, programs, router, underlay
+from mizarnet._datapath.walk import hints, programs, router, sources, underlay
 from mizarnet._datapath.walk.firewall import ESTABLISHED, Packet, pass_through
 from mizarnet._datapath.walk.flow import Flow, addresses_in
 from mizarnet._datapath.walk.inside import Inside, entered
+from mizarnet._datapath.walk.sources import Coming
 from mizarnet._datapath.walk.trail import Ended, Trail
-from mizarnet._kernel.netlink import waiting_sockets
+from mizarnet._kernel.netlink import Link, list_addresses, look_up_ways, waiting_sockets
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.enumerations import Verdict
 from mizarnet._model.explanation import Crossing
@@ -41,11 +42,11 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
     )
     outcome, looped = programs.judged_by_guard(trail, crossing), programs.has_own_mac(trail, crossing)
     shortened = not looped and programs.may_take_shortcut(trail, crossing, outcome)
-    _come_in(trail, crossing, shortened=shortened)
-    if looped:
-        text = f"{device.name} drops a frame that comes from its own MAC, as if it had sent it itself"
-        remedy = "make the endpoint that it comes from again, with another MAC: Endpoint.create(mac=)"
-        trail.end("tunnel", text, remedy=remedy)
+    link = underlay.own_link(trail)
+    is_switched = outcome.verdict is Verdict.BOUNCED and trail.datapath.maps.read_switching().ifindex
+    if not _come_in(trail, crossing, link, shortened=shortened):
+        go_up = _perhaps_go_up if is_switched else _go_up
+        go_up(trail, crossing, link, looped=looped)
     programs.guard(trail, crossing, outcome)
     frame = outcome.frame or b""
     if outcome.verdict is Verdict.BOUNCED:
@@ -59,14 +60,12 @@ def arrive(trail: Trail, crossing: Crossing, flow: Flow | None) -> None:
     receive(trail, crossing.vni, frame, flow, crossing.source if crossing.ttl > _BOUNCED_TTL else None)
 
 
-def _come_in(trail: Trail, crossing: Crossing, *, shortened: bool) -> None:
-    """Whether the underlay's device is there, and takes the packet; ``shortened``: the shortcut would take it."""
-    link = trail.device.find_underlay()
-    if link is None or not link.up:
-        state = "is gone" if link is None else "is down"
-        trail.end(
-            "underlay", f"{trail.device.underlay} {state}", remedy=f"ip link set {trail.device.underlay} up"
-        )
+def _come_in(trail: Trail, crossing: Crossing, link: Link, *, shortened: bool) -> bool:
+    """Whether the packet goes past the host's stack; ``shortened``: the shortcut would take it."""
+    if not link.up or not link.has_carrier:
+        text = f"{link.name} is down or without carrier: by which other device it comes in is not known here"
+        trail.unknown("underlay", text, remedy=f"ip link set {link.name} up, or look at its other end")
+        return False
     is_long = crossing.length > link.mtu
     remark = "longer than that: whether it comes in is up to the device, and to the way" if is_long else ""
     remedy = (
@@ -76,9 +75,38 @@ def _come_in(trail: Trail, crossing: Crossing, *, shortened: bool) -> None:
     shortcut = shortened and not is_long and shortcuts.look(trail.host, trail.datapath.maps, near=True).stands
     by = f"{link.name}, mtu {link.mtu}{', by the shortcut' if shortcut else ''}"
     trail.note("underlay", f"{crossing.length} bytes in by {by}", remark=remark, remedy=remedy)
-    if not shortcut:  # which goes past the host's stack
-        coming = underlay.outer_packet(crossing, into=link.name)
-        pass_through(trail, trail.host, coming, ("prerouting", "input"), "the host")
+    return shortcut
+
+
+def _go_up(trail: Trail, crossing: Crossing, link: Link, *, looped: bool) -> None:
+    """The host's stack, from the underlay's device to that of the tunnel; ``looped``: the frame has its MAC."""
+    device, destination = trail.device, crossing.destination
+    way = look_up_ways(trail.host, [destination], source=None, port=0)[destination]
+    if way is None or not way.local:
+        text = f"this host cannot use {destination}, which the packet is sent to"
+        trail.end("underlay", text, remedy=f"ip address add {destination} dev {device.underlay}")
+    own = list_addresses(trail.host, ifindex=link.ifindex)
+    is_sure = any(each.interface.ip == destination for each in own)
+    came = Coming(crossing.source, destination, link, "the host", "underlay", is_sure)
+    sources.look_at(trail, trail.host, came)
+    coming = underlay.outer_packet(crossing, into=link.name)
+    pass_through(trail, trail.host, coming, ("prerouting", "input"), "the host")
+    if looped:
+        text = f"{device.name} drops a frame that comes from its own MAC, as if it had sent it itself"
+        remedy = "make the endpoint that it comes from again, with another MAC: Endpoint.create(mac=)"
+        trail.end("tunnel", text, remedy=remedy)
+
+
+def _perhaps_go_up(trail: Trail, crossing: Crossing, link: Link, *, looped: bool) -> None:
+    """The same on a transit switch: its program sends a packet on before the stack sees it, if it can."""
+    aside = attrs.evolve(trail, steps=[])
+    try:
+        _go_up(aside, crossing, link, looped=looped)
+    except Ended:
+        end = aside.steps.pop()
+        text = f"{end.matched}, unless the transit switch sends the packet on before"
+        aside.unknown(end.looked_at, text, remedy=end.remedy)
+    trail.steps += aside.steps
 
 
 def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IPAddress | None) -> None:
@@ -98,18 +126,20 @@ def receive(trail: Trail, vni: int, frame: bytes, flow: Flow | None, sent_by: IP
     with entered(trail, record) as inside:
         inside.has_its_mac()
         inside.lets_in()
-        if inside.drops_as_martian(found.source):
-            text = (
-                f"{found.source}, which it comes from, is an address of {inside.where} itself, which drops it"
-            )
-            trail.end("source", text, remedy=f"ip route get {found.source}, there; take the address away")
-        if found.destination not in {each.ip for each in record.spec.ip} and record.spec.forwarding:
+        own = {each.ip for each in record.spec.ip}
+        is_forwarded = found.destination not in own and record.spec.forwarding
+        if not is_forwarded:
+            inside.address(found.destination)
+        if inside.session is not None:
+            to = None if is_forwarded else found.destination
+            came = Coming(found.source, to, inside.link, inside.where, "source")
+            sources.look_at(trail, inside.session, came)
+        if is_forwarded:
             router.send_on(inside, frame, is_given=flow is None)
             if flow is not None:
                 _answer(inside, attrs.evolve(flow, vni=vni).reply(), None)
             trail.unknown("router", "what is behind it is not looked at")
             return
-        inside.address(found.destination)
         coming = Packet(frame[_ETHERNET:], into=inside.link.name)
         pass_through(trail, inside.session, coming, ("prerouting", "input"), inside.where)
         if flow is not None:

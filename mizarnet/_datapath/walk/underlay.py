@@ -69,6 +69,9 @@ def send(trail: Trail, host: IPAddress, load: Load) -> None:
         remedy = f"ip route get {host} from {device.local}; add a route"
         trail.end("underlay", f"no route to {host}", remedy=remedy)
     link = get_link(trail.host, ifindex=way.ifindex)
+    if way.ifindex == device.ifindex:
+        text = f"the route to {host} leads into {device.name} itself, which drops its own packets"
+        trail.end("underlay", text, remedy=f"ip route get {host}; take that route away")
     if link is None or not link.up or not link.has_carrier:
         name = link.name if link else f"device {way.ifindex}"
         text = f"{name}, which leads to {host}, is down or without carrier"
@@ -132,15 +135,7 @@ def _length(trail: Trail, way: Way, link: Link, outer: int, load: Load) -> tuple
 def _own_side(trail: Trail, host: IPAddress) -> None:
     """What must be so whatever the other host is."""
     device = trail.device
-    link = device.find_underlay()
-    if is_cut_off(device, link):
-        if link is None:
-            state, remedy = "is gone", "bring it back"
-        elif link.up:
-            state, remedy = "has no carrier", "look at the cable, or at the other end"
-        else:
-            state, remedy = "is down", f"ip link set {link.name} up"
-        trail.end("underlay", f"{device.underlay} {state}", remedy=remedy)
+    own_link(trail)
     own = [each for each in list_addresses(trail.host) if each.interface.ip in (device.local, host)]
     if any(each.interface.ip == host for each in own):
         text = f"{host} is an address of this host, so its packets do not leave it"
@@ -152,6 +147,21 @@ def _own_side(trail: Trail, host: IPAddress) -> None:
         trail.end(
             "underlay", f"this host cannot use {device.local}, which its packets come from", remedy=remedy
         )
+
+
+def own_link(trail: Trail) -> Link:
+    """The underlay's device. If it is down, and the tunnel's address with it, the way ends."""
+    device = trail.device
+    link = device.find_underlay()
+    if link is None:
+        state, remedy = "is gone", "bring it back"
+    elif not is_cut_off(device, link):
+        return link
+    elif link.up:
+        state, remedy = "has no carrier", "look at the cable, or at the other end"
+    else:
+        state, remedy = "is down", f"ip link set {link.name} up"
+    trail.end("underlay", f"{device.underlay} {state}", remedy=remedy)
 
 
 def _neighbour(trail: Trail, way: Way, link: Link, host: IPAddress) -> _Hop:

@@ -310,6 +310,41 @@ def test_a_sender_in_mode_source_sends_what_it_need_not_ask_for(scene: Scene) ->
         space.run("ip", "neighbour", "flush", "dev", "eth0")
 
 
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith(("40", "45"))])
+def test_what_the_shortcut_goes_past(scene: Scene, case: str) -> None:
+    CASES[case].do(scene)
+    scene.agents[1].update(shortcut="auto")
+    if scene.agents[1].state().shortcut.on:
+        found = scene.explain(protocol="udp", port=PORT)
+        assert found.ok is scene.hears() is True, f"\n{found}"
+
+
+@pytest.mark.parametrize("breaks", ["own MAC", "INPUT"])
+def test_what_a_transit_switch_sends_on_before_its_host_sees_it(scene: Scene, breaks: str) -> None:
+    world, (first, second, third) = scene.world, scene.world.hosts
+    space = world.namespace("far")
+    far = world.add(third, space, vni=7, ip="10.1.0.2/24", name="far", gateway="10.1.0.1")
+    for host, network in ((first, "10.1.0.0/24"), (third, "10.0.0.0/24")):
+        host.agent.networks[7, network] = mz.Network(switches=[second.address])
+    second.agent.endpoints[7, "10.1.0.2"] = mz.Remote(third.address)
+    world.switch(second)
+    for host in (first, third):  # its program sends on to neighbours that it knows
+        assert_ping(second.namespace, host.address)
+    if breaks == "own MAC":
+        scene.web.endpoint.delete()
+        own = mac_of(second.namespace, TUNNEL)
+        made = {"vni": 7, "ip": "10.0.0.1/24", "name": "web", "gateway": GATEWAY, "mac": own}
+        mz.Endpoint.create(first.agent, netns=scene.web.namespace.name, **made)
+    else:
+        rule = "table ip t { chain c { type filter hook input priority 0; udp dport 4789 drop; }; }"
+        second.namespace.run("nft", rule)
+    found = mz.explain_path(scene.agents, "web", "10.1.0.2", protocol="udp", port=PORT)
+    arrives = is_heard(space, far.ip, lambda: say(scene.web.namespace, far.ip), timeout=1)
+    assert found.ok is arrives is True, f"\n{found}"
+    said = "unless the transit switch sends the packet on before"
+    assert any(said in each.matched and each.ok is None for each in found.steps), f"\n{found}"
+
+
 # -- one half at a time
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Thirty-four things that end a packet's way, one at a time: the explanation names the host and the cause.
+"""Forty things that end a packet's way, one at a time: the explanation names the host and the cause.
 
 The first twenty are those of tests/netns/check/test_breakages.py that lose the packet; what is left of these is in
 test_arrives.py.
@@ -15,8 +15,9 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from tests.netns.explain.conftest import Scene
+from tests.netns.explain.conftest import PORT, Scene
 from tests.support.depth import some
+from tests.support.namespace import SOCKET_SECONDS
 from tests.support.traffic import assert_ping, ping
 from tests.support.wait import wait_until
 from tests.world import TUNNEL, UNDERLAY, mac_of
@@ -33,6 +34,7 @@ class Broken:
         verdict: Drop reason; None: no program refuses it.
         ask: The packet, if it is no ping from ``web`` to ``db``.
         pings: Whether a ping shows the loss.
+        says_udp: Whether a datagram from ``web`` to ``db`` shows it.
     """
 
     do: Callable[[Scene], object]
@@ -41,6 +43,7 @@ class Broken:
     verdict: Verdict | None = None
     ask: dict[str, Any] = attrs.field(factory=dict)
     pings: bool = True
+    says_udp: bool = False
 
 
 def _ip(scene: Scene, where: str, *words: str) -> None:
@@ -100,6 +103,48 @@ def _mac_of_the_tunnel_there(scene: Scene) -> None:
     mz.Endpoint.create(scene.agents[0], vni=7, ip="10.0.0.1/24", name="web", mac=mac, netns=space)
 
 
+def _no_tunnel_address(scene: Scene) -> None:
+    _warm(scene)
+    scene.agents[1].update(shortcut="off")  # which goes past what drops the packet
+    _ip(scene, "h2", "address", "del", "192.0.2.2/24", "dev", UNDERLAY)
+
+
+def _no_carrier_there(scene: Scene) -> None:
+    _warm(scene)
+    scene.world.hub.run("ip", "link", "set", "h2", "down")
+
+
+def _route_through_the_tunnel(scene: Scene) -> None:
+    _warm(scene)
+    _ip(scene, "h1", "route", "add", "192.0.2.2", "dev", TUNNEL)
+
+
+def _way_back_by_another(scene: Scene, where: str, to: str) -> None:
+    """A strict reverse path filter, and a route to where packets come from by a device that they do not come by."""
+    _warm(scene)
+    scene.agents[1].update(shortcut="off")
+    _ip(scene, where, "link", "add", "other", "type", "veth", "peer", "name", "rehto")
+    for name in ("other", "rehto"):
+        _ip(scene, where, "link", "set", name, "up")
+    _ip(scene, where, "route", "add", to, "dev", "other")
+    _filter(scene, where, 1)
+
+
+def _no_way_back(scene: Scene) -> None:
+    _warm(scene)
+    _ip(scene, "db", "route", "del", "10.0.0.0/24", "dev", "eth0")
+    _filter(scene, "db", 2)
+
+
+def _filter(scene: Scene, where: str, level: int) -> None:
+    space = scene.db.namespace if where == "db" else scene.world.spaces[1]
+    space.set(**{"ipv4/conf/all/rp_filter": level})
+
+
+def _warm(scene: Scene) -> None:
+    assert scene.hears(timeout=SOCKET_SECONDS)
+
+
 def _both_have_it(scene: Scene) -> None:
     del scene.agents[1].endpoints[7, "10.0.0.1"]
     space = scene.world.namespace("twin")
@@ -121,6 +166,7 @@ def _router(scene: Scene, *, forwards: bool, routed: bool) -> None:
 
 BEYOND: dict[str, Any] = {"to": "10.9.0.9"}
 IPV6: dict[str, Any] = {"to": "fd00::2"}
+SAID: dict[str, Any] = {"ask": {"protocol": "udp", "port": PORT}, "pings": False, "says_udp": True}
 CASES: dict[str, Broken] = {
     "1 peer not allowed": Broken(
         lambda s: [s.agents[1].peers.discard(each) for each in list(s.agents[1].peers)],
@@ -250,11 +296,31 @@ CASES: dict[str, Broken] = {
         1,
         "eth0 is in mode source",
     ),
+    "40 tunnel's address lost": Broken(
+        _no_tunnel_address, 2, "this host cannot use 192.0.2.2, which the packet is sent to", **SAID
+    ),
+    "41 no carrier there": Broken(_no_carrier_there, 2, f"{UNDERLAY} has no carrier", **SAID),
+    "42 a route into the tunnel": Broken(
+        _route_through_the_tunnel, 1, f"the route to 192.0.2.2 leads into {TUNNEL} itself"
+    ),
+    "43 way back by another device": Broken(
+        lambda s: _way_back_by_another(s, "db", "10.0.0.1"),
+        2,
+        "source: the way back to 10.0.0.1 goes by other, and not by eth0",
+        **SAID,
+    ),
+    "44 no way back": Broken(_no_way_back, 2, "the way back to 10.0.0.1 is not there", **SAID),
+    "45 way back to the host by another": Broken(
+        lambda s: _way_back_by_another(s, "h2", "192.0.2.1"),
+        2,
+        "underlay: the way back to 192.0.2.1 goes by other, and not by eth0",
+        **SAID,
+    ),
 }
 
 
-def test_there_are_thirty_four() -> None:
-    assert len(CASES) == 34
+def test_there_are_forty() -> None:
+    assert len(CASES) == 40
     assert len([name for name in CASES if int(name.split()[0]) <= 25]) == 20
 
 
@@ -275,3 +341,5 @@ def test_the_cause_and_its_host_are_named(scene: Scene, name: str) -> None:
     to = case.ask.get("to", scene.db.ip)
     if case.pings and ":" not in to:
         assert not ping(scene.web.namespace, to, size=case.ask.get("size", 84) - 28, timeout=0.2)
+    if case.says_udp:
+        assert not scene.hears()
