@@ -10,9 +10,10 @@ from mizarnet._datapath import age, forwarding, gateway_notes
 from mizarnet._datapath.endpoints import configuration
 from mizarnet._datapath.gateway_notes import Noted
 from mizarnet._datapath.gateways import Gateways, fitness, networks, routes, rules, ruleset
+from mizarnet._datapath.gateways.ruleset import INSIDE, OUTSIDE
 from mizarnet._datapath.host import Host
 from mizarnet._kernel import nftables
-from mizarnet._kernel.netlink import Link, get_link, list_addresses
+from mizarnet._kernel.netlink import DEFAULTS, Link, Session, get_link, list_addresses, list_routes
 from mizarnet._kernel.nftables import Item
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPNetwork
@@ -97,6 +98,10 @@ def _finding(
     return Finding(kind, subject, wanted, found, text, remedy, tunnel, instance, cure=cure)
 
 
+def _versions(record: Record) -> list[int]:
+    return sorted({each.version for each in record.spec.ip})
+
+
 def _of_egress(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterator[Finding]:
     egress = get_link(host, ifindex=noted.note.egress)
     if egress is None:
@@ -110,7 +115,7 @@ def _of_egress(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterato
 
 
 def _of_forwarding(host: Host, noted: Noted, egress: Link, record: Record, tunnel: str) -> Iterator[Finding]:
-    for version in sorted({each.version for each in record.spec.ip}):
+    for version in _versions(record):
         for device in (egress.name, noted.link.name):
             if not _forwards(host, device, version):
                 text = f"{device} does not forward IPv{version}"
@@ -130,7 +135,7 @@ def _of_pair(host: Host, noted: Noted, record: Record, tunnel: str) -> Iterator[
         yield _finding(noted, FindingKind.DEVICE_DOWN, "up", "down", text, tunnel=tunnel)
         return
     there = {each.interface for each in list_addresses(host, ifindex=noted.link.ifindex)}
-    for version in sorted({each.version for each in record.spec.ip}):
+    for version in _versions(record):
         address = noted.note.address(version, inside=False)
         if address not in there:
             text = f"{noted.link.name} lacks {address}"
@@ -161,6 +166,8 @@ def _of_namespace(
         )
         return
     with inside, suppress(UnsupportedError):  # which is told once, for the host's rules
+        yield from _of_inner_end(inside, noted, record, tunnel)
+        yield from _of_inner_forwarding(inside, noted, record, tunnel)
         for prefix in routes.lacking_inside(inside, prefixes):
             text = f"its namespace has no route to {prefix}"
             yield _finding(noted, FindingKind.ROUTE_LOST, prefix, None, text, tunnel=tunnel)
@@ -170,6 +177,43 @@ def _of_namespace(
             yield _finding(
                 noted, FindingKind.RULES_DIFFER, "as the note says", "other rules", text, tunnel=tunnel
             )
+
+
+def _of_inner_end(inside: Session, noted: Noted, record: Record, tunnel: str) -> Iterator[Finding]:
+    end = get_link(inside, OUTSIDE)
+    if end is None:
+        text, remedy = f"its namespace has no {OUTSIDE}", "delete the gateway, and create it again"
+        yield _finding(
+            noted, FindingKind.DEVICE_GONE, OUTSIDE, None, text, remedy, tunnel=tunnel, cure=Cure.NONE
+        )
+        return
+    if not end.up:
+        text = f"{OUTSIDE} in its namespace is down"
+        yield _finding(noted, FindingKind.DEVICE_DOWN, f"{OUTSIDE} up", "down", text, tunnel=tunnel)
+        return
+    there = {each.interface for each in list_addresses(inside, ifindex=end.ifindex)}
+    found = list_routes(inside, ifindex=end.ifindex)
+    ways = {each.gateway for each in found if not each.prefix_length}
+    for version in _versions(record):
+        address = noted.note.address(version, inside=True)
+        if address not in there:
+            text = f"{OUTSIDE} in its namespace lacks {address}"
+            yield _finding(noted, FindingKind.ADDRESS_LOST, str(address), None, text, tunnel=tunnel)
+        if noted.note.address(version, inside=False).ip not in ways:
+            text = f"its namespace has no IPv{version} default route to the host"
+            yield _finding(noted, FindingKind.ROUTE_LOST, DEFAULTS[version], None, text, tunnel=tunnel)
+
+
+def _of_inner_forwarding(inside: Session, noted: Noted, record: Record, tunnel: str) -> Iterator[Finding]:
+    # IPv4 asks the incoming device, IPv6 the namespace.
+    devices = [each for each in (INSIDE, OUTSIDE) if get_link(inside, each) is not None]
+    for version in _versions(record):
+        for device in devices if version == 4 else ("all",):
+            if not forwarding.is_on(inside, device, version):
+                text = f"its namespace does not forward IPv{version}"
+                text += f" that comes in by {device}" if version == 4 else ""
+                wanted = f"{device} in its namespace"
+                yield _finding(noted, FindingKind.FORWARDING_OFF, wanted, version, text, tunnel=tunnel)
 
 
 def _of_entries(gateways: Gateways, noted: Noted, record: Record) -> Iterator[Finding]:

@@ -88,7 +88,8 @@ class Making:
         outside, record = self._outside(), self._record()
         with configuration.inside(record, self.host) as inside:
             if rules.differ_inside(self.host, inside, self.note, self.spec.publish):
-                self._prepare(inside)
+                rules.write_inside(self.host, inside, self._noted(), self.spec.publish)
+            self._forward(inside)
             self._connect(inside, outside)
             routes.complete_inside(inside, self._prefixes())
         self._open_host(outside)
@@ -136,10 +137,17 @@ class Making:
     def _prepare(self, inside: Session) -> None:
         """Make a router of the gateway's namespace, with its rules: there is no way through it yet, or rules are."""
         rules.write_inside(self.host, inside, self._noted(), self.spec.publish)
+        self._forward(inside)
+
+    def _forward(self, inside: Session) -> None:
+        """Let the gateway's namespace forward, by each of its two devices that is there."""
         for key, value in _ROUTER:
             write_sysctl(inside, key, value)
         if 6 in self.spec.versions:
             write_sysctl(inside, "ipv6/conf/all/forwarding", "1")
+        for device in (INSIDE, OUTSIDE):  # which ip_forward leaves as they are if it is on already
+            if get_link(inside, device) is not None:
+                forwarding.enable(inside, device, forwarding.needed(inside, device, 4))
 
     def _move(self, peer: str, inside: Session) -> None:
         link = get_link(self.host, peer)

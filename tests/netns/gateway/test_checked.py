@@ -13,6 +13,7 @@ import mizarnet as mz
 from mizarnet import FindingKind as K
 from mizarnet._datapath import age, gateway_notes
 from mizarnet._datapath.gateways import networks
+from mizarnet._datapath.gateways.ruleset import INSIDE, OUTSIDE
 from mizarnet._kernel.bpf import Direction, TcxHook, uses_tcx, with_program
 from mizarnet._kernel.netlink import Session, set_link
 from mizarnet._model.enumerations import State
@@ -100,6 +101,38 @@ MENDED: dict[str, tuple[Callable[[Scene], object], set[tuple[K, str]]]] = {
         {(K.ADDRESS_LOST, GATEWAY)},
     ),
     "entry taken": (take_entry, {(K.ENTRY_DIFFERS, GATEWAY)}),
+    "inner end down": (
+        lambda s: s.inside("ip", "link", "set", OUTSIDE, "down"),
+        {(K.DEVICE_DOWN, GATEWAY)},
+    ),
+    "inner addresses taken": (
+        lambda s: s.inside("ip", "address", "flush", "dev", OUTSIDE),
+        {(K.ADDRESS_LOST, GATEWAY), (K.ROUTE_LOST, GATEWAY)},
+    ),
+    "inner default route taken, IPv4": (
+        lambda s: s.inside("ip", "-4", "route", "delete", "default"),
+        {(K.ROUTE_LOST, GATEWAY)},
+    ),
+    "inner default route taken, IPv6": (
+        lambda s: s.inside("ip", "-6", "route", "delete", "default"),
+        {(K.ROUTE_LOST, GATEWAY)},
+    ),
+    "inner default route leads back": (
+        lambda s: s.inside("ip", "route", "replace", "default", "dev", INSIDE),
+        {(K.ROUTE_LOST, GATEWAY)},
+    ),
+    **{
+        f"inner forwarding off: {key}": (
+            lambda s, key=key: s.inside("sysctl", "-q", "-w", f"net.{key}=0"),
+            {(K.FORWARDING_OFF, GATEWAY)},
+        )
+        for key in (
+            "ipv4.ip_forward",
+            f"ipv4.conf.{INSIDE}.forwarding",
+            f"ipv4.conf.{OUTSIDE}.forwarding",
+            "ipv6.conf.all.forwarding",
+        )
+    },
 }
 
 
@@ -114,7 +147,17 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     report = scene.seen.repair(found)
     assert report, str(report)
     assert scene.check() == []
-    assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
+    for each in WORLD.values():
+        assert echo(scene.way.tenants[VNI][0].namespace, each)
+
+
+def test_an_inner_end_of_another_name_is_told(scene: Scene) -> None:
+    """Rules there go by its name, and nothing is taken for it."""
+    for words in (("down",), ("name", "far0"), ("up",)):
+        scene.inside("ip", "link", "set", "far0" if words == ("up",) else OUTSIDE, *words)
+    (found,) = scene.check()
+    assert (found.kind, str(found.object), found.repairable) == (K.DEVICE_GONE, GATEWAY, False)
+    assert "create it again" in found.remedy
 
 
 def test_a_network_that_comes_later_has_a_way_out(scene: Scene) -> None:
