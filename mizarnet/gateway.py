@@ -148,6 +148,8 @@ class Gateway(Described):
                 a port is a socket's, another gateway's or the tunnel's; without ``nat``, the host has such a route.
             InvalidValueError: The egress device leads nowhere, an address is link-local, in no network or the second of
                 its IP version, or a published port leads out of the VNI, or to a UDP port of tunnels.
+            NetnsNotFoundError: The gateway lives, and its namespace is not to be seen from here: its name is under the
+                ``/run`` of other processes.
             UnderlayNotFoundError: There is no such egress device.
             UnsupportedError: The kernel has no nftables, the command ``nft`` is missing, or IPv6 cannot be forwarded
                 by one device alone, the host does not forward it, and ``forward_all_ipv6`` is not given.

@@ -160,9 +160,20 @@ def _of_namespace(
     try:
         inside = configuration.inside(record, host)
     except NetnsNotFoundError as gone:
-        remedy = "delete the gateway, and create it again"
+        # Its endpoint's device is in it, so it lives: the name is under another process's /run, or somebody removed it.
+        text = f"its namespace is not to be seen from here: {gone.message}"
+        remedy = (
+            "use a process with the /run that has it; if none has, delete the gateway, and create it again"
+        )
         yield _finding(
-            noted, FindingKind.NAMESPACE_GONE, record.spec.netns, None, gone.message, remedy, tunnel=tunnel
+            noted,
+            FindingKind.NAMESPACE_GONE,
+            record.spec.netns,
+            None,
+            text,
+            remedy,
+            tunnel=tunnel,
+            cure=Cure.NONE,
         )
         return
     with inside, suppress(UnsupportedError):  # which is told once, for the host's rules

@@ -159,6 +159,7 @@ class Gateways:
         Raises:
             ExistsError: The gateway exists and is not as specified, or something that it needs is taken.
             InvalidValueError: The specification does not fit to what is there.
+            NetnsNotFoundError: The gateway lives, and its namespace has no name that this process sees.
             UnderlayNotFoundError: There is no such egress device.
             UnsupportedError: The kernel has no nftables, the command nft is missing, or IPv6 cannot be forwarded.
         """
@@ -166,7 +167,9 @@ class Gateways:
         existing = self.find(spec.vni)
         if existing is not None:
             there = self.spec(existing)
-            if there is not None and self.life(existing) is Life.LIVE:
+            if self.life(existing) is Life.LIVE:
+                if there is None:
+                    raise _unseen(existing)
                 _refuse_other(wanted, there)
                 Making(self.datapath, self.maps, there, existing.note).complete()
                 return existing, there, False
@@ -409,6 +412,14 @@ def remove_left(host: Host, noted: Noted) -> None:
     delete_netns(private_netns.name_of(note.instance))
     delete_link(host, noted.link.ifindex)
     log.info("gateway of VNI %d removed: its tunnel, or what ran there, is gone", note.vni)
+
+
+def _unseen(noted: Noted) -> NetnsNotFoundError:
+    """The error for a gateway that lives, in a namespace whose name is under the ``/run`` of other processes."""
+    return NetnsNotFoundError(
+        f"the gateway of VNI {noted.note.vni} lives, and its namespace is not to be seen from here",
+        hint="use a process with the /run that has it; if none has, delete the gateway first",
+    )
 
 
 def _refuse_other(wanted: GatewaySpec, there: GatewaySpec) -> None:

@@ -19,6 +19,7 @@ from mizarnet._kernel.netlink import Session, set_link
 from mizarnet._model.enumerations import State
 from tests.support.icmp import assert_silence, echo
 from tests.support.outside import VNIS, WORLD, Outside, findings, outside, private_spaces
+from tests.support.process import run_python
 from tests.world import UNDERLAY, new_namespace
 
 VNI = VNIS[0]
@@ -311,6 +312,31 @@ def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K)
     assert report, str(report)
     assert scene.check() == []
     assert_nothing_is_left(scene)
+
+
+UNSEEN = """
+with mz.Host.open() as host:
+    found = [each for each in host.check() if each.kind is mz.FindingKind.NAMESPACE_GONE]
+    print([(str(each.object), each.repairable, each.collectable) for each in found])
+    print([str(each.object) for each in host.gc().done])
+    try:
+        mz.Gateway.create(mz.TransitAgent.open("tunnel0"), vni=int(sys.argv[1]), egress=sys.argv[2], ip=sys.argv[3:])
+    except mz.MizarnetError as error:
+        print(type(error).__name__)
+"""
+
+
+def test_a_process_that_sees_no_namespace_takes_no_gateway(scene: Scene) -> None:
+    """Names of namespaces are in /run, and its own is another one: what it cannot enter lives."""
+    gateway = mz.Gateway.open(scene.way.host.agent, vni=VNI)
+    own_run = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$0" "$@"')
+    by = ("nsenter", f"--net={scene.way.host.namespace.path}", *own_run)
+    told = run_python(UNSEEN, str(VNI), UNDERLAY, *map(str, gateway.ip), by=by).splitlines()
+    assert told == [str([(GATEWAY, False, False)]), "[]", "NetnsNotFoundError"]
+    assert private_spaces(scene.way.host.namespace) == [scene.space]
+    assert scene.check() == []
+    for each in WORLD.values():
+        assert echo(scene.way.tenants[VNI][0].namespace, each)
 
 
 @pytest.mark.parametrize("finish", ["delete_many", "create", "gc"])
