@@ -141,8 +141,9 @@ def close_devices(host: Host, changes: int, *, also: int = 0, but: int = 0) -> N
     """
     if not changes & SwitchFlag.SET_FORWARDING_IPV4:
         return
-    routers = {each.link.ifindex for each in find(host) if each.changes() & SwitchFlag.SET_FORWARDING_IPV4}
-    closing.close(host, (routers | {also}) - {but, 0})
+    others = find(host, links=[each for each in dump_links(host) if each.ifindex not in (also, but)])
+    routers = {each.link.ifindex for each in others if each.changes() & SwitchFlag.SET_FORWARDING_IPV4}
+    closing.close(host, (routers | {also}) - {0})
 
 
 def own(datapath: DataPath, *, links: Iterable[Link] | None = None) -> list[StandingSwitch]:
