@@ -18,6 +18,7 @@ from mizarnet import FindingKind
 from mizarnet._kernel import nftables
 from tests.support.namespace import Namespace
 from tests.support.outside import need_nftables, outside
+from tests.support.wait import wait_until
 from tests.world import new_namespace, quiet
 
 PORT = 9999
@@ -114,7 +115,7 @@ def test_a_switch_whose_rule_was_flushed_is_told_and_closed_again(between: Betwe
     for agent in between.agents:
         mz.TransitSwitch.attach(agent, mode="generic")
     between.host.run("nft", "flush", "ruleset")
-    assert between.routes() == [True, True]
+    wait_until(lambda: between.routes() == [True, True])
     assert between.findings() == [FindingKind.RULES_DIFFER] * 2
     between.repair()
     assert between.routes() == [False, False]
@@ -156,7 +157,7 @@ def test_a_published_port_is_open_by_the_egress_of_its_own_gateway(between: Betw
         got: list[bool] = []
         with web.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
             server.bind(("", 5301))
-            server.settimeout(0.5)
+            server.settimeout(2)
             for number, neighbour in enumerate(between.neighbours):
                 with neighbour.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
                     client.sendto(b"hello", (f"192.0.{number + 2}.1", 5300))
