@@ -65,7 +65,7 @@ def compare(session: Host, spec: HostSpec, feed: Feed, owner: str | None) -> Com
         if datapath is not None:
             stack.enter_context(closing(datapath))
         conflicts: list[Change] = []
-        refuse_hosts(spec, device)
+        _refuse_hosts(spec, device)
         ways: list[AnyStep] = []
         if spec.gateways is not None:
             ways += gateways.compare(datapath, spec.gateways, spec.given_gateways, owner, conflicts)
@@ -88,7 +88,7 @@ def _only(there: list[TunnelDevice]) -> str:
     return there[0].name
 
 
-def refuse_hosts(spec: HostSpec, device: TunnelDevice | None) -> None:
+def _refuse_hosts(spec: HostSpec, device: TunnelDevice | None) -> None:
     """Raises ``InvalidValueError`` for a host that entries cannot lead to from the tunnel."""
     local = spec.tunnel.local if spec.tunnel is not None else None
     local = local or (None if device is None else device.local)
@@ -136,7 +136,7 @@ def _tables(
         yield from differ(PEERS, packed).steps
     if spec.networks is not None:
         yield from differ(NETWORKS, *_networks(spec, datapath, feed, going)).steps
-    found = None if spec.endpoints is None and spec.remotes is None else Endpoints.read(datapath)
+    found = Endpoints.read(datapath) if spec.endpoints is not None else None
     of_endpoints: list[AnyStep] = []
     if found is not None and spec.endpoints is not None:
         of_endpoints = [*endpoints.compare(found, spec.endpoints, spec.given, owner)]
@@ -150,7 +150,8 @@ def _tables(
         wanted = entries.packed_remotes(spec.remotes, feed)
         remotes = differ(REMOTES, wanted, own | going.remotes)
         yield from remotes.steps
-        remotes.local.update(_handed_over(wanted, found, datapath))
+        if found is not None:
+            remotes.local.update(_handed_over(wanted, found, datapath))
         if remotes.local:
             of_endpoints = [*_inherited(of_endpoints, found, spec, remotes.local, datapath, conflicts)]
     yield from of_endpoints
@@ -175,11 +176,11 @@ def _networks(
 
 
 def _handed_over(
-    wanted: dict[bytes, bytes], found: Endpoints | None, datapath: DataPath | None
+    wanted: dict[bytes, bytes], found: Endpoints, datapath: DataPath | None
 ) -> Iterator[tuple[bytes, bytes]]:
     """Entries as they shall be that endpoints of this host still claim: a change was cut off behind the first half."""
     there = REMOTES.entries(datapath)
-    for record in () if found is None else found.records.values():
+    for record in found.records.values():
         for key in record.pack_endpoints():
             if key in wanted and there.get(key) == wanted[key]:
                 yield key, wanted[key]
@@ -210,11 +211,14 @@ def _inherited(
             have = found.records[name].pack_endpoints()[key]
             yield HeirStep(entries.heir_change(key, value, have, name), key, value, name)
         yield endpoints.with_heirs(step, found, wanted.get(name), spec.given.get(name, frozenset()), heirs)
+    if not left:
+        return
+    dead = (Endpoints.read(datapath) if found is None else found).keys_of_dead()
     for key, value in left.items():
         there = None if datapath is None else datapath.maps.endpoints.lookup(key)
         if there is None or not codec.is_local(there):
             continue
-        if found is not None and found.is_of_dead(key):
+        if key in dead:
             yield entries.step_of(REMOTES, "update", key, value, there)
         else:
             conflicts.append(entries.local_conflict(key, value, there))

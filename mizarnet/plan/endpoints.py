@@ -57,10 +57,11 @@ class Endpoints:
                 found[each.object.name].append(each)
         return cls({record.spec.name: record for record in tables.records()}, found)
 
-    def is_of_dead(self, key: bytes) -> bool:
-        """Whether an entry, by its packed key, is of an endpoint whose device is gone."""
-        owner = next((name for name, each in self.records.items() if key in each.pack_endpoints()), "")
-        return any(each.kind in _DEAD for each in self.findings.get(owner, ()))
+    def keys_of_dead(self) -> frozenset[bytes]:
+        """The packed keys of the entries of endpoints whose devices are gone."""
+        dead = (name for name, found in self.findings.items() if any(each.kind in _DEAD for each in found))
+        records = (self.records[name] for name in dead if name in self.records)
+        return frozenset(key for record in records for key in record.pack_endpoints())
 
 
 def compare(

@@ -209,12 +209,14 @@ def heir_change(key: bytes, value: bytes, have: bytes, endpoint: str) -> Change:
 
 
 def refuse_host(host: IPAddress, local: IPAddress, *, what: str) -> None:
-    """Raises ``InvalidValueError`` for a host that a tunnel from ``local`` cannot lead to."""
-    wrong = "" if host.version == local.version else f"the tunnel's underlay is IPv{local.version}"
-    if host == local:
-        wrong = "is this host"
-    if wrong and (what != "networks" or host.version != local.version):
-        raise InvalidValueError(f"{what}: host {host}: {wrong}", argument="spec", value=host)
+    """Raises ``InvalidValueError`` for a host that entries of a tunnel from ``local`` cannot lead to."""
+    if host.version != local.version:
+        wrong = f"the tunnel's underlay is IPv{local.version}"
+    elif host == local and what != NETWORKS.name:  # whose switch this host may be
+        wrong = "it is this host"
+    else:
+        return
+    raise InvalidValueError(f"{what}: host {host}: {wrong}", argument="spec", value=host)
 
 
 def _hosts(table: Table, values: Iterable[bytes]) -> Iterator[IPAddress]:

@@ -124,7 +124,6 @@ def test_a_switch_whose_rule_was_flushed_is_told_and_closed_again(between: Betwe
 
 @pytest.mark.parametrize("first", ["gateway", "switch"])
 def test_what_a_gateway_opened_for_itself_is_closed_with_it(between: Between, first: str) -> None:
-    need_nftables()
     before = between.routes(6)
     if first == "switch":
         mz.TransitSwitch.attach(between.agents[0], mode="generic")
