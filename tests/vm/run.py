@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,8 +234,8 @@ def conclude(status: str, work: Path) -> int:
     """Turns the status into an exit status and shows the kernel's last lines when the machine is at fault."""
     log = work / "kernel.log"
     if status.isdecimal():
-        if "[ cut here ]" in log.read_text(errors="replace"):
-            print("vm: the kernel printed a warning, see --log", file=sys.stderr)
+        for warning in _warnings(log):
+            print(f"vm: the kernel warned (see --log): {warning}", file=sys.stderr)
         return int(status)
     messages = {
         "timeout": "the command did not end in time",
@@ -245,6 +245,13 @@ def conclude(status: str, work: Path) -> int:
     sys.stderr.write(_tail(work / "log") + _tail(log))
     print(f"vm: {messages[status]}; the kernel's last lines stand above", file=sys.stderr)
     return TIMED_OUT if status == "timeout" else FAILED
+
+
+def _warnings(log: Path) -> Iterator[str]:
+    """What each of the kernel's warnings begins with."""
+    _, *found = log.read_text(errors="replace").split("[ cut here ]")
+    for each in found:
+        yield " ".join(each.splitlines()[1:3])
 
 
 def _tail(log: Path) -> str:
