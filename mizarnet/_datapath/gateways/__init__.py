@@ -111,7 +111,7 @@ class Gateways:
                 vni=noted.note.vni,
                 egress="?" if egress is None else egress.name,
                 ip=record.spec.ip,
-                publish=rules.published(inside) or (),
+                publish=rules.known_published(self.host, noted.note, inside),
                 nat=noted.note.nat,
                 host_access=noted.note.host_access,
                 name=record.spec.name,

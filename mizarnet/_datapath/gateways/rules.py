@@ -2,7 +2,8 @@
 """The tables of gateways in the kernel: written whole, and compared whole with what they shall be.
 
 What a gateway publishes stands in the comments of its rules in its own namespace, where nobody else is. The host's
-table follows from the notes and from these, so it can be made again after others have flushed it.
+table follows from the notes and from these, so it can be made again after others have flushed it. It tells the same in
+its own comments: for processes that do not see that namespace, and where the rules there were flushed.
 """
 
 from __future__ import annotations
@@ -62,8 +63,26 @@ def published(inside: Session) -> tuple[Publish, ...] | None:
     listed = nftables.read(inside, "table", FAMILY, TABLE)
     if listed is None:
         return None
-    found = map(ruleset.published_of, _comments(listed))
-    return tuple(sorted((each for each in found if each is not None), key=lambda each: each.key))
+    return _sorted(map(ruleset.published_of, _comments(listed)))
+
+
+def known_published(host: Host, note: Note, inside: Session | None) -> tuple[Publish, ...]:
+    """The published ports of a live gateway; what the host's table tells, where its own is gone or cannot be read.
+
+    Args:
+        host: The host.
+        note: Note of the gateway.
+        inside: Session of its namespace; None: this process cannot see it.
+    """
+    found = None if inside is None else published(inside)
+    if found is not None or note.state is not State.LIVE:
+        return found or ()
+    comments = _comments(nftables.read(host, "table", FAMILY, TABLE))
+    return _sorted(ruleset.published_of(each, device=note.device) for each in comments)
+
+
+def _sorted(found: Iterable[Publish | None]) -> tuple[Publish, ...]:
+    return tuple(sorted({each for each in found if each is not None}, key=lambda each: each.key))
 
 
 def ways(host: Host) -> list[Way]:
@@ -82,16 +101,23 @@ def ways(host: Host) -> list[Way]:
 def _published_by(host: Host, note: Note) -> tuple[Publish, ...]:
     if note.state is State.DELETING:
         return ()
-    with suppress(NetnsNotFoundError):
-        try:
-            record = _read_record(host, note)
-        except LayoutError:  # its gateways lead out as before, until somebody upgrades it
-            with Session.open(private_netns.name_of(note.instance)) as inside:
-                return published(inside) or ()
-        if record is not None and record.may_have_device:
-            with configuration.inside(record, host) as inside:
-                return published(inside) or ()
-    return ()
+    try:
+        inside = _inside(host, note)
+    except NetnsNotFoundError:
+        return known_published(host, note, None)
+    if inside is None:
+        return ()
+    with inside:
+        return known_published(host, note, inside)
+
+
+def _inside(host: Host, note: Note) -> Session | None:
+    """A session of a gateway's namespace; None if its endpoint is gone."""
+    try:
+        record = _read_record(host, note)
+    except LayoutError:  # its gateways lead out as before, until somebody upgrades it
+        return Session.open(private_netns.name_of(note.instance))
+    return configuration.inside(record, host) if record is not None and record.may_have_device else None
 
 
 def tunnel_ports(host: Host) -> set[int]:
@@ -160,9 +186,7 @@ def follow_tunnels(host: Host) -> None:
         if record is None or each.note.state is not State.LIVE:
             continue
         with suppress(NetnsNotFoundError), configuration.inside(record, host) as inside:
-            publish = published(inside)
-            if publish is not None:
-                write_inside(host, inside, each.note, publish)
+            write_inside(host, inside, each.note, known_published(host, each.note, inside))
     write_host(host)
 
 

@@ -125,13 +125,24 @@ def of_gateway(note: Note, publish: Iterable[Publish], ports: Iterable[int]) -> 
     return _clean() + _table(chains)
 
 
-def published_of(comment: str) -> Publish | None:
-    """The published port that the comment of a rule tells; None if it tells none."""
-    word, *rest = comment.split()
-    if word != PUBLISHED or len(rest) != 4:
+def published_of(comment: str, *, device: str | None = None) -> Publish | None:
+    """The published port that the comment of a rule tells; None if it tells none.
+
+    Args:
+        comment: The comment.
+        device: For a rule of the host's table: device of the gateway that the port shall be of.
+    """
+    words = comment.split()
+    if len(words) < 5 or words[0] != PUBLISHED or words[5:] != ([] if device is None else [device]):
         return None
-    protocol, port, ip, to_port = rest
+    protocol, port, ip, to_port = words[1:5]
     return Publish("tcp" if protocol == "tcp" else "udp", int(port), ip, int(to_port))
+
+
+def _publishing(each: Publish, *, device: str | None = None) -> str:
+    """The end of a rule that tells a published port, for :func:`published_of`."""
+    words = (PUBLISHED, each.protocol, each.port, each.ip, each.to_port, *([device] if device else []))
+    return f'comment "{" ".join(map(str, words))}"'
 
 
 def closed_of(comment: str) -> Closed | None:
@@ -169,7 +180,7 @@ def _published(ways: Sequence[Way], *, arriving: bool) -> list[str]:
             to = way.note.address(version, inside=True).ip
             rules += [
                 f"{where} fib daddr type local meta nfproto ipv{version} {each.protocol} dport {each.port} "
-                f"dnat {_NFT[version]} to {to}"
+                f"dnat {_NFT[version]} to {to} {_publishing(each, device=way.note.device)}"
                 for where in (by_device if arriving else [f"{_NFT[version]} daddr != {_LOOPBACK[version]}"])
             ]
     return rules
@@ -243,9 +254,8 @@ def _closing(closed: Iterable[Closed]) -> list[str]:
 def _inner_published(each: Publish) -> str:
     family = _NFT[each.ip.version]
     to = f"{each.ip}:{each.to_port}" if each.ip.version == 4 else f"[{each.ip}]:{each.to_port}"
-    comment = f"{PUBLISHED} {each.protocol} {each.port} {each.ip} {each.to_port}"
     arriving = f"iifname {_name(OUTSIDE)} meta nfproto ipv{each.ip.version}"
-    return f'{arriving} {each.protocol} dport {each.port} dnat {family} to {to} comment "{comment}"'
+    return f"{arriving} {each.protocol} dport {each.port} dnat {family} to {to} {_publishing(each)}"
 
 
 def _inner_translated(ports: Set[int]) -> list[str]:

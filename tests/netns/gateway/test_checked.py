@@ -42,6 +42,7 @@ class Scene:
     seen: mz.Host
     device: str
     space: str
+    publish: tuple[mz.Publish, ...]
 
     def check(self) -> list[mz.Finding]:
         """What a check says."""
@@ -65,7 +66,7 @@ def scene(way: Outside) -> Iterator[Scene]:
         assert [each.vni for each in seen.gateways()] == [VNI]
         (space,) = private_spaces(way.host.namespace)
         device = gateway_notes.device_name(way.host.tunnel.ifindex, VNI)
-        yield Scene(way, seen, device, space)
+        yield Scene(way, seen, device, space, made.publish)
     made.delete()
 
 
@@ -90,6 +91,10 @@ MENDED: dict[str, tuple[Callable[[Scene], object], set[tuple[K, str]]]] = {
     ),
     "inner rules flushed": (
         lambda s: s.inside("nft", "flush", "chain", *_TABLE, "forwarded"),
+        {(K.RULES_DIFFER, GATEWAY)},
+    ),
+    "inner table deleted": (
+        lambda s: s.inside("nft", "delete", "table", *_TABLE),
         {(K.RULES_DIFFER, GATEWAY)},
     ),
     "forwarding off": (
@@ -148,6 +153,7 @@ def test_a_tampering_is_told_and_mended(scene: Scene, name: str) -> None:
     report = scene.seen.repair(found)
     assert report, str(report)
     assert scene.check() == []
+    assert mz.Gateway.open(scene.way.host.agent, vni=VNI).publish == scene.publish
     for each in WORLD.values():
         assert echo(scene.way.tenants[VNI][0].namespace, each)
 
@@ -319,6 +325,7 @@ with mz.Host.open() as host:
     found = [each for each in host.check() if each.kind is mz.FindingKind.NAMESPACE_GONE]
     print([(str(each.object), each.repairable, each.collectable) for each in found])
     print([str(each.object) for each in host.gc().done])
+    print([str(each.object) for each in host.repair().done])
     try:
         mz.Gateway.create(mz.TransitAgent.open("tunnel0"), vni=int(sys.argv[1]), egress=sys.argv[2], ip=sys.argv[3:])
     except mz.MizarnetError as error:
@@ -327,12 +334,13 @@ with mz.Host.open() as host:
 
 
 def test_a_process_that_sees_no_namespace_takes_no_gateway(scene: Scene) -> None:
-    """Names of namespaces are in /run, and its own is another one: what it cannot enter lives."""
+    """Names of namespaces are in /run, and its own is another one: what it cannot enter lives, and keeps its ports."""
+    lose_a_rule(scene)
     gateway = mz.Gateway.open(scene.way.host.agent, vni=VNI)
     own_run = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$0" "$@"')
     by = ("nsenter", f"--net={scene.way.host.namespace.path}", *own_run)
     told = run_python(UNSEEN, str(VNI), UNDERLAY, *map(str, gateway.ip), by=by).splitlines()
-    assert told == [str([(GATEWAY, False, False)]), "[]", "NetnsNotFoundError"]
+    assert told == [str([(GATEWAY, False, False)]), "[]", str([RULES]), "NetnsNotFoundError"]
     assert private_spaces(scene.way.host.namespace) == [scene.space]
     assert scene.check() == []
     for each in WORLD.values():
