@@ -30,10 +30,10 @@ from mizarnet._kernel.netlink import (
     delete_address,
     delete_route,
     get_link,
-    has_default_route,
     list_addresses,
     list_routes,
     resolve,
+    routed_prefixes,
     set_link,
     wait_for_address,
     write_sysctl,
@@ -55,14 +55,14 @@ class Configuration:
         mtu: MTU that the device is to have, in bytes.
         addresses: Addresses of the device, in the kernel's order.
         routes: Unicast routes of the main table through the device; None: the namespace is out of reach.
-        defaults: IP versions of which the namespace has a default route by another device.
+        elsewhere: Prefixes that the namespace has other routes to, of those that endpoints there have none to.
     """
 
     link: Link
     mtu: int
     addresses: tuple[IPInterface, ...]
     routes: tuple[Route, ...] | None
-    defaults: frozenset[int] = frozenset()
+    elsewhere: frozenset[IPNetwork] = frozenset()
 
 
 def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None = None) -> Configuration:
@@ -78,12 +78,10 @@ def read(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | None =
         NetnsNotFoundError: The namespace has ended, or is ending.
     """
     addresses = list_addresses(tunnel.host, ifindex=link.ifindex, nsid=record.nsid)
-    routes, defaults = None, frozenset[int]()
+    found = _configuration(record, link, tunnel, addresses)
     with suppress(NetnsNotFoundError), inside(record, tunnel.host, netns) as session:
-        routes = list_routes(session, ifindex=link.ifindex)
-        mine = {route.destination.version for route in routes if not route.prefix_length}
-        defaults = frozenset(v for v in record.routed - mine if has_default_route(session, v))
-    return _configuration(record, link, tunnel, addresses, routes, defaults)
+        ((_, found),) = _with_routes(session, [(record, found)], list_routes(session, ifindex=link.ifindex))
+    return found
 
 
 def read_all(
@@ -109,43 +107,41 @@ def read_all(
 
 def _read_together(
     records: list[Record], links: Mapping[int, Link], tunnel: TunnelHooks
-) -> Iterator[tuple[int, Configuration]]:
+) -> dict[int, Configuration]:
     addresses: defaultdict[int, list[Address]] = defaultdict(list)
     for address in list_addresses(tunnel.host, nsid=records[0].nsid):
         addresses[address.ifindex].append(address)
-    routes: defaultdict[int, list[netlink.Route]] | None = None
-    defaults = frozenset[int]()
+    of_link = ((record, links[record.instance]) for record in records)
+    found = [
+        (record, _configuration(record, link, tunnel, addresses[link.ifindex])) for record, link in of_link
+    ]
     with suppress(NetnsNotFoundError), inside(records[0], tunnel.host) as session:
-        routes = defaultdict(list)
-        for route in list_routes(session):
-            if not route.prefix_length:
-                defaults |= {route.destination.version}
-            for ifindex in set(route.through):
-                routes[ifindex].append(route)
-    for record in records:
-        link = links[record.instance]
-        through = None if routes is None else routes[link.ifindex]
-        yield (
-            record.instance,
-            _configuration(record, link, tunnel, addresses[link.ifindex], through, defaults),
-        )
+        found = [*_with_routes(session, found, list_routes(session))]
+    return {record.instance: each for record, each in found}
 
 
 def _configuration(
-    record: Record,
-    link: Link,
-    tunnel: TunnelHooks,
-    addresses: Iterable[Address],
-    routes: Iterable[netlink.Route] | None,
-    defaults: frozenset[int],
+    record: Record, link: Link, tunnel: TunnelHooks, addresses: Iterable[Address]
 ) -> Configuration:
+    """All but the routes."""
     return Configuration(
-        link=link,
-        mtu=_mtu(record, link, tunnel),
-        addresses=tuple(_addresses(record, addresses)),
-        routes=None if routes is None else tuple(_routes(record, routes)),
-        defaults=defaults,
+        link=link, mtu=_mtu(record, link, tunnel), addresses=tuple(_addresses(record, addresses)), routes=None
     )
+
+
+def _with_routes(
+    session: Session, found: Iterable[tuple[Record, Configuration]], listed: Iterable[netlink.Route]
+) -> Iterator[tuple[Record, Configuration]]:
+    """Configurations of one namespace, with their routes out of those that are listed there."""
+    through: defaultdict[int, list[netlink.Route]] = defaultdict(list)
+    for route in listed:
+        for ifindex in set(route.through):
+            through[ifindex].append(route)
+    own = [(record, each, tuple(_routes(record, through[each.link.ifindex]))) for record, each in found]
+    missing = {route.prefix for record, _, routes in own for route in _missing_routes(record, routes)}
+    elsewhere = routed_prefixes(session, missing)
+    for record, each, routes in own:
+        yield record, attrs.evolve(each, routes=routes, elsewhere=elsewhere)
 
 
 # Objects of the record's own addresses and networks are there already, and making one takes as long as all the rest.
@@ -240,18 +236,22 @@ def _lost_addresses(record: Record, found: Configuration) -> list[IPInterface]:
 
 
 def _lost_routes(record: Record, found: Configuration) -> list[Route]:
-    """Routes that the device had, to prefixes that it has none to, and nobody has put another in their place."""
+    """Routes that the device had, to prefixes that nobody has put another route to in their place."""
     if found.routes is None:
         return []
-    there = {route.prefix for route in found.routes}
+    missing = _missing_routes(record, found.routes)
+    return [route for route in missing if route.prefix not in found.elsewhere]
+
+
+def _missing_routes(record: Record, routes: Iterable[Route]) -> list[Route]:
+    """Routes that the device had, to prefixes that it has none to; a VM's are its own affair."""
+    if record.spec.kind is Kind.MACVTAP:
+        return []
+    there = {route.prefix for route in routes}
     return [
         route
         for route in dict.fromkeys(_made_routes(record))
-        if not (
-            route.prefix in there
-            or _is_covered(route.prefix, there)
-            or (not route.prefix.prefixlen and route.prefix.version in found.defaults)
-        )
+        if not (route.prefix in there or _is_covered(route.prefix, there))
     ]
 
 
@@ -376,7 +376,7 @@ def give_route(
 
 def give_default_route(session: Session, link: Link, spec: EndpointSpec, gateway: IPAddress) -> bool:
     """Add the default route of the gateway's IP version; False: the namespace has one, of any metric, which stays."""
-    if has_default_route(session, gateway.version):
+    if routed_prefixes(session, [DEFAULTS[gateway.version]]):
         return False
     try:
         give_route(session, link, spec, Route(DEFAULTS[gateway.version], gateway))

@@ -72,11 +72,11 @@ from mizarnet._kernel.netlink.routes import (
     Way,
     add_route,
     delete_route,
-    has_default_route,
     is_broadcast,
     list_routes,
     look_up_ways,
     on_link_prefixes,
+    routed_prefixes,
 )
 from mizarnet._kernel.netlink.session import Session
 from mizarnet._kernel.netlink.side_by_side import side_by_side
@@ -123,7 +123,6 @@ __all__ = [
     "delete_unmounted",
     "dump_links",
     "get_link",
-    "has_default_route",
     "has_gro",
     "has_incoming_policies",
     "identity_of",
@@ -149,6 +148,7 @@ __all__ = [
     "read_sysctl",
     "read_unmounted",
     "resolve",
+    "routed_prefixes",
     "set_link",
     "set_macvlan_mode",
     "side_by_side",

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -270,18 +270,22 @@ def _via(packed: bytes | None) -> IPAddress | None:
     return _ADDRESSES[len(packed) - 2](packed[2:])
 
 
-def has_default_route(session: Session, version: int) -> bool:
-    """Whether the main table has a default route of an IP version, of any metric and type: unreachable ones, too.
+def routed_prefixes(session: Session, prefixes: Collection[IPNetwork]) -> frozenset[IPNetwork]:
+    """Those of some prefixes that the main table has a route to, of any metric and type: unreachable ones, too.
 
-    Only the fixed headers are read: a namespace may have a hundred thousand routes.
+    Only the fixed headers of most are read: a namespace may have a hundred thousand routes.
     """
-    body = _RTMSG.pack(FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
-    return any(map(_is_default, session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body)))
-
-
-def _is_default(message: bytes) -> bool:
-    _, destination_bits, _, _, table, _, _, kind = message[HEADER_BYTES : HEADER_BYTES + 8]
-    return destination_bits == 0 and table == _RT_TABLE_MAIN and kind in _DECIDING
+    wanted = {(each.version, each.prefixlen, each.network_address.packed): each for each in prefixes}
+    found: set[IPNetwork | None] = set()
+    for version in {each.version for each in prefixes}:
+        body = _RTMSG.pack(FAMILIES[version], 0, 0, 0, 0, 0, 0, 0, 0)
+        lengths = {length for other, length, _ in wanted if other == version}
+        for message in session.request_all(f"list IPv{version} routes", Rtm.GETROUTE, body):
+            family, length, _, _, table, _, _, kind = message[HEADER_BYTES : HEADER_BYTES + 8]
+            if length in lengths and table == _RT_TABLE_MAIN and kind in _DECIDING:
+                leads = attributes(message, {_RTA_DST}, at=HEADER_BYTES + _RTMSG.size)
+                found.add(wanted.get((version, length, leads.get(_RTA_DST) or _NOWHERE[family])))
+    return frozenset(each for each in found if each is not None)
 
 
 def on_link_prefixes(session: Session, ifindex: int) -> list[IPNetwork]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import mizarnet as mz
 from mizarnet import FindingKind as K
 from mizarnet._kernel.bpf import Program, XdpHook
@@ -45,6 +47,36 @@ def test_routes_of_the_container_in_place_of_ours(scene: Scene) -> None:
     assert scene.app.endpoint.check() == []
     space.run("ip", "route", "delete", "10.0.0.128/25", "dev", "eth0")
     assert {each.kind for each in scene.check()} == {K.ROUTE_LOST}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "instead"),
+    [
+        ("10.0.0.0/24", ["dev", "own"]),
+        ("10.0.0.0/24", ["dev", "own", "metric", "5"]),
+        ("10.0.0.0/24", ["type", "unreachable"]),
+        ("fd00::/64", ["dev", "own"]),
+        ("fd00::/64", ["type", "unreachable"]),
+        ("default", ["type", "blackhole"]),
+        ("::/0", ["type", "blackhole"]),
+    ],
+)
+def test_a_route_of_the_container_by_another_device(scene: Scene, prefix: str, instead: list[str]) -> None:
+    """As that of a bridge or a VPN of its own, or of somebody who wants no packets to go there."""
+    space, endpoint = scene.app.namespace, scene.app.endpoint
+    space.run("ip", "link", "add", "own", "type", "veth", "peer", "name", "other")
+    space.run("ip", "link", "set", "own", "up")
+    space.run("ip", "route", "delete", prefix, "dev", "eth0")
+    assert {each.kind for each in scene.check()} == {K.ROUTE_LOST}
+    match instead:
+        case ["type", kind]:
+            space.run("ip", "route", "add", kind, prefix)
+        case _:
+            space.run("ip", "route", "add", prefix, *instead)
+    before = space.run("ip", "route"), space.run("ip", "-6", "route")
+    assert scene.check() == endpoint.check() == []
+    assert scene.seen.repair()
+    assert (space.run("ip", "route"), space.run("ip", "-6", "route")) == before
 
 
 def test_an_address_and_a_route_of_the_tenants_own(scene: Scene) -> None:
