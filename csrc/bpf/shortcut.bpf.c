@@ -129,7 +129,7 @@ static __always_inline bool is_plain(struct __sk_buff *skb, struct packet *packe
 /* For an endpoint of this host, and nothing that the guard would refuse? */
 static __always_inline bool is_welcome(struct __sk_buff *skb, struct packet *packet, struct mzn_ip *host)
 {
-	const __u32 *tunnel = find_tunnel(&landing);
+	const __u32 *tunnel = find_tunnel(&landing, &shortcut_device);
 
 	if (!tunnel)
 		return false;

@@ -146,7 +146,8 @@ static __always_inline bool is_checksum_unsure(const struct udphdr *udp)
 static __always_inline int judge_underlay(struct xdp_md *ctx, struct packet *packet, struct outer_headers *at,
 					  struct bpf_fib_lookup *hop)
 {
-	if (!find_outer(at, (void *)(long)ctx->data, (void *)(long)ctx->data_end) || !find_tunnel(&lifeline))
+	if (!find_outer(at, (void *)(long)ctx->data, (void *)(long)ctx->data_end) ||
+	    !find_tunnel(&lifeline, &switch_device))
 		return MZN_PASS_PASSED;
 	packet->host = next_host(at, packet);
 	if (!packet->host || (is_ipv6_underlay() ? at->ip6->hop_limit : at->ip4->ttl) <= 1)

@@ -29,6 +29,8 @@ BUILD = ".rodata.build"
 """Name of the map that holds the digest of the object that a program was loaded from."""
 CONFIG = ".rodata.config"
 """Name of the map that holds a program's constants."""
+OWN_DEVICE = {SWITCH: "switch_device", SHORTCUT: "shortcut_device"}
+"""Name of the map that holds the device that a program stands on, by the program: each load makes new ones."""
 _BUILD_BYTES = 8
 ADDRESSES_EACH, ADDRESSES_AT_LEAST = 4, 1024
 """Entries of ``addresses`` and ``items`` for each endpoint of ``max_local``: an average, as one endpoint may have any

@@ -18,7 +18,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import SHORTCUT, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import recognise
-from mizarnet._datapath.underlay_program import UnderlayProgram
+from mizarnet._datapath.underlay_program import UnderlayProgram, tell_device
 from mizarnet._kernel.bpf import Direction, Program, TcxHook, has_tcx, uses_tcx, with_program
 from mizarnet._kernel.netlink import Link, dump_links, get_link, has_incoming_policies
 from mizarnet._model.codec import FIRST
@@ -96,7 +96,7 @@ class Situation:
     @property
     def settled(self) -> bool:
         """Whether all is as it shall be."""
-        return not self.wrong and not self.missing
+        return not self.wrong and not self.missing and not (self.right and self.right.is_lost())
 
 
 def find(host: Host, *, links: Iterable[Link] | None = None) -> list[StandingShortcut]:
@@ -181,6 +181,8 @@ def settle(host: Host, maps: Maps) -> None:
     seen = look(host, maps)
     if seen.missing is not None:
         _attach(host, maps, seen.missing)
+    elif seen.right is not None:
+        seen.right.settle_in()
     for each in seen.wrong:
         each.remove()
 
@@ -204,6 +206,7 @@ def change(host: Host, maps: Maps, wish: Shortcut) -> bool:
 
 def _attach(host: Host, maps: Maps, device: Link) -> None:
     with load_onto(maps, [SHORTCUT]) as loaded:
+        tell_device(host, loaded, SHORTCUT, device.ifindex)
         for _ in range(_ATTEMPTS):
             with suppress(StaleHandleError):
                 host.run(partial(_to_the_head, loaded.programs[SHORTCUT], device.ifindex))

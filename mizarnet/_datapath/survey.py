@@ -12,7 +12,7 @@ from itertools import takewhile
 import attrs
 
 from mizarnet._datapath.hooks import PLACES, Hooks, Place, read_hooks, wanted_places
-from mizarnet._datapath.loader import BUILD, CONFIG
+from mizarnet._datapath.loader import BUILD, CONFIG, OWN_DEVICE
 from mizarnet._kernel import bpf
 from mizarnet._kernel.bpf import Map, MapType
 from mizarnet._model.codec import FIRST, Head
@@ -32,6 +32,7 @@ class Standing:
         head: Head of that map, the same in all versions.
         build: Digest of the object that the program was loaded from.
         constants: Constants of the program, packed.
+        own_device_id: Id of the map that holds the device that the program stands on; 0: it has none.
     """
 
     program_id: int
@@ -40,6 +41,7 @@ class Standing:
     head: Head
     build: int
     constants: bytes = attrs.field(repr=False)
+    own_device_id: int = 0
 
 
 @attrs.frozen
@@ -94,12 +96,14 @@ def recognise(program_id: int) -> Standing | None:
     map_ids = bpf.with_program(program_id, lambda program: program.map_ids)
     if map_ids is None:
         return None
-    meta_id, head, build, constants = 0, None, 0, b""
+    meta_id, head, build, constants, own_device_id = 0, None, 0, b"", 0
     for map_id in map_ids:
         each = Map.open_id(map_id)
         if each is None:
             return None
         with each:
+            if each.name in OWN_DEVICE.values():
+                own_device_id = map_id
             if each.type is not MapType.ARRAY or each.max_entries != 1:
                 continue
             value = each.lookup(FIRST) or b""
@@ -109,7 +113,9 @@ def recognise(program_id: int) -> Standing | None:
                 constants = value
             elif found := Head.unpack(value):
                 meta_id, head = map_id, found
-    return None if head is None else Standing(program_id, map_ids, meta_id, head, build, constants)
+    if head is None:
+        return None
+    return Standing(program_id, map_ids, meta_id, head, build, constants, own_device_id)
 
 
 def survey(ifindex: int, known: Mapping[int, Standing] | None = None) -> Survey:

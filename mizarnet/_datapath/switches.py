@@ -21,7 +21,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.loader import SWITCH, load_onto
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import recognise
-from mizarnet._datapath.underlay_program import UnderlayProgram
+from mizarnet._datapath.underlay_program import UnderlayProgram, tell_device
 from mizarnet._kernel.bpf import Map, Program, XdpHook
 from mizarnet._kernel.netlink import Link, dump_links, has_gro
 from mizarnet._model.codec import FIRST, Switching
@@ -192,6 +192,7 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
         count = maps.read_switching().generation + 1
         _note(maps, 0, SwitchFlag.GENERIC_XDP, count)  # no change yet: nobody would find it without a program
         try:
+            tell_device(datapath.host, loaded, SWITCH, device.ifindex)
             used = datapath.host.run(_attach_program, loaded.programs[SWITCH], device, wanted)
             _note(maps, device.ifindex, changes | SwitchFlag.GENERIC_XDP, count)
             close_devices(datapath.host, changes, also=device.ifindex)
@@ -208,6 +209,7 @@ def attach(datapath: DataPath, maps: Maps, device: Link, wanted: XdpMode | None)
 def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     """Complete the note, and turn forwarding on: the process that attached the switch may have died before that."""
     noted, link = maps.read_switching(), existing.link
+    existing.settle_in()
     changes = forwarding.needed(datapath.host, link.name, maps.read_meta().local.version)
     kept = noted.flags & ~SwitchFlag.GENERIC_XDP if existing.mode is XdpMode.NATIVE else noted.flags
     if (link.ifindex, kept | changes) != (noted.ifindex, noted.flags):
@@ -255,6 +257,7 @@ def move(datapath: DataPath, maps: Maps, device: Link) -> None:
             each.remove()
     if device.ifindex not in places:
         with load_onto(maps, [SWITCH]) as loaded:
+            tell_device(datapath.host, loaded, SWITCH, device.ifindex)
             datapath.host.run(_attach_program, loaded.programs[SWITCH], device, None)
     for each in own(datapath):
         complete(datapath, maps, each)

@@ -10,12 +10,32 @@ from typing import ClassVar
 import attrs
 
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.loader import build_text, installed_build
+from mizarnet._datapath.loader import OWN_DEVICE, build_text, installed_build
 from mizarnet._datapath.survey import Standing, survey
+from mizarnet._kernel.bpf import Map, Object
 from mizarnet._kernel.netlink import Link
 from mizarnet._model import codec
+from mizarnet._model.codec import FIRST
 from mizarnet._model.finding import Finding, FindingKind, Subject
+from mizarnet._model.layout import u32
 from mizarnet.errors import ExistsError, NotFoundError
+
+
+def tell_device(host: Host, loaded: Object, program: str, ifindex: int) -> None:
+    """Tell a program of the underlay which device it is to stand on, before it is attached there.
+
+    Args:
+        host: Host of the device.
+        loaded: Object with the program.
+        program: Name of the program.
+        ifindex: Index of the device.
+    """
+    _write(host, loaded.maps[OWN_DEVICE[program]], ifindex)
+
+
+def _write(host: Host, own_device: Map, ifindex: int) -> None:
+    # The kernel looks the index up in the namespace of the thread that writes it.
+    host.run(own_device.update, FIRST, u32(ifindex))
 
 
 @attrs.frozen
@@ -34,6 +54,31 @@ class UnderlayProgram(ABC):
     host: Host
     link: Link
     standing: Standing
+
+    def is_lost(self) -> bool:
+        """Whether the program passes everything, since its device was in another namespace meanwhile."""
+        own = self._open_own_device()
+        if own is None:
+            return False
+        with own:
+            return own.lookup(FIRST) != u32(self.link.ifindex)
+
+    def settle_in(self) -> None:
+        """Tell the program again which device it stands on, which is on this host."""
+        own = self._open_own_device()
+        if own is not None:
+            with own:
+                _write(self.host, own, self.link.ifindex)
+
+    def _open_own_device(self) -> Map | None:
+        return Map.open_id(self.standing.own_device_id) if self.standing.own_device_id else None
+
+    def lost(self, tunnel: str) -> list[Finding]:
+        """A finding about its tunnel's program if that passes everything; else none."""
+        if not self.is_lost():
+            return []
+        text = f"{self.link.name} was in another namespace meanwhile, and so its program passes every packet"
+        return [self._finding(FindingKind.LIFELINE_MISSING, self.link.name, "", text, tunnel)]
 
     @abstractmethod
     def remove(self) -> None:

@@ -24,6 +24,7 @@ from mizarnet._datapath.shortcuts import StandingShortcut
 from mizarnet._datapath.survey import Standing, Survey
 from mizarnet._datapath.switches import StandingSwitch
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
+from mizarnet._datapath.underlay_program import tell_device
 from mizarnet._kernel.bpf import Object, Program, XdpHook
 from mizarnet._model.codec import FIRST
 from mizarnet._model.log import log
@@ -185,6 +186,7 @@ class _Swap:
             return
         hook = XdpHook(switch.link.ifindex)
         mode = switch.mode
+        tell_device(switch.host, self.loaded, SWITCH, switch.link.ifindex)
         self.roll_back.callback(self._put_switch_back, switch, old, new)
         switch.host.run(hook.replace, new, expected=old, mode=mode)
         log.info("transit switch on %s: program %d in place of %d", switch.link.name, new.id, old.id)
@@ -203,6 +205,7 @@ class _Swap:
         old, new = self._open(shortcut.standing), self.loaded.programs[SHORTCUT]
         if old is None:
             return
+        tell_device(shortcut.host, self.loaded, SHORTCUT, shortcut.link.ifindex)
         self.roll_back.callback(self._put_shortcut_back, shortcut, old, new)
         shortcut.replace(new, expected=old)
 

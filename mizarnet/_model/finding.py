@@ -52,7 +52,7 @@ class FindingKind(enum.Enum):
     CONSTANTS_DIFFER = "constants differ"
     """A program works for another address or MTU than the tunnel has: a change of the tunnel was not finished."""
     LIFELINE_MISSING = "lifeline missing"
-    """The map by which a switch knows that its tunnel lives is empty."""
+    """The map is empty by which a program on the underlay knows that its tunnel lives, or its device is on the host."""
     TUNNEL_GONE = "tunnel gone"
     """The tunnel's device does not exist any more."""
     TUNNEL_DOWN = "tunnel down"

@@ -80,7 +80,7 @@ def counts() -> Iterator[tuple[str, int, int | None]]:
             maps = Maps.of(shipped)
             host.fill(maps)
             for canned in frames(host):
-                dry_run.set_tunnel(there=canned.has_tunnel)
+                dry_run.set_devices(tunnel=canned.has_tunnel, moved=canned.moved)
                 maps.lifeline.update(FIRST, u32(DEVICE))
                 # Leaves the facts where the runs below find them.
                 action = dry_run.run(canned.program, canned.frame, canned.context, canned.facts).action
@@ -89,7 +89,7 @@ def counts() -> Iterator[tuple[str, int, int | None]]:
                     least(each.programs[f"mzn_{name}"], canned, action) for each in (dry, shipped)
                 )
                 if in_dry_run is not None:  # else the packet needs more of its context than the mark
-                    shown = as_shipped if canned.has_tunnel else None
+                    shown = as_shipped if canned.has_tunnel and not canned.moved else None
                     yield f"{name}: {canned.name} ({host.name})", in_dry_run, shown
 
 

@@ -74,7 +74,7 @@ def _times(host: Host, objects: list[Path], only: str) -> Iterator[tuple[str, in
                 continue
             programs: list[Program] = []
             for run, loaded_programs in runs:
-                run.set_tunnel(there=canned.has_tunnel)
+                run.set_devices(tunnel=canned.has_tunnel, moved=canned.moved)
                 run.run(canned.program, canned.frame, canned.context, canned.facts)  # leaves the facts
                 programs.append(loaded_programs[f"mzn_{canned.program.name.lower()}"])
             before, now = _least(programs, canned)

@@ -102,6 +102,7 @@ class Minimiser:
             for changed in list(_emptied(getattr(state, name), kind)):
                 state = self._try_state(state, case, {name: {**getattr(state, name), **changed}})
         state = self._try_state(state, case, {"tunnel": True})
+        state = self._try_state(state, case, {"moved": False})
         return self._try_state(state, case, {"generic": False})
 
     def _try_state(self, state: State, case: Case, change: dict[str, Any]) -> State:

@@ -128,6 +128,7 @@ class Builder:
             routers=self._routers(endpoints, networks),
             generic=self.rng.random() < 0.4,
             tunnel=self.rng.random() >= 0.03,
+            moved=self.rng.random() < 0.03,
         )
 
     def _addresses(self, size: int) -> list[Ip]:

@@ -64,7 +64,7 @@ def _outer_bytes(layout: Layout) -> int:
 
 def _is_plain(case: Case, layout: Layout, tables: Tables) -> bool:
     frame, config = case.frame, tables.config
-    if not tables.tunnel or case.to_other or case.tag is not None:  # U1, U2
+    if not tables.has_underlay or case.to_other or case.tag is not None:  # U1, U2
         return False
     if not is_for_tunnel(frame, layout, config):  # U3
         return False

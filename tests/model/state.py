@@ -135,6 +135,7 @@ class State:
         routers: Next hops of a VNI that a host has, by VNI and host.
         generic: Whether the transit switch is on the generic hook.
         tunnel: Whether the tunnel's device is there, which a transit switch may outlive.
+        moved: Whether the device of switch and shortcut has left the host, and taken them along.
     """
 
     config: Config
@@ -145,3 +146,4 @@ class State:
     routers: Mapping[tuple[int, Ip], tuple[Ip, ...]] = attrs.Factory(dict)
     generic: bool = False
     tunnel: bool = True
+    moved: bool = False

@@ -58,7 +58,7 @@ def judge(case: Case, tables: Tables) -> Outcome:
 def _next_host(frame: bytes, layout: Layout, tables: Tables) -> Ip | None:
     """The host that the tunnel packet is to be sent on to; None if it is not the switch's business."""
     config = tables.config
-    if not tables.tunnel or not is_for_tunnel(frame, layout, config):
+    if not tables.has_underlay or not is_for_tunnel(frame, layout, config):
         return None
     at = inner_at(frame, layout.udp_at + UDP_BYTES, config)
     if at is None or frame[layout.hops_at] <= 1:

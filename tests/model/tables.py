@@ -64,7 +64,7 @@ class Tables:
     def __init__(self, state: State) -> None:
         self.config = state.config
         self.generic = state.generic
-        self.tunnel = state.tunnel
+        self.has_underlay = state.tunnel and not state.moved
         self.endpoints = state.endpoints
         self._routers = state.routers
         self.senders = {

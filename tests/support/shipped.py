@@ -61,8 +61,10 @@ class Shipped:
             loaded.maps[table].update_many(entries)
         made = cls(loaded, state)
         made.switching(state)
-        if state.tunnel:
-            for name in ("lifeline", "landing"):
+        there = {"lifeline": state.tunnel, "landing": state.tunnel}
+        there |= {"switch_device": not state.moved, "shortcut_device": not state.moved}
+        for name, is_there in there.items():
+            if is_there:
                 loaded.maps[name].update(FIRST, struct.pack("=I", LOOPBACK_IFINDEX))
         return made
 

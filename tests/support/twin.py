@@ -80,7 +80,7 @@ class Twin:
             table.update_many({key: value for key, value in entries.items() if known.get(key) != value})
         self._known = wanted
         self._maps["switching"].update(FIRST, pack_switching(state))
-        self._dry_run.set_tunnel(there=state.tunnel)
+        self._dry_run.set_devices(tunnel=state.tunnel, moved=state.moved)
         verdicts, traffic, drops = (self._maps[name] for name in ("verdicts", "traffic", "drops"))
         zero, cpus = bytes(verdicts.slot_size), traffic.slot_size // traffic.value_size
         verdicts.update_many({u32(key): zero for key in range(verdicts.max_entries)})

@@ -192,4 +192,22 @@ struct {
 	__type(value, __u32);
 } landing SEC(".maps");
 
+/*
+ * The device that a switch stands on, each loaded program's own, and the same for a shortcut. The program goes along when
+ * its device is moved to another namespace, where the indexes above are those of other devices. The kernel takes it out.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} switch_device SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} shortcut_device SEC(".maps");
+
 #endif

@@ -100,14 +100,14 @@ static __always_inline void set_source(struct mzn_ip *source, const struct outer
 }
 
 /*
- * The index of the tunnel's device, in `lifeline` or `landing`; NULL without one: then nothing here is the overlay's any
- * more.
+ * The index of the tunnel's device, in `lifeline` or `landing`; NULL without one, or if the program's own `device` has
+ * left the namespace: then nothing here is the overlay's any more.
  */
-static __always_inline const __u32 *find_tunnel(void *map)
+static __always_inline const __u32 *find_tunnel(void *map, void *device)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(map, &zero);
+	return bpf_map_lookup_elem(device, &zero) ? bpf_map_lookup_elem(map, &zero) : NULL;
 }
 
 #endif

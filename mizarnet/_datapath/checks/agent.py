@@ -106,6 +106,7 @@ def switch_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Findi
                 f"the rule that keeps {link.name} from forwarding for others is gone: this host is a router"
             )
             yield _of_switch(datapath, FindingKind.RULES_DIFFER, link.name, "a rule", None, text)
+        yield from each.lost(datapath.name)
         yield from each.outdated(datapath.name)
         yield from each.astray(constants(datapath.maps), datapath.name)
 

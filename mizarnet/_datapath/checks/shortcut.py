@@ -36,6 +36,7 @@ def shortcut_findings(datapath: DataPath, *, near: bool = False) -> Iterator[Fin
         )
         remedy = 'agent.update(shortcut="off") lets all of them take the kernel\'s way'
         yield _finding(datapath, FindingKind.SHORTCUT_PAST, seen.right.link, None, "on", text, remedy)
+        yield from seen.right.lost(datapath.name)
     for each in seen.standing:
         yield from each.outdated(datapath.name)
         yield from each.astray(constants(datapath.maps), datapath.name)

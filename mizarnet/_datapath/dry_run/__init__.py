@@ -125,6 +125,7 @@ class DryRun(Closing):
         with ExitStack() as undo:
             undo.enter_context(loaded)
             self.maps: Maps = maps or Maps.of(loaded)
+            self._own_devices = [loaded.maps[name] for name in loader.OWN_DEVICE.values()]
             with explained("map the memory of a trial run"):
                 self._memory = mmap.mmap(loaded.maps["dry_run"].fileno(), mmap.PAGESIZE)
             undo.callback(self._memory.close)
@@ -152,7 +153,7 @@ class DryRun(Closing):
         with ExitStack() as undo:
             made = cls(loader.load(config, CAPACITY, path=path, layouts=_LAYOUTS))
             undo.callback(made.close)
-            made.set_tunnel(there=True)
+            made.set_devices(tunnel=True, moved=False)
             undo.pop_all()
             return made
 
@@ -171,10 +172,16 @@ class DryRun(Closing):
         path = object_path(route_identity=bool(objects.has_route_identity()))
         return cls(loader.load_beside(maps, (loader.AGENT, loader.GUARD), path=path, layouts=_LAYOUTS), maps)
 
-    def set_tunnel(self, *, there: bool) -> None:
-        """Set whether the tunnel's device exists, which is :data:`DEVICE`; programs of the underlay ask."""
-        for each in self.maps.lifelines:
-            if there:
+    def set_devices(self, *, tunnel: bool, moved: bool) -> None:
+        """Set which devices are there, each of which is :data:`DEVICE`; programs of the underlay ask.
+
+        Args:
+            tunnel: Whether the tunnel's exists.
+            moved: Whether that of the underlay has left the host.
+        """
+        there = {**dict.fromkeys(self.maps.lifelines, tunnel), **dict.fromkeys(self._own_devices, not moved)}
+        for each, is_there in there.items():
+            if is_there:
                 each.update(FIRST, u32(DEVICE))
             else:
                 each.delete(FIRST)

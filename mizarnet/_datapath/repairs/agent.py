@@ -156,10 +156,12 @@ MENDERS: Mapping[tuple[str, FindingKind], _Mender] = {
     ("shortcut", K.CONSTANTS_DIFFER): _replace_programs,
     ("switch", K.UNFINISHED): _complete_switch,
     ("switch", K.FORWARDING_OFF): _complete_switch,
+    ("switch", K.LIFELINE_MISSING): _complete_switch,
     ("switch", K.RULES_DIFFER): _complete_switch,
     ("switch", K.SWITCH_GONE): _attach_switch,
     ("shortcut", K.SHORTCUT_UNWANTED): _settle_shortcut,
     ("shortcut", K.SHORTCUT_GONE): _settle_shortcut,
+    ("shortcut", K.LIFELINE_MISSING): _settle_shortcut,
 }
 """How each kind of finding is mended, in the order in which that is done."""
 _RANK = {key: rank for rank, key in enumerate(MENDERS)}

@@ -64,7 +64,7 @@ def _can_be(canned: Canned, route_identity: bool) -> bool:
 
 
 def _compare(host: Host, canned: Canned, dry_run: DryRun) -> Iterator[SelfTestError]:
-    dry_run.set_tunnel(there=canned.has_tunnel)
+    dry_run.set_devices(tunnel=canned.has_tunnel, moved=canned.moved)
     wanted = _readable(canned.wanted)
     found = _readable(dry_run.run(canned.program, canned.frame, canned.context, canned.facts))
     differing = [name for name in wanted if wanted[name] != found[name]]

@@ -47,6 +47,7 @@ class Canned:
         context: Facts of the packet besides its bytes.
         facts: Answers that the program gets in place of the kernel's.
         has_tunnel: Whether the tunnel's device exists.
+        moved: Whether the device of the underlay has left the host, with the program.
         needs_route_identity: Whether the result is right only for an agent that reads the route of packets.
     """
 
@@ -57,6 +58,7 @@ class Canned:
     context: Context = NO_CONTEXT
     facts: Facts = NO_FACTS
     has_tunnel: bool = True
+    moved: bool = False
     needs_route_identity: bool = False
 
 
@@ -282,6 +284,7 @@ def _switched(host: Host, inner: Addresses) -> Iterator[Canned]:
     bounced = Outcome(_XDP_TX, sent_on, NO_CONTEXT, asked)
     yield _at_switch("on the underlay, for another host", frame, bounced)
     yield attrs.evolve(_passed("on the underlay, without a tunnel", frame), has_tunnel=False)
+    yield attrs.evolve(_passed("on the underlay, which left the host", frame), moved=True)
     frame = ethernet(_NIC, _ROUTER, ip(host.third, host.local, _tunnelled(host, here)))
     yield _passed("on the underlay, for this host", frame)
     frame = ethernet(_NIC, _ROUTER, ip(host.stranger, host.local, datagram))
@@ -318,13 +321,14 @@ def _left_in(host: Host, inner: Addresses) -> Iterator[Canned]:
     """Packets that go the kernel's way, as they came."""
     here = ethernet(_VIRTUAL, _REMOTE, _packet(inner.remote, inner.db))
     away = ethernet(_VIRTUAL, _REMOTE, _packet(inner.switched, inner.remote))
-    for name, frame, has_tunnel in (
-        ("left in its tunnel, which is gone", _plain(host, here), False),
-        ("left in its tunnel, for another host", _plain(host, away), True),
+    for name, frame, has_tunnel, moved in (
+        ("left in its tunnel, which is gone", _plain(host, here), False, False),
+        ("left in its tunnel, on a device that left the host", _plain(host, here), True, True),
+        ("left in its tunnel, for another host", _plain(host, away), True, False),
     ):
         asked = _counted(Program.SHORTCUT, Verdict.PASSED, frame)
         left = _at_shortcut(name, frame, Outcome(_TC_NEXT, frame, NO_CONTEXT, asked))
-        yield attrs.evolve(left, has_tunnel=has_tunnel)
+        yield attrs.evolve(left, has_tunnel=has_tunnel, moved=moved)
 
 
 def _plain(host: Host, frame: bytes) -> bytes:
