@@ -285,7 +285,9 @@ class Gateway(Described):
             with self._datapath.writing() as maps:
                 gateways = Gateways(self._datapath, maps)
                 noted = gateways.find(self.vni)
-                if noted is not None and (noted.note.key, noted.link.ifindex) == self._key:
+                if noted is None:
+                    gateways.remove_bereft(self.vni)
+                elif (noted.note.key, noted.link.ifindex) == self._key:
                     gateways.remove(noted)
         except (StaleHandleError, AgentNotFoundError):
             self._delete_left()

@@ -89,6 +89,14 @@ class Gateways:
         note = None if link is None else Note.parse(link.alias)
         return None if link is None or note is None else Noted(note, link)
 
+    def bereft(self) -> list[Record]:
+        """Records of gateways' endpoints whose gateways' devices somebody deleted, and the notes with those."""
+        named = {each.note.key for each in self.all()}
+        private = (
+            each for each in self.endpoints.recorded() if each.private and each.spec.kind is Kind.MACVLAN
+        )
+        return [each for each in private if record_key(each.spec.name) not in named]
+
     def record(self, noted: Noted) -> Record | None:
         """Record of a gateway's endpoint; None if it is gone."""
         return rules.find_record(self.host, noted.note)
@@ -175,6 +183,7 @@ class Gateways:
                 return existing, there, False
             self._refuse_young(existing)
             self.remove(existing)
+        self.remove_bereft(spec.vni)
         return self._make(wanted), wanted, True
 
     def replace(self, existing: Noted, there: GatewaySpec, spec: GatewaySpec) -> None:
@@ -333,6 +342,7 @@ class Gateways:
             self.remove(noted)
         else:
             delete_link(self.host, name=gateway_notes.device_name(self.datapath.hooks.ifindex, vni))
+            self.remove_bereft(vni)
 
     def remove(self, noted: Noted) -> None:
         """Remove a gateway, however far it has come; parts that are gone already are no error.
@@ -360,6 +370,15 @@ class Gateways:
         delete_netns(private_netns.name_of(note.instance))
         delete_link(self.host, noted.link.ifindex)
         log.info("gateway of VNI %d deleted", note.vni)
+
+    def remove_bereft(self, vni: int) -> None:
+        """Remove what is left of a VNI's gateway whose device, and note, somebody deleted; nothing is no error."""
+        left = [each for each in self.bereft() if each.spec.vni == vni]
+        if left:
+            networks.change(self.maps, {}, networks.keys(vni))
+            self.endpoints.remove(left)
+            rules.write_host(self.host)
+            log.info("gateway of VNI %d removed: its device on the host was deleted", vni)
 
     def remove_all(self) -> None:
         """Remove the gateways of this data path."""

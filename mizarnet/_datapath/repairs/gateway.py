@@ -58,6 +58,9 @@ def collect_gateway(host: Host, finding: Finding) -> None:
             return
         with found.writing() as maps:
             gateways = Gateways(found, maps)
-            noted = gateways.find(int(finding.object.name))
-            if noted is not None and finding.key in {each.key for each in gateway_findings(gateways, noted)}:
+            vni = int(finding.object.name)
+            noted = gateways.find(vni)
+            if noted is None:
+                gateways.remove_bereft(vni)
+            elif finding.key in {each.key for each in gateway_findings(gateways, noted)}:
                 gateways.remove(noted)

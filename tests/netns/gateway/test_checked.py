@@ -310,7 +310,10 @@ def begin(scene: Scene, state: State) -> None:
 @pytest.mark.parametrize(
     ("state", "kind"), [(State.MAKING, K.UNFINISHED), (State.DELETING, K.ENDING)], ids=["begun", "ending"]
 )
-def test_what_is_left_is_told_and_collected(scene: Scene, state: State, kind: K) -> None:
+def test_what_is_left_is_told_and_collected(
+    scene: Scene, state: State, kind: K, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(age, "ABANDONED", 0.0)  # on a machine that was just booted all is young
     begin(scene, state)
     found = scene.check()
     assert kind in {each.kind for each in found}
@@ -468,12 +471,35 @@ def test_a_gateway_outlives_its_tunnel_until_it_is_collected() -> None:
         with mz.Host.open(netns=made.host.namespace.name) as seen:
             device = gateway_notes.device_name(made.host.tunnel.ifindex, VNI)
             (space,) = private_spaces(made.host.namespace)
-            scene = Scene(made, seen, device, space)
+            scene = Scene(made, seen, device, space, ())
             scene.here("ip", "link", "delete", "tunnel0")
             assert (K.GATEWAY_LEFT, GATEWAY) in {(each.kind, str(each.object)) for each in findings(seen)}
             report = seen.gc()
             assert report, str(report)
             assert_nothing_is_left(scene)
+
+
+@pytest.mark.parametrize("end", ["gc", "create", "delete"])
+def test_a_gateway_whose_device_was_deleted_is_told_and_ends(scene: Scene, end: str) -> None:
+    """Its note went with the device, and with its rules the host's forwarding would stay on."""
+    agent = scene.way.host.agent
+    gateway = mz.Gateway.open(agent, vni=VNI)
+    scene.here("ip", "link", "delete", scene.device)
+    (found,) = (each for each in scene.check() if each.kind is K.GATEWAY_LEFT)
+    assert (str(found.object), found.collectable) == (GATEWAY, True)
+    if end == "gc":
+        assert scene.seen.gc()
+    elif end == "create":
+        again = scene.way.gateway(VNI)
+        assert again.created
+        assert scene.check() == []
+        assert echo(scene.way.tenants[VNI][0].namespace, WORLD[4])
+        again.delete()
+    else:
+        gateway.delete()
+    assert (VNI, "0.0.0.0/0") not in agent.networks
+    assert_nothing_is_left(scene)
+    assert scene.check() == []
 
 
 def take_tunnel(way: Outside) -> None:
@@ -502,7 +528,7 @@ def test_deleting_a_gateway_that_lost_its_tunnel_or_programs_leaves_nothing(
         gateway = made.gateway(VNI)
         with mz.Host.open(netns=made.host.namespace.name) as seen:
             device = gateway_notes.device_name(made.host.tunnel.ifindex, VNI)
-            scene = Scene(made, seen, device, "")
+            scene = Scene(made, seen, device, "", ())
             take(made)
             gateway.delete()
             assert_nothing_is_left(scene)
