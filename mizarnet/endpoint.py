@@ -68,8 +68,9 @@ class EndpointState(Described):
         mac: MAC address of the device.
         mode: Mode of the device; it was created private. None without a device.
         addresses: Addresses of the device with their prefixes, in the kernel's order; link-local ones are left out.
-        routes: Unicast routes of the main table through the device; None: this process cannot enter the namespace,
-            since its name is not in the process's ``/run/netns`` or belongs to another namespace by now.
+        routes: Unicast routes of the main table through the device, one for each next hop, as they are: also such that
+            no endpoint may ask for. None: this process cannot enter the namespace, since its name is not in the
+            process's ``/run/netns`` or belongs to another namespace by now.
         labels: Labels of the endpoint.
     """
 

@@ -524,7 +524,8 @@ class Item:
         own = ip_interface((_address(fields.ip), fields.prefix_length))
         if fields.kind == ItemKind.ADDRESS:
             return cls(own, fields.since, fields.until)
-        return cls(Route(own.network, ip_from(fields.gateway)), fields.since, fields.until)
+        route = checked(Route, prefix=own.network, gateway=ip_from(fields.gateway))
+        return cls(route, fields.since, fields.until)
 
 
 def items_of(spec: EndpointSpec) -> dict[int, Item]:

@@ -41,6 +41,7 @@ from mizarnet._kernel.netlink import (
 from mizarnet._model.arguments import IPAddress, IPInterface, IPNetwork
 from mizarnet._model.codec import Record
 from mizarnet._model.finding import Finding, FindingKind, Subject, messages
+from mizarnet._model.layout import checked
 from mizarnet._model.log import log
 from mizarnet._model.specs import EndpointSpec, Kind, MacAddress, Route
 from mizarnet.errors import ExistsError, KernelError, NetlinkError, NetnsNotFoundError
@@ -137,7 +138,10 @@ def _with_routes(
     for route in listed:
         for ifindex in set(route.through):
             through[ifindex].append(route)
-    own = [(record, each, tuple(_routes(record, through[each.link.ifindex]))) for record, each in found]
+    own = [
+        (record, each, tuple(_routes(record, each.link, through[each.link.ifindex])))
+        for record, each in found
+    ]
     missing = {route.prefix for record, _, routes in own for route in _missing_routes(record, routes)}
     elsewhere = routed_prefixes(session, missing)
     for record, each, routes in own:
@@ -157,15 +161,19 @@ def _addresses(record: Record, found: Iterable[Address]) -> Iterator[IPInterface
             yield address.interface
 
 
-def _routes(record: Record, found: Iterable[netlink.Route]) -> Iterator[Route]:
+def _routes(record: Record, link: Link, found: Iterable[netlink.Route]) -> Iterator[Route]:
+    """Routes through the device, one for each next hop: whatever the container made, also what nobody may ask for."""
     networks = (address.network for address in record.spec.ip)
     own = {(each.network_address.packed, each.prefixlen): each for each in networks}
     for route in found:
-        known = own.get((route.packed, route.prefix_length))
-        if known is not None:
-            yield Route(known, route.gateway)
-        elif not (destination := route.destination).is_link_local:
-            yield Route(destination, route.gateway)
+        prefix = own.get((route.packed, route.prefix_length))
+        if prefix is None:
+            prefix = route.destination
+            if prefix.is_link_local:
+                continue
+        for hop in route.hops:
+            if hop.ifindex == link.ifindex:
+                yield checked(Route, prefix=prefix, gateway=hop.gateway)
 
 
 def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
@@ -317,7 +325,7 @@ def _configure(record: Record, session: Session, found: Configuration) -> None:
         with _unless_there():
             give_addresses(session, found.link, [address])
     # With the addresses came their routes.
-    routes = tuple(_routes(record, list_routes(session, ifindex=found.link.ifindex)))
+    routes = tuple(_routes(record, found.link, list_routes(session, ifindex=found.link.ifindex)))
     now = attrs.evolve(found, routes=routes)
     for route in _lost_routes(record, now):
         with _unless_there():
@@ -447,9 +455,10 @@ def give_new_addresses(session: Session, link: Link, addresses: Iterable[IPInter
 def take_routes(session: Session, link: Link, record: Record, routes: Iterable[Route]) -> None:
     """Take routes from a namespace, as far as they are there; one of the endpoint's to the same prefix comes back."""
     own = {route.prefix: route for route in _made_routes(record)}
-    there = {(route.destination, route.gateway) for route in list_routes(session, ifindex=link.ifindex)}
+    found = (each for each in list_routes(session, ifindex=link.ifindex) if len(each.hops) == 1)
+    there = {*_routes(record, link, found)}
     for route in routes:
-        if (route.prefix, route.gateway) not in there:
+        if route not in there:
             continue
         if route.prefix in own:
             give_route(session, link, record.spec, own[route.prefix], replace=True)

@@ -41,23 +41,43 @@ _NETWORKS: Mapping[int, Callable[[tuple[bytes, int]], IPNetwork]] = {
 _ADDRESSES: Mapping[int, Callable[[bytes], IPAddress]] = {4: ipaddress.IPv4Address, 16: ipaddress.IPv6Address}
 
 
+class Hop(NamedTuple):
+    """A next hop of a route.
+
+    Attributes:
+        ifindex: Index of the link that it is on.
+        gateway: Its address, of any IP version; None: the destination is on the link.
+    """
+
+    ifindex: int
+    gateway: IPAddress | None
+
+
 class Route(NamedTuple):
     """A unicast route of the main table.
 
     Attributes:
         packed: Address of the prefix that it leads to, in network byte order.
         prefix_length: Length of that prefix, in bits.
-        gateway: Next hop; None when the destination is on the link, or there are several next hops.
-        through: Indexes of the links that it leaves through: one for each next hop.
+        hops: Next hops: none when a route names them by their ids alone.
         on_link: Whether all hosts of the prefix are neighbours: no next hop is a router, of any family, and nothing is
             put around the packets. False when a route names its next hops by their ids alone.
     """
 
     packed: bytes
     prefix_length: int
-    gateway: IPAddress | None
-    through: tuple[int, ...]
+    hops: tuple[Hop, ...]
     on_link: bool
+
+    @property
+    def gateway(self) -> IPAddress | None:
+        """Address of the next hop; None when the destination is on the link, or there are several."""
+        return self.hops[0].gateway if len(self.hops) == 1 else None
+
+    @property
+    def through(self) -> tuple[int, ...]:
+        """Indexes of the links that it leaves through: one for each next hop."""
+        return tuple(hop.ifindex for hop in self.hops)
 
     @property
     def destination(self) -> IPNetwork:
@@ -253,21 +273,13 @@ def decode_way(message: bytes) -> Way | None:
     found = attributes(message, at=HEADER_BYTES + _RTMSG.size)
     if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found:
         return None
-    gateway, via = found.get(_RTA_GATEWAY), found.get(_RTA_VIA)
     mtu = attributes(found.get(_RTA_METRICS, b"")).get(_RTAX_MTU)
     return Way(
         ifindex=read_number(found[_RTA_OIF]),
-        gateway=_ADDRESSES[len(gateway)](gateway) if gateway else _via(via),
+        gateway=_gateway(found),
         mtu=None if mtu is None else read_number(mtu),
         local=kind == _RTN_LOCAL,
     )
-
-
-def _via(packed: bytes | None) -> IPAddress | None:
-    """Next hop of another family than the route's, in an attribute RTA_VIA: the family, then the address."""
-    if packed is None:
-        return None
-    return _ADDRESSES[len(packed) - 2](packed[2:])
 
 
 def routed_prefixes(session: Session, prefixes: Collection[IPNetwork]) -> frozenset[IPNetwork]:
@@ -304,22 +316,29 @@ def decode_route(message: bytes) -> Route:
     """The route that an RTM_NEWROUTE message, its header included, describes."""
     family, length, *_ = _RTMSG.unpack_from(message, HEADER_BYTES)
     found = attributes(message, _WANTED, at=HEADER_BYTES + _RTMSG.size)
-    gateway, link = found.get(_RTA_GATEWAY), found.get(_RTA_OIF)
-    hops = [*_next_hops(found.get(_RTA_MULTIPATH, b""))] if link is None else []
+    one = found.get(_RTA_OIF)
+    several = _next_hops(found.get(_RTA_MULTIPATH, b""))
+    hops = [*several] if one is None else [(read_number(one), found)]
     return Route(
         packed=found.get(_RTA_DST) or _NOWHERE[family],
         prefix_length=length,
-        gateway=None if gateway is None else _ADDRESSES[len(gateway)](gateway),
-        through=tuple(ifindex for ifindex, _ in hops) if link is None else (read_number(link),),
-        on_link=_ROUTERS.isdisjoint(found) and not any(routed for _, routed in hops) and bool(link or hops),
+        hops=tuple(Hop(ifindex, _gateway(members)) for ifindex, members in hops),
+        on_link=bool(hops) and all(_ROUTERS.isdisjoint(members) for _, members in hops),
     )
 
 
-def _next_hops(packed: bytes) -> Iterator[tuple[int, bool]]:
-    """The next hops in an attribute RTA_MULTIPATH: index of the link, and whether it is a router."""
+def _next_hops(packed: bytes) -> Iterator[tuple[int, Mapping[int, bytes]]]:
+    """The next hops in an attribute RTA_MULTIPATH: index of the link, and what makes it a router."""
     at = 0
     while at + _RTNEXTHOP.size <= len(packed):
         length, _, _, ifindex = _RTNEXTHOP.unpack_from(packed, at)
-        found = attributes(packed[at : at + length], _ROUTERS, at=_RTNEXTHOP.size)
-        yield ifindex, bool(found)
+        yield ifindex, attributes(packed[at : at + length], _ROUTERS, at=_RTNEXTHOP.size)
         at += length + 3 & ~3
+
+
+def _gateway(members: Mapping[int, bytes]) -> IPAddress | None:
+    """The router among the attributes of a next hop or of a route with one."""
+    packed = (
+        members.get(_RTA_GATEWAY) or members.get(_RTA_VIA, b"")[2:]
+    )  # RTA_VIA: the family, then the address
+    return _ADDRESSES[len(packed)](packed) if packed else None

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address, ip_network
+
 import pytest
 
 import mizarnet as mz
@@ -47,6 +49,34 @@ def test_routes_of_the_container_in_place_of_ours(scene: Scene) -> None:
     assert scene.app.endpoint.check() == []
     space.run("ip", "route", "delete", "10.0.0.128/25", "dev", "eth0")
     assert {each.kind for each in scene.check()} == {K.ROUTE_LOST}
+
+
+@pytest.mark.parametrize(
+    ("route", "prefix", "gateways"),
+    [
+        ("10.5.0.0/16 via 240.0.0.1 dev eth0 onlink", "10.5.0.0/16", ["240.0.0.1"]),
+        ("10.5.0.0/16 via inet6 fe80::99 dev eth0", "10.5.0.0/16", ["fe80::99"]),
+        (
+            "10.5.0.0/16 nexthop via 10.0.0.7 dev eth0 nexthop via 10.0.0.8 dev eth0",
+            "10.5.0.0/16",
+            ["10.0.0.7", "10.0.0.8"],
+        ),
+        ("::ffff:0:0/96 dev eth0", "::ffff:0:0/96", [None]),
+        ("fd05::/64 via ::ffff:1.2.3.4 dev eth0 onlink", "fd05::/64", ["::ffff:1.2.3.4"]),
+    ],
+)
+def test_routes_of_the_container_that_no_endpoint_may_ask_for(
+    scene: Scene, route: str, prefix: str, gateways: list[str | None]
+) -> None:
+    app = scene.app
+    app.namespace.run("ip", "-6" if ":" in prefix else "-4", "route", "add", *route.split())
+    assert scene.check() == []
+    found = app.endpoint.state().routes or ()
+    ways = [each.gateway for each in found if each.prefix == ip_network(prefix)]
+    assert ways == [None if each is None else ip_address(each) for each in gateways]
+    assert mz.Endpoint.state_all(scene.agent)[app.endpoint.name].routes == found
+    assert not mz.Endpoint.create(scene.agent, app.endpoint.spec).created
+    assert app.endpoint.update(labels={"of": "the container"}) == ("labels",)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,7 @@ from mizarnet._kernel.netlink import (
 from mizarnet._kernel.netlink.addresses import decode_address
 from mizarnet._kernel.netlink.routes import decode_route
 from mizarnet._kernel.rtnetlink import HEADER_BYTES, Rtm, attribute, number
+from mizarnet._model.arguments import IPAddress
 from mizarnet.errors import NetlinkError
 
 _DST, _OIF, _MULTIPATH, _ENCAP = 1, 4, 9, 22  # RTA_*
@@ -245,6 +247,12 @@ def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
     ip(session, "route", "add", "unreachable", "100.64.0.0/10")
     ip(session, "route", "add", "100.65.0.0/16", "via", "10.0.0.1", "table", "100")
     codec = importlib.import_module("pyroute2.netlink.rtnl.rtmsg").rtmsg
+
+    def next_hop(message: Any) -> IPAddress | None:
+        gateway, via = message.get_attr("RTA_GATEWAY"), message.get_attr("RTA_VIA")
+        text = gateway or (via and via["addr"])
+        return ip_address(text) if text else None
+
     wanted = []
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
         for data in session.request_all("list routes", Rtm.GETROUTE, bytes([family]) + bytes(11)):
@@ -253,13 +261,12 @@ def test_every_route_is_as_pyroute2_says(session: Session, link: Link) -> None:
             if (message["table"], message["type"]) == (254, 1):
                 nowhere = "0.0.0.0" if version == 4 else "::"
                 text = f"{message.get_attr('RTA_DST') or nowhere}/{message['dst_len']}"
-                gateway = message.get_attr("RTA_GATEWAY")
-                next_hop = None if gateway is None else ip_address(gateway)
-                hops = message.get_attr("RTA_MULTIPATH") or []
-                through = [hop["oif"] for hop in hops] or [message.get_attr("RTA_OIF")]
-                wanted.append((ip_network(text), next_hop, tuple(through)))
+                several = message.get_attr("RTA_MULTIPATH") or []
+                hops = [(hop["oif"], next_hop(hop)) for hop in several]
+                hops = hops or [(message.get_attr("RTA_OIF"), next_hop(message))]
+                wanted.append((ip_network(text), tuple(hops)))
     found = list_routes(session)
-    assert [(each.destination, each.gateway, each.through) for each in found] == wanted
+    assert [(each.destination, each.hops) for each in found] == wanted
     assert (link.ifindex, link.ifindex) in {each.through for each in found}
     own = [each for each in found if link.ifindex in each.through]
     assert own == list_routes(session, ifindex=link.ifindex)
