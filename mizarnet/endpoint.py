@@ -669,16 +669,21 @@ def _delete_together(datapath: DataPath, names: Sequence[str]) -> Mapping[str, E
     try:
         with datapath.writing(SHARED_HOST, *of_names(names), timeout=None if alone else _SHORT) as maps:
             endpoints = LocalEndpoints(datapath, maps)
-            found = [record for name in names if (record := endpoints.named(name)) is not None]
-            for record in found:
-                _refuse_own_of_gateway(datapath, maps, record)
-            return endpoints.remove_many(found)
+            failed: dict[str, Exception] = {}
+            found: list[Record] = []
+            for record in filter(None, map(endpoints.named, names)):
+                try:
+                    _refuse_own_of_gateway(datapath, maps, record)
+                    found.append(record)
+                except MizarnetError as error:
+                    failed[record.spec.name] = error
+            return {**failed, **endpoints.remove_many(found)}
     except LockTimeoutError as busy:
         if alone:
             return {names[0]: busy}
     except MizarnetError as error:
         return dict.fromkeys(names, error)
-    failed: dict[str, Exception] = {}
+    failed = {}
     for name in names:
         failed.update(_delete_together(datapath, [name]))
     return failed

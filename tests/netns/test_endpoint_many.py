@@ -6,14 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
 import mizarnet as mz
+from mizarnet._datapath.gateway_notes import Note
 from mizarnet._kernel.rtnetlink import Rtnl
+from mizarnet._model import codec
+from mizarnet._model.enumerations import State
+from mizarnet.agent import datapath_of
 from tests.support.namespace import Namespace
 from tests.support.process import finish, start_python
 from tests.support.wait import wait_until
-from tests.world import World, links
+from tests.world import Host, World, links
 
 
 def many(namespace: Namespace, numbers: range) -> list[mz.EndpointSpec]:
@@ -42,6 +47,39 @@ def test_delete_many_ignores_what_is_not_there(world: World) -> None:
     mz.Endpoint.delete_many(agent, ["n1", "n7", "n3"])
     assert [each.name for each in mz.Endpoint.list(agent)] == ["n2"]
     assert links(namespace) == ["lo", "e2"]
+
+
+def test_delete_many_goes_on_after_the_endpoint_of_a_gateway(world: World) -> None:
+    host, namespace = world.hosts[0], world.namespace("many")
+    mz.Endpoint.create_many(host.agent, many(namespace, range(1, 4)))
+    noted_as_gateway(host, "n2")
+    with pytest.raises(mz.BulkError, match="1 of 3") as caught:
+        mz.Endpoint.delete_many(host.agent, ["n1", "n2", "n3"])
+    assert isinstance(caught.value.failed["n2"], mz.InUseError)
+    assert caught.value.done == ("n1", "n3")
+    assert [each.name for each in mz.Endpoint.list(host.agent)] == ["n2"]
+
+
+def noted_as_gateway(host: Host, name: str) -> None:
+    """Note an endpoint as that of a gateway: gateways themselves take a kernel with nftables."""
+    datapath = datapath_of(host.agent)
+    record = attrs.evolve(mz.Endpoint.open(host.agent, name)._record, private=True)
+    datapath.maps.records.update(codec.record_key(name), record.pack())
+    note = Note(
+        tunnel=datapath.hooks.ifindex,
+        vni=record.spec.vni,
+        state=State.LIVE,
+        egress=1,
+        port=4789,
+        nat=True,
+        host_access=False,
+        forwarding=0,
+        number=0,
+        key=codec.record_key(name),
+        instance=record.instance,
+    )
+    host.namespace.run("ip", "link", "add", note.device, "type", "veth", "peer", "name", "far")
+    host.namespace.run("ip", "link", "set", note.device, "alias", note.text())
 
 
 def test_list_by_prefix_and_vni(world: World) -> None:
