@@ -33,7 +33,10 @@ class Tap(Described, Owner):
     handle may be closed.
 
     The device is up while any process has a descriptor of it. :meth:`close` takes it down when no process has one:
-    frames for the VM would otherwise reach the IP stack of the device's namespace.
+    frames for the VM would otherwise reach the IP stack of the device's namespace. A process that this one may not look
+    into, as that of another user without ``CAP_SYS_PTRACE``, may have one: then the device stays up. Close the handle
+    after the VMM has its copies: a descriptor that is on its way through a socket is not seen, and neither is a process
+    outside of this one's pid namespace.
 
     Attributes:
         fds: File descriptors, one for each queue; close-on-exec.
@@ -108,7 +111,7 @@ def device_gone(record: Record) -> EndpointNotFoundError:
 def _enter(record: Record) -> Session:
     """A session of the endpoint's namespace, found by its name: no process may be in a private one."""
     try:
-        return Session.open(record.spec.netns)
+        return configuration.inside_named(record)
     except NetnsNotFoundError as missing:
         raise NetnsNotFoundError(
             missing.message,
@@ -117,9 +120,9 @@ def _enter(record: Record) -> Session:
 
 
 def take_down_if_unused(record: Record) -> None:
-    """Take the device down unless a process has a descriptor of it."""
+    """Take the device down unless a process has a descriptor of it, or may have one."""
     try:
-        session = Session.open(record.spec.netns)
+        session = configuration.inside_named(record)
     except NetnsNotFoundError:
         return  # the endpoint is gone
     with session, suppress(KernelError):  # the device was deleted meanwhile
@@ -135,4 +138,6 @@ def take_down_if_unused(record: Record) -> None:
 
 def _device(session: Session, record: Record) -> Link | None:
     link = get_link(session, ifindex=record.ifindex)
-    return link if link is not None and link.mac == str(record.mac) else None
+    if link is None or (link.kind, link.mac) != (record.spec.kind.value, str(record.mac)):
+        return None
+    return link

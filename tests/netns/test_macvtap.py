@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,13 +19,16 @@ from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session, get_link, set_link
 from tests.frames import datagram
 from tests.support.counting import counted, refused_but_chatter, wait_for
+from tests.support.namespace import Namespace
 from tests.support.process import run_python
 from tests.support.traffic import assert_no_ping, ping
 from tests.support.vm import Guests
 from tests.support.vmm import Vmm
+from tests.world import World
 
 pytestmark = pytest.mark.vm
 
+WITHOUT_LOOKING = "-sys_ptrace,-dac_override,-dac_read_search"
 HOLD = ["sh", "-c", "echo ready; read -r line"]
 
 
@@ -101,6 +105,25 @@ def test_a_deleted_one_has_none(guests: Guests) -> None:
         vm.open_tap()
 
 
+def test_a_name_that_leads_to_another_namespace_by_now_leads_to_no_device(world: World) -> None:
+    """Another host's VM may live there, with the same address, MAC and index."""
+    here, there = (host.agent for host in world.hosts)
+    space = world.namespace("vm")
+    spec: dict[str, Any] = {"vni": 7, "ip": "10.0.0.9/24", "kind": "macvtap", "netns": space.name}
+    older = mz.Endpoint.create(here, **spec)
+    with older.open_tap():
+        space.delete()  # which the descriptor keeps, without a name
+        Namespace(space.name)
+        younger = mz.Endpoint.create(there, **spec)
+        assert (younger.mac, younger.ifindex) == (older.mac, older.ifindex)
+        with pytest.raises(mz.NetnsNotFoundError, match="another one by now"):
+            older.open_tap()
+        assert not younger.state().up
+        with Session.open(space.name) as session:
+            set_link(session, younger.ifindex, up=True)
+    assert younger.state().up
+
+
 def test_deleting_it_ends_the_descriptors(guests: Guests) -> None:
     with guests.vm() as vm, vm.open_tap() as tap:
         frame = datagram(vm.mac.packed, str(vm.ip), guests.near.ip, destination_mac=guests.near.mac)
@@ -144,6 +167,32 @@ def test_it_stays_up_while_another_process_has_a_copy(vm: mz.Endpoint) -> None:
         tap.close()
         assert vm.state().up
         holder.communicate(b"\n", timeout=20)
+    vm.open_tap().close()
+    assert not vm.state().up
+
+
+def test_it_stays_up_while_a_process_that_must_not_be_looked_into_has_a_copy(
+    guests: Guests, vm: mz.Endpoint
+) -> None:
+    output = run_python(
+        """
+        import subprocess
+
+        other_user = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"]
+        with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
+            vm = mz.Endpoint.open(agent, "vm")
+            tap, pipe = vm.open_tap(), subprocess.PIPE
+            vmm = subprocess.Popen([*other_user, *sys.argv[2:]], stdin=pipe, stdout=pipe, pass_fds=tap.fds)
+            vmm.stdout.readline()
+            tap.close()
+            print(vm.state().up)
+            vmm.communicate(b"\\n", timeout=20)
+        """,
+        guests.host.namespace.name,
+        *HOLD,
+        by=["setpriv", f"--bounding-set={WITHOUT_LOOKING}", f"--inh-caps={WITHOUT_LOOKING}"],
+    )
+    assert output == "True\n"
     vm.open_tap().close()
     assert not vm.state().up
 

@@ -24,6 +24,7 @@ from mizarnet._kernel.netlink import (
     SAME_NAMESPACE,
     Address,
     Link,
+    NetnsHandle,
     Session,
     add_address,
     add_route,
@@ -186,13 +187,24 @@ def _mtu(record: Record, link: Link, tunnel: TunnelHooks) -> int:
 
 def inside(record: Record, host: Session, netns: str | None = None) -> Session:
     """A session of the endpoint's namespace; raises ``NetnsNotFoundError`` if its name does not lead there."""
-    name = netns or record.spec.netns or ""
-    with host.open_netns() if record.nsid == SAME_NAMESPACE else resolve(name) as found:
-        session = Session.open(found)
+    if record.nsid != SAME_NAMESPACE:
+        return inside_named(record, netns)
+    with host.open_netns() as found:
+        return _entered(record, found)
+
+
+def inside_named(record: Record, netns: str | None = None) -> Session:
+    """The same for an endpoint that does not live in the namespace of the host."""
+    with resolve(netns or record.spec.netns or "") as found:
+        return _entered(record, found)
+
+
+def _entered(record: Record, found: NetnsHandle) -> Session:
+    session = Session.open(found)
     # The file of a namespace that ended may be given to another; its cookie never is.
     if (session.identity, session.cookie) != (record.netns_id, record.netns_cookie):
         session.close()
-        raise NetnsNotFoundError(f"namespace {name} is another one by now")
+        raise NetnsNotFoundError(f"namespace {found.netns.path or 'of the host'} is another one by now")
     return session
 
 

@@ -12,7 +12,8 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -55,11 +56,15 @@ def open_macvtap(session: Session, link: Link, queues: int) -> list[int]:
 
 
 def macvtap_holders(session: Session, link: Link) -> set[int]:
-    """Ids of the processes that have a descriptor of the device open."""
+    """Ids of the processes that have a descriptor of the device open, or are not for this process to look into.
+
+    A VM must not lose its network by mistake. But a process that ``/proc`` does not show, being outside of this one's
+    pid namespace, is not found, and neither is a descriptor that is on its way through a socket.
+    """
     device = _inside(session, lambda: _device_number(link))
-    with explained("look for descriptors in /proc", capability="CAP_SYS_PTRACE"):
-        found = [holder for holder, number in _character_devices() if number == device]
-        return {pid for pid, fd in found if _is_connected(pid, fd)}
+    with explained("look for descriptors in /proc"):
+        processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return {pid for pid in processes if _may_hold(pid, device)}
 
 
 def _inside(session: Session, work: Callable[[], T]) -> T:
@@ -110,24 +115,31 @@ def _set_up(fd: int, *, multi_queue: bool) -> None:
     fcntl.ioctl(fd, _TUNSETOFFLOAD, _OFFLOADS)
 
 
-def _character_devices() -> Iterator[tuple[tuple[int, int], int]]:
-    """Every descriptor of a character device: process id, descriptor and number of the device."""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            descriptors = list((entry / "fd").iterdir())
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # the process ended, or is not for this user to look at
-        for descriptor in descriptors:
-            number = _character_device(descriptor)
-            if number is not None:
-                yield (int(entry.name), int(descriptor.name)), number
+def _may_hold(pid: int, device: int) -> bool:
+    """Whether a process has a descriptor of a character device, or must not be looked into."""
+    try:
+        return any(
+            _character_device(descriptor) == device and _is_connected(pid, int(descriptor.name))
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir()
+        )
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # it ended
+    except PermissionError:
+        return pid != _INIT
+
+
+_INIT = 1
+"""Has no VM of ours, and in a sandbox is often not for root to look into, either."""
 
 
 def _character_device(descriptor: Path) -> int | None:
+    """Number of the character device that a descriptor is of; raises ``PermissionError`` if its process is closed."""
     try:
         status = descriptor.stat()
+    except PermissionError:
+        with suppress(FileNotFoundError):
+            descriptor.readlink()  # goes well if it is the file's own file system that refuses, as FUSE does
+        return None
     except OSError:
         return None  # closed meanwhile
     return status.st_rdev if stat.S_ISCHR(status.st_mode) else None
@@ -140,7 +152,7 @@ def _is_connected(pid: int, fd: int) -> bool:
             return _has_device(fd)
         copy = copy_descriptor(pid, fd)
     except OSError as error:
-        # What must not be looked into counts: a VM must not lose its network by mistake.
+        # What must not be looked into counts.
         return error.errno not in (errno.ESRCH, errno.EBADF)
     try:
         return _has_device(copy)
