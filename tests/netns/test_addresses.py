@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from ipaddress import ip_interface
@@ -104,6 +105,29 @@ def test_each_address_belongs_to_one_endpoint(world: World) -> None:
     found = mz.Endpoint.open(host.agent, vni=7, ip="10.0.0.11")
     assert (found.name, _texts(found)) == ("web", ["10.0.0.1/24", "10.0.0.11/24"])
     assert [_texts(each) for each in mz.Endpoint.list(host.agent)] == [["10.0.0.1/24", "10.0.0.11/24"]]
+
+
+@pytest.mark.parametrize("kind", ["lo", "tun"])
+def test_an_address_of_the_subnet_may_be_on_a_device_without_ethernet(world: World, kind: str) -> None:
+    space = world.namespace("web")
+    if kind == "tun":
+        space.run("ip", "tuntap", "add", "dev", "tun", "mode", "tun")
+    space.run("ip", "address", "add", "10.0.0.77/24", "dev", kind)
+    made = world.add(world.hosts[0], space, vni=7, ip="10.0.0.1/24")
+    space.run("ip", "address", "add", "10.0.5.77/24", "dev", kind)
+    assert made.endpoint.update(ip=["10.0.0.1/24", "10.0.5.1/24"]) == ("ip",)
+    assert made.endpoint.check() == []
+
+
+def test_devices_may_have_names_that_are_no_text(world: World) -> None:
+    space, name = world.namespace("web"), os.fsdecode(b"\xff\xfe")
+    space.run("ip", "link", "add", name, "type", "veth", "peer", "name", "other")
+    space.run("ip", "address", "add", "fd77::1/64", "dev", name)
+    for each in (name, "other"):
+        space.run("ip", "link", "set", each, "up")
+    made = world.add(world.hosts[0], space, vni=7, ip="fd00::1/64")
+    assert made.endpoint.update(ip=["fd00::1/64", "fd01::1/64"]) == ("ip",)
+    assert made.endpoint.check() == []
 
 
 def test_the_order_behind_the_first_of_a_family_says_nothing(world: World) -> None:

@@ -46,6 +46,10 @@ def default_route_taken(host: Host, namespace: Namespace) -> None:
     )
 
 
+def device_without_ethernet(host: Host, namespace: Namespace) -> None:
+    namespace.run("ip", "tuntap", "add", "dev", "eth0", "mode", "tun")
+
+
 def namespace_gone(host: Host, namespace: Namespace) -> None:
     namespace.delete()
 
@@ -54,6 +58,7 @@ def namespace_gone(host: Host, namespace: Namespace) -> None:
     ("arrange", "error"),
     [
         (name_taken, mz.ExistsError),
+        (device_without_ethernet, mz.ExistsError),
         (default_route_taken, mz.ExistsError),
         (namespace_gone, mz.NetnsNotFoundError),
     ],

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mizarnet._datapath.endpoints import entries
+from mizarnet._datapath.endpoints.device import KINDS
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.netlink import Session, get_link, list_addresses
 from mizarnet._model.arguments import IPInterface
@@ -57,9 +58,9 @@ def _has_subnet(address: IPInterface) -> bool:
 def _endpoint_of(maps: Maps, target: Session, ifindex: int) -> Record | None:
     """The live endpoint whose device has that index in a namespace; None if it is no endpoint's."""
     link = get_link(target, ifindex=ifindex)
-    if link is None or not link.mac:
+    if link is None or link.kind not in KINDS:
         return None
-    holder = entries.with_mac(maps, MacAddress.parse(link.mac))
+    holder = entries.with_mac(maps, MacAddress.parse(link.mac or ""))
     if holder is None or (holder.netns_cookie, holder.ifindex) != (target.cookie, ifindex):
         return None
     return holder if holder.state is State.LIVE else None

@@ -53,7 +53,8 @@ from mizarnet.errors import (
 
 OwnerOf = Callable[[MacAddress], int | None]
 """Finds the instance of the endpoint that a MAC on the tunnel belongs to; None: nobody's."""
-_KINDS = {kind.value for kind in Kind}
+KINDS = {kind.value for kind in Kind}
+"""Kinds of devices, as the kernel calls them, that endpoints have: only these have a MAC for sure."""
 _TEARDOWN = 2.0
 """Time in seconds that the kernel may take to delete the devices of a namespace that ended."""
 
@@ -239,8 +240,12 @@ def _removed_orphans(
     """
     if refused.errno == errno.EEXIST:
         link = get_link(target, record.spec.ifname)
-        owner = None if link is None else owner_of(MacAddress.parse(link.mac or ""))
-        return link is not None and owner in (None, record.instance) and _removed_from(tunnel, target, link)
+        if link is None or not _is_on(tunnel, target, link):
+            return False
+        if owner_of(MacAddress.parse(link.mac or "")) not in (None, record.instance):
+            return False
+        log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
+        return delete_link(target, link.ifindex)
     removed = False
     if refused.errno in (errno.EADDRINUSE, errno.EBUSY):
         for nsid, link in upper_links(tunnel.host, tunnel.ifindex):
@@ -255,21 +260,14 @@ def refuse_foreign(
     link: Link, target: Session, owner_of: OwnerOf, tunnel: TunnelHooks, spec: EndpointSpec
 ) -> None:
     """Raises ``ExistsError`` for a device with the name of an endpoint's, unless :func:`make` removes it."""
-    orphan = link.kind in _KINDS and owner_of(MacAddress.parse(link.mac or "")) is None
-    if not orphan or (link.parent_ifindex, link.parent_nsid) != (
-        tunnel.ifindex,
-        _parent_nsid(tunnel.host, target),
-    ):
+    if not _is_on(tunnel, target, link) or owner_of(MacAddress.parse(link.mac or "")) is not None:
         raise _name_taken(spec)
 
 
-def _removed_from(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
-    """Remove a device of a namespace if it is on our tunnel; whether it was."""
+def _is_on(tunnel: TunnelHooks, target: Session, link: Link) -> bool:
+    """Whether a device of a namespace is of an endpoint's kind, and on our tunnel."""
     parent = (link.parent_ifindex, link.parent_nsid)
-    if link.kind not in _KINDS or parent != (tunnel.ifindex, _parent_nsid(tunnel.host, target)):
-        return False
-    log.warning("%s removed: a device of %s that is no endpoint's", link.name, tunnel.name)
-    return delete_link(target, link.ifindex)
+    return link.kind in KINDS and parent == (tunnel.ifindex, _parent_nsid(tunnel.host, target))
 
 
 def add_default_route(

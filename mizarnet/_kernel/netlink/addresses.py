@@ -130,10 +130,10 @@ def wait_for_address(session: Session, interface: IPInterface, *, timeout: float
 
 
 def _has_local_route(interface: IPInterface) -> bool:
-    # Destination and its prefix length begin each line, in hexadecimal.
-    wanted = f"{interface.ip.packed.hex()} 80 "
+    # Destination and its prefix length begin each line, in hexadecimal. Names of devices may be any bytes.
+    wanted = f"{interface.ip.packed.hex()} 80 ".encode()
     with explained("read the IPv6 routes"):
-        lines = Path("/proc/thread-self/net/ipv6_route").read_text().splitlines()
+        lines = Path("/proc/thread-self/net/ipv6_route").read_bytes().splitlines()
     return any(line.startswith(wanted) and int(line.split()[8], 16) & _RTF_LOCAL for line in lines)
 
 
