@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import mizarnet as mz
-from mizarnet._kernel.netlink import Session, create_veth, delete_netns
+from mizarnet._kernel.netlink import Session, create_veth, delete_link, delete_netns, get_link
 from tests.support.namespace import Namespace
 from tests.support.tables import unchanged
 from tests.support.wait import wait_until
@@ -82,6 +82,23 @@ def test_a_failure_at_any_step_leaves_nothing(
             assert links(namespace) == before
     finally:
         namespace.delete()
+
+
+def test_what_is_in_the_way_in_a_new_namespace_of_that_name_costs_nobody_the_endpoint(world: World) -> None:
+    """The container lives on in a namespace that has lost its name to another one."""
+    agent, space = world.hosts[0].agent, world.namespace("web")
+    made = mz.Endpoint.create(agent, vni=7, ip="10.0.0.1/24", netns=space.name)
+    with Session.open(space.name) as alive:
+        space.delete()
+        name_taken(world.hosts[0], Namespace(space.name))
+        with unchanged(agent), pytest.raises(mz.ExistsError, match="has a device eth0"):
+            mz.Endpoint.create(agent, made.spec)
+        assert made.state().life is mz.Life.LIVE
+        with Session.open(space.name) as there:
+            delete_link(there, name="eth0")
+        assert mz.Endpoint.create(agent, made.spec).created
+        assert get_link(alive, "eth0") is None
+    assert links(space) == ["lo", "eth0"]
 
 
 def test_an_mtu_larger_than_the_tunnels(host: Host) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -12,7 +14,10 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._datapath.endpoints import LocalEndpoints
+from mizarnet._model.codec import Record
+from tests.support.tables import contents
 from tests.support.traffic import assert_ping
+from tests.support.wait import wait_until
 from tests.world import Container, World, total
 
 LABELS = {"app": "web", "tier": ""}
@@ -89,6 +94,46 @@ def test_what_cannot_change_and_what_does_not_fit_changes_nothing(world: World, 
         endpoint.update(labels={"a": "x" * 126})
     assert mz.Endpoint.open(web.host.agent, "web").spec == before
     assert endpoint.update(labels={"a": "x" * 125}) == ("labels",)
+
+
+def test_addresses_that_do_not_fit_in_leave_all_the_rest_as_it_was() -> None:
+    """A larger MTU comes before them."""
+    with World("vxlan", hosts=1, max_local=2, max_endpoints=4) as world:
+        web = world.container(world.hosts[0], 7, "10.0.0.1/24", name="web")
+        ips = [f"10.0.0.{n}/24" for n in range(1, 6)]
+        for mtu, larger in ((1300, 1400), (1300, None), (None, None)):
+            web.endpoint.update(mtu=mtu)
+            if mtu is None:
+                web.namespace.run("ip", "link", "set", "eth0", "mtu", "1300")
+            before = web.endpoint.state(), web.endpoint.spec
+            with unchanged_but_time(web), pytest.raises(mz.CapacityError):
+                web.endpoint.update(ip=ips, mtu=larger, labels=LABELS, forwarding=True)
+            assert (web.endpoint.state(), mz.Endpoint.open(web.host.agent, "web").spec) == before
+
+
+@contextmanager
+def unchanged_but_time(container: Container) -> Iterator[None]:
+    """The maps are as before, but for the time at which the record was written."""
+
+    def look() -> object:
+        maps = contents(container.host.agent)
+        return {key: Record.unpack(data) for key, data in maps.pop("records").items()}, maps
+
+    before = look()
+    yield
+    assert look() == before
+
+
+def test_an_update_makes_room_as_a_create_does() -> None:
+    """Of endpoints whose containers ended without a word."""
+    with World("vxlan", hosts=1, max_local=4, max_endpoints=4) as world:
+        web = world.container(world.hosts[0], 7, "10.0.0.1/24", name="web")
+        gone = world.container(world.hosts[0], 7, ("10.0.0.2/24", "10.0.0.3/24"), name="gone")
+        gone.namespace.delete()
+        wait_until(lambda: [each.name for each in mz.Endpoint.list(world.hosts[0].agent)] == ["web"])
+        ips = [f"10.0.0.{n}/24" for n in (1, 4, 5, 6)]
+        assert web.endpoint.update(ip=ips, mtu=1300) == ("ip", "mtu")
+        assert web.endpoint.check() == []
 
 
 def test_labels_are_shown(world: World) -> None:

@@ -173,19 +173,16 @@ class LocalEndpoints:
             ExistsError: The endpoint exists and is not as specified; other errors as for :meth:`make`.
         """
         existing = self.named(spec.name)
+        if existing is not None and self.is_present(existing):
+            if not comparison.is_its_namespace(spec, existing):
+                return self.replace(existing, spec), True
+            existing = self.settle(existing)
+            comparison.refuse_other(spec, existing)
+            entries.complete(self.maps, existing)
+            return existing, False
         if existing is not None:
-            if self.is_present(existing) and comparison.is_its_namespace(spec, existing):
-                existing = self.settle(existing)
-                comparison.refuse_other(spec, existing)
-                entries.complete(self.maps, existing)
-                return existing, False
             self.refuse_other_hands(existing)
             self.remove([existing])
-        try:
-            return self.make(spec), True
-        except CapacityError:
-            if not self.remove_dead():
-                raise
         return self.make(spec), True
 
     def complete_device(self, record: Record, *, netns: str | None = None) -> None:
@@ -232,6 +229,14 @@ class LocalEndpoints:
             EndpointNotFoundError: Another process, which does not see the lock, deleted the endpoint meanwhile.
             AgentNotFoundError: Another process, which does not see the lock, detached the agent meanwhile.
         """
+        try:
+            return self._make(spec, private)
+        except CapacityError:
+            if not self.remove_dead():
+                raise
+        return self._make(spec, private)
+
+    def _make(self, spec: EndpointSpec, private: bool) -> Record:
         making = Making.of(spec, self.datapath, self.maps, private=private)
         self._check_free(making.record.spec)
         if making.record.items:  # many may be refused halfway, and then there is the device, too
@@ -357,6 +362,14 @@ class LocalEndpoints:
             CapacityError: A table is full.
             NetnsNotFoundError: No name that is known leads to the endpoint's namespace.
         """
+        try:
+            return self._update(record, given)
+        except CapacityError:
+            if not self.remove_dead():
+                raise
+        return self._update(self.named(record.spec.name) or record, given)
+
+    def _update(self, record: Record, given: Mapping[str, Any]) -> tuple[Record, tuple[str, ...]]:
         record = before = self.settle(record)
         link = self.device(record)
         if link is None:
@@ -366,13 +379,27 @@ class LocalEndpoints:
         change = Options(self.datapath, self.maps, link, options)
         change.refuse_unfit(record, ways)
         # IPv6 addresses need a large MTU: one that grows comes before them, one that shrinks after they have left.
-        grows = change.mtu(record) > record.mtu
-        if grows:
-            record = change.apply(record)
-        record = self._change_ways(record, link, ways)
-        if not grows:
-            record = change.apply(record)
+        if ways and change.mtu(record) > record.mtu:
+            larger = attrs.evolve(change, given={"mtu": options.pop("mtu")})
+            record = larger.apply(record)
+            try:
+                record = self._change_ways(record, link, ways)
+            except BaseException as error:
+                self._take_back(larger, before, error)
+                raise
+            record = attrs.evolve(change, given=options).apply(record)
+        else:
+            record = change.apply(self._change_ways(record, link, ways))
         return record, tuple(name for name in given if _differs(name, record, before))
+
+    def _take_back(self, larger: Options, before: Record, error: BaseException) -> None:
+        """Give an endpoint its smaller MTU back; what fails becomes a note of the error that was met first."""
+        try:
+            record = self.named(before.spec.name)
+            if record is not None and record.generation == before.generation:
+                larger.take_back(record, before)
+        except MizarnetError as left:
+            error.add_note(f"The MTU of endpoint {before.spec.name!r} has changed: {left}")
 
     def _change_ways(self, record: Record, link: Link, given: Mapping[str, Any]) -> Record:
         """Give an endpoint other addresses, gateways and routes; its record as it is now."""

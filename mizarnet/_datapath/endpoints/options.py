@@ -102,6 +102,13 @@ class Options:
             log.info("endpoint %r changed", wanted.spec.name)
         return wanted
 
+    def take_back(self, record: Record, before: Record) -> None:
+        """Give the endpoint back the MTU that it and its device had ``before``, and leave what else it has."""
+        spec = attrs.evolve(record.spec, mtu=before.mtu)
+        entries.rewrite(self.maps, attrs.evolve(record, spec=spec, own_mtu=before.own_mtu, changed=0))
+        with configuration.inside(record, self.datapath.host) as session:
+            set_link(session, self.link.ifindex, mtu=self.link.mtu)
+
     def _change_device(self, wanted: Record) -> None:
         """Rename the device and give it another MTU: both, or neither."""
         renamed = self._is_renamed(wanted.spec.ifname)
