@@ -279,10 +279,10 @@ class Tunnel(Described, Closing):
     ) -> tuple[str, ...]:
         """Change the tunnel while it is in use: another address, another NIC or a bridge before it, another MTU.
 
-        Every endpoint stays, with its device. Programs are replaced as by :meth:`TransitAgent.upgrade`; the transit
-        switch moves to the new underlay. Before that gateways whose ``egress`` was the old underlay do, unless the host
-        still leads out by that. Nobody else is told: other hosts need the new address in their tables and
-        among their peers, and this one's peers stay as they are.
+        Every endpoint stays, with its device. Programs are replaced as by :meth:`TransitAgent.upgrade`. Before that
+        the transit switch moves to the new underlay, unless it was given another device than the old one. So do
+        gateways whose ``egress`` was the old underlay, unless the host still leads out by that. Nobody else is told:
+        other hosts need the new address in their tables and among their peers, and this one's peers stay as they are.
 
         Endpoints whose MTU is larger get the tunnel's, and so do those with a smaller one that nobody asked for. One
         that was asked for comes back as soon as the tunnel has room for it again. What a process that was killed left

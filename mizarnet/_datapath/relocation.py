@@ -5,7 +5,8 @@
 devices of endpoints before the agent where the MTU shrinks, and after it where it grows. So the same call finishes what
 one that was killed has begun, and programs that were left behind are a finding. On an error ``meta`` is put back, and
 all of it is done once more, towards what was before. Gateways go to the new underlay even before ``meta``, each whole
-by itself: their tenants get out, and to no tunnel, whatever is done of the rest. The caller holds the host's lock.
+by itself: their tenants get out, and to no tunnel, whatever is done of the rest. So does a switch on the old underlay:
+by ``meta`` it is told from one that was given a device of its own, which stays there. The caller holds the host's lock.
 """
 
 from __future__ import annotations
@@ -83,14 +84,15 @@ def relocate(tunnel: TunnelDevice, given: Mapping[str, Any]) -> tuple[TunnelDevi
             found.refuse(found.findings())
             meta = found.maps.read_meta()
             target = _target(now, given, meta.mtu)
-            _refuse(found, target)
+            _refuse_small(found, target)
+            leads_switch = switches.follows(found, meta.underlay_ifindex, target.underlay)
             found.make_whole()
             changed = _changed(now, target, meta.underlay, meta.mtu)
             # A device asks as soon as its prefix has a route, and what is answered before its own address has one is
             # lost, or before the port of a bridge forwards.
             if asks_anew := "local" in changed or "underlay" in changed:
                 ask_again(now.host, target.underlay.ifindex)
-            _move(now, found, meta, target)
+            _move(now, found, meta, target, leads_switch=leads_switch)
             if asks_anew:
                 ask_again(now.host, target.underlay.ifindex)
     if (note := note_of(target.underlay, target.local)) != now.current().alias:
@@ -131,9 +133,8 @@ def _changed(now: TunnelDevice, target: _Target, name: str, mtu: int) -> tuple[s
     return tuple(name for name, differs in changed.items() if differs)
 
 
-def _refuse(datapath: DataPath, target: _Target) -> None:
-    """Raises for what stands in the way, before anything is done."""
-    switches.refuse_move(datapath, target.underlay)
+def _refuse_small(datapath: DataPath, target: _Target) -> None:
+    """Raises ``MtuError`` if an endpoint has IPv6 addresses, and the tunnel would have too small an MTU for them."""
     if target.mtu < SMALLEST_IPV6_MTU:
         records = LocalEndpoints.of(datapath).recorded()
         six = [record.spec.name for record in records if record.spec.ip[-1].version == 6]
@@ -146,7 +147,9 @@ def _refuse(datapath: DataPath, target: _Target) -> None:
             )
 
 
-def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Target) -> None:
+def _move(
+    tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Target, *, leads_switch: bool
+) -> None:
     wanted = attrs.evolve(
         before,
         local=target.local,
@@ -163,16 +166,16 @@ def _move(tunnel: TunnelDevice, datapath: DataPath, before: Meta, target: _Targe
             if noted.note.egress != target.underlay.ifindex:  # others may have been made there
                 moved.append(noted.note.vni)
             following.move(gateways, noted.note.vni, target.underlay)
-        _go_to(tunnel, datapath, wanted, target.underlay, touched)
+        if leads_switch:
+            switches.move(datapath, datapath.maps, target.underlay)
+        _go_to(tunnel, datapath, wanted, touched)
     except BaseException as error:
-        _go_back(tunnel, datapath, before, touched, error)
+        _go_back(tunnel, datapath, before, touched, error, leads_switch=leads_switch)
         _lead_back(gateways, moved, before.underlay_ifindex, error)
         raise
 
 
-def _go_to(
-    tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, underlay: Link, touched: list[Record]
-) -> None:
+def _go_to(tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, touched: list[Record]) -> None:
     """Make everything as ``wanted`` says; ``touched`` gets the endpoints whose MTU changes, as they were."""
     maps = datapath.maps
     _write_meta(maps, wanted)
@@ -182,7 +185,6 @@ def _go_to(
     if tunnel.current().mtu < wanted.mtu:
         tunnel.set_mtu(wanted.mtu)
     upgrade(datapath)
-    switches.move(datapath, maps, underlay)
     rules.follow_switch(datapath.host)
     shortcuts.settle(datapath.host, maps)
     tunnel.set_mtu(wanted.mtu)
@@ -192,7 +194,13 @@ def _go_to(
 
 
 def _go_back(
-    tunnel: TunnelDevice, datapath: DataPath, before: Meta, touched: list[Record], error: BaseException
+    tunnel: TunnelDevice,
+    datapath: DataPath,
+    before: Meta,
+    touched: list[Record],
+    error: BaseException,
+    *,
+    leads_switch: bool,
 ) -> None:
     """Make everything as it was; what is met on the way becomes a note of the error that is to be raised."""
     try:
@@ -200,7 +208,7 @@ def _go_back(
         _write_meta(maps, before)
         upgrade(datapath)
         underlay = tunnel.find_underlay()
-        if underlay is not None:
+        if leads_switch and underlay is not None:
             switches.move(datapath, maps, underlay)
         shortcuts.settle(datapath.host, maps)
         if tunnel.current().mtu < before.mtu:

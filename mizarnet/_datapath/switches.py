@@ -23,7 +23,7 @@ from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.survey import recognise
 from mizarnet._datapath.underlay_program import UnderlayProgram, tell_device
 from mizarnet._kernel.bpf import Map, Program, XdpHook
-from mizarnet._kernel.netlink import Link, dump_links, has_gro
+from mizarnet._kernel.netlink import Link, dump_links, get_link, has_gro
 from mizarnet._model.codec import FIRST, Switching
 from mizarnet._model.enumerations import SwitchFlag
 from mizarnet._model.layouts import SWITCHING
@@ -218,18 +218,33 @@ def complete(datapath: DataPath, maps: Maps, existing: StandingSwitch) -> None:
     forwarding.enable(datapath.host, link.name, changes)
 
 
-def refuse_move(datapath: DataPath, device: Link) -> None:
-    """Raises as :func:`move` does, for what can be seen before anything is done."""
-    standing = own(datapath)
-    if not standing or any(each.link.ifindex == device.ifindex for each in standing):
-        return
-    if device.xdp_ids:
+def follows(datapath: DataPath, former: int, device: Link) -> bool:
+    """Whether a data path has a switch that goes where its tunnel does: it is on the underlay, or its device is gone.
+
+    One that was given another device stays there.
+
+    Args:
+        datapath: The data path.
+        former: Index of the underlay's device up to now.
+        device: The underlay's device from now on, where a process that was killed may have led it already.
+
+    Raises:
+        ExistsError: It would go there, and another XDP program is on the device.
+    """
+    noted = datapath.maps.read_switching().ifindex
+    standing = {each.link.ifindex for each in own(datapath)}
+    places = (standing | {noted}) - {0}
+    is_gone = noted not in standing | {0} and get_link(datapath.host, ifindex=noted) is None
+    if not (is_gone or places & {former, device.ifindex}) or places == standing == {device.ifindex}:
+        return False
+    if standing and device.ifindex not in standing and device.xdp_ids:
         holder = f"XDP program {device.xdp_ids[0]}"
         raise ExistsError(
             f"{holder} is on {device.name}, where the transit switch is to move",
             holder=holder,
             hint="detach it first, or the switch",
         )
+    return True
 
 
 def move(datapath: DataPath, maps: Maps, device: Link) -> None:

@@ -171,10 +171,15 @@ def _replace_tunnel(seen: TunnelDevice, spec: HostSpec, owner: str | None) -> Ca
             before.refuse_too_many(spec)
             install.refuse_unfit(now, before.agent)
             now.delete(force=True)
-        moved = before.switch if part.underlay == seen.underlay else before.switch and SwitchPart()
         place.kept = before
         try:
-            _make(place, part.name, wanted, spec, attrs.evolve(before, switch=moved))
+            _make(
+                place,
+                part.name,
+                wanted,
+                spec,
+                attrs.evolve(before, switch=_following(before.switch, seen, part)),
+            )
         except MizarnetError as error:
             try:
                 with place.path() as path:
@@ -185,6 +190,13 @@ def _replace_tunnel(seen: TunnelDevice, spec: HostSpec, owner: str | None) -> Ca
             raise
 
     return run
+
+
+def _following(switch: SwitchPart | None, seen: TunnelDevice, part: TunnelPart) -> SwitchPart | None:
+    """A switch that stood, for the new tunnel: on its underlay, unless it had been given a device of its own."""
+    if switch is None or switch.underlay != seen.underlay or part.underlay == seen.underlay:
+        return switch
+    return SwitchPart()
 
 
 def _make(place: Place, name: str, wanted: Fields, spec: HostSpec, before: Kept) -> None:

@@ -59,7 +59,7 @@ class Place(AbstractContextManager["Place"]):
         tunnel: Name of the tunnel.
         seen: What an error is of when something is gone that was there when the plan was made.
         feed: Writer of the entries.
-        moved: Whether a step has given the tunnel another underlay, which takes the switch along.
+        moved: Whether a step has given the tunnel another underlay, which takes a switch on the old one along.
         kept: What was there before a step replaced tunnel or agent; None: none did.
     """
 

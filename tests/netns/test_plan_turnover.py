@@ -201,6 +201,23 @@ def test_switch_and_gateway_stay_on_their_device_when_the_tunnel_moves(fleet: Fl
     become(fleet.hosts[0], data, allow=ALL)
 
 
+@pytest.mark.parametrize(
+    "change", [{"mtu": 1400}, {"port": 4790}, {"underlay": "nic2", "port": 4790}], ids=str
+)
+@pytest.mark.parametrize("section", [{"switch": {"underlay": "nic4"}}, {}], ids=["specified", "left open"])
+def test_a_switch_on_a_device_of_its_own_stays_there(
+    fleet: Fleet, section: dict[str, Any], change: dict[str, Any]
+) -> None:
+    for one, other in (("nic2", "nic3"), ("nic4", "nic5")):
+        fleet.spaces[0].run("ip", "link", "add", one, "type", "veth", "peer", "name", other)
+        fleet.spaces[0].run("ip", "link", "set", one, "up")
+    become(fleet.hosts[0], fleet.spec(switch={"underlay": "nic4"}))
+    data = fleet.spec(**section)
+    data["tunnel"] |= change
+    become(fleet.hosts[0], data, allow=ALL)
+    assert mz.TransitSwitch.open(fleet.agent()).underlay == "nic4"
+
+
 # -- gateways that come and go
 
 

@@ -281,6 +281,81 @@ def test_a_switch_moves_to_no_device_with_another_program(plain: Pair, tmp_path:
     assert mz.TransitSwitch.open(host.agent).underlay == UNDERLAY
 
 
+def test_a_switch_that_was_given_another_device_stays_there(plain: Pair, tmp_path: Path) -> None:
+    host = plain.host
+    host.namespace.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth2")
+    mz.TransitSwitch.attach(host.agent, underlay="eth1", mode="generic")
+
+    def place() -> tuple[str, mz.SwitchState]:
+        switch = mz.TransitSwitch.open(host.agent)
+        return switch.underlay, switch.state()
+
+    before = place()
+    assert before == ("eth1", mz.SwitchState(attached=True, forwarding=True))
+    with let_pass(tmp_path) as program, Session.open(host.namespace.name) as session:
+        link = get_link(session, UNDERLAY)
+        assert link is not None
+        session.run(XdpHook(link.ifindex).attach, program, mode=mz.XdpMode.GENERIC)
+        assert (host.tunnel.update(mtu=1400), host.tunnel.update()) == (("mtu",), ())
+        assert place() == before
+        session.run(XdpHook(link.ifindex).detach, program, mode=mz.XdpMode.GENERIC)
+    _into_bridge(host, host.address)
+    assert host.tunnel.update(underlay="br0") == ("underlay",)
+    assert place() == before
+    # Where the tunnel comes to its device, both go on together.
+    assert host.tunnel.update(underlay="eth1", local=host.address) == ("underlay",)
+    assert place() == before
+    assert host.tunnel.update(underlay="br0") == ("underlay",)
+    assert place() == ("br0", before[1])
+
+
+@pytest.mark.parametrize("follows", [False, True], ids=["elsewhere", "on the underlay"])
+def test_the_switch_is_where_it_was_after_an_error(
+    plain: Pair, monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    host = plain.host
+    host.namespace.run("ip", "link", "add", "eth1", "type", "veth", "peer", "name", "eth2")
+    mz.TransitSwitch.attach(host.agent, underlay=UNDERLAY if follows else "eth1", mode="generic")
+    before = mz.TransitSwitch.open(host.agent).ifindex
+
+    settle = relocation.shortcuts.settle
+
+    def fail_once(*_: Any) -> None:
+        monkeypatch.setattr(relocation.shortcuts, "settle", settle)
+        raise mz.KernelError("settle the shortcut", errno=12)
+
+    monkeypatch.setattr(relocation.shortcuts, "settle", fail_once)
+    with pytest.raises(mz.KernelError):
+        host.tunnel.update(underlay="eth1", local=host.address)
+    assert mz.TransitSwitch.open(host.agent).ifindex == before
+    assert host.tunnel.update() == ()
+    assert host.agent.check() == []
+
+
+@pytest.mark.parametrize("step", ["noted", "taken off", "there"])
+def test_a_move_of_the_switch_that_was_cut_off_is_finished(plain: Pair, step: str) -> None:
+    host = plain.host
+    mz.TransitSwitch.attach(host.agent, mode="generic")
+    _into_bridge(host, host.address)
+    # As after a death behind this step.
+    with host.agent._datapath.writing() as maps:
+        bridge = get_link(host.tunnel._host, "br0")
+        assert bridge is not None
+        if step == "there":
+            relocation.switches.move(host.agent._datapath, maps, bridge)
+        else:
+            noted = maps.read_switching()
+            noted = attrs.evolve(noted, ifindex=bridge.ifindex, generation=noted.generation + 1)
+            maps.switching.update(FIRST, noted.pack())
+    if step == "taken off":
+        host.namespace.run("ip", "link", "set", UNDERLAY, "xdpgeneric", "off")
+    assert host.tunnel.update(underlay="br0") == ("underlay",)
+    switch = mz.TransitSwitch.open(host.agent)
+    assert (switch.underlay, switch.state()) == ("br0", mz.SwitchState(attached=True, forwarding=True))
+    assert "xdp" not in host.namespace.run("ip", "link", "show", UNDERLAY)
+    assert host.agent.check() == []
+
+
 @pytest.mark.vm
 def test_the_mtu_shrinks_and_grows(pair: Pair) -> None:
     host, full = pair.host, pair.host.tunnel.mtu
@@ -386,16 +461,16 @@ def _repair(host: Host) -> Callable[[], object]:
 def test_an_error_halfway_leaves_all_as_it_was(plain: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     host = plain.host
     _readdress(host, host.address, NEW[4])
-    move = relocation.switches.move
+    settle = relocation.shortcuts.settle
     failed: list[str] = []
 
     def fail_once(*args: Any) -> None:
         if failed:
-            return move(*args)
+            return settle(*args)
         failed.append("once")
-        raise mz.KernelError("move the switch", errno=12)
+        raise mz.KernelError("settle the shortcut", errno=12)
 
-    monkeypatch.setattr(relocation.switches, "move", fail_once)
+    monkeypatch.setattr(relocation.shortcuts, "settle", fail_once)
     programs, meta = host.agent.state().programs, host.agent._datapath.maps.read_meta()
     with unchanged(host.agent), pytest.raises(mz.KernelError):
         host.tunnel.update(local=NEW[4], mtu=1300)
