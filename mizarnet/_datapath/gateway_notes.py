@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Self
 
 import attrs
 
-from mizarnet._kernel.netlink import Link, Session, dump_links, set_link
+from mizarnet._kernel.netlink import IFINDEXES, Link, Session, dump_links, set_link
 from mizarnet._model.arguments import IPInterface, IPNetwork
-from mizarnet._model.enumerations import State
+from mizarnet._model.enumerations import Limit, State
 
 PREFIX = "mzg"
 """What the names of these devices begin with."""
@@ -30,9 +30,20 @@ _DEVICE = re.compile(rf"{PREFIX}[0-9a-f]+-[0-9a-f]+")
 _NOTE = re.compile(
     r"mizarnet gateway tunnel=(?P<tunnel>\d+) vni=(?P<vni>\d+) state=(?P<state>\d) egress=(?P<egress>\d+) "
     r"port=(?P<port>\d+) nat=(?P<nat>[01]) access=(?P<host_access>[01]) forward=(?P<forwarding>\d+) "
-    r"number=(?P<number>\d+) changed=(?P<changed>\d+) endpoint=(?P<key>[0-9a-f]{32}) space=(?P<instance>[0-9a-f]+)"
+    r"number=(?P<number>\d+) changed=(?P<changed>\d+) endpoint=(?P<key>[0-9a-f]{32}) space=(?P<instance>[0-9a-f]{1,16})"
     r"(?P<whole> ra=[0-9.]* on=[0-9.]*)?"
 )
+_RANGES: Mapping[str, Container[int]] = {
+    "tunnel": IFINDEXES,
+    "vni": range(1, Limit.VNI_MAX + 1),
+    "state": frozenset(State),
+    "egress": IFINDEXES,
+    "port": range(1, 1 << 16),
+    "forwarding": range(1 << 32),
+    "number": range(MOST),
+    "changed": range(1 << 64),
+}
+"""What the numbers of a note can be: any program may have written something like a note."""
 _LONGEST = 254
 _ROOM = 6
 """For what a note gets later: a later time, and other bits."""
@@ -139,6 +150,8 @@ class Note:
         key, instance = bytes.fromhex(texts.pop("key")), int(texts.pop("instance"), 16)
         whole = texts.pop("whole")
         numbers = {name: int(value) for name, value in texts.items()}
+        if not all(numbers[name] in possible for name, possible in _RANGES.items()):
+            return None
         nat, access = bool(numbers.pop("nat")), bool(numbers.pop("host_access"))
         state = State(numbers.pop("state"))
         return cls(

@@ -16,6 +16,7 @@ from contextlib import suppress
 import attrs
 
 from mizarnet._kernel.netlink import (
+    IFINDEXES,
     LOOPBACK_IFINDEX,
     Session,
     create_netns,
@@ -32,7 +33,7 @@ from mizarnet.errors import MizarnetError, NetnsNotFoundError
 
 _PREFIX = "mizarnet-"
 _MARK = re.compile(
-    r"mizarnet host=(?P<cookie>[0-9a-f]+) tunnel=(?P<ifindex>\d{1,10}) endpoint=(?P<endpoint>[0-9a-f]+)"
+    r"mizarnet host=(?P<cookie>[0-9a-f]{1,16}) tunnel=(?P<ifindex>\d{1,10}) endpoint=(?P<endpoint>[0-9a-f]{1,16})"
 )
 
 
@@ -127,7 +128,7 @@ def describe(name: str) -> PrivateNetns | None:
     except NetnsNotFoundError:  # whoever made or deleted it died in between
         mark = read_unmounted(name)
     known = _MARK.fullmatch(mark or "")
-    if known is None:
+    if known is None or int(known["ifindex"]) not in IFINDEXES:
         return None
     return PrivateNetns(name, int(known["cookie"], 16), int(known["ifindex"]), int(known["endpoint"], 16))
 

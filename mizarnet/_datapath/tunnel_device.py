@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Literal
 
 import attrs
@@ -20,6 +20,7 @@ from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
 from mizarnet._kernel.jobs import stopping
 from mizarnet._kernel.netlink import (
+    IFINDEXES,
     Address,
     Link,
     create_tunnel,
@@ -32,9 +33,10 @@ from mizarnet._kernel.netlink import (
     set_link,
     upper_links,
 )
-from mizarnet._model.arguments import SMALLEST_IPV6_MTU, SMALLEST_MTU, IPAddress
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, SMALLEST_MTU, IPAddress, check_host_address
 from mizarnet._model.codec import Meta
 from mizarnet._model.differences import refuse_differences
+from mizarnet._model.enumerations import Limit
 from mizarnet._model.finding import Finding, FindingKind, Subject
 from mizarnet._model.log import log
 from mizarnet._model.specs import Encap, TunnelSpec
@@ -61,7 +63,7 @@ _SHOWN = 8
 
 # The kernel does not keep the underlay of a metadata-mode device. Until a transit agent is attached, the device's alias
 # notes it. From then on ``meta`` has it, which, unlike the alias, other programs do not overwrite.
-_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>\S+) index=(?P<index>\d{1,10}) local=(?P<local>\S+)")
+_ALIAS = re.compile(r"mizarnet underlay=(?P<underlay>[^\s/]+) index=(?P<index>\d{1,10}) local=(?P<local>\S+)")
 
 
 @attrs.frozen
@@ -365,8 +367,14 @@ def _facts_of_datapath(host: Host, link: Link) -> tuple[IPAddress, str, int] | N
 
 def _facts_of_note(alias: str) -> tuple[IPAddress, str, int] | None:
     known = _ALIAS.fullmatch(alias)
-    with suppress(ValueError):  # another program may have written an alias with an invalid address
-        return known and (ip_address(known["local"]), known["underlay"], int(known["index"]))
+    if known is None:
+        return None
+    name, ifindex = known["underlay"], int(known["index"])
+    # Another program may have written an alias of what cannot be, which the kernel would refuse to look for.
+    if len(os.fsencode(name)) >= Limit.DEVICE_BYTES or ifindex not in IFINDEXES:
+        return None
+    with suppress(InvalidValueError):
+        return check_host_address(known["local"]), name, ifindex
     return None
 
 

@@ -252,6 +252,20 @@ def test_a_namespace_that_only_looks_private_stays(host: Host) -> None:
         delete_netns("mizarnet-mine")
 
 
+@pytest.mark.parametrize("tunnel", [0, 1 << 32, 9_999_999_999])
+def test_a_namespace_whose_mark_cannot_be_is_not_ours(host: Host, tunnel: int) -> None:
+    name, netns = "mizarnet-00000000000000aa", host.namespace.name
+    with Session.open(netns) as session:
+        create_netns(name, alias=f"mizarnet host={session.cookie:x} tunnel={tunnel} endpoint=aa")
+    try:
+        with mz.Host.open(netns=netns) as here:
+            assert here.check() == []
+            assert [*here.repair().done, *here.gc().done] == []
+        assert name in os.listdir("/run/netns")
+    finally:
+        delete_netns(name)
+
+
 def test_detaching_what_is_detached_succeeds(host: Host) -> None:
     switch = mz.TransitSwitch.attach(host.agent, mode="generic")
     host.agent.detach()

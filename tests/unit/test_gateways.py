@@ -29,7 +29,7 @@ NOTE = Note(
     instance=(1 << 64) - 1,
 )
 LARGEST = attrs.evolve(
-    NOTE, tunnel=0xFFFFF, egress=1 << 31, port=65535, forwarding=(1 << 32) - 1, number=MOST - 1
+    NOTE, tunnel=0xFFFFF, egress=(1 << 31) - 1, port=65535, forwarding=(1 << 32) - 1, number=MOST - 1
 )
 PORTS = (
     mz.Publish("tcp", 80, "10.0.0.5", 8080),
@@ -63,6 +63,26 @@ def test_a_note_has_room_for_so_many_devices() -> None:
 @pytest.mark.parametrize("alias", ["", "eth0", NOTE.text() + " ", NOTE.text().replace("state=1", "state=x")])
 def test_no_note_is_read_where_there_is_none(alias: str) -> None:
     assert Note.parse(alias) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    {
+        "tunnel": [0, 1 << 31, 1 << 64],
+        "vni": [0, 1 << 24],
+        "state": [0, 4],
+        "egress": [0, 1 << 31, 1 << 64],
+        "port": [0, 1 << 16],
+        "forward": [1 << 32],
+        "number": [MOST, 1 << 40],
+        "changed": [1 << 64],
+        "space": ["f" * 17],
+    }.items(),
+)
+def test_a_note_of_what_cannot_be_is_none(name: str, values: list[object]) -> None:
+    for value in values:
+        text = re.sub(rf"\b{name}=\w+", f"{name}={value}", NOTE.text())
+        assert Note.parse(text) is None, text
 
 
 @pytest.mark.parametrize("note", [NOTE, LARGEST])

@@ -27,7 +27,7 @@ from mizarnet._kernel.netlink.create import (
 )
 from mizarnet._kernel.netlink.ethtool import has_gro
 from mizarnet._kernel.netlink.group import delete_links
-from mizarnet._kernel.netlink.link import Link
+from mizarnet._kernel.netlink.link import IFINDEXES, Link
 from mizarnet._kernel.netlink.links import (
     LOOPBACK_IFINDEX,
     SAME_NAMESPACE,
@@ -87,6 +87,7 @@ from mizarnet._kernel.netlink.xfrm import count_policies, has_incoming_policies
 __all__ = [
     "DEFAULTS",
     "HOOKS",
+    "IFINDEXES",
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
     "UNFINISHED",

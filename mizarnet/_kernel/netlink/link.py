@@ -16,6 +16,8 @@ from mizarnet._model.layout import read_number
 IFF_UP = 0x1
 IFF_NOARP = 0x80
 IFF_MULTICAST = 0x1000
+IFINDEXES = range(1, 1 << 31)
+"""What the kernel may give to a device for its index."""
 _MAC_TEXT = len("aa:bb:cc:dd:ee:ff")
 _IFF_LOOPBACK = 0x8
 _IFF_LOWER_UP = 0x10000

@@ -165,6 +165,36 @@ def test_a_tunnel_without_an_agent_is_known_by_the_same_lines_again(host: Host, 
         assert opened.underlay == UNDERLAY
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "underlay=eth0 index=0 local=192.0.2.1",
+        "underlay=eth0 index=4294967295 local=192.0.2.1",
+        "underlay=eth0 index=9999999999 local=192.0.2.1",
+        "underlay=a-name-of-more-than-15-bytes index=77 local=192.0.2.1",
+        "underlay=a/b index=77 local=192.0.2.1",
+        "underlay=eth0 index=77 local=fe80::1%eth0",
+        "underlay=eth0 index=77 local=::ffff:192.0.2.1",
+        "underlay=eth0 index=77 local=nobody",
+    ],
+)
+def test_a_text_of_what_cannot_be_makes_no_tunnel_and_is_in_nobodys_way(host: Host, text: str) -> None:
+    host.agent.detach()
+    host.namespace.run("ip", "link", "add", "other0", "type", "vxlan", "external", "dstport", "999")
+    for name in (TUNNEL, "other0"):
+        host.namespace.run("ip", "link", "set", name, "alias", f"mizarnet {text}")
+    netns = host.namespace.name
+    assert [*mz.Tunnel.list(netns=netns)] == []
+    with mz.Host.open(netns=netns) as here:
+        assert here.check() == []
+        assert [*here.repair().done, *here.gc().done] == []
+    with pytest.raises(mz.TunnelNotFoundError):
+        mz.Tunnel.delete("other0", netns=netns, force=True)
+    with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=netns) as again:
+        assert (again.created, again.ifindex) == (False, host.tunnel.ifindex)
+    host.namespace.run("ip", "link", "delete", "other0")
+
+
 def test_a_tunnel_of_somebody_else_is_not_taken_for_ours(host: Host) -> None:
     """In metadata mode like ours, but neither silent nor with our text."""
     host.tunnel.delete(force=True)
