@@ -112,7 +112,7 @@ class TunnelPart(Described):
 
     encap: Encap = attrs.field(converter=_to_encap)
     underlay: str = attrs.field(converter=_to_underlay)
-    name: str = attrs.field(default="tunnel0", converter=arguments.check_device_name)
+    name: str = attrs.field(default="tunnel0", converter=arguments.check_tunnel_name)
     local: IPAddress | None = attrs.field(default=None, converter=_to_local)
     port: int | None = attrs.field(default=None, converter=_to_port)
     mtu: int | None = attrs.field(default=None, converter=_to_mtu)

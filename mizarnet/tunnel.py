@@ -136,7 +136,7 @@ class Tunnel(Described, Closing):
         """Create the tunnel device, silent and down; the transit agent brings it up.
 
         Args:
-            name: Name of the device, at most 15 bytes.
+            name: Name of the device, at most 15 bytes; not ``mizarnet-new``, as it is called until it is finished.
             encap: Encapsulation; all hosts must use the same.
             underlay: Name of the device that leads to the other hosts.
             local: Underlay address of this host; None: the underlay's first global one, IPv4 before IPv6.
@@ -157,7 +157,7 @@ class Tunnel(Described, Closing):
             NetnsNotFoundError: There is no such namespace.
             PrivilegeError: ``CAP_NET_ADMIN`` (or ``CAP_SYS_ADMIN``, to enter ``netns``) is missing.
         """
-        arguments.check_device_name(name)
+        arguments.check_tunnel_name(name)
         spec = TunnelSpec(
             encap=parse_member(Encap, encap, argument="encap"),
             underlay=arguments.check_device_name(underlay, argument="underlay"),

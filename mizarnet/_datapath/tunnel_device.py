@@ -33,7 +33,13 @@ from mizarnet._kernel.netlink import (
     set_link,
     upper_links,
 )
-from mizarnet._model.arguments import SMALLEST_IPV6_MTU, SMALLEST_MTU, IPAddress, check_host_address
+from mizarnet._model.arguments import (
+    SMALLEST_IPV6_MTU,
+    SMALLEST_MTU,
+    UNFINISHED,
+    IPAddress,
+    check_host_address,
+)
 from mizarnet._model.codec import Meta
 from mizarnet._model.differences import refuse_differences
 from mizarnet._model.enumerations import Limit
@@ -414,11 +420,39 @@ def _known(host: Host, link: Link) -> TunnelDevice:
     return found
 
 
+def unfinished(host: Host) -> Link | None:
+    """The device of a tunnel whose maker died before it had its name; None if there is none.
+
+    It is down, without a note and without programs. Whatever else has its name by now is in use.
+    """
+    link = get_link(host, UNFINISHED)
+    return link if link is not None and _is_unfinished(host, link) else None
+
+
+def _is_unfinished(host: Host, link: Link) -> bool:
+    return link.external and not (link.up or link.alias or _has_programs(host, link.ifindex))
+
+
+def _make_room(host: Host) -> None:
+    """Free the name under which tunnels are made; raises ``ExistsError`` if a device in use has it."""
+    link = get_link(host, UNFINISHED)
+    if link is None:
+        return
+    if not _is_unfinished(host, link):
+        raise ExistsError(
+            f"a device is called {UNFINISHED}, as tunnels are until they are finished",
+            holder=UNFINISHED,
+            hint=f"give it another name: ip link set {UNFINISHED} name tunnel1",
+        )
+    delete_link(host, link.ifindex)
+
+
 def _make(host: Host, name: str, spec: TunnelSpec) -> TunnelDevice:
     underlay = underlay_of(host, spec)
     local = own_address(host, spec, underlay)
     port = spec.port or spec.encap.default_port
     mtu = fitting_mtu(spec, underlay, local)
+    _make_room(host)
     try:
         link = create_tunnel(
             host, name, kind=spec.encap.value, port=port, mtu=mtu, alias=note_of(underlay, local)

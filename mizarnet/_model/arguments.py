@@ -33,6 +33,8 @@ SMALLEST_MTU = 68  # RFC 791; the kernel's ETH_MIN_MTU
 SMALLEST_IPV6_MTU = 1280  # RFC 8200
 LARGEST_MTU = 65535
 NETNS_DIRECTORY = "/run/netns"
+UNFINISHED = "mizarnet-new"
+"""A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole."""
 
 _A = TypeVar("_A", bound=IPAddress | IPInterface | IPNetwork)
 _I = TypeVar("_I", bound=Iterable[object])
@@ -121,6 +123,15 @@ def check_device_name(name: str, *, argument: str = "name") -> str:
         )
     if name in {".", "..", "all", "default"} or any(c in "/:%" or c.isspace() for c in name):
         raise InvalidValueError(f"{argument} {name!r} cannot be a device name", argument=argument, value=name)
+    return name
+
+
+def check_tunnel_name(name: str) -> str:
+    """The name of a tunnel's device, which is none under which tunnels are made."""
+    if check_device_name(name) == UNFINISHED:
+        raise InvalidValueError(
+            f"name {name!r} is that of tunnels that are being made", argument="name", value=name
+        )
     return name
 
 

@@ -11,6 +11,7 @@ import pytest
 import mizarnet as mz
 from mizarnet import Verdict
 from mizarnet._kernel.netlink import Session
+from mizarnet.hostspec import TunnelPart
 from tests.support.namespace import Namespace
 from tests.support.traffic import Capture, assert_ping
 from tests.support.wait import wait_until
@@ -74,6 +75,39 @@ def test_a_plain_vxlan_device_is_no_tunnel(bare: Namespace) -> None:
     bare.run("ip", "link", "add", "tunnel0", "type", "vxlan", "id", "7", "dstport", "4789")
     with pytest.raises(mz.ExistsError):
         create(bare)
+
+
+def test_the_name_of_unfinished_tunnels_is_no_tunnels(bare: Namespace) -> None:
+    for make in (
+        lambda: create(bare, "mizarnet-new"),
+        lambda: TunnelPart(encap="vxlan", underlay=UNDERLAY, name="mizarnet-new"),
+    ):
+        with pytest.raises(mz.InvalidValueError, match="being made"):
+            make()
+
+
+def test_a_tunnel_that_got_the_name_of_unfinished_ones_lives_on(bare: Namespace) -> None:
+    with create(bare) as tunnel:
+        bare.run("ip", "link", "set", "tunnel0", "name", "mizarnet-new")
+        with pytest.raises(mz.ExistsError, match="until they are finished"):
+            create(bare, "tunnel1", port=4790)
+        with mz.TransitAgent.attach(tunnel) as agent, mz.Host.open(netns=bare.name) as host:
+            # Its programs tell, whatever else is taken from it.
+            bare.run("ip", "link", "set", "mizarnet-new", "down", "alias", "")
+            assert not host.gc().done
+            with pytest.raises(mz.ExistsError, match="until they are finished"):
+                create(bare, "tunnel1", port=4790)
+            assert all(agent.state().attached.values())
+            agent.detach()
+    create(bare, "tunnel1", port=4790).close()
+    assert set(links(bare)) == {"lo", UNDERLAY, "tunnel1"}
+
+
+def test_what_a_dead_maker_left_is_in_nobodys_way(bare: Namespace) -> None:
+    bare.run("ip", "link", "add", "mizarnet-new", "type", "vxlan", "external", "dstport", "4789")
+    with create(bare) as tunnel:
+        assert tunnel.created
+        assert set(links(bare)) == {"lo", UNDERLAY, "tunnel0"}
 
 
 def test_the_port_of_another_tunnel_is_named_with_its_holder(bare: Namespace) -> None:

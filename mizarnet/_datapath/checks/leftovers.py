@@ -8,11 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 from mizarnet._datapath import shortcuts, switches
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.private_netns import describe
-from mizarnet._kernel.netlink import UNFINISHED, get_link
+from mizarnet._datapath.tunnel_device import unfinished
 from mizarnet._model.finding import Finding, FindingKind, Subject
-from mizarnet._model.specs import Encap
-
-_TUNNELS = {encap.value for encap in Encap}
 
 
 def left_switches(host: Host) -> Iterator[Finding]:
@@ -48,8 +45,8 @@ def left_shortcuts(host: Host) -> Iterator[Finding]:
 
 def left_tunnels(host: Host) -> Iterator[Finding]:
     """A finding for the device of a tunnel whose maker died before it had its name."""
-    link = get_link(host, UNFINISHED)
-    if link is not None and link.kind in _TUNNELS:
+    link = unfinished(host)
+    if link is not None:
         text = "it was to become a tunnel, and its maker died"
         subject = Subject("device", link.name)
         yield Finding(FindingKind.DEVICE_LEFT, subject, None, link.ifindex, text, instance=link.ifindex)

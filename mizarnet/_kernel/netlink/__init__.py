@@ -17,7 +17,6 @@ from mizarnet._kernel.netlink.addresses import (
 from mizarnet._kernel.netlink.advertised import advertised_links
 from mizarnet._kernel.netlink.chains import HOOKS, Chain, Expression, list_chains
 from mizarnet._kernel.netlink.create import (
-    UNFINISHED,
     UNNAMED,
     create_bridge,
     create_macvlan,
@@ -90,7 +89,6 @@ __all__ = [
     "IFINDEXES",
     "LOOPBACK_IFINDEX",
     "SAME_NAMESPACE",
-    "UNFINISHED",
     "UNNAMED",
     "VNET_HEADER_BYTES",
     "Address",

@@ -50,15 +50,13 @@ from mizarnet._kernel.rtnetlink import (
     number,
     text,
 )
-from mizarnet._model.arguments import SMALLEST_IPV6_MTU
+from mizarnet._model.arguments import SMALLEST_IPV6_MTU, UNFINISHED
 from mizarnet.errors import KernelError, MizarnetError, NetlinkError, UnsupportedError
 
 _IFLA_NUM_RX_QUEUES = 32
 _IFLA_VXLAN_LEARNING, _IFLA_VXLAN_UDP_ZERO_CSUM6_RX = 7, 20
 _IFLA_GENEVE_UDP_ZERO_CSUM6_RX = 10
 _VETH_INFO_PEER = 1
-UNFINISHED = "mizarnet-new"
-"""A tunnel's name until it is finished. Whoever dies before that leaves this one, and nothing that looks whole."""
 UNNAMED = "mz"
 """Beginning of a device's name while it is made, if its own is free in its namespace and not beside its parent."""
 
@@ -80,7 +78,7 @@ def create_tunnel(
         alias: Free text kept by the kernel, at most 254 bytes.
 
     Raises:
-        NetlinkError: The kernel refused (EEXIST: the name or the port is taken).
+        NetlinkError: The kernel refused (EEXIST: the name, or that of unfinished tunnels, or the port is taken).
         UnsupportedError: The kernel has no such kind of device.
     """
     return session.run(_create_tunnel, session, name, kind, port, mtu, alias)
@@ -89,9 +87,6 @@ def create_tunnel(
 def _create_tunnel(session: Session, name: str, kind: str, port: int, mtu: int, alias: str) -> Link:
     own_nsid(session)  # the earlier, the cheaper will all be to read that stands on the tunnel
     queues = number(IFLA_NUM_TX_QUEUES, 1) + number(_IFLA_NUM_RX_QUEUES, 1)
-    leftover = get_link(session, UNFINISHED)
-    if leftover is not None:
-        delete_link(session, leftover.ifindex)
     link = _create(session, UNFINISHED, kind, data=_tunnel_data(kind, port), others=queues, final_name=name)
     with _deleted_on_failure(session, ifindex=link.ifindex):
         return silence(session, link, mtu=mtu, alias=alias, name=name)
