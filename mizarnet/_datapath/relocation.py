@@ -179,11 +179,11 @@ def _go_to(tunnel: TunnelDevice, datapath: DataPath, wanted: Meta, touched: list
     """Make everything as ``wanted`` says; ``touched`` gets the endpoints whose MTU changes, as they were."""
     maps = datapath.maps
     _write_meta(maps, wanted)
+    if tunnel.current().mtu < wanted.mtu:
+        tunnel.set_mtu(wanted.mtu)  # first: no device above has a larger one
     for record in _with_other_mtu(datapath, wanted.mtu, larger=True):
         touched.append(record)
         _give_mtu(datapath, record, wanted.mtu)
-    if tunnel.current().mtu < wanted.mtu:
-        tunnel.set_mtu(wanted.mtu)
     upgrade(datapath)
     rules.follow_switch(datapath.host)
     shortcuts.settle(datapath.host, maps)
@@ -248,18 +248,20 @@ def _write_meta(maps: Maps, wanted: Meta) -> None:
 
 
 def _with_other_mtu(datapath: DataPath, mtu: int, *, larger: bool) -> Iterator[Record]:
-    """Endpoints with a larger MTU than the tunnel's, or with a smaller one than they can have now."""
+    """Endpoints with a larger MTU than the tunnel's, or with a smaller one than they can have now.
+
+    The kernel lowers devices with the tunnel's, whoever lowered that: so they are looked at as well as records.
+    """
     endpoints = LocalEndpoints.of(datapath)
     records = endpoints.recorded()
     if larger:
         yield from (record for record in records if record.mtu > mtu)
         return
-    yield from (record for record in records if record.mtu < mtu and not record.own_mtu)
-    asked = [record for record in records if record.own_mtu]
-    links = endpoints.devices(asked)
-    for record in asked:
+    links = endpoints.devices(records)
+    for record in records:
+        wanted = min(record.mtu, mtu) if record.own_mtu else mtu
         link = links.get(record.instance)
-        if link is not None and link.mtu < min(record.mtu, mtu):
+        if (record.mtu if link is None else min(record.mtu, link.mtu)) < wanted:
             yield record
 
 

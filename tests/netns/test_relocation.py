@@ -393,6 +393,19 @@ def test_the_mtu_shrinks_and_grows(pair: Pair) -> None:
     assert_ping(small.namespace, least.ip)
 
 
+@pytest.mark.parametrize("again", [{}, {"mtu": None}, {"mtu": 1400}, {"local": None}], ids=str)
+def test_devices_that_the_kernel_lowered_grow_again(plain: Pair, again: dict[str, Any]) -> None:
+    host = plain.host
+    small = plain.world.container(host, 7, "10.0.0.3/24", name="small", mtu=1300)
+    host.namespace.run("ip", "link", "set", TUNNEL, "mtu", "1000")
+    assert [each.endpoint.state().mtu for each in (plain.one, small)] == [1000, 1000]
+    host.tunnel.update(**again)
+    full = again.get("mtu") or 1450
+    assert [each.endpoint.state().mtu for each in (plain.one, small)] == [full, 1300]
+    assert host.agent.check() == host.tunnel.check() == []
+    assert plain.one.endpoint.check() == small.endpoint.check() == []
+
+
 def test_full_packets_pass_again_over_a_smaller_underlay_of_ipv6() -> None:
     with World("vxlan", ipv6=True) as world:
         pair = _pair(world)
