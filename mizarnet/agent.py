@@ -227,6 +227,8 @@ class TransitAgent(Described, Closing):
         """
         with ExitStack() as undo:
             if isinstance(tunnel, Tunnel):
+                if netns is not None:
+                    raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
                 own = undo.enter_context(tunnel.copy())
             else:
                 own = undo.enter_context(Tunnel.open(tunnel, netns=netns))
@@ -424,6 +426,7 @@ class TransitAgent(Described, Closing):
             StaleHandleError: Besides as above, another process kept changing the underlay's hook.
         """
         if shortcut is KEEP:
+            _ = self._datapath.maps  # of a handle that is closed, or stale, nothing is as it stands
             return ()
         from mizarnet._datapath import shortcuts
 
@@ -473,6 +476,7 @@ class TransitAgent(Described, Closing):
             InUseError: Endpoints exist, and ``force`` is not given.
             TunnelNotFoundError: There is no tunnel of that name.
         """
+        arguments.check_bool(force, argument="force")
         if isinstance(self, str):
             with Tunnel.open(self, netns=netns) as tunnel:
                 device = device_of(tunnel)
@@ -481,6 +485,7 @@ class TransitAgent(Described, Closing):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
+        datapath_of(self)  # refuses anything but an agent
         from mizarnet._datapath import install
 
         with device_of(self.tunnel).host.locked():

@@ -338,7 +338,8 @@ class Endpoint(Described):
             EndpointNotFoundError: There is no such endpoint, or it is not live, and ``dead`` is not given.
         """
         datapath = datapath_of(agent)
-        if name is not None and ip is None:
+        arguments.check_bool(dead, argument="dead")
+        if name is not None and ip is None and vni == 0:
             arguments.check_endpoint_name(name)
             endpoints, what = LocalEndpoints.of(datapath), repr(name)
             record = endpoints.named(name)
@@ -379,6 +380,7 @@ class Endpoint(Described):
             arguments.check_str(prefix, argument="prefix")
         if vni is not None:
             arguments.check_vni(vni)
+        arguments.check_bool(dead, argument="dead")
         endpoints = LocalEndpoints.of(datapath_of(agent))
         records = [
             record

@@ -27,8 +27,6 @@ from mizarnet._model.public import public
 from mizarnet.errors import (
     ClosedError,
     EndpointNotFoundError,
-    InvalidTypeError,
-    InvalidValueError,
     LockTimeoutError,
     MizarnetError,
     StaleHandleError,
@@ -119,7 +117,11 @@ class Events(Described, Owner):
             InvalidValueError: ``timeout`` is negative, or more than 292 years.
             InvalidTypeError: ``timeout`` is no number.
         """
-        limit = None if timeout is None else time.monotonic() + _seconds(timeout, argument="timeout")
+        limit = (
+            None
+            if timeout is None
+            else time.monotonic() + arguments.check_seconds(timeout, argument="timeout")
+        )
         while (event := self._take()) is None:
             left = None if limit is None else limit - time.monotonic()
             if left is not None and left <= 0:
@@ -190,13 +192,17 @@ class Events(Described, Owner):
             InvalidTypeError: An argument has the wrong type.
             KernelError: The file cannot be written.
         """
-        limit = None if seconds is None else time.monotonic() + _seconds(seconds, argument="seconds")
+        limit = (
+            None
+            if seconds is None
+            else time.monotonic() + arguments.check_seconds(seconds, argument="seconds")
+        )
         if count is not None:
             arguments.check_int(count, argument="count", low=1, high=2**63 - 1)
-        _check_path(path)
+        where = arguments.check_path(path)
         self._refuse_unusable()
         written = 0
-        with explained(f"write {os.fspath(path)!r}"), open(path, "wb") as file:
+        with explained(f"write {where!r}"), open(where, "wb") as file:
             file.write(_beginning(self._at))
             file.flush()
             while written != count:
@@ -398,26 +404,6 @@ class _Keeper:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _seconds(value: float, *, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTypeError(f"{argument} must be a number, not {type(value).__name__}", argument=argument)
-    if not 0 <= value <= threading.TIMEOUT_MAX:
-        text = f"{argument} must be 0 to {threading.TIMEOUT_MAX:g} seconds"
-        raise InvalidValueError(text, argument=argument, value=value)
-    return value
-
-
-def _check_path(path: str | os.PathLike[str]) -> None:
-    if not isinstance(path, (str, os.PathLike)):
-        raise InvalidTypeError(f"path must be a path, not {type(path).__name__}", argument="path")
-    try:
-        no_path = b"\0" in os.fsencode(path)
-    except UnicodeEncodeError:
-        no_path = True
-    if no_path:
-        raise InvalidValueError(f"path cannot be {os.fspath(path)!r}", argument="path", value=path)
 
 
 def _beginning(at: str) -> bytes:

@@ -241,6 +241,7 @@ class Host(Described, Closing):
                 ended.
             ExistsError: Programs of two agents are on one tunnel, and ``force`` is not given; nothing was ended.
         """
+        arguments.check_bool(force, argument="force")
         clear(self._session, force=force)
 
     def close(self) -> None:

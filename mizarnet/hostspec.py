@@ -344,7 +344,7 @@ class HostSpec(Described):
             SpecError: It has errors, all of which are told.
             KernelError: It cannot be read.
         """
-        where = _checked_path(path)
+        where = arguments.check_path(path)
         return cls._read(_document(where), where)
 
     @classmethod
@@ -378,7 +378,7 @@ class HostSpec(Described):
             SpecError: It has errors, all of which are told.
             KernelError: It cannot be read.
         """
-        where = _checked_path(path)
+        where = arguments.check_path(path)
         data, errors = _document(where), Errors()
         hosts = data.get("hosts")
         if not isinstance(hosts, Mapping) or not hosts:
@@ -455,20 +455,6 @@ def _refuse(errors: Errors, where: str) -> None:
     if errors.found:
         count = len(errors.found)
         raise SpecError(f"{where} has {count} error{'s' if count > 1 else ''}", errors=errors.found)
-
-
-def _checked_path(path: PathLike) -> str:
-    """A path as text; raises ``InvalidTypeError`` or ``InvalidValueError``."""
-    where = os.fspath(path) if isinstance(path, (str, os.PathLike)) else path
-    if not isinstance(where, str):
-        raise InvalidTypeError(f"path must be a str or a path, not {type(path).__name__}", argument="path")
-    try:
-        encoded = os.fsencode(where)
-    except UnicodeEncodeError:
-        encoded = b"\0"
-    if b"\0" in encoded:
-        raise InvalidValueError(f"{where!r} cannot be a path", argument="path", value=where)
-    return where
 
 
 def _document(where: str) -> Mapping[str, Any]:

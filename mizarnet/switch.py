@@ -185,6 +185,10 @@ class TransitSwitch(Described):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a device", argument="netns")
+        if not isinstance(self, TransitSwitch):
+            raise InvalidTypeError(
+                f"switch must be a TransitSwitch, not {type(self).__name__}", argument="switch"
+            )
         with self._datapath.host.locked(), suppress(StaleHandleError, AgentNotFoundError):
             # Detaching the agent detached the switch.
             switches.clear(self._datapath)

@@ -343,6 +343,7 @@ class Tunnel(Described, Closing):
             TunnelNotFoundError: A device of that name is no mizarnet tunnel.
             PrivilegeError: ``CAP_NET_ADMIN`` or ``CAP_SYS_ADMIN`` is missing.
         """
+        arguments.check_bool(force, argument="force")
         if isinstance(self, str):
             arguments.check_device_name(self)
             with Host.open(None if netns is None else arguments.check_netns(netns)) as host, host.locked():
@@ -352,10 +353,11 @@ class Tunnel(Described, Closing):
             return
         if netns is not None:
             raise InvalidTypeError("netns= goes with the name of a tunnel", argument="netns")
-        with self._host.locked():
-            self._device.delete(force=force)
+        device = device_of(self)
+        with device.host.locked():
+            device.delete(force=force)
             with suppress(MizarnetError):
-                _close_ports(self._host)
+                _close_ports(device.host)
 
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""

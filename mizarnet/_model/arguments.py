@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import TypeAlias, TypeVar, cast
@@ -73,9 +74,41 @@ def check_bool(value: bool, *, argument: str) -> bool:
     return value
 
 
+def check_seconds(value: float, *, argument: str) -> float:
+    """``value`` itself, if it is a time in seconds that the interpreter can wait for."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{argument} must be a number, not {type(value).__name__}", argument=argument)
+    if not 0 <= value <= threading.TIMEOUT_MAX:
+        text = f"{argument} must be 0 to {threading.TIMEOUT_MAX:g} seconds"
+        raise InvalidValueError(text, argument=argument, value=value)
+    return value
+
+
+def check_path(path: str | os.PathLike[str], *, argument: str = "path") -> str:
+    """A path as text, as the kernel can be asked for it."""
+    where = _text_of(path, argument=argument, what="a str or a path")
+    try:
+        encoded = os.fsencode(where)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded:
+        raise InvalidValueError(f"{where!r} cannot be a path", argument=argument, value=where)
+    return where
+
+
+def _text_of(path: str | os.PathLike[str], *, argument: str, what: str) -> str:
+    try:
+        where = os.fspath(path)
+    except TypeError:  # also of a path that has no text
+        where = None
+    if not isinstance(where, str):
+        raise InvalidTypeError(f"{argument} must be {what}, not {type(path).__name__}", argument=argument)
+    return where
+
+
 def check_items(values: _I, *, argument: str, what: str) -> _I:
-    """``values`` itself, if it can be gone through and is not text; the items are the caller's to judge."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    """``values`` itself, if it can be gone through, and is no text and no bytes; the items are the caller's."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InvalidTypeError(
             f"{argument} must be a sequence of {what}, not {type(values).__name__}", argument=argument
         )
@@ -280,11 +313,7 @@ def check_prefix(value: str | IPNetwork, *, argument: str = "prefix") -> IPNetwo
 
 def check_netns(value: str | os.PathLike[str]) -> str:
     """A network namespace: a name under ``/run/netns``, or another path."""
-    if not isinstance(value, (str, os.PathLike)):
-        raise InvalidTypeError(
-            f"netns must be a name or a path, not {type(value).__name__}", argument="netns"
-        )
-    netns = check_str(os.fspath(value), argument="netns")
+    netns = check_str(_text_of(value, argument="netns", what="a name or a path"), argument="netns")
     for directory in (NETNS_DIRECTORY, f"/var{NETNS_DIRECTORY}"):
         netns = netns.removeprefix(f"{directory}/")
     if netns in {"", ".", ".."} or len(netns.encode()) >= Limit.PATH_BYTES:

@@ -59,6 +59,8 @@ class Encap(enum.Enum):
 
     def overhead(self, version: int) -> int:
         """Bytes around an inner packet on an IPv4 or IPv6 underlay: IP, UDP, tunnel and inner Ethernet header."""
+        if version not in (4, 6):
+            raise InvalidValueError(f"version {version!r} is not 4 or 6", argument="version", value=version)
         return (20 if version == 4 else 40) + 8 + 8 + 14
 
 
@@ -173,7 +175,8 @@ class MacAddress:
     @classmethod
     def derive(cls, vni: int, ip: IPAddress, /) -> MacAddress:
         """The MAC of an endpoint that was given none: the same on every host, locally administered."""
-        digest = blake2b(vni.to_bytes(4, "big") + ip.packed, digest_size=6, person=b"mizarnet-mac").digest()
+        packed = arguments.check_vni(vni).to_bytes(4, "big") + arguments.check_address(ip).packed
+        digest = blake2b(packed, digest_size=6, person=b"mizarnet-mac").digest()
         return cls(bytes([digest[0] & 0xFC | 0x02]) + digest[1:])
 
     @classmethod
@@ -656,6 +659,7 @@ class EndpointSpec(Described):
             return f"needs an address of IPv{ip.version}"
         return "is the endpoint's own" if ip in own else ""
 
-    def covers(self, ip: IPAddress) -> bool:
+    def covers(self, ip: AddressLike) -> bool:
         """Whether an address is in an on-link prefix of the endpoint."""
-        return any(ip in address.network for address in self.ip if address.version == ip.version)
+        given = arguments.check_address(ip)
+        return any(given in address.network for address in self.ip if address.version == given.version)

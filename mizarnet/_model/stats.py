@@ -14,6 +14,7 @@ from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit, Program, Verdict, VerdictKind
 from mizarnet._model.html import table
 from mizarnet._model.public import public
+from mizarnet.errors import InvalidTypeError
 
 
 @public
@@ -74,7 +75,11 @@ class Stats(Described):
     lost: Mapping[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
 
     def since(self, earlier: Stats, /) -> Stats:
-        """What was counted after ``earlier``."""
+        """What was counted after ``earlier``; raises ``InvalidTypeError`` for anything but such counters."""
+        if not isinstance(earlier, Stats):
+            raise InvalidTypeError(
+                f"earlier must be a Stats, not {type(earlier).__name__}", argument="earlier"
+            )
         return Stats(
             *(
                 MappingProxyType({verdict: now[verdict] - before[verdict] for verdict in Verdict})
