@@ -13,6 +13,7 @@ import signal
 import subprocess
 from contextlib import ExitStack, suppress
 from ipaddress import ip_interface
+from threading import Lock
 from types import TracebackType
 from typing import Final, Literal, Self, final
 
@@ -123,6 +124,7 @@ class Lab(Described):
         Raises:
             InUseError: A lab of that name exists, in this or another process.
             ExistsError: A namespace that is not this lab's has a name that the lab needs.
+            LockTimeoutError: Another process was making a lab of that name for 10 s.
             UnsupportedError: The kernel lacks the encapsulation, the hook or the devices.
             PrivilegeError: A capability of root is missing.
         """
@@ -136,6 +138,7 @@ class Lab(Described):
         self.hosts: tuple[LabHost, ...] = ()
         self._deleted = False
         self._handles = ExitStack()
+        self._making = Lock()
         sweep()
         claim = lab_netns.claim(name)
         self._handles.callback(claim.close)
@@ -185,16 +188,21 @@ class Lab(Described):
         """
         self._check_alive()
         _check_name(name, _CONTAINER_NAME, "up to 32 of a-z, 0-9 and _, but no host's name")
-        if lab_netns.exists(self.name, name):
-            return f"{self.name}-{name}"
-        return lab_netns.make(self.name, name)
+        with self._making:  # another thread may ask for the same
+            if lab_netns.exists(self.name, name):
+                return f"{self.name}-{name}"
+            return lab_netns.make(self.name, name)
 
     @whole
     def publish(self) -> None:
-        """Write into each host's table where the endpoints of the others live, and remove all other remote entries.
+        """Write into each host's table where the others' endpoints live, and remove what else was written by hand.
+
+        Entries of feeds stay.
 
         Raises:
             LocalEndpointError: Two hosts have endpoints with the same VNI and address.
+            ForeignEntryError: An entry of a feed leads to the address of such an endpoint; no entry of its host was
+                changed.
         """
         self._check_alive()
         homes = {
@@ -215,21 +223,26 @@ class Lab(Described):
         Args:
             where: Name of a host, such as ``"h1"``, or of a container, as it was given to :meth:`container`.
             *argv: Command and its arguments; no shell.
-            timeout: Time limit in seconds, after which the command and its children are killed.
+            timeout: Time limit in seconds, after which the command and its children are killed, but for those that
+                began a session of their own.
             check: Whether an exit status other than zero is an error.
 
         Returns:
-            The finished process, with ``stdout`` and ``stderr`` as text.
+            The finished process, with ``stdout`` and ``stderr`` as text; what is no UTF-8 is replaced in it.
 
         Raises:
             NetnsNotFoundError: The lab has no such container or host.
             subprocess.CalledProcessError: The command failed, and ``check`` is true; its error output is a note.
             subprocess.TimeoutExpired: The command ran longer than ``timeout``.
-            FileNotFoundError: There is no such command.
+            OSError: The command cannot be started: ``FileNotFoundError`` if there is none, ``PermissionError`` if it is
+                no program.
         """
         self._check_alive()
         _check_name(where, _PLACE, "the name of a container or host", argument="where")
-        with Session.open(f"{self.name}-{where}") as session:
+        _check_command(argv)
+        arguments.check_seconds(timeout, argument="timeout")
+        arguments.check_bool(check, argument="check")
+        with lab_netns.opened(self.name, where) as session:
             # A process starts in the namespace of the thread that starts it.
             process = session.run(
                 subprocess.Popen,
@@ -237,7 +250,8 @@ class Lab(Described):
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 start_new_session=True,
             )
         return _finish(process, timeout, check)
@@ -284,6 +298,16 @@ def _check_name(name: str, pattern: re.Pattern[str], rule: str, *, argument: str
     return name
 
 
+def _check_command(argv: tuple[str, ...]) -> None:
+    arguments.check_all(argv, str, argument="argv")
+    try:
+        encoded = [os.fsencode(each) for each in argv]
+    except UnicodeEncodeError:
+        encoded = []
+    if not encoded or any(b"\0" in each for each in encoded):
+        raise InvalidValueError(f"{argv!r} cannot be a command", argument="argv", value=argv)
+
+
 def _choose(encap: Encap | Literal["geneve", "vxlan"] | None) -> tuple[Encap, str]:
     """The encapsulation of a lab, and the reason for it."""
     if encap is not None:
@@ -299,10 +323,14 @@ def _finish(process: subprocess.Popen[str], timeout: float, check: bool) -> subp
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     except BaseException:
-        # Its children too, which would keep the pipes open.
+        # Its children too, which are of its session.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.wait()
+        # A child with a session of its own may keep the other ends for as long as it likes.
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         raise
     done = subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
     if check and process.returncode:

@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.host import Host
+from mizarnet._datapath.lock import locked, of_name
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
@@ -29,6 +30,8 @@ from mizarnet._model.log import log
 from mizarnet._model.specs import Encap
 from mizarnet.errors import ExistsError, InUseError, NetnsNotFoundError
 
+_NO_HOST = 0
+"""No namespace has this cookie: under it the names of labs are locked while they are claimed."""
 FABRIC = "fabric"
 """Namespace of the bridge; made first and removed last, and locked as long as the lab's process lives."""
 
@@ -55,10 +58,20 @@ def make(lab: str, name: str) -> str:
 def exists(lab: str, name: str) -> bool:
     """Whether the lab has a namespace of that name."""
     try:
-        with Session.open(f"{lab}-{name}") as session:
-            return _is_marked(session, lab)
+        opened(lab, name).close()
     except NetnsNotFoundError:
         return False
+    return True
+
+
+def opened(lab: str, name: str) -> Session:
+    """A session of the lab's namespace of that name; raises ``NetnsNotFoundError`` if the lab has none."""
+    with ExitStack() as undo:
+        session = undo.enter_context(Session.open(f"{lab}-{name}"))
+        if not _is_marked(session, lab):
+            raise NetnsNotFoundError(f"{lab}-{name} is a namespace, but none of lab {lab}")
+        undo.pop_all()
+        return session
 
 
 def _mark(lab: str) -> str:
@@ -81,13 +94,15 @@ def claim(lab: str) -> NetnsHandle:
     Raises:
         InUseError: The process that made a lab of that name lives and has not deleted it.
         ExistsError: A namespace that is not this lab's has the name.
+        LockTimeoutError: Another process has been claiming it for 10 s.
     """
-    with suppress(NetnsNotFoundError), resolve(f"{lab}-{FABRIC}") as left_over:
-        _lock(left_over, lab)
-    remove_all(lab)
-    fabric = resolve(make(lab, FABRIC))
-    _lock(fabric, lab)
-    return fabric
+    with locked(_NO_HOST, of_name(lab)):  # else a fabric is there that its maker has not locked yet
+        with suppress(NetnsNotFoundError), resolve(f"{lab}-{FABRIC}") as left_over:
+            _lock(left_over, lab)
+        remove_all(lab)
+        fabric = resolve(make(lab, FABRIC))
+        _lock(fabric, lab)
+        return fabric
 
 
 def _lock(fabric: NetnsHandle, lab: str) -> None:

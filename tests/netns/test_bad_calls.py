@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -38,6 +39,7 @@ def calls() -> Iterator[dict[str, Call]]:
         vm = mz.Endpoint.create(agent, vni=7, ip="10.0.0.7/24", kind="macvtap", name="vm")
         mz.TransitSwitch.attach(agent, mode="generic")
         here = undo.enter_context(mz.Host.open(netns=netns))
+        lab = undo.enter_context(mz.Lab(hosts=1, name=f"bad-{os.getpid()}", encap="vxlan"))
         events = undo.enter_context(agent.events())
         spec = mz.HostSpec.from_dict({"tunnel": {"encap": "vxlan", "underlay": UNDERLAY}})
         stats, remote = agent.stats(), mz.Remote("192.0.2.2")
@@ -111,6 +113,8 @@ def calls() -> Iterator[dict[str, Call]]:
             (mz.NetworkKey.parse, ((7, "10.0.0.0/24"),), {}),
             (events.read, (0,), {}),
             (events.write_pcapng, ("/nonexistent/file",), {}),
+            (lab.run, ("h1", "true"), {}),
+            (lab.container, ("web",), {}),
         ]
         found: dict[str, Call] = {}
         for call, given, named in rows:

@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mizarnet as mz
 from mizarnet import lab_netns
+from mizarnet._datapath import lock
 from mizarnet._datapath.leftovers import sweep
 from mizarnet._kernel.bpf import program_name
 from mizarnet._kernel.netlink import Session, create_netns, delete_netns, dump_links
@@ -133,6 +136,19 @@ def test_publish_follows_what_is_there() -> None:
         assert (7, "10.0.0.1") not in agent.endpoints
 
 
+def test_publish_leaves_the_entries_of_feeds() -> None:
+    with mz.Lab(name=NAME) as lab:
+        _add(lab, 1, host=0)
+        agent, remote = lab.hosts[1].agent, mz.Remote("198.51.100.9")
+        agent.endpoints.update({(7, "10.0.0.8"): remote}, feed="others")
+        agent.endpoints[7, "10.0.0.9"] = remote
+        lab.publish()
+        assert {str(key.ip) for key in agent.endpoints} == {"10.0.0.1", "10.0.0.8"}
+        agent.endpoints.apply({(7, "10.0.0.1"): remote}, feed="others", take=True)
+        with pytest.raises(mz.ForeignEntryError):
+            lab.publish()
+
+
 def test_publish_refuses_an_address_on_two_hosts() -> None:
     with mz.Lab(name=NAME) as lab:
         _add(lab, 1, host=0)
@@ -186,6 +202,25 @@ def test_deleted_lab_says_so() -> None:
         with pytest.raises(mz.ClosedError):
             call()
     assert repr(lab).endswith("deleted>")
+
+
+def test_nobody_comes_between_the_fabric_and_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = lab_netns.make
+    monkeypatch.setattr(lock, "TIMEOUT", 0.1)
+
+    def make_while_another_comes(name: str, part: str) -> str:
+        monkeypatch.setattr(lab_netns, "make", make)
+        made = make(name, part)
+        with pytest.raises(mz.LockTimeoutError):
+            lab_netns.claim(name)
+        return made
+
+    monkeypatch.setattr(lab_netns, "make", make_while_another_comes)
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        assert lab.hosts[0].agent.state().up
+        with pytest.raises(mz.InUseError):
+            mz.Lab(hosts=1, name=NAME)
+        assert lab.hosts[0].agent.state().up
 
 
 def test_late_delete_spares_the_next_lab() -> None:
@@ -322,6 +357,12 @@ def test_container_again_is_the_same() -> None:
         assert "UP" in lab.run("web", "ip", "-br", "link", "show", "lo").stdout
 
 
+def test_threads_that_ask_for_one_container_get_the_same() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab, ThreadPoolExecutor(8) as pool:
+        for round in range(4):
+            assert {*pool.map(lab.container, [f"c{round}"] * 8)} == {f"{NAME}-c{round}"}
+
+
 def test_container_of_somebody_else_is_refused() -> None:
     create_netns(f"{NAME}-web")
     try:
@@ -346,6 +387,44 @@ def test_run() -> None:
         assert refused.value.argument == "where"
         with pytest.raises(FileNotFoundError):
             lab.run("h1", "/no/such/command")
+        with pytest.raises(PermissionError):
+            lab.run("h1", "/etc/passwd")
+        assert lab.run("h1", "printf", r"a\377b").stdout == "a\ufffdb"
+
+
+def test_run_enters_no_namespace_of_somebody_else() -> None:
+    create_netns(f"{NAME}-web")
+    try:
+        with mz.Lab(hosts=1, name=NAME) as lab, pytest.raises(mz.NetnsNotFoundError):
+            lab.run("web", "true")
+    finally:
+        delete_netns(f"{NAME}-web")
+
+
+@pytest.mark.parametrize("argv", [(), (5,), ("true", None), ("a\0b",), ("true", "\ud800")], ids=repr)
+def test_what_is_no_command_is_not_run(argv: tuple[Any, ...]) -> None:
+    with (
+        mz.Lab(hosts=1, name=NAME) as lab,
+        pytest.raises((mz.InvalidTypeError, mz.InvalidValueError)) as caught,
+    ):
+        lab.run("h1", *argv)
+    assert caught.value.argument == "argv"
+
+
+def test_run_waits_for_no_child_that_left() -> None:
+    """It has the pipes, and is out of reach."""
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        lab.run("h1", "mkfifo", fifo := f"/tmp/{NAME}")
+        try:
+            left = f"setsid -f sh -c 'echo $$ > {fifo}; exec sleep 60'; read pid < {fifo}; echo $pid; exec sleep 60"
+            with pytest.raises(subprocess.TimeoutExpired) as caught:
+                lab.run("h1", "sh", "-c", left, timeout=1)
+            assert caught.value.output is not None
+            child = int(caught.value.output)
+            assert Path(f"/proc/{child}/exe").exists()  # a program that ended has none
+            os.kill(child, signal.SIGKILL)
+        finally:
+            os.unlink(fifo)
 
 
 def test_run_kills_what_takes_too_long() -> None:
