@@ -17,7 +17,7 @@ from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.readers import LEASE, ReaderPlace, new_owner
 from mizarnet._kernel.closing import Owner, refuse_forked
 from mizarnet._kernel.refusals import explained
-from mizarnet._kernel.threads import start
+from mizarnet._kernel.threads import Pending, start
 from mizarnet._model import arguments, pcapng
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.described import Described
@@ -34,7 +34,6 @@ from mizarnet.errors import (
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import Future
     from types import TracebackType
 
 _TICK = 0.05
@@ -343,7 +342,7 @@ class _Keeper:
         self._datapath = datapath
         self._place = place
         self._signal = signal
-        self._asked: Future[int] | None = None
+        self._asked: Pending[int] | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="mizarnet-events", daemon=True)
 
@@ -394,7 +393,7 @@ class _Keeper:
 
     def _refuse_stale(self) -> None:
         """Look at the answer when it is there: the kernel may be busy, for longer than a lease."""
-        if self._asked is None or not self._asked.done():
+        if self._asked is None or not self._asked.done:
             return
         asked, self._asked = self._asked, None
         if asked.result() != self._place.meta_id:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Self
 
@@ -29,6 +28,7 @@ from mizarnet._datapath.survey import Standing, Survey, other_schema, refuse_new
 from mizarnet._datapath.tunnel_hooks import TunnelHooks, warn_outdated
 from mizarnet._kernel.bpf import TcxHook
 from mizarnet._kernel.closing import refuse_forked
+from mizarnet._kernel.threads import Pending
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.codec import FIRST, Meta
@@ -240,7 +240,7 @@ class DataPath:
         """Maps of the data path, for reading, after a check that they are still the tunnel's."""
         return _current_schema(self._current())
 
-    def ask(self) -> Future[int]:
+    def ask(self) -> Pending[int]:
         """Ask as :attr:`maps` does, for a caller that cannot wait: the answer is :attr:`meta_id`."""
         self._refuse_unusable()
         return self.host.begin(lambda: self._current().meta_id)

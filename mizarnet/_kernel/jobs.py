@@ -14,24 +14,20 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from types import FrameType
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import attrs
 
 from mizarnet._kernel.runners import runner
-from mizarnet._kernel.threads import fulfil
+from mizarnet._kernel.threads import Gate, Pending
 from mizarnet.errors import KernelError
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_LATE = 0.1
-"""Time in seconds by which a signal's handler may be late during a call, at most."""
 
 
 @attrs.frozen
@@ -85,8 +81,9 @@ class Job(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.outcome: Future[T] = Future()
+        self.outcome: Pending[T] = Pending()
         self._stop = threading.Event()
+        self._discarded = threading.Lock()
 
     def begin(
         self, work: Callable[[], T], then: Callable[[], object], *, caller: FrameType | None = None
@@ -101,13 +98,27 @@ class Job(Generic[T]):
         Raises:
             KernelError: There are too many threads (EAGAIN).
         """
-        runner().run(partial(fulfil, self.outcome, _ordered(work, caller, self._stop)), then)
+        runner().run(partial(self._perform, _ordered(work, caller, self._stop)), then)
+
+    def _perform(self, work: Callable[[], T]) -> None:
+        self.outcome.fulfil(work)
+        if self._stop.is_set():
+            self._discard()
 
     def abandon(self) -> None:
         """Have it end early, or never begin. What it returns is closed, if it can be, since nobody gets it."""
         if not self.outcome.cancel():
             self._stop.set()
-            self.outcome.add_done_callback(_discard)
+            if self.outcome.done:
+                self._discard()
+
+    def _discard(self) -> None:
+        """Close what nobody gets any more, once: its end and the order to abandon it may come together."""
+        if self._discarded.acquire(blocking=False) and self.outcome.error is None:
+            close = getattr(self.outcome.result(), "close", None)
+            if close is not None:
+                with suppress(Exception):  # nobody gets it, either
+                    close()
 
 
 def whole(function: Callable[P, T]) -> Callable[P, T]:
@@ -149,7 +160,7 @@ def _run(work: Callable[[], T], caller: FrameType | None) -> T:
     if sys.is_finalizing():  # no other thread runs any more
         return _ordered(work, caller)()
     job: Job[T] = Job()
-    gate = _Gate()
+    gate = Gate()
     try:
         try:
             job.begin(work, gate.open, caller=caller)
@@ -158,42 +169,10 @@ def _run(work: Callable[[], T], caller: FrameType | None) -> T:
         gate.wait()
         return job.outcome.result()
     except BaseException as error:
-        if not (job.outcome.done() and job.outcome.exception() is error):  # it is a signal's
+        if job.outcome.error is not error:  # it is a signal's
             job.abandon()
-            if not job.outcome.cancelled():
+            if not job.outcome.cancelled:
                 gate.wait()
         raise
     finally:
         del job  # the error's traceback refers to this frame
-
-
-class _Gate:
-    """What the main thread waits at until a call has ended, whatever signals come.
-
-    As opposed to a ``Condition``, nothing is left locked by the exception of a signal handler. The wait has a limit
-    since Python does not wake the main thread for a signal that comes at the moment when it falls asleep.
-    """
-
-    def __init__(self) -> None:
-        self._is_open = False
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def open(self) -> None:
-        """Let the main thread pass; once."""
-        self._is_open = True
-        self._lock.release()
-
-    def wait(self) -> None:
-        """Wait until it is open."""
-        while not self._is_open:
-            self._lock.acquire(timeout=_LATE)
-
-
-def _discard(outcome: Future[Any]) -> None:
-    """Close what nobody gets any more."""
-    if outcome.exception() is None:
-        close = getattr(outcome.result(), "close", None)
-        if close is not None:
-            with suppress(Exception):  # nobody gets it, either
-                close()

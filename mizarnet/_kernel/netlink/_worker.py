@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import ParamSpec, TypeVar
@@ -17,7 +17,7 @@ from mizarnet._kernel.jobs import carried, is_whole
 from mizarnet._kernel.netlink._syscalls import enter_netns
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, netns_of_thread
 from mizarnet._kernel.rtnetlink import Rtnl
-from mizarnet._kernel.threads import fulfil, start
+from mizarnet._kernel.threads import Pending, start
 from mizarnet.errors import LockTimeoutError, NetlinkError, NetnsNotFoundError
 
 P = ParamSpec("P")
@@ -44,7 +44,7 @@ class Worker:
         self.netns: Netns = handle.netns
         self.users = 0
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        ready: Future[None] = Future()
+        ready: Pending[None] = Pending()
         # daemon: waiting for the kernel's rtnl lock cannot be interrupted, and must not hold up exit.
         self._thread = threading.Thread(
             target=self._live,
@@ -52,16 +52,17 @@ class Worker:
             name=f"mizarnet-netns-{self.netns.inode}",
             daemon=True,
         )
-        start(self._thread)
         try:
+            start(self._thread)
+            ready.wait()
             ready.result()
         except BaseException:
             self._jobs.put(None)  # if it is a signal that ends the wait: nobody else knows of the thread
             raise
 
-    def _live(self, fd: int, ready: Future[None]) -> None:
-        fulfil(ready, partial(self._settle, fd))
-        if ready.exception() is not None:
+    def _live(self, fd: int, ready: Pending[None]) -> None:
+        ready.fulfil(partial(self._settle, fd))
+        if ready.error is not None:
             return
         with self.rtnl:
             while (job := self._jobs.get()) is not None:
@@ -93,11 +94,11 @@ class Worker:
             handle.close()
         return None
 
-    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
         """Queue a call; never blocks, and safe inside a finaliser."""
-        future: Future[T] = Future()
-        self._jobs.put(partial(fulfil, future, carried(partial(function, *args, **kwargs))))
-        return future
+        pending: Pending[T] = Pending()
+        self._jobs.put(partial(pending.fulfil, carried(partial(function, *args, **kwargs))))
+        return pending
 
     def stop(self) -> None:
         """Tell the thread to end after what is queued, and wait for it."""
@@ -110,7 +111,7 @@ class Worker:
         self.rtnl.close()
 
 
-def outcome(future: Future[T], *, timeout: float) -> T:
+def await_call(pending: Pending[T], *, timeout: float) -> T:
     """Wait for a queued call and return its result or raise its error.
 
     A call that has begun may change something. As a step of a verb it is waited for, however long the kernel takes:
@@ -121,21 +122,19 @@ def outcome(future: Future[T], *, timeout: float) -> T:
         NetlinkError: It only reads, started and did not end in time (errno ETIMEDOUT); it goes on in the background.
     """
     try:
-        return future.result(timeout)
-    except TimeoutError:
-        if future.done() and not future.cancelled():
-            return future.result()
-        if future.cancel():
-            raise LockTimeoutError(f"not started within {timeout:g} s: {_REASON}", timeout=timeout) from None
-        if is_whole():
-            return future.result()
+        if pending.wait(timeout):
+            return pending.result()
+        if pending.cancel():
+            raise LockTimeoutError(f"not started within {timeout:g} s: {_REASON}", timeout=timeout)
+        if pending.wait(math.inf if is_whole() else 0):
+            return pending.result()
         raise NetlinkError(
             f"call in a network namespace, {timeout:g} s",
             errno=errno.ETIMEDOUT,
             hint=f"{_REASON}; the call goes on and its outcome is unknown",
-        ) from None
+        )
     finally:
-        del future  # the error's traceback refers to this frame
+        del pending  # the error's traceback refers to this frame
 
 
 class _Registry:

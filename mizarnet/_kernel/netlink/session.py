@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import ParamSpec, Self, TypeVar
 
 from mizarnet._kernel.closing import Owner, refuse_forked
-from mizarnet._kernel.netlink._worker import Worker, outcome, registry
+from mizarnet._kernel.netlink._worker import Worker, await_call, registry
 from mizarnet._kernel.netlink.netns import Netns, NetnsHandle, is_current, resolve
 from mizarnet._kernel.rtnetlink import Answer, Flag, Request, Rtm
+from mizarnet._kernel.threads import Pending
 from mizarnet._model.specs import NetnsLike
 from mizarnet.errors import ClosedError
 
@@ -83,13 +83,13 @@ class Session(Owner):
         if self._worker.is_current_thread() and not self._closed:
             refuse_forked(self._pid, "session")
             return function(*args, **kwargs)
-        future = self.begin(function, *args, **kwargs)
+        begun = self.begin(function, *args, **kwargs)
         try:
-            return outcome(future, timeout=self._timeout)
+            return await_call(begun, timeout=self._timeout)
         finally:
-            del future  # the error's traceback refers to this frame
+            del begun  # the error's traceback refers to this frame
 
-    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def begin(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Pending[T]:
         """Queue a call inside the namespace, whose end the caller waits for.
 
         Raises:

@@ -29,10 +29,11 @@ def side_by_side(session: Session, works: Iterable[Callable[[Session], None]]) -
     with ExitStack() as stack:
         lanes = [stack.enter_context(lane) for lane in _lanes(session, min(len(queue), _MOST))]
         begun = [lane.begin(_drain, queue, lane) for lane in lanes]
-        errors = [future.exception() for future in begun]
+        for each in begun:
+            each.wait()
         _drain(queue, session)  # nothing is left for it, unless there is no lane
-        for error in filter(None, errors):
-            raise error
+        for each in begun:
+            each.result()
 
 
 def _lanes(session: Session, count: int) -> Iterator[Session]:

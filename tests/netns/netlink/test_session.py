@@ -19,6 +19,8 @@ import pytest
 
 from mizarnet._kernel.netlink import Session, create_netns, delete_netns, get_link, read_sysctl, write_sysctl
 from mizarnet.errors import ClosedError, ForkedError, LockTimeoutError, NetlinkError
+from tests.support.process import in_child
+from tests.support.steps import each_step
 
 
 def inode() -> int:
@@ -195,6 +197,20 @@ def test_a_call_that_takes_too_long(new_name: Callable[[], str]) -> None:
         release.set()
     assert pickle.loads(pickle.dumps(caught.value)).errno == caught.value.errno
     assert refused.value.timeout == 0.05
+
+
+def test_an_interrupt_at_any_step_of_a_call_leaves_the_thread_to_others(session: Session) -> None:
+    for _ in each_step(lambda: session.run(inode)):
+        assert session.run(inode) == session.netns.inode
+
+
+def test_an_interrupt_at_any_step_of_opening_leaves_a_namespace_that_others_open(session: Session) -> None:
+    def check() -> None:
+        for _ in each_step(lambda: Session.open(session.netns.path).close()):
+            with Session.open(session.netns.path) as other:
+                assert other.run(inode) == session.netns.inode
+
+    in_child(check)
 
 
 FORK = """
