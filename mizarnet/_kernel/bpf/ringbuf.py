@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno as _errno
 import select
+import threading
+from collections.abc import Callable
 
 from mizarnet._kernel.bpf._lib import CData, check, failure, ffi, lib
 from mizarnet._kernel.bpf._log import listening
@@ -29,7 +31,8 @@ class _Basket:
 class RingBuffer(Owner):
     """Reads the records of a ring buffer map. A ring has one reader: two would take records from each other.
 
-    Waits for records with `poll`, or with any event loop on `fileno`. Not for use by two threads at once.
+    Waits for records with `poll`, or with any event loop on `fileno`. Not for use by two threads at once, but any may
+    close it: what a call still uses ends with that call.
     """
 
     def __init__(self, ring: Map, *, limit: int = 65536) -> None:
@@ -44,6 +47,7 @@ class RingBuffer(Owner):
         self._name = ring.name
         self._basket = _Basket(limit)
         self._context = ffi.new_handle(self._basket)
+        self._using = threading.Lock()  # held by the call that reads, and for ever by who has freed it
         self._fd = Fd.copy_of(ring.fileno(), what=f"ring buffer {ring.name!r}")
         with listening() as said:
             reader = lib.ring_buffer__new(self._fd.fileno(), lib.mzn_sample, self._context, ffi.NULL)
@@ -74,7 +78,7 @@ class RingBuffer(Owner):
         Raises:
             ClosedError: It was closed.
         """
-        return self._gather(lib.ring_buffer__consume(self._open()))
+        return self._gather(lib.ring_buffer__consume)
 
     def poll(self, timeout: float) -> list[bytes]:
         """Wait up to ``timeout`` seconds for records; empty if none came, or a signal did.
@@ -82,11 +86,15 @@ class RingBuffer(Owner):
         Raises:
             ClosedError: It was closed.
         """
-        return self._gather(lib.ring_buffer__poll(self._open(), round(max(timeout, 0) * 1000)))
+        return self._gather(lib.ring_buffer__poll, round(max(timeout, 0) * 1000))
 
     def _release(self) -> None:
-        lib.ring_buffer__free(self._reader)
+        self._free()
         self._fd.close()
+
+    def _free(self) -> None:
+        if self._using.acquire(blocking=False):
+            lib.ring_buffer__free(self._reader)
 
     def __repr__(self) -> str:
         return f"RingBuffer({self._name!r}{', closed' if self._closed else ''})"
@@ -96,7 +104,18 @@ class RingBuffer(Owner):
             raise ClosedError(f"ring buffer {self._name!r} is closed")
         return self._reader
 
-    def _gather(self, result: int) -> list[bytes]:
+    def _gather(self, read: Callable[..., int], *arguments: int) -> list[bytes]:
+        reader = self._open()
+        if not self._using.acquire(blocking=False):
+            return []  # it was closed just now, or a call that this one interrupts takes them
+        try:
+            return self._taken(read(reader, *arguments))
+        finally:
+            self._using.release()
+            if self._closed:
+                self._free()
+
+    def _taken(self, result: int) -> list[bytes]:
         records, self._basket.records = self._basket.records, []
         error, self._basket.error = self._basket.error, None
         if error is not None:

@@ -102,6 +102,34 @@ def test_errors_in_between_are_not_lost(sample: Object, monkeypatch: pytest.Monk
         assert ring.consume() == records(70)
 
 
+def test_a_ring_that_is_closed_during_a_call_is_freed_after_it(
+    sample: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, or by the handler of a signal."""
+
+    def close(data: memoryview) -> bytes:
+        ring.close()
+        return b"".join((data,))
+
+    ring = RingBuffer(sample.maps["events"])
+    send(sample, 60, 70, 80)
+    monkeypatch.setattr("mizarnet._kernel.bpf.ringbuf.bytes", close, raising=False)
+    assert ring.consume() == records(60, 70, 80)
+    with pytest.raises(ClosedError):
+        ring.consume()
+
+
+def test_a_call_during_a_call_takes_nothing_from_it(sample: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(data: memoryview) -> bytes:
+        assert ring.consume() == []
+        return b"".join((data,))
+
+    with RingBuffer(sample.maps["events"]) as ring:
+        send(sample, 60, 70)
+        monkeypatch.setattr("mizarnet._kernel.bpf.ringbuf.bytes", read, raising=False)
+        assert ring.consume() == records(60, 70)
+
+
 def test_a_ring_can_be_made_and_others_see_what_is_in_it(sample: Object) -> None:
     with Map.create_ring("made", 1 << 16) as made, RingBuffer(made) as ring:
         assert (made.type, made.max_entries, made.name) == (MapType.RINGBUF, 1 << 16, "made")
