@@ -57,9 +57,11 @@ class Owner(Closing):
 
     def __del__(self) -> None:
         if not self._closed:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._closed = True
-            self._release_forgotten()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # the warning may be an error (-W error)
+                self._closed = True
+                self._release_forgotten()
 
 
 def refuse_forked(pid: int, what: str) -> None:

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An interrupt may cut a constructor off at any place: its object is finalised all the same."""
+"""What finalisers let go of: also where an interrupt cut a constructor off, and where warnings are errors."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
+import warnings
 from collections.abc import Iterator
 
+import pytest
+
 import mizarnet
+from mizarnet._kernel.closing import Owner
 
 
 def _finalised() -> Iterator[type]:
@@ -20,6 +24,23 @@ def _finalised() -> Iterator[type]:
                 and not inspect.isabstract(found)
             ):
                 yield found
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_was_forgotten_is_let_go_of_though_warnings_are_errors() -> None:
+    released: list[bool] = []
+
+    class Thing(Owner):
+        def __init__(self) -> None:
+            self._closed = False
+
+        def _release(self) -> None:
+            released.append(True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Thing()
+    assert released == [True]
 
 
 def test_an_object_of_which_nothing_was_made_can_be_finalised() -> None:
