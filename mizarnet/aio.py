@@ -42,10 +42,12 @@ def call(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Coro
     A task that is cancelled, also by ``asyncio.timeout`` or by the end of ``asyncio.run``, gets its ``CancelledError``
     when the call has ended. A call that still waits for its turn never begins. One that waits for the host's lock gives
     up. ``Endpoint.create_many`` ends after the endpoint that it is at, ``delete_many`` after up to 256 that it deletes
-    together. Any other call comes to its end. What it returned, such as the handle of a tunnel, is closed if it can be.
+    together, ``Events.read`` and ``Events.write_pcapng`` within 0.1 s. Any other call comes to its end. What it
+    returned, such as the handle of a tunnel, is closed if it can be.
 
     Args:
-        function: Any function or method that blocks.
+        function: Any function or method that blocks. ``next`` needs a default: no coroutine can raise
+            ``StopIteration``, which becomes a ``RuntimeError``.
         args: Its arguments.
         kwargs: Its keyword arguments.
 

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Self, final
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints
 from mizarnet._datapath.readers import LEASE, ReaderPlace, new_owner
+from mizarnet._kernel.bpf import Fd
 from mizarnet._kernel.closing import Owner, refuse_forked
+from mizarnet._kernel.jobs import stopping, whole
 from mizarnet._kernel.refusals import explained
-from mizarnet._kernel.threads import Pending, start
-from mizarnet._model import arguments, pcapng
+from mizarnet._kernel.threads import Gate, Pending, start
+from mizarnet._model import arguments, layouts, pcapng
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.described import Described
 from mizarnet._model.enumerations import Limit, Program
@@ -40,9 +42,12 @@ _TICK = 0.05
 """Time in seconds after which events are noticed, at most: programs wake nobody."""
 _RENEWAL = LEASE / 1e9 / 4
 """Time in seconds after which a lease is renewed."""
-_LONGEST = 86400.0
-"""Time in seconds that is waited at once; the kernel takes no more than 24 days."""
+_LATE = 0.1
+"""Time in seconds by which a reader that waits notices its end, at most."""
+_IN_TURN = 64
+"""Events that a task gets before others of its loop have their turn: a millisecond's work."""
 _MOST_KNOWN = 4096  # endpoints whose names are kept
+_slot, _instance = layouts.EVENT.reader("slot"), layouts.EVENT.reader("endpoint")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -51,10 +56,10 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 class Events(Described, Owner):
     """What becomes of frames on one host, told by the programs as it happens. Made by :meth:`TransitAgent.events`.
 
-    It is for one thread at a time, and needs its agent's handle to stay open. Up to four readers of an agent get events
-    at a time, each those that it asked for. Frames do not wait for readers: an event for which there is no room is
-    counted in :attr:`lost`. A thread of this library says twice a second that the reader is still there; a process that
-    is killed or stopped counts for two seconds more.
+    It is for one thread at a time, though any, and the handler of a signal, may close it. It needs its agent's handle
+    to stay open. Up to four readers of an agent get events at a time, each those that it asked for. Frames do not wait
+    for readers: an event for which there is no room is counted in :attr:`lost`. A thread of this library says twice a
+    second that the reader is still there; a process that is killed or stopped counts for two seconds more.
 
     Attributes:
         drops: Whether it is told of frames that were dropped.
@@ -88,18 +93,20 @@ class Events(Described, Owner):
         self._place = place
         self._at = at
         self._pid = os.getpid()
-        self._pending: deque[Event] = deque()
+        self._records: deque[bytes] = deque()
+        self._date = place.clock.dates()
         self._known: dict[int, Whose] = {}
-        self._fresh: set[int] = set()
+        self._given = 0
         self._waiting: set[asyncio.Future[None]] = set()
         self._lost = self._unknown = 0
         with explained("make an event descriptor"):
-            self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._signal = Fd(descriptor, what="event descriptor")
         self._keeper = _Keeper(datapath, place, self._signal)
         try:
             self._keeper.start()
         except BaseException:
-            os.close(self._signal)
+            self._signal.close()
             raise
         self._closed = False
 
@@ -121,7 +128,7 @@ class Events(Described, Owner):
             if timeout is None
             else time.monotonic() + arguments.check_seconds(timeout, argument="timeout")
         )
-        while (event := self._take()) is None:
+        while (event := self._take()) is None and not stopping():
             left = None if limit is None else limit - time.monotonic()
             if left is not None and left <= 0:
                 return None
@@ -133,7 +140,12 @@ class Events(Described, Owner):
         return self
 
     def __next__(self) -> Event:
-        event = None if self._closed else self.read()
+        try:
+            event = self.read()
+        except ClosedError:
+            event = None
+            if not self._closed:  # it is the agent's handle that was closed
+                raise
         if event is None:
             raise StopIteration
         return event
@@ -146,19 +158,23 @@ class Events(Described, Owner):
         import asyncio  # takes its time, which only those shall pay who use it
 
         while True:
-            if not self._pending:
+            if not (self._records and self._given % _IN_TURN):
                 await asyncio.sleep(0)  # in a flood there is always more: other tasks have their turn
-            if self._closed:
-                raise StopAsyncIteration
-            event = self._take()
+            try:
+                event = self._take()
+            except ClosedError:
+                if self._closed:
+                    raise StopAsyncIteration from None
+                raise
             if event is not None:
+                self._given += 1
                 return event
             await self._come(asyncio.get_running_loop())
 
     def fileno(self) -> int:
         """Descriptor that becomes readable within 0.05 s after an event, and stays so until all of them are read."""
         self._refuse_unusable()
-        return self._signal
+        return self._signal.fileno()
 
     @property
     def lost(self) -> int:
@@ -168,6 +184,7 @@ class Events(Described, Owner):
         package have a verdict that this one does not know. Frames that ``sample`` leaves out are not among them.
         """
         if not self._closed:
+            self._refuse_unusable()
             self._lost = self._place.lost()
         return self._lost + self._unknown
 
@@ -204,13 +221,13 @@ class Events(Described, Owner):
         with explained(f"write {where!r}"), open(where, "wb") as file:
             file.write(_beginning(self._at))
             file.flush()
-            while written != count:
+            while written != count and not stopping():
                 event = self.read(None if limit is None else max(limit - time.monotonic(), 0))
                 if event is None:
                     break
                 file.write(_block(event))
                 written += 1
-                if not self._pending:
+                if not self._records:
                     file.flush()
                     if limit is not None and time.monotonic() >= limit:
                         break  # there may always be more
@@ -226,49 +243,54 @@ class Events(Described, Owner):
     def _take(self) -> Event | None:
         """The next event that is there; raises what ended the reader when there is none."""
         self._refuse_unusable()
-        if not self._pending:
+        if not self._records and self._place.ring.has_records():
             self._drain()
-        event = self._pending.popleft() if self._pending else None
+        event = self._unpack()
         if event is None:
             self._keeper.refuse_ended()
-        if not self._pending and not self._place.ring.has_records():
+        if not self._records and not self._place.ring.has_records():
             self._calm()
         return event
 
     def _calm(self) -> None:
-        with suppress(BlockingIOError):
-            os.eventfd_read(self._signal)
+        with suppress(OSError):  # it is calm, or closed
+            os.eventfd_read(self._signal.fileno())
         if self._keeper.failure is not None:  # which is signalled once, and may have come meanwhile
-            os.eventfd_write(self._signal, 1)
+            _call(self._signal)
 
+    @whole
     def _drain(self) -> None:
-        self._fresh.clear()
+        """Take what the ring has, of which the exception of a signal handler loses nothing on another thread."""
         if len(self._known) > _MOST_KNOWN:
             self._known.clear()
-        date = self._place.clock.dates()
-        for each in self._place.ring.consume():
-            event = unpack_event(each, at=self._at, date=date, whose=self._whose)
-            if event is None:
-                self._unknown += 1
-            else:
-                self._pending.append(event)
-        if self._pending:
-            os.eventfd_write(self._signal, 1)
+        self._date = self._place.clock.dates()
+        self._records.extend(self._place.ring.consume())
+        for slot, instance in {(_slot(each), _instance(each)) for each in self._records}:
+            self._learn(slot, instance)
+        if self._records:
+            _call(self._signal)
 
-    def _whose(self, slot: int, instance: int) -> Whose | None:
-        """An endpoint, read once for all events that are taken together; one that is gone, as it was known."""
-        if instance not in self._fresh:
-            self._fresh.add(instance)
-            with suppress(MizarnetError):
-                found = self._place.whose(slot, instance)
-                if found is not None:
-                    self._known[instance] = Whose(found.name, found.labels)
-        return self._known.get(instance)
+    def _learn(self, slot: int, instance: int) -> None:
+        """Read an endpoint, once for all events that are taken together; one that is gone stays as it was known."""
+        with suppress(MizarnetError):
+            found = self._place.whose(slot, instance)
+            if found is not None:
+                self._known[instance] = Whose(found.name, found.labels)
+
+    def _unpack(self) -> Event | None:
+        """The next event of those that were taken out of the ring: one at a time, which does not hold up a loop."""
+        while self._records:
+            event = unpack_event(self._records[0], at=self._at, date=self._date, whose=self._known.get)
+            self._records.popleft()
+            if event is not None:
+                return event
+            self._unknown += 1
+        return None
 
     def _wait(self, seconds: float | None) -> None:
         waiting = select.poll()
         waiting.register(self._signal, select.POLLIN)
-        waiting.poll(None if seconds is None else max(1, min(seconds, _LONGEST) * 1000))
+        waiting.poll(max(1, min(_LATE if seconds is None else seconds, _LATE) * 1000))
 
     async def _come(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until there is something to read, or the reader is closed."""
@@ -288,11 +310,16 @@ class Events(Described, Owner):
 
     def _leave_loop(self) -> None:
         """Before the descriptor is closed: a loop that still knew it would mistake for it another one of its number."""
-        for each in self._waiting:
+        for each in [*self._waiting]:
             loop = each.get_loop()
             with suppress(RuntimeError):  # it was closed, and nobody waits any more
                 loop.remove_reader(self._signal)
-                loop.call_soon(_set, each)
+                loop.call_soon_threadsafe(_set, each)
+
+    @whole
+    def close(self) -> None:
+        """Give the place up; again is harmless. Who reads or waits comes to the end of the iteration."""
+        super().close()
 
     def _release(self) -> None:
         with suppress(MizarnetError):
@@ -336,14 +363,14 @@ class _Keeper:
         failure: What ended the reader; None: it goes on.
     """
 
-    def __init__(self, datapath: DataPath, place: ReaderPlace, signal: int) -> None:
+    def __init__(self, datapath: DataPath, place: ReaderPlace, signal: Fd) -> None:
         self.failure: BaseException | None = None
         self._trace: TracebackType | None = None
         self._datapath = datapath
         self._place = place
         self._signal = signal
         self._asked: Pending[int] | None = None
-        self._ending = threading.Event()
+        self._ending = Gate()
         self._thread = threading.Thread(target=self._run, name="mizarnet-events", daemon=True)
 
     def start(self) -> None:
@@ -352,7 +379,7 @@ class _Keeper:
 
     def end(self) -> None:
         """Have it end soon."""
-        self._ending.set()
+        self._ending.open()
 
     def refuse_ended(self) -> None:
         """Raises what ended the reader, if anything did: without the frames of those to whom it was raised before."""
@@ -369,11 +396,11 @@ class _Keeper:
             self._keep()
         except BaseException as error:  # whatever it is: what the reader uses stays until it is closed
             self._trace, self.failure = error.__traceback__, error
-            os.eventfd_write(self._signal, 1)
+            _call(self._signal)
             self._ending.wait()
         finally:
             self._place.close()
-            os.close(self._signal)
+            self._signal.retire()  # nothing else gets its number while a call has it in hand
 
     def _keep(self) -> None:
         due = time.monotonic() + _RENEWAL
@@ -383,7 +410,7 @@ class _Keeper:
                 due = time.monotonic() + _RENEWAL
             self._refuse_stale()
             if self._place.ring.has_records():
-                os.eventfd_write(self._signal, 1)
+                _call(self._signal)
 
     def _renew(self) -> None:
         if self._asked is None:
@@ -398,6 +425,12 @@ class _Keeper:
         asked, self._asked = self._asked, None
         if asked.result() != self._place.meta_id:
             raise StaleHandleError("the agent of this reader was replaced", hint="agent.events() again")
+
+
+def _call(signal: Fd) -> None:
+    """Make the descriptor readable."""
+    with suppress(OSError):  # its reader was closed meanwhile
+        os.eventfd_write(signal.fileno(), 1)
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -111,7 +111,7 @@ class Event(Described):
 
 
 def unpack_event(
-    data: bytes, *, at: str, date: Callable[[int], datetime], whose: Callable[[int, int], Whose | None]
+    data: bytes, *, at: str, date: Callable[[int], datetime], whose: Callable[[int], Whose | None]
 ) -> Event | None:
     """An event of a packed ``mzn_event``; None: programs of a newer version have a verdict that this one does not know.
 
@@ -119,7 +119,7 @@ def unpack_event(
         data: Packed event.
         at: Name of the host.
         date: Date of a moment of the kernel's clock, in nanoseconds.
-        whose: Endpoint of an instance, with its slot; None: it is gone.
+        whose: Endpoint of an instance; None: it is gone.
     """
     found = layouts.Event.unpack(data)
     if found.verdict not in _VERDICTS:
@@ -127,7 +127,7 @@ def unpack_event(
     frame = found.data[: found.captured]
     protocol = _protocol(found, frame)
     ports = _ports(frame, found.payload) if protocol in _WITH_PORTS else (None, None)
-    owner = whose(found.slot, found.endpoint) if found.endpoint else None
+    owner = whose(found.endpoint) if found.endpoint else None
     return Event(
         at=at,
         time=date(found.time),

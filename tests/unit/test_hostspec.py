@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from importlib.resources import files
@@ -191,7 +192,12 @@ def test_the_constructor_judges_and_converts() -> None:
             mz.HostSpec(**sections)
 
 
-@pytest.mark.parametrize("path", [5, None, b"x.toml", "a\0b", "\ud800"])
+class NoPath(os.PathLike[str]):
+    def __fspath__(self) -> str:
+        return 7  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("path", [5, None, b"x.toml", "a\0b", "\ud800", NoPath()])
 def test_what_can_be_no_path_is_refused(path: Any) -> None:
     for read in (mz.HostSpec.load, mz.HostSpec.fleet):
         with pytest.raises((mz.InvalidTypeError, mz.InvalidValueError)) as told:

@@ -15,6 +15,7 @@ from mizarnet._kernel.bpf._qdisc import query_filters as query_filters
 from mizarnet._kernel.bpf.btf import Member as Member
 from mizarnet._kernel.bpf.btf import StructLayout as StructLayout
 from mizarnet._kernel.bpf.clsact import ClsactPlace as ClsactPlace
+from mizarnet._kernel.bpf.fd import Fd as Fd
 from mizarnet._kernel.bpf.features import YES as YES
 from mizarnet._kernel.bpf.features import Feature as Feature
 from mizarnet._kernel.bpf.features import has_btf as has_btf

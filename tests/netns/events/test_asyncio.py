@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import runpy
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 
 import mizarnet as mz
 from mizarnet._model.enumerations import Limit
+from mizarnet.events import _IN_TURN
 from tests.netns.events.senders import SOON, frame_of, send
 from tests.support.process import in_child
+from tests.support.traffic import send_raw
 from tests.world import Container
 
 
@@ -26,6 +29,10 @@ async def first(events: mz.Events, count: int) -> list[mz.Event]:
         if len(found) == count:
             break
     return found
+
+
+def write(events: mz.Events) -> object:
+    return events.write_pcapng(os.devnull)
 
 
 def test_they_come_to_a_loop_as_they_do_to_a_thread(one: Container) -> None:
@@ -145,6 +152,54 @@ def test_other_tasks_have_their_turn_though_there_is_always_more(one: Container)
                 send(one, frame_of(one))
             counting.cancel()
             assert turns >= 9
+
+    asyncio.run(main())
+
+
+def test_other_tasks_have_their_turn_though_many_are_there(one: Container) -> None:
+    many, turns = 3 * _IN_TURN, 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        with one.host.agent.events() as events, one.packet_socket() as raw:
+            for _ in range(many):
+                send_raw(raw, frame_of(one))
+            counting = asyncio.create_task(count())
+            assert len(await first(events, many)) == many
+            counting.cancel()
+
+    asyncio.run(main())
+    assert turns >= 3
+
+
+def test_a_task_ends_when_another_thread_closes_the_reader(one: Container) -> None:
+    async def main() -> None:
+        events = one.host.agent.events()
+        reading = asyncio.create_task(first(events, 1))
+        await asyncio.sleep(0.1)
+        await mz.aio.call(events.close)
+        assert await asyncio.wait_for(reading, SOON) == []
+
+    for debug in (False, True):
+        asyncio.run(main(), debug=debug)
+
+
+@pytest.mark.parametrize("call", [mz.Events.read, next, write])
+def test_a_call_that_waits_ends_when_its_task_is_cancelled(
+    one: Container, call: Callable[[mz.Events], object]
+) -> None:
+    async def main() -> None:
+        with one.host.agent.events() as events:
+            waiting = asyncio.create_task(mz.aio.call(call, events))
+            await asyncio.sleep(0.1)
+            waiting.cancel()
+            await asyncio.wait((waiting,), timeout=SOON)
+            assert waiting.cancelled()
 
     asyncio.run(main())
 

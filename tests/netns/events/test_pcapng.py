@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from mizarnet import events as events_module
 from tests.netns.events.senders import NOBODY, frame_of, send
 from tests.support.depth import FULL
 from tests.world import BLUE, Container
+
+
+class NoPath(os.PathLike[str]):
+    def __fspath__(self) -> str:
+        return 7  # type: ignore[return-value]
 
 
 def test_frames_are_read_back_with_what_is_said_of_them(one: Container, tmp_path: Path) -> None:
@@ -64,6 +70,8 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_tree(one: Container, t
             events.write_pcapng(tmp_path / "x", count=0)
         with pytest.raises(mz.InvalidTypeError, match="path"):
             events.write_pcapng(7, seconds=0)
+        with pytest.raises(mz.InvalidTypeError, match="path"):
+            events.write_pcapng(NoPath(), seconds=0)
         for no_path in ("a\0b", "\ud800"):
             with pytest.raises(mz.InvalidValueError, match="path"):
                 events.write_pcapng(no_path, seconds=0)

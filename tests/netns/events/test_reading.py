@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import itertools
 import select
+import signal
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +23,8 @@ from mizarnet._model.codec import u32
 from tests.frames import BROADCAST, arp, ethernet
 from tests.netns.events.senders import NOBODY, SOON, frame_of, send
 from tests.support.listener import NOBODY as NO_READER
-from tests.support.process import finish, heard, run_python, start_python
+from tests.support.process import finish, heard, in_child, run_python, start_python
+from tests.support.steps import ends_at
 from tests.support.traffic import assert_ping, send_raw
 from tests.support.wait import wait_until
 from tests.world import BLUE, GREEN, Container, Host
@@ -356,6 +360,61 @@ def test_it_is_gone_through_until_it_is_closed(one: Container) -> None:
     with pytest.raises(mz.ClosedError):
         events.read()
     assert events.lost == 0
+
+
+def test_its_iteration_ends_when_another_thread_closes_it(one: Container) -> None:
+    events, found = one.host.agent.events(), deque[mz.Event]()
+    reading = threading.Thread(target=lambda: found.extend(events), daemon=True)
+    reading.start()
+    send(one, frame_of(one))
+    wait_until(lambda: found, "it reads")
+    events.close()
+    reading.join(SOON)
+    assert not reading.is_alive()
+
+
+def test_its_iteration_ends_when_the_handler_of_a_signal_closes_it(one: Container) -> None:
+    events = one.host.agent.events()
+    before = signal.signal(signal.SIGALRM, lambda *_: events.close())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        assert [*events] == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupt_at_any_step_of_reading_loses_at_most_what_it_was_about_to_give(one: Container) -> None:
+    frame, many = frame_of(one), 20
+    with one.host.agent.events() as events:
+        for step in itertools.count():
+            flood(one, frame, many)
+            is_one = ends_at(step, lambda: events.read(timeout=0))
+            left = sum(1 for _ in iter(lambda: events.read(timeout=0), None))
+            assert left >= many - 1, step
+            if not is_one:
+                break
+        assert events.lost == 0
+
+
+def test_an_interrupt_at_any_step_of_closing_leaves_no_reader(one: Container) -> None:
+    for step in itertools.count():
+        events = one.host.agent.events()
+        is_one = ends_at(step, events.close)
+        events.close()
+        assert not [each for each in threading.enumerate() if each.name == "mizarnet-events"], step
+        assert all(each.owner == 0 for each in places(one.host)), step
+        if not is_one:
+            break
+
+
+def test_a_child_made_by_fork_has_no_reader(one: Container) -> None:
+    def check() -> None:
+        for use in (lambda: events.read(timeout=0), events.fileno, lambda: events.lost):
+            with pytest.raises(mz.ForkedError):
+                use()
+
+    with one.host.agent.events() as events:
+        in_child(check)
 
 
 @pytest.mark.parametrize(("timeout", "error"), [(-1, mz.InvalidValueError), ("1", mz.InvalidTypeError)])
