@@ -312,10 +312,24 @@ def check_prefix(value: str | IPNetwork, *, argument: str = "prefix") -> IPNetwo
 
 
 def check_netns(value: str | os.PathLike[str]) -> str:
-    """A network namespace: a name under ``/run/netns``, or another path."""
+    """A network namespace: a name under ``/run/netns``, or another path, from the root."""
     netns = check_str(_text_of(value, argument="netns", what="a name or a path"), argument="netns")
-    for directory in (NETNS_DIRECTORY, f"/var{NETNS_DIRECTORY}"):
-        netns = netns.removeprefix(f"{directory}/")
+    if "/" in netns:
+        netns = _netns_path(netns)
     if netns in {"", ".", ".."} or len(netns.encode()) >= Limit.PATH_BYTES:
         raise InvalidValueError(f"netns {netns!r} cannot be a namespace", argument="netns", value=netns)
     return netns
+
+
+def _netns_path(path: str) -> str:
+    """A path from the root, or a name if it is one of a namespace that has a name."""
+    if not path.startswith("/"):
+        try:
+            path = check_str(f"{os.getcwd()}/{path}", argument="netns")
+        except OSError:
+            text = f"netns {path!r} is relative to a working directory that is gone"
+            raise InvalidValueError(text, argument="netns", value=path) from None
+    # What is before ".." may be a link, which leads elsewhere.
+    whole = "/" + "/".join(part for part in path.split("/") if part not in {"", "."})
+    directory, _, name = whole.rpartition("/")
+    return name if directory in {NETNS_DIRECTORY, f"/var{NETNS_DIRECTORY}"} else whole

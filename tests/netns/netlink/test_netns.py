@@ -26,6 +26,7 @@ from mizarnet._kernel.netlink import (
     resolve,
 )
 from mizarnet._kernel.rtnetlink import Answer, Request, Rtm, Rtnl
+from mizarnet._model.arguments import check_netns
 from mizarnet.errors import (
     ClosedError,
     ExistsError,
@@ -56,6 +57,37 @@ def test_what_can_be_no_name_is_refused(value: str) -> None:
 def test_wrong_types_are_refused(value: object) -> None:
     with pytest.raises(InvalidTypeError):
         resolve(value)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # the point of the test
+
+
+@pytest.mark.parametrize(
+    ("given", "checked", "path"),
+    [
+        ("/run/netns/web", "web", "/run/netns/web"),
+        ("/var/run/netns/web", "web", "/run/netns/web"),
+        ("/run/netns//web", "web", "/run/netns/web"),
+        ("//run/./netns/web", "web", "/run/netns/web"),
+        ("./web", "web", "/run/netns/web"),
+        ("sub/web", "/run/netns/sub/web", "/run/netns/sub/web"),
+        ("/run/netns/sub/web", "/run/netns/sub/web", "/run/netns/sub/web"),
+        ("/run/netns/../web", "/run/netns/../web", "/run/netns/../web"),
+    ],
+)
+def test_a_path_is_the_same_wherever_it_is_read_later(
+    monkeypatch: pytest.MonkeyPatch, given: str, checked: str, path: str
+) -> None:
+    with monkeypatch.context() as there:
+        there.chdir("/run/netns")
+        assert check_netns(given) == checked
+    assert netns_path(checked) == path
+
+
+def test_a_path_from_a_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as there:
+        (tmp_path / "gone").mkdir()
+        there.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        with pytest.raises(InvalidValueError, match="working directory that is gone"):
+            check_netns("./web")
 
 
 @pytest.mark.parametrize(
