@@ -105,6 +105,17 @@ def _rebuild(cls: type[MizarnetError], message: str, facts: dict[str, Any]) -> M
     return cls(message, **facts)
 
 
+def _kept(fact: Any) -> Any:
+    """A fact as another process gets it: in words if it cannot leave this one, such as a generator that was given."""
+    import pickle
+
+    try:
+        pickle.dumps(fact)
+    except Exception:  # whatever an object of the caller's raises
+        return repr(fact)
+    return fact
+
+
 class MizarnetError(Exception):
     """Root of the tree: any error that mizarnet raises.
 
@@ -132,7 +143,7 @@ class MizarnetError(Exception):
         return {"error": type(self).__name__, "message": self.message, **facts}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self._facts)
+        return _rebuild, (type(self), self.message, {name: _kept(fact) for name, fact in self._facts.items()})
 
 
 class InvalidValueError(MizarnetError, ValueError):

@@ -53,6 +53,12 @@ def facts(error: MizarnetError) -> dict[str, str]:
     return {name: repr(value) for name, value in vars(error).items() if not name.startswith("__")}
 
 
+def test_a_fact_that_cannot_leave_the_process_goes_in_words() -> None:
+    generator = (each for each in ())
+    copy = pickle.loads(pickle.dumps(errors.InvalidValueError("m", argument="ip", value=generator)))
+    assert (copy.argument, copy.value) == ("ip", repr(generator))
+
+
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_an_error_survives_pickling_with_its_facts(error: MizarnetError) -> None:
     copy = pickle.loads(pickle.dumps(error))
