@@ -6,6 +6,7 @@ Modules that creating one does not need are imported where they are used: a fres
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, Self, final, overload
@@ -284,16 +285,22 @@ class Endpoint(Described):
 
         Args:
             agent: Transit agent of the host.
-            specs: Specifications of the endpoints.
+            specs: Specifications of the endpoints, each of another name.
 
         Returns:
             The endpoints, in the order of ``specs``.
 
         Raises:
+            InvalidValueError: Two endpoints have one name; none was created.
             BulkError: Some endpoints were not created; ``failed`` has their errors by name.
         """
         given = arguments.check_items(specs, argument="specs", what="EndpointSpec")
         wanted = [_specification(spec, {}) for spec in given]
+        counted = Counter(spec.name for spec in wanted)
+        for name, count in counted.items():
+            if count > 1:
+                text = f"{count} of the endpoints are called {name!r}"
+                raise InvalidValueError(text, argument="specs", value=name, hint="give each another name=")
         datapath_of(agent)  # one error for a wrong argument, instead of one for each endpoint
         made: dict[str, Self] = {}
         failed: dict[str, Exception] = {}
@@ -306,7 +313,7 @@ class Endpoint(Described):
                 failed[spec.name] = error
         if failed:
             raise _bulk_error("created", failed, [*made])
-        return [made[spec.name] for spec in wanted if spec.name in made]
+        return [*made.values()]
 
     @overload
     @classmethod

@@ -74,6 +74,16 @@ def test_a_router_asks_for_its_neighbours_at_once(world: World, disabled: int) -
     assert made() == (True, usable)
 
 
+def test_it_is_opened_by_its_name_or_by_an_address(web: Container) -> None:
+    agent = web.host.agent
+    for found in (mz.Endpoint.open(agent, "web"), mz.Endpoint.open(agent, vni=7, ip="10.0.0.1")):
+        assert found.spec == web.endpoint.spec
+    opened: Any = mz.Endpoint.open
+    for given in ({"vni": 7}, {"vni": 8}, {"ip": "10.0.0.1"}):
+        with pytest.raises(mz.InvalidTypeError, match="by name, or by vni= and ip="):
+            opened(agent, "web", **given)
+
+
 def test_creating_it_again_with_less_said_finds_it(web: Container) -> None:
     again = mz.Endpoint.create(web.host.agent, name="web", vni=7, ip="10.0.0.1/24", netns=web.namespace.name)
     assert not again.created

@@ -40,6 +40,15 @@ def test_create_many_goes_on_after_a_failure(world: World) -> None:
     assert [each.name for each in mz.Endpoint.list(agent)] == ["n1", "n2", "n4"]
 
 
+def test_create_many_refuses_two_of_one_name(world: World) -> None:
+    agent, namespace = world.hosts[0].agent, world.namespace("many")
+    specs = many(namespace, range(1, 3))
+    for twice in (specs[0], attrs.evolve(specs[1], name="n1")):
+        with pytest.raises(mz.InvalidValueError, match="2 of the endpoints are called 'n1'"):
+            mz.Endpoint.create_many(agent, [*specs, twice])
+    assert mz.Endpoint.list(agent, dead=True) == []
+
+
 def test_delete_many_ignores_what_is_not_there(world: World) -> None:
     agent, namespace = world.hosts[0].agent, world.namespace("many")
     made = mz.Endpoint.create_many(agent, many(namespace, range(1, 4)))
