@@ -7,12 +7,13 @@ import os
 import socket
 from contextlib import suppress
 from ipaddress import ip_interface
+from typing import Any
 
 import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet._kernel.netlink import Session, delete_address
+from mizarnet._kernel.netlink import Session, delete_address, list_addresses
 from mizarnet._model import codec
 from tests.frames import BROADCAST, arp, datagram, ethernet
 from tests.support.icmp import echo
@@ -117,6 +118,38 @@ def test_an_address_of_the_subnet_may_be_on_a_device_without_ethernet(world: Wor
     space.run("ip", "address", "add", "10.0.5.77/24", "dev", kind)
     assert made.endpoint.update(ip=["10.0.0.1/24", "10.0.5.1/24"]) == ("ip",)
     assert made.endpoint.check() == []
+
+
+@pytest.mark.parametrize("forwarding", [False, True])
+@pytest.mark.parametrize("own", ["fe80::ff:fe00:7/64", "fe80::ff:fe00:7"])
+@pytest.mark.parametrize("other", [[], ["10.0.0.1/24", "fd00::1/64"]])
+def test_an_address_may_be_the_devices_own_link_local_one(
+    world: World, forwarding: bool, own: str, other: list[str]
+) -> None:
+    near, far = world.hosts
+    spec: dict[str, Any] = {"vni": 7, "name": "web", "mac": "02:00:00:00:00:07", "forwarding": forwarding}
+    space = world.namespace("web")
+    web = world.tell(world.add(near, space, ip=[*other, own], **spec))
+    assert web.endpoint.check() == []
+    assert {each.ip for each in web.endpoint.state().addresses} == {
+        each.ip for each in web.endpoint.addresses
+    }
+    with Session.open(space.name) as session:
+        assert not any(each.tentative for each in list_addresses(session))
+    db = world.container(far, 7, ("10.0.0.2/24", "fe80::2/64"))
+    db.namespace.run("ping", "-6", "-c", "1", "-W", "9", "fe80::ff:fe00:7%eth0")
+    web.endpoint.update(ip="10.0.0.1/24")
+    web.endpoint.update(ip=["10.0.0.1/24", own])
+    assert web.endpoint.check() == []
+    assert not mz.Endpoint.create(near.agent, web.endpoint.spec).created
+    space.run("ip", "link", "set", "eth0", "down")
+    assert not mz.Endpoint.create(near.agent, web.endpoint.spec).created
+    assert web.endpoint.check() == []
+
+
+def test_a_prefix_that_the_kernel_makes_no_route_to(world: World) -> None:
+    web = world.container(world.hosts[0], 7, "0.1.2.3/8")
+    assert web.endpoint.check() == []
 
 
 def test_devices_may_have_names_that_are_no_text(world: World) -> None:

@@ -154,11 +154,12 @@ def _with_routes(
 
 def _addresses(record: Record, found: Iterable[Address]) -> Iterator[IPInterface]:
     own = {(each.packed, each.network.prefixlen): each for each in record.spec.ip}
+    asked = {each.packed for each in record.spec.ip}
     for address in found:
         known = own.get((address.packed, address.prefix_length))
         if known is not None:
             yield known
-        elif not address.is_link_local:
+        elif not address.is_link_local or address.packed in asked:
             yield address.interface
 
 
@@ -286,8 +287,12 @@ def _is_covered(prefix: IPNetwork, there: Iterable[IPNetwork]) -> bool:
 
 def _made_routes(record: Record) -> Iterator[Route]:
     for address in record.spec.ip:
-        if address.network.prefixlen < address.network.max_prefixlen:
-            yield Route(address.network, None)
+        network = address.network
+        # The kernel makes none to a prefix of IPv4 that begins at 0.0.0.0.
+        if network.prefixlen < network.max_prefixlen and (
+            network.version == 6 or int(network.network_address)
+        ):
+            yield Route(network, None)
     yield from in_order_of_making(record.spec.routes)
     for gateway in record.spec.gateway or ():
         if gateway.version in record.routed:
@@ -329,9 +334,8 @@ def complete(record: Record, link: Link, tunnel: TunnelHooks, *, netns: str | No
 
 def _configure(record: Record, session: Session, found: Configuration) -> None:
     if not found.link.up:
-        if routes_ipv6(record.spec):
-            with _unless_there():
-                give_link_local(session, found.link, record.mac)
+        if needs_link_local(record):
+            give_link_local(session, found.link, record.mac)
         bring_up(session, found.link, record)
     for address in _lost_addresses(record, found):
         with _unless_there():
@@ -423,24 +427,38 @@ def give_addresses(session: Session, link: Link, addresses: Iterable[IPInterface
 
 def _give_address(session: Session, link: Link, address: IPInterface) -> None:
     try:
-        add_address(session, link.ifindex, address, dad=False)
+        _add_address(session, link, address)
     except NetlinkError as refused:
         if refused.errno != errno.EACCES:  # IPv6 is off on the device
             raise
         _switch_ipv6_on(session, link)
+        _add_address(session, link, address)
+
+
+def _add_address(session: Session, link: Link, address: IPInterface) -> None:
+    try:
         add_address(session, link.ifindex, address, dad=False)
+    except NetlinkError as refused:
+        # A link-local one may have been given before the device was up, or be the kernel's own.
+        if refused.errno != errno.EEXIST or address.version == 4 or not address.is_link_local:
+            raise
 
 
-def routes_ipv6(spec: EndpointSpec) -> bool:
-    """Whether an endpoint may pass on IPv6 packets of others."""
-    return spec.forwarding and any(each.version == 6 for each in spec.ip)
+def needs_link_local(record: Record) -> bool:
+    """Whether a device is given its link-local address, before it is up.
+
+    If the endpoint may pass on IPv6 packets of others: the kernel asks for neighbours in that address's name for what
+    the namespace only passes on, and in no name at all while DAD is at it. A router's first packets would wait for two
+    seconds, and be lost on a busy machine. And if the address was asked for: the kernel's own, of which there can only
+    be one, would not be usable while DAD is at it.
+    """
+    spec = record.spec
+    routes = spec.forwarding and any(each.version == 6 for each in spec.ip)
+    return routes or _link_local(record.mac).ip in (each.ip for each in spec.ip)
 
 
 def give_link_local(session: Session, link: Link, mac: MacAddress) -> None:
     """Give a device that is down the IPv6 link-local address that the kernel would make of its MAC, without DAD.
-
-    The kernel asks for neighbours in that address's name for what the namespace only passes on, and in no name at all
-    while DAD is at it: a router's first packets would wait for two seconds, and be lost on a busy machine.
 
     Raises:
         KernelError: The kernel refused.
@@ -483,7 +501,8 @@ def take_addresses(session: Session, link: Link, record: Record, addresses: Iter
     """Take addresses from a device, as far as they are there, and nothing from those that stay, not for a moment.
 
     With a primary IPv4 address the kernel takes the secondary ones of its prefix, or their routes for a moment. So
-    these are primary ones, too, of a prefix of their own, while it goes.
+    these are primary ones, too, of a prefix of their own, while it goes. The link-local address that the device has
+    from the kernel, whoever asks for it, stays.
     """
     there = list_addresses(session, ifindex=link.ifindex)
     found = {address.interface for address in there}
@@ -492,7 +511,8 @@ def take_addresses(session: Session, link: Link, record: Record, addresses: Iter
     if stand_ins:  # a process died between the two
         _put_back(session, link, stand_ins)
         there = list_addresses(session, ifindex=link.ifindex)
-    gone = [address for address in there if address.interface in {*addresses}]
+    leaving = {*addresses} - {_link_local(record.mac)}
+    gone = [address for address in there if address.interface in leaving]
     for address in sorted(gone, key=lambda each: not each.secondary):
         prefix = address.interface.network
         stay = [

@@ -15,7 +15,7 @@ from mizarnet._datapath.endpoints.configuration import (
     give_link_local,
     give_route,
     in_order_of_making,
-    routes_ipv6,
+    needs_link_local,
 )
 from mizarnet._datapath.host import Host
 from mizarnet._datapath.tunnel_hooks import TunnelHooks
@@ -212,7 +212,7 @@ def _create(tunnel: TunnelHooks, target: Session, record: Record, owner_of: Owne
 
 
 def _made(tunnel: TunnelHooks, target: Session, record: Record, parent_nsid: int | None) -> Link:
-    spec, prepared = record.spec, routes_ipv6(record.spec)
+    spec, prepared = record.spec, needs_link_local(record)
     link = create_macvlan(
         target,
         spec.ifname,
