@@ -398,7 +398,7 @@ class TransitAgent(Described, Closing):
         """
         datapath = self._datapath
         if datapath.is_older:
-            return True
+            return bool(datapath.outdated())
         from mizarnet._datapath import shortcuts, switches
 
         instance = datapath.maps.read_meta().head.instance
@@ -505,7 +505,7 @@ class TransitAgent(Described, Closing):
         found by the tunnel's name in the same network namespace, also if the tunnel was deleted and created again.
         ``tunnel``, ``hook`` and ``capacity`` are read again, and ``created`` is False from then on. An endpoint that
         was made again is another one: its old handle raises ``EndpointNotFoundError``. Does nothing if the handle is
-        not stale.
+        not stale. If programs of another build are attached, there is a warning, as of :meth:`open`.
 
         Raises:
             TunnelNotFoundError: There is no tunnel of that name; the handle is as it was.
@@ -513,16 +513,22 @@ class TransitAgent(Described, Closing):
             LayoutError: Another version of this package attached it; the handle is as it was.
             PrivilegeError: ``CAP_SYS_ADMIN`` is missing; the handle is as it was.
         """
+        if self._renew():
+            self._datapath.warn_if_outdated()
+
+    def _renew(self) -> bool:
+        """Go on if the handle is stale; whether it was."""
         if not self._is_stale():
-            return
+            return False
         with device_of(self.tunnel).host.locked():
             if self._is_stale():  # no other thread was faster
                 self._go_on(successor_of(self.tunnel))
+        return True
 
     def _is_stale(self) -> bool:
-        if self._datapath.is_older:
-            return True  # unless another process has upgraded it meanwhile, that changes nothing
         try:
+            if self._datapath.is_older:
+                return self._datapath.is_replaced
             _ = self._datapath.maps
         except (StaleHandleError, AgentNotFoundError):
             return True
@@ -531,7 +537,6 @@ class TransitAgent(Described, Closing):
     def _go_on(self, tunnel: Tunnel) -> None:
         with ExitStack() as undo:
             found = undo.enter_context(closing(DataPath.open(device_of(tunnel).hooks)))
-            found.warn_if_outdated()
             hook, capacity = _hook(found), found.capacity
             undo.pop_all()
         self._datapath.become(found)
@@ -591,6 +596,11 @@ def datapath_of(agent: TransitAgent) -> DataPath:
     if not isinstance(agent, TransitAgent):
         raise InvalidTypeError(f"agent must be a TransitAgent, not {type(agent).__name__}", argument="agent")
     return agent._datapath  # pyright: ignore[reportPrivateUsage]  this function is what others may use
+
+
+def renew(agent: TransitAgent) -> None:
+    """Reopen a handle without a word about programs of another build, for those who do so for nobody in particular."""
+    agent._renew()  # pyright: ignore[reportPrivateUsage]  this function is what others may use
 
 
 def site_of(agent: TransitAgent) -> Site:

@@ -22,7 +22,7 @@ from mizarnet._model.enumerations import Program, Verdict
 from mizarnet._model.log import log
 from mizarnet._model.public import public
 from mizarnet._model.stats import Counter, EndpointStats, Stats
-from mizarnet.agent import TransitAgent, datapath_of
+from mizarnet.agent import TransitAgent, datapath_of, renew
 from mizarnet.errors import (
     AgentNotFoundError,
     InvalidValueError,
@@ -115,7 +115,7 @@ class Collector:
             try:
                 found = _read(agent)
             except (StaleHandleError, AgentNotFoundError, LayoutError):
-                agent.reopen()
+                renew(agent)
                 found = _read(agent)
         except MizarnetError as error:
             if name not in self._down:  # else it was said before

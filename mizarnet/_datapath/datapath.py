@@ -374,7 +374,7 @@ class DataPath:
                 f"programs of build {build_text(build)} are attached",
                 "TransitAgent.upgrade() replaces them",
             )
-            for build in self.survey().builds - {wanted}
+            for build in self.builds - {wanted}
         ]
 
     def astray(self) -> list[Finding]:
@@ -452,9 +452,30 @@ class DataPath:
 
     def warn_if_outdated(self) -> None:
         """Warn if an attached program is of another build than this package."""
-        builds = (self.hooks if self.is_older else self).survey().builds
+        builds = self.builds
         if builds - {installed_build()}:
             warn_outdated(builds)
+
+    @property
+    def builds(self) -> set[int]:
+        """Builds of the attached programs; where this is of an older schema, also of those that took its place."""
+        return (self._there() if self.is_older else self.survey()).builds
+
+    @property
+    def is_replaced(self) -> bool:
+        """Whether another data path has taken the place of this one, which is of an older schema."""
+        there = self._there().any
+        return there is not None and there.meta_id != self.meta_id
+
+    def _there(self) -> Survey:
+        """The programs on the tunnel's hooks, of whatever data path they are."""
+        try:
+            found = self.hooks.survey()
+        except NotFoundError:
+            raise self._gone() from None
+        if found.any is None:
+            raise StaleHandleError("the transit agent behind this handle was detached", hint=_REOPEN)
+        return found
 
     # -- inside
 

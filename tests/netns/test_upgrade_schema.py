@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +17,7 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import Verdict
-from mizarnet._datapath import hooks, lock, migration
+from mizarnet._datapath import datapath, hooks, lock, migration
 from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.maps import Maps
 from mizarnet._datapath.older import Older
@@ -29,6 +30,7 @@ from mizarnet.tunnel import device_of
 from tests.frames import datagram
 from tests.support.depth import FULL, some
 from tests.support.flow import Probe
+from tests.support.namespace import Namespace
 from tests.support.process import finish, start_python
 from tests.support.schemas import SMALLER, compile_older, newer_package, older, start_newer
 from tests.support.standing import program_ids
@@ -210,6 +212,52 @@ def test_a_collector_of_metrics_goes_on_with_an_agent_that_others_upgrade(
         assert _up(collector) == 1
 
 
+def test_a_collector_of_metrics_leaves_an_older_agent_and_its_host_alone(
+    made: tuple[World, Container, Container, Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = made[0].hosts[0]
+    pytest.importorskip("prometheus_client")
+    from mizarnet.metrics import Collector
+
+    with pytest.warns(mz.OutdatedWarning):
+        agent = mz.TransitAgent.open(host.tunnel)
+    with agent, host.tunnel._host.locked(), warnings.catch_warnings():
+        monkeypatch.setattr(lock, "TIMEOUT", 0.1)
+        warnings.simplefilter("error")
+        collector, before = Collector(agent), {*os.listdir("/proc/self/fd")}
+        assert [_up(collector), _up(collector)] == [0, 0]
+        agent.reopen()
+        assert {*os.listdir("/proc/self/fd")} == before
+
+
+def test_a_collector_of_metrics_warns_of_nothing(
+    made: tuple[World, Container, Container, Container], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = made[0].hosts[0]
+    pytest.importorskip("prometheus_client")
+    from mizarnet.metrics import Collector
+
+    with pytest.warns(mz.OutdatedWarning):
+        agent = mz.TransitAgent.open(host.tunnel)
+    with agent, warnings.catch_warnings():
+        upgrade(host)
+        warnings.simplefilter("error")
+        monkeypatch.setattr(datapath, "installed_build", lambda: 1)
+        assert _up(Collector(agent)) == 1
+
+
+def test_a_handle_of_an_older_agent_notices_that_others_upgrade(
+    made: tuple[World, Container, Container, Container],
+) -> None:
+    host = made[0].hosts[0]
+    with pytest.warns(mz.OutdatedWarning), mz.TransitAgent.open(host.tunnel) as agent:
+        assert agent.outdated
+        upgrade(host)
+        assert not agent.outdated
+        agent.reopen()
+        assert not agent.outdated
+
+
 def _up(collector: Any) -> float:
     (family,) = (each for each in collector.collect() if each.name == "mizarnet_up")
     return float(family.samples[0].value)
@@ -236,6 +284,7 @@ def test_a_map_is_shared_only_if_its_members_stand_where_they_did(
 
 NEWER = """
 import json
+import os
 agent = mz.TransitAgent.open("tunnel0", netns=sys.argv[1])
 agent.upgrade()
 assert not agent.outdated
@@ -375,6 +424,23 @@ def test_an_older_agent_that_was_never_finished_says_what_ends_it(before: Path) 
         assert mz.Tunnel.list(netns=space.name) == []
     for each in (space, end):
         each.delete()
+
+
+def test_a_handle_of_an_older_agent_that_is_gone_says_so(before: Path, bare: Namespace) -> None:
+    with mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=UNDERLAY, netns=bare.name) as tunnel:
+        with older(before):
+            mz.TransitAgent.attach(tunnel).close()
+        with pytest.warns(mz.OutdatedWarning), mz.TransitAgent.open(tunnel) as agent:
+            device_of(tunnel).hooks.take_off(agent._datapath.meta_id)
+            with pytest.raises(mz.StaleHandleError, match="was detached"):
+                _ = agent.outdated
+            with pytest.raises(mz.AgentNotFoundError):
+                agent.reopen()
+            tunnel.delete(force=True)
+            with pytest.raises(mz.StaleHandleError, match="is gone"):
+                _ = agent.outdated
+            with pytest.raises(mz.TunnelNotFoundError):
+                agent.reopen()
 
 
 def test_a_switch_with_old_tables_moves_also_if_the_tunnel_has_no_old_program_left(
