@@ -60,7 +60,7 @@ class TransitSwitch(Described):
 
     Attributes:
         agent: Agent whose tables the switch reads.
-        underlay: Name of the underlay device that the program is on.
+        underlay: Name of the underlay device that the program was on when this handle was made.
         ifindex: Index of that device, in the host's namespace.
         mode: Where the program runs: in the driver, or above it.
         created: Whether the call that made this handle attached the switch.
@@ -151,11 +151,12 @@ class TransitSwitch(Described):
         return cls(agent, existing.link, mode=existing.mode, created=False)
 
     def state(self) -> SwitchState:
-        """The switch, read from the kernel."""
-        link = get_link(self._datapath.host, ifindex=self.ifindex)
+        """The switch, read from the kernel, on whatever device it is by now."""
+        standing = _standing(self._datapath)
+        link = get_link(self._datapath.host, ifindex=self.ifindex) if standing is None else standing.link
         version = self.agent.tunnel.local.version
         return SwitchState(
-            attached=_standing(self._datapath) is not None,
+            attached=standing is not None,
             forwarding=link is not None and forwarding.is_on(self._datapath.host, link.name, version),
         )
 

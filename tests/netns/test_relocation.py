@@ -210,7 +210,7 @@ def test_the_nic_goes_into_a_bridge_and_the_switch_moves(moving: Pair) -> None:
     _undisturbed(moving, change, "the NIC into a bridge")
     after = mz.TransitSwitch.open(host.agent)
     assert (before.underlay, after.underlay) == (UNDERLAY, "br0")
-    assert after.state() == mz.SwitchState(attached=True, forwarding=True)
+    assert before.state() == after.state() == mz.SwitchState(attached=True, forwarding=True)
     assert "xdp" not in host.namespace.run("ip", "link", "show", UNDERLAY)
 
 
