@@ -22,7 +22,14 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.endpoints import LocalEndpoints, configuration, entries
 from mizarnet._datapath.gateways import Gateways, following, rules
 from mizarnet._datapath.maps import Maps
-from mizarnet._datapath.tunnel_device import TunnelDevice, fitting_mtu, note_of, own_address, underlay_of
+from mizarnet._datapath.tunnel_device import (
+    TunnelDevice,
+    fitting_mtu,
+    note_of,
+    own_address,
+    refuse_own_underlay,
+    underlay_of,
+)
 from mizarnet._datapath.upgrade import upgrade
 from mizarnet._kernel.netlink import Link, ask_again, get_link, set_link
 from mizarnet._model.arguments import SMALLEST_IPV6_MTU, IPAddress
@@ -112,10 +119,7 @@ def _target(now: TunnelDevice, given: Mapping[str, Any], mtu: int) -> _Target:
             f"the underlay {now.underlay} of {now.name} is gone",
             hint="give underlay=, the device that took its place",
         )
-    if underlay.ifindex == now.ifindex:
-        raise InvalidValueError(
-            f"{now.name} cannot be its own underlay", argument="underlay", value=underlay.name
-        )
+    refuse_own_underlay(now.link, underlay)
     local = own_address(now.host, spec, underlay, versions=[now.local.version])
     if local.version != now.local.version:
         raise InvalidValueError(

@@ -476,15 +476,20 @@ def refuse_unfit_spec(tunnel: TunnelDevice, spec: TunnelSpec) -> None:
     """Raises as :func:`find_or_make` does for a tunnel that could not be made in the place of an existing one."""
     host = tunnel.host
     underlay = underlay_of(host, spec)
-    if underlay.ifindex == tunnel.ifindex:
-        raise InvalidValueError(
-            f"{tunnel.name} cannot be its own underlay", argument="underlay", value=underlay.name
-        )
+    refuse_own_underlay(tunnel.link, underlay)
     fitting_mtu(spec, underlay, own_address(host, spec, underlay))
     port = spec.port or spec.encap.default_port
     others = [each for each in port_holders(host, port) if each.ifindex != tunnel.ifindex]
     if others:
         raise _port_error(others[0], port, hint="give another port=")
+
+
+def refuse_own_underlay(tunnel: Link, underlay: Link) -> None:
+    """Raises ``InvalidValueError`` if both are one device."""
+    if underlay.ifindex == tunnel.ifindex:
+        raise InvalidValueError(
+            f"{tunnel.name} cannot be its own underlay", argument="underlay", value=underlay.name
+        )
 
 
 def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
@@ -495,10 +500,12 @@ def _adopted(host: Host, link: Link, spec: TunnelSpec) -> TunnelDevice:
             f"{link.name} exists and is no mizarnet tunnel", holder=link.name, hint="choose another name"
         )
     underlay = underlay_of(host, spec)
+    refuse_own_underlay(link, underlay)
     local = own_address(host, spec, underlay)
     noted = attrs.evolve(link, alias=note_of(underlay, local))
     adopted = _known(host, noted)
     _compare(adopted, spec)
+    adopted.refuse_unfit()
     set_link(host, link.ifindex, alias=noted.alias)
     log.info("%s adopted: its alias had been overwritten", link.name)
     return adopted

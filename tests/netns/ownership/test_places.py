@@ -195,6 +195,24 @@ def test_a_text_of_what_cannot_be_makes_no_tunnel_and_is_in_nobodys_way(host: Ho
     host.namespace.run("ip", "link", "delete", "other0")
 
 
+def test_a_tunnel_is_known_again_only_where_it_can_work(host: Host) -> None:
+    host.agent.detach()
+    _alias(host, text := "ask the network team")
+    host.namespace.run("ip", "address", "add", "203.0.113.1/24", "dev", TUNNEL)
+
+    def create(underlay: str) -> None:
+        mz.Tunnel.create(TUNNEL, encap="vxlan", underlay=underlay, netns=host.namespace.name).close()
+
+    with pytest.raises(mz.InvalidValueError, match="its own underlay"):
+        create(TUNNEL)
+    host.namespace.run("ip", "link", "set", UNDERLAY, "mtu", "1400")
+    with pytest.raises(mz.MtuError):
+        create(UNDERLAY)
+    assert text in host.namespace.run("ip", "link", "show", TUNNEL)
+    host.namespace.run("ip", "link", "set", UNDERLAY, "mtu", "1500")
+    create(UNDERLAY)
+
+
 def test_a_tunnel_of_somebody_else_is_not_taken_for_ours(host: Host) -> None:
     """In metadata mode like ours, but neither silent nor with our text."""
     host.tunnel.delete(force=True)
