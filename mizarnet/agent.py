@@ -545,6 +545,7 @@ class TransitAgent(Described, Closing):
         self.capacity = capacity
         self.created = False
 
+    @whole
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
         self._datapath.close()

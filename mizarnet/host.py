@@ -244,6 +244,7 @@ class Host(Described, Closing):
         arguments.check_bool(force, argument="force")
         clear(self._session, force=force)
 
+    @whole
     def close(self) -> None:
         """Close the handle, and those that it gave out; closing it again is harmless."""
         for tunnel in [*self._kept]:

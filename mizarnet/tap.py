@@ -51,6 +51,10 @@ class Tap(Described, Owner):
         self._closed = False
 
     @whole
+    def close(self) -> None:
+        """Close the descriptors, and take the device down if no process has any; again is harmless."""
+        super().close()
+
     def _release(self) -> None:
         try:
             self._release_forgotten()

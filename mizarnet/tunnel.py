@@ -359,6 +359,7 @@ class Tunnel(Described, Closing):
             with suppress(MizarnetError):
                 _close_ports(device.host)
 
+    @whole
     def close(self) -> None:
         """Close the handle; closing it again is harmless."""
         self._host.close()

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ import pytest
 import mizarnet as mz
 from mizarnet._kernel import runners
 from mizarnet._kernel.jobs import stopping, whole
+from mizarnet._kernel.netlink._worker import registry
 from tests.support.depth import depth
 from tests.support.process import finish, start_python
+from tests.support.steps import ends_at
 from tests.world import Container, World, links
 
 ROUNDS = depth(150, 2500)
@@ -99,6 +103,37 @@ def test_a_call_is_interrupted_before_or_after_never_in_its_middle(world: World)
     assert links(namespace) == ["lo"]
     assert [name for name in os.listdir("/run/netns") if name.startswith("mizarnet-")] == []
     assert "other" not in links(host.namespace)
+
+
+@pytest.mark.parametrize(
+    "open_one",
+    [
+        lambda netns, vm: mz.Tunnel.open("tunnel0", netns=netns),
+        lambda netns, vm: mz.TransitAgent.open("tunnel0", netns=netns),
+        lambda netns, vm: mz.Host.open(netns=netns),
+        lambda netns, vm: vm.open_tap(),
+    ],
+    ids=["tunnel", "agent", "host", "tap"],
+)
+def test_a_handle_that_an_interrupt_kept_from_being_closed_can_be_closed_again(
+    world: World, open_one: Callable[[str, mz.Endpoint], Any]
+) -> None:
+    host = world.hosts[0]
+    vm = mz.Endpoint.create(host.agent, vni=7, ip="10.0.0.2/24", kind="macvtap")
+    before = held()
+    for step in itertools.count():
+        handle = open_one(host.namespace.name, vm)
+        is_one = ends_at(step, handle.close)
+        handle.close()
+        del handle
+        assert held() == before, step
+        if not is_one:
+            break
+
+
+def held() -> tuple[int, int]:
+    """Descriptors of this process, and sessions that share a thread in a namespace."""
+    return len(os.listdir("/proc/self/fd")), sum(each.users for each in registry._shared.values())
 
 
 class Stop(Exception):
