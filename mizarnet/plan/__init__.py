@@ -15,6 +15,7 @@ from mizarnet._datapath.checks.confirm import confirmed
 from mizarnet._datapath.feeds import Feed
 from mizarnet._datapath.host import Host as Session
 from mizarnet._datapath.tunnel_device import TunnelDevice
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import arguments
 from mizarnet._model.described import Described
 from mizarnet._model.finding import Action, Change, Finding, FindingKind, Report, Subject
@@ -373,6 +374,7 @@ class _Run:
         stale = entries.write(self.place.datapath(), self.place.tunnel, table, steps, self.place.feed)
         return [(self.stale if each.key in stale else self.done, each.change) for each in steps]
 
+    @whole
     def _repair(self, steps: list[RepairStep]) -> list[tuple[list[Change], Change]]:
         report = repairs.repair(self.place.session, [each.finding for each in steps])
         left = {each.key for each in report.left if not isinstance(each, Change)}

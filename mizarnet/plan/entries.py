@@ -12,6 +12,7 @@ from mizarnet._datapath.datapath import DataPath
 from mizarnet._datapath.feeds import Feed
 from mizarnet._datapath.maps import Maps
 from mizarnet._kernel.bpf import Map
+from mizarnet._kernel.jobs import whole
 from mizarnet._model import codec
 from mizarnet._model.arguments import IPAddress
 from mizarnet._model.finding import Action, Change, Subject
@@ -48,6 +49,7 @@ class Table:
     put: Rank
     gone: Rank
 
+    @whole
     def entries(self, datapath: DataPath | None) -> dict[bytes, bytes]:
         """All entries, packed; without a data path there are none."""
         if datapath is None:

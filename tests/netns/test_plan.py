@@ -15,7 +15,9 @@ import pytest
 
 import mizarnet as mz
 from mizarnet import hostspec
+from mizarnet._datapath import lock
 from mizarnet._kernel.bpf import has_tcx
+from mizarnet._kernel.jobs import is_whole
 from mizarnet._model.gateways import GatewaySpec
 from mizarnet._model.specs import EndpointSpec, Network, Remote
 from mizarnet.plan.endpoints import IN_PLACE
@@ -181,6 +183,24 @@ def test_whatever_is_changed_by_hand_is_shown_and_undone(fleet: Fleet) -> None:
         again = host.plan(spec, owner=OWNER)
         assert not again, (name, str(again))
     assert_ping(fleet.inside["web"], "10.0.0.254")
+
+
+def test_no_lock_that_the_exception_of_a_signal_could_leave_is_held_for_a_plan(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    def watched(*given: Any, **more: Any) -> Any:
+        held.append(is_whole())
+        return locked(*given, **more)
+
+    host, data = fleet.hosts[0], _both(fleet)[0]
+    become(host, data)
+    locked = lock.locked
+    monkeypatch.setattr(lock, "locked", watched)
+    BY_HAND["device down"](fleet)
+    become(host, data)
+    assert len(held) > 3 and all(held)
 
 
 def _make_tunnel(f: Fleet, **other: Any) -> None:
