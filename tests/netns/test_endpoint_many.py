@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from subprocess import Popen
 from typing import Any
 
 import attrs
@@ -15,8 +16,9 @@ from mizarnet._kernel.rtnetlink import Rtnl
 from mizarnet._model import codec
 from mizarnet._model.enumerations import State
 from mizarnet.agent import datapath_of
+from tests.support.depth import depth
 from tests.support.namespace import Namespace
-from tests.support.process import finish, start_python
+from tests.support.process import finish, heard, start_python
 from tests.support.wait import wait_until
 from tests.world import Host, World, links
 
@@ -116,6 +118,45 @@ def test_two_processes_create_fifty_endpoints_each_at_once(world: World) -> None
     assert len(found) == 100
     assert len({host.agent.endpoints[each.vni, each.ip] for each in found}) == 100
     assert len(links(namespace)) == 101
+
+
+def test_two_processes_never_make_two_of_one_subnet_in_one_namespace(world: World) -> None:
+    """One is refused, or both are."""
+    host, namespace = world.hosts[0], world.namespace("one")
+    program = """
+        with mz.TransitAgent.open("tunnel0", netns=sys.argv[1]) as agent:
+            spec = mz.EndpointSpec(vni=7, ip=sys.argv[3], netns=sys.argv[2], ifname=sys.argv[4])
+            other = mz.Endpoint.create(agent, vni=7, name=sys.argv[4], ip=sys.argv[5], netns=sys.argv[2],
+                                       ifname=sys.argv[6])
+            for line in sys.stdin:
+                try:
+                    if line == "update\\n":
+                        other.update(ip=[sys.argv[5], sys.argv[3]])
+                    else:
+                        mz.Endpoint.create(agent, spec)
+                    print("made", flush=True)
+                except mz.ExistsError:
+                    print("refused", flush=True)
+    """
+    pairs = (("10.0.0.1/24", "a", "10.1.0.1/24", "c"), ("10.0.0.2/24", "b", "10.2.0.1/24", "d"))
+    both = [start_python(program, host.namespace.name, namespace.name, *each, talk=True) for each in pairs]
+    told: list[list[str]] = []
+    for what in ("create", "update", "create") * depth(5, 50):
+        told.append(tell_each(both, what))
+        mz.Endpoint.delete_many(host.agent, ["7/10.0.0.1", "7/10.0.0.2"])
+        for endpoint in mz.Endpoint.list(host.agent):
+            endpoint.update(ip=[each for each in endpoint.addresses if str(each.network) != "10.0.0.0/24"])
+    assert [finish(each)[0] for each in both] == [0, 0]
+    assert ["made", "made"] not in told
+
+
+def tell_each(processes: list[Popen[str]], line: str) -> list[str]:
+    """What processes answer to a line, which all are told before one is listened to."""
+    for each in processes:
+        assert each.stdin is not None
+        each.stdin.write(f"{line}\n")
+        each.stdin.flush()
+    return [heard(each) for each in processes]
 
 
 def test_what_is_read_of_all_is_what_each_says(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from mizarnet._datapath import age
 from mizarnet._datapath.endpoints import entries
 from mizarnet._datapath.endpoints.device import KINDS
 from mizarnet._datapath.maps import Maps
@@ -17,10 +18,13 @@ from mizarnet.errors import ExistsError
 
 
 def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: Iterable[IPInterface]) -> None:
-    """Raises ``ExistsError`` if a live endpoint of the VNI has one of the subnets in the same namespace.
+    """Raises ``ExistsError`` if another endpoint of the VNI has one of the subnets in the same namespace.
 
     What the kernel would send from one of them may leave through the device of the other, where it is refused. If both
     may forward, it is not.
+
+    Two may be made at the same moment. So who gives a device addresses looks before, to make nothing in vain, and after
+    that, when either sees the other's: then one of them is refused, or both are.
 
     Args:
         maps: Maps of the data path.
@@ -32,7 +36,8 @@ def refuse_same_subnet(maps: Maps, target: Session, record: Record, addresses: I
     if not wanted or record.spec.kind is Kind.MACVTAP:  # a VM has its addresses for itself
         return
     for there in list_addresses(target):
-        if not any(map(there.overlaps, wanted)) or not _has_subnet(there.interface):
+        own = record.ifindex == there.ifindex
+        if own or not any(map(there.overlaps, wanted)) or not _has_subnet(there.interface):
             continue
         holder = _endpoint_of(maps, target, there.ifindex)
         if holder is not None and _hinder(holder, record):
@@ -56,11 +61,14 @@ def _has_subnet(address: IPInterface) -> bool:
 
 
 def _endpoint_of(maps: Maps, target: Session, ifindex: int) -> Record | None:
-    """The live endpoint whose device has that index in a namespace; None if it is no endpoint's."""
+    """The endpoint whose device has that index in a namespace, or may have; None if it is no endpoint's."""
     link = get_link(target, ifindex=ifindex)
     if link is None or link.kind not in KINDS:
         return None
     holder = entries.with_mac(maps, MacAddress.parse(link.mac or ""))
-    if holder is None or (holder.netns_cookie, holder.ifindex) != (target.cookie, ifindex):
+    if holder is None or holder.netns_cookie != target.cookie:
         return None
-    return holder if holder.state is State.LIVE else None
+    if holder.state is State.LIVE:
+        return holder if holder.ifindex == ifindex else None
+    being_made = holder.state is State.MAKING and age.is_young(holder.state, holder.changed)
+    return holder if being_made else None

@@ -101,6 +101,7 @@ class Making:
             gateways_given=self.gateways_given,
         )
         self.record = attrs.evolve(self.record, ifindex=ifindex, routed=routed, state=State.LIVE)
+        company.refuse_same_subnet(self.maps, target, self.record, self.record.spec.ip)
         entries.publish(self.maps, self.record)
 
 

@@ -103,6 +103,7 @@ class Updating:
         with configuration.inside(record, self.hooks.host) as session:
             coming = [address for address in wanted.ip if address not in record.spec.ip]
             configuration.give_new_addresses(session, self.link, coming)
+            company.refuse_same_subnet(self.maps, session, record, coming)
             old = {route.prefix for route in record.spec.routes}
             for route in configuration.in_order_of_making(wanted.routes):
                 if route not in record.spec.routes:
