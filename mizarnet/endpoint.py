@@ -243,7 +243,8 @@ class Endpoint(Described):
                 two for each. Nothing is decided by them.
 
         Returns:
-            The endpoint; the existing one of that name, with ``created`` False, if it is as asked for.
+            The endpoint; the existing one of that name, with ``created`` False, if it is as asked for: what is left out
+            asks for its default, and for nothing with ``mac``, ``gateway`` and ``mtu``.
 
         Raises:
             ExistsError: An endpoint of that name exists and differs, or an address, the MAC, the device's name or a

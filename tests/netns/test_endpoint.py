@@ -74,6 +74,16 @@ def test_a_router_asks_for_its_neighbours_at_once(world: World, disabled: int) -
     assert made() == (True, usable)
 
 
+def test_what_is_left_out_asks_for_its_default(web: Container) -> None:
+    lines = {"name": "web", "vni": 7, "ip": "10.0.0.1/24", "netns": web.namespace.name}
+    web.endpoint.update(mtu=1300, gateway="10.0.0.254", labels={"app": "shop"}, forwarding=True)
+    create: Any = partial(mz.Endpoint.create, web.host.agent, **lines)
+    with pytest.raises(mz.ExistsError, match="left out asks for its default") as caught:
+        create()
+    assert {*caught.value.differences} == {"labels", "forwarding"}
+    assert not create(labels={"app": "shop"}, forwarding=True).created
+
+
 def test_it_is_opened_by_its_name_or_by_an_address(web: Container) -> None:
     agent = web.host.agent
     for found in (mz.Endpoint.open(agent, "web"), mz.Endpoint.open(agent, vni=7, ip="10.0.0.1")):

@@ -68,5 +68,5 @@ def refuse_other(wanted: EndpointSpec, existing: Record) -> None:
         given,
         present,
         holder=wanted.name,
-        hint="leave the argument out, give another name=, or delete the endpoint first",
+        hint="what is left out asks for its default: give what there is, another name=, or delete the endpoint first",
     )
