@@ -106,44 +106,64 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 class _Room:
-    """Room for some calls at a time, of all event loops. Those that find none wait in a queue."""
+    """Room for some calls at a time, of all event loops. Those that find none wait in the queue of their loop.
+
+    A free place belongs to nobody until the loop of who waits runs: one that was stopped keeps none from others.
+    """
 
     def __init__(self, most: int) -> None:
         self._lock = threading.Lock()
         self._free = most
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+        self._waiting: dict[asyncio.AbstractEventLoop, deque[asyncio.Future[None]]] = {}
+        self._called: set[asyncio.AbstractEventLoop] = set()
 
     async def enter(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take a place, or wait for one."""
         with self._lock:
-            if self._free:
+            if self._free and loop not in self._waiting:
                 self._free -= 1
                 return
             turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append((loop, turn))
+            self._waiting.setdefault(loop, deque()).append(turn)
         try:
             await turn
         except BaseException:  # the task was cancelled, or its loop closed
-            if not self._withdraw(loop, turn):
-                self.leave()
+            self._withdraw(loop, turn)
             raise
 
-    def _withdraw(self, loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None]) -> bool:
-        """Leave the queue; False if the turn has come meanwhile."""
-        with self._lock, suppress(ValueError):
-            self._waiting.remove((loop, turn))
-            return True
-        return False
+    def _withdraw(self, loop: asyncio.AbstractEventLoop, turn: asyncio.Future[None]) -> None:
+        """Leave the queue, or the place if the turn has come meanwhile."""
+        if turn.done() and not turn.cancelled():
+            self.leave()
+            return
+        with self._lock, suppress(KeyError, ValueError):  # its turn was passed over
+            self._waiting[loop].remove(turn)
 
     def leave(self) -> None:
-        """Give the place to the next in the queue, from any thread."""
+        """Give the place up, from any thread."""
         with self._lock:
-            while self._waiting:
-                loop, turn = self._waiting.popleft()
-                with suppress(RuntimeError):  # that loop is closed
-                    loop.call_soon_threadsafe(_set, turn)
-                    return
             self._free += 1
+            for loop in [*self._waiting]:
+                if loop.is_closed():
+                    del self._waiting[loop]
+                    self._called.discard(loop)
+                elif loop not in self._called:
+                    with suppress(RuntimeError):  # it is closed just now
+                        loop.call_soon_threadsafe(self._admit, loop)
+                        self._called.add(loop)
+
+    def _admit(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the places that are free to those who wait in a loop, in order."""
+        with self._lock:
+            self._called.discard(loop)
+            turns = self._waiting[loop]
+            while turns and (self._free or turns[0].done()):
+                turn = turns.popleft()
+                if not turn.done():  # its task was not cancelled
+                    self._free -= 1
+                    turn.set_result(None)
+            if not turns:
+                del self._waiting[loop]
 
 
 _room = _Room(MOST)
