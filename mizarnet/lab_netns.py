@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 
 from mizarnet._datapath import private_netns
 from mizarnet._datapath.host import Host
-from mizarnet._datapath.lock import locked, of_name
+from mizarnet._datapath.lock import forget, locked, of_name
 from mizarnet._kernel.netlink import (
     LOOPBACK_IFINDEX,
     NetnsHandle,
@@ -142,6 +142,7 @@ def _remove(netns: str, lab: str) -> None:
             finally:
                 delete_netns(netns)  # without a process in it, the kernel then ends what is left
                 log.info("namespace %s removed", netns)
+                forget(host.cookie)
     except NetnsNotFoundError:
         delete_unmounted(netns)  # the file has no namespace mounted on it, or was deleted meanwhile
 

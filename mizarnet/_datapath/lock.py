@@ -125,6 +125,25 @@ def identity(cookie: int) -> int:
     return 0
 
 
+def forget(cookie: int) -> None:
+    """Delete the lock file of a namespace that was deleted, if there is one and nobody holds a part of it.
+
+    Who waits for the lock then takes it in a new file.
+
+    Args:
+        cookie: Cookie of the network namespace.
+    """
+    path = DIRECTORY / f"{cookie:x}"
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _set(descriptor, fcntl.F_WRLCK, 0, 0)
+            if _is_at(path, descriptor):
+                path.unlink()
+        finally:
+            os.close(descriptor)
+
+
 def _acquire(path: Path, sections: tuple[Section, ...], timeout: float) -> int:
     deadline = time.monotonic() + timeout
     while True:

@@ -231,6 +231,24 @@ def test_late_delete_spares_the_next_lab() -> None:
         assert lab.hosts[0].agent.state().up
 
 
+def test_no_lock_file_is_left_of_its_hosts() -> None:
+    with mz.Lab(hosts=2, name=NAME) as lab:
+        lab.container("web")
+        cookies = [host.tunnel._host.cookie for host in lab.hosts]
+        assert all(map(lock.identity, cookies))
+    assert not any(map(lock.identity, cookies))
+
+
+def test_a_lock_file_that_is_held_stays() -> None:
+    with mz.Lab(hosts=1, name=NAME) as lab:
+        cookie = lab.hosts[0].tunnel._host.cookie
+        for section in (lock.HOST, lock.SHARED_TABLES, lock.READERS, lock.of_name("web")):
+            with lock.locked(cookie, section):
+                lock.forget(cookie)
+                assert lock.identity(cookie)
+        assert lab.hosts[0].agent.state().up
+
+
 def test_error_inside_the_block_deletes() -> None:
     with pytest.raises(KeyboardInterrupt), mz.Lab(hosts=1, name=NAME):
         raise KeyboardInterrupt
