@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 
 import attrs
 
@@ -82,7 +81,7 @@ class Stats(Described):
             )
         return Stats(
             *(
-                MappingProxyType({verdict: now[verdict] - before[verdict] for verdict in Verdict})
+                {verdict: now[verdict] - before[verdict] for verdict in Verdict}
                 for now, before in zip(self._programs(), earlier._programs(), strict=True)
             ),
             lost={
@@ -161,14 +160,16 @@ them. ``rx_otherhost_dropped`` needs kernel 5.19.
 """
 
 
-def unpack_stats(words: Sequence[int], lost: Mapping[str, int] = MappingProxyType({})) -> Stats:
+def unpack_stats(words: Sequence[int], lost: Mapping[str, int] | None = None) -> Stats:
     """From the map ``verdicts``, summed over the CPUs: packets and bytes in turn; and what the tunnel's device lost."""
     counters = [Counter(*pair) for pair in zip(words[::2], words[1::2], strict=True)]
-    return Stats(*(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program), lost=dict(lost))
+    return Stats(
+        *(_by_verdict(counters[Limit.VERDICTS * program :]) for program in Program), lost=dict(lost or {})
+    )
 
 
 def _by_verdict(counters: Sequence[Counter]) -> Mapping[Verdict, Counter]:
-    return MappingProxyType({verdict: counters[verdict] for verdict in Verdict})
+    return {verdict: counters[verdict] for verdict in Verdict}
 
 
 @public

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import pytest
 
 import mizarnet as mz
@@ -138,6 +141,14 @@ def test_each_object_is_json_as_the_page_says_and_a_readable_table(lab: mz.Lab) 
         assert not re.search(r"b'|\w+\.[A-Z]{2}|IPv[46]\w+\(|<|mappingproxy|None", text), text
     assert seen >= public_classes()
     assert set(pages) == {each.__name__ for each in public_classes()}
+
+
+def test_values_can_be_copied_and_sent_to_other_processes(lab: mz.Lab) -> None:
+    values = {each for each in public_classes() if attrs.has(each)} - {mz.LabHost}  # which has handles
+    for thing in everything(lab):
+        if type(thing) in values:
+            for other in (pickle.loads(pickle.dumps(thing)), copy.deepcopy(thing), copy.copy(thing)):
+                assert attrs.astuple(other, recurse=False) == attrs.astuple(thing, recurse=False)
 
 
 def test_rows_are_sorted_and_captions_say_where_and_how_many(lab: mz.Lab) -> None:
