@@ -121,6 +121,7 @@ def calls() -> Iterator[dict[str, Call]]:
             name = call.__qualname__
             found[name if name not in found else f"{name} again"] = call, given, named
         yield found
+        found.clear()  # what is closed goes with its last reference, and pytest has this one until the module has ended
         assert agent.state().up
         assert [each.name for each in mz.Endpoint.list(agent)] == ["vm", "web"]
 
