@@ -31,13 +31,13 @@ def gateways_findings(gateways: Gateways) -> Iterator[Finding]:
     for noted in gateways.all():
         yield from gateway_findings(gateways, noted)
     for record in gateways.bereft():
-        yield bereft_finding(gateways, record)
+        yield _bereft_finding(gateways, record)
 
 
-def bereft_finding(gateways: Gateways, record: Record) -> Finding:
-    """A finding about what is left of a gateway whose device on the host was deleted."""
+def _bereft_finding(gateways: Gateways, record: Record) -> Finding:
+    """A finding about what is left of a gateway whose device on the host is gone, or lost its note."""
     subject, device = Subject("gateway", str(record.spec.vni)), "a device of the host"
-    text = "its device on the host was deleted"
+    text = "its device on the host was deleted, or the note there overwritten"
     remedy = "Gateway.create() makes it anew"
     tunnel, instance = gateways.datapath.name, record.instance
     return Finding(FindingKind.GATEWAY_LEFT, subject, device, None, text, remedy, tunnel, instance)

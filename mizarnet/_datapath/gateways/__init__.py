@@ -90,7 +90,7 @@ class Gateways:
         return None if link is None or note is None else Noted(note, link)
 
     def bereft(self) -> list[Record]:
-        """Records of gateways' endpoints whose gateways' devices somebody deleted, and the notes with those."""
+        """Records of gateways' endpoints whose notes are gone: somebody deleted the device, or overwrote its alias."""
         named = {each.note.key for each in self.all()}
         private = (
             each for each in self.endpoints.recorded() if each.private and each.spec.kind is Kind.MACVLAN

@@ -479,14 +479,17 @@ def test_a_gateway_outlives_its_tunnel_until_it_is_collected() -> None:
             assert_nothing_is_left(scene)
 
 
-@pytest.mark.parametrize("end", ["gc", "create", "delete"])
-def test_a_gateway_whose_device_was_deleted_is_told_and_ends(scene: Scene, end: str) -> None:
+@pytest.mark.parametrize(
+    ("how", "end"), [("deleted", "gc"), ("deleted", "create"), ("deleted", "delete"), ("overwritten", "gc")]
+)
+def test_a_gateway_that_lost_its_note_is_told_and_ends(scene: Scene, how: str, end: str) -> None:
     """Its note went with the device, and with its rules the host's forwarding would stay on."""
     agent = scene.way.host.agent
     gateway = mz.Gateway.open(agent, vni=VNI)
-    scene.here("ip", "link", "delete", scene.device)
-    (found,) = (each for each in scene.check() if each.kind is K.GATEWAY_LEFT)
-    assert (str(found.object), found.collectable) == (GATEWAY, True)
+    words = ("set", scene.device, "alias", "ours") if how == "overwritten" else ("delete", scene.device)
+    scene.here("ip", "link", *words)
+    left = {str(each.object): each.collectable for each in scene.check() if each.kind is K.GATEWAY_LEFT}
+    assert left[GATEWAY] and all(left.values())
     if end == "gc":
         assert scene.seen.gc()
     elif end == "create":
